@@ -1,0 +1,1 @@
+"""The engine: framing, plan, pixels, chunks. Knows nothing of the command line."""

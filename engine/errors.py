@@ -1,0 +1,114 @@
+"""Every failure the engine reports on purpose.
+
+    KeyscaleError               1   anything else
+    ├── UsageError              2   a flag, or flags that contradict each other
+    │   └── FramingError        2   the keyframes file
+    ├── InputError              3   the source cannot be read as a video
+    │   └── DecodeError         3   the source stops being readable in mid-stream
+    ├── EnvironmentFault        4   this machine lacks what the job needs
+    │   ├── DeviceError         4   device absent, or out of memory at the smallest tile
+    │   ├── ModelError          4   model unknown, weights absent or wrong, network not reachable
+    │   ├── EncoderError        4   encoder absent, or it refuses the settings
+    │   └── StorageError        4   rights, disk space, a locked or existing output
+    ├── RemoteError             5   staging or the remote runner
+    ├── VerificationError       6   the finished file is not what was planned
+    └── Interrupted       130/143   SIGINT / SIGTERM
+
+A message says what is wrong and where; `remedy` says what to do next. `cli/app.py` is the one place that turns
+an error into an exit code.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DecodeError",
+    "DeviceError",
+    "EncoderError",
+    "EnvironmentFault",
+    "FramingError",
+    "InputError",
+    "Interrupted",
+    "KeyscaleError",
+    "ModelError",
+    "RemoteError",
+    "StorageError",
+    "UsageError",
+    "VerificationError",
+]
+
+
+class KeyscaleError(Exception):
+    """A failure with a message for people, a remedy, and the exit code of its kind."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        """What is wrong and where (file, index, field, time)."""
+        self.remedy = remedy
+        """What to do next, as a sentence; None where the message already says it."""
+
+
+class UsageError(KeyscaleError):
+    """A flag has a wrong value, or flags contradict each other."""
+
+    exit_code = 2
+
+
+class FramingError(UsageError):
+    """The keyframes file is wrong; the message names line and column, or index and field."""
+
+
+class InputError(KeyscaleError):
+    """The source is missing, not a video, truncated, or without a video stream."""
+
+    exit_code = 3
+
+
+class DecodeError(InputError):
+    """A frame in mid-stream cannot be decoded; the message names its time."""
+
+
+class EnvironmentFault(KeyscaleError):
+    """This machine lacks something that the job needs."""
+
+    exit_code = 4
+
+
+class DeviceError(EnvironmentFault):
+    """The asked-for device is absent, or its memory does not hold the smallest tile."""
+
+
+class ModelError(EnvironmentFault):
+    """A model is unknown, its weights are absent or wrong, or they cannot be downloaded."""
+
+
+class EncoderError(EnvironmentFault):
+    """An encoder is absent or refuses the settings."""
+
+
+class StorageError(EnvironmentFault):
+    """The output cannot be written: rights, space, a lock, or a file that is already there."""
+
+
+class RemoteError(KeyscaleError):
+    """Staging to object storage or the remote runner failed."""
+
+    exit_code = 5
+
+
+class VerificationError(KeyscaleError):
+    """The finished file differs from the plan; it was not published."""
+
+    exit_code = 6
+
+
+class Interrupted(KeyscaleError):
+    """The job was stopped by a signal; finished chunks are kept."""
+
+    exit_code = 130
+
+    def __init__(self, message: str, *, remedy: str | None = None, exit_code: int = 130) -> None:
+        super().__init__(message, remedy=remedy)
+        self.exit_code = exit_code
