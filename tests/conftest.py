@@ -1,0 +1,17 @@
+"""Fixtures of the whole suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import shared_dir  # type: ignore[import-not-found]  # pytest puts this folder on the path
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared test material; tests that need it are skipped where it is absent."""
+    folder: Path | None = shared_dir()
+    if folder is None:
+        pytest.skip("no shared test material: set KEYSCALE_SHARED to its folder")
+    return folder
