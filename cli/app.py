@@ -1,0 +1,202 @@
+"""The command line's front door: the commands, and the one place where an error becomes an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.main import get_command
+
+from keyscale import __version__
+from keyscale.cli.models import app as models_app
+from keyscale.cli.options import GroupedCommand
+from keyscale.cli.plan import plan
+from keyscale.cli.progress import SafeStream, failure, printable, show_failure
+from keyscale.cli.upscale import upscale
+
+__all__ = ["BROKEN_PIPE", "app", "main", "run"]
+
+BROKEN_PIPE = 128 + 13
+"""Exit code when whoever read the output has left, as a shell reports SIGPIPE."""
+
+_EXAMPLES = """\
+Examples:
+
+\b
+  keyscale talk.mp4 camera.json         gives talk.keyscale.mp4, 1080x1920 at 30 a second
+  keyscale upscale talk.mp4 camera.json -o clip.mp4 --mode quality
+  keyscale upscale talk.mp4 --size 3840x2160 --fps source --start 1:30 --end 2:00
+  keyscale plan talk.mp4 camera.json    shows what would be done
+
+The word upscale may be left out. 'keyscale COMMAND --help' lists the flags.
+"""
+
+_UPSCALE_EXAMPLES = """\
+Examples:
+
+\b
+  keyscale upscale talk.mp4 camera.json
+  keyscale upscale talk.mp4 camera.json -o clip.mp4 --mode quality --crf 16
+  keyscale upscale talk.mp4 --size 3840x2160 --fit contain --fps source
+
+The path of the finished file is printed on stdout. After an interruption the same command goes on from the
+finished chunks.
+"""
+
+_PLAN_EXAMPLES = """\
+Examples:
+
+\b
+  keyscale plan talk.mp4 camera.json
+  keyscale plan talk.mp4 camera.json --fps source --json > plan.json
+"""
+
+app = typer.Typer(
+    name="keyscale",
+    help="Crop a video along camera keyframes and upscale it with Real-ESRGAN: one exact, verified clip.",
+    epilog=_EXAMPLES,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its panels load Markdown and Pygments: half of the time in which --help has to answer
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.command("upscale", cls=GroupedCommand, short_help="Crop, upscale and verify a clip.", epilog=_UPSCALE_EXAMPLES)(
+    upscale
+)
+app.command("plan", cls=GroupedCommand, short_help="Show what upscale would do.", epilog=_PLAN_EXAMPLES)(plan)
+app.add_typer(models_app, name="models", help="Networks and their weights: list, fetch, verify.")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"keyscale {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+_ROOT_OPTIONS = frozenset({"--help", "-h", "--version", "-V"})
+
+# Older releases of Typer use the Click that is installed, newer ones carry their own: the base class of its
+# errors has no public name that holds for both.
+_COMMAND_LINE_ERROR: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+
+
+def _with_command(args: list[str], commands: list[str]) -> list[str]:
+    """`args`, with `upscale` before a first one that is neither a command nor an option of the program."""
+    from keyscale.engine.errors import UsageError
+
+    if not args or args[0] in commands or args[0] in _ROOT_OPTIONS:
+        return args
+    word = args[0]
+    if re.fullmatch(r"\w+", word) and not Path(word).exists():
+        from difflib import get_close_matches
+
+        if near := get_close_matches(word, commands, n=1, cutoff=0.7):
+            raise UsageError(
+                f"{word!r} is no command, and no such file is here",
+                remedy=f"Did you mean 'keyscale {near[0]}'?",
+            )
+    return ["upscale", *args]
+
+
+def _verbosity(args: list[str]) -> int:
+    # Counted here and not taken from the parsed flags: the command line itself may be what is wrong.
+    options = args[: args.index("--")] if "--" in args else args
+    return sum(
+        1 if text == "--verbose" else text.count("v")
+        for text in options
+        if text == "--verbose" or re.fullmatch(r"-[qv]+", text)
+    )
+
+
+def _show_command_line_error(error: Any) -> int:
+    message: str = error.format_message().strip()
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "keyscale"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        SafeStream(sys.stderr).line(message)
+    else:
+        SafeStream(sys.stderr).line(f"error: {printable(message)}\n  -> '{command} --help' shows what it takes.")
+    return int(error.exit_code)
+
+
+def run(argv: list[str] | None = None) -> int:
+    """Run one command line and return its exit code; one message on stderr says what went wrong.
+
+    Args:
+        argv: Arguments without the program's name; None is the process's own.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(args)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except _COMMAND_LINE_ERROR as error:
+        return _show_command_line_error(error)
+    except BrokenPipeError:
+        return BROKEN_PIPE
+    except SystemExit as stop:
+        # So a library that prints ends the process when its reader leaves.
+        return stop.code if isinstance(stop.code, int) else 1
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, typer.Abort):
+            error = KeyboardInterrupt()
+        failed = failure(error)
+        show_failure(failed)
+        if _verbosity(args) >= 2:
+            SafeStream(sys.stderr).line("".join(traceback.format_exception(error)).rstrip())
+        return failed.exit_code
+
+
+def _dispatch(args: list[str]) -> int:
+    command = get_command(app)
+    if not args:
+        # Help that was not asked for is a message, not data.
+        with contextlib.redirect_stdout(sys.stderr):
+            _invoke(command, ["--help"])
+        return 2
+    return _invoke(command, _with_command(args, sorted(getattr(command, "commands", {}))))
+
+
+def _invoke(command: Any, args: list[str]) -> int:
+    try:
+        with command.make_context("keyscale", args) as context:
+            result = command.invoke(context)
+    except typer.Exit as stop:
+        return stop.exit_code
+    return result if isinstance(result, int) and not isinstance(result, bool) else 0
+
+
+def main() -> None:
+    """The console script: `run`, and out."""
+    code = run()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            # What is still buffered would make the interpreter complain about the broken pipe on its way out.
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            code = code or BROKEN_PIPE
+    if code > 128:
+        # A network's forward in a worker thread cannot be interrupted, and the interpreter waits for it.
+        os._exit(code)
+    sys.exit(code)

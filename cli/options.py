@@ -1,0 +1,529 @@
+"""The flags that `upscale` and `plan` share, and what they mean as a `Job`.
+
+The choices repeat the engine's enums: importing the engine would cost every `--help` its start-up time.
+A test holds the two together.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand
+
+from keyscale.cli.progress import ProgressKind
+
+if TYPE_CHECKING:
+    from keyscale.engine.job import Job
+
+__all__ = [
+    "BitDepthOption",
+    "ChunkSecondsOption",
+    "CodecChoice",
+    "CodecOption",
+    "CrfOption",
+    "DenoiseOption",
+    "DeviceOption",
+    "EndOption",
+    "FitChoice",
+    "FitOption",
+    "FpsOption",
+    "GroupedCommand",
+    "KeepGoingOption",
+    "KeyframesArgument",
+    "LocalOption",
+    "ModeChoice",
+    "ModeOption",
+    "ModelOption",
+    "NoAudioOption",
+    "OfflineOption",
+    "OutputOption",
+    "OverwriteOption",
+    "PrecisionChoice",
+    "PrecisionOption",
+    "PresetOption",
+    "ProgressOption",
+    "QuietOption",
+    "ResumeOption",
+    "SizeOption",
+    "StartOption",
+    "TileOption",
+    "VerboseOption",
+    "VerifyChoice",
+    "VerifyOption",
+    "VideoArgument",
+    "build_job",
+    "default_output",
+    "parse_time",
+]
+
+SMALLEST_TILE = 32
+
+MAX_RATE_TEXT = 32
+"""Longest --fps: an exponent such as 1e999999999 would be worked out digit by digit."""
+
+
+class GroupedCommand(TyperCommand):
+    """A command whose help lists its flags under the headings of their panels."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the flags, a section for each heading, in the order of their declaration."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            if record := param.get_help_record(ctx):
+                unnamed = "Arguments" if param.param_type_name == "argument" else "Help"
+                heading = getattr(param, "rich_help_panel", None) or unnamed
+                sections.setdefault(heading, []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+class FitChoice(StrEnum):
+    """`engine.job.Fit`."""
+
+    COVER = "cover"
+    CONTAIN = "contain"
+    STRETCH = "stretch"
+
+
+class ModeChoice(StrEnum):
+    """`engine.job.Mode`."""
+
+    FAST = "fast"
+    QUALITY = "quality"
+
+
+class CodecChoice(StrEnum):
+    """`engine.job.Codec`."""
+
+    AUTO = "auto"
+    H264 = "h264"
+    HEVC = "hevc"
+    AV1 = "av1"
+    PRORES = "prores"
+    H264_NVENC = "h264_nvenc"
+    HEVC_NVENC = "hevc_nvenc"
+    AV1_NVENC = "av1_nvenc"
+
+
+class PrecisionChoice(StrEnum):
+    """`engine.job.Precision`."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
+class VerifyChoice(StrEnum):
+    """`engine.job.Verify`."""
+
+    FULL = "full"
+    QUICK = "quick"
+
+
+_INPUT, _FRAMING, _OUTPUT, _MODEL, _RUNNING = "Input", "Framing", "Output", "Model", "Running"
+
+VideoArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="VIDEO",
+        help="The source video. It is only read. A name that starts with '-' goes after '--'.",
+        show_default=False,
+    ),
+]
+KeyframesArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="KEYFRAMES.json",
+        help="The camera: time -> crop rectangle. Without it the whole picture is used.",
+        show_default=False,
+    ),
+]
+StartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--start",
+        metavar="TIME",
+        help="Begin here in the source: seconds, MM:SS or H:MM:SS.mmm.",
+        show_default=False,
+        rich_help_panel=_INPUT,
+    ),
+]
+EndOption = Annotated[
+    str | None,
+    typer.Option(
+        "--end",
+        metavar="TIME",
+        help="End here in the source, written like --start.",
+        show_default=False,
+        rich_help_panel=_INPUT,
+    ),
+]
+KeepGoingOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-going-on-decode-errors",
+        help="Bridge source frames that cannot be decoded, and report how many; otherwise they are an error.",
+        rich_help_panel=_INPUT,
+    ),
+]
+
+SizeOption = Annotated[
+    str,
+    typer.Option("--size", metavar="WxH", help="Size of the result, both even.", rich_help_panel=_FRAMING),
+]
+FitOption = Annotated[
+    FitChoice,
+    typer.Option(
+        "--fit",
+        case_sensitive=False,
+        help="How a camera rectangle of another shape meets --size: fill it, show all with bars, or distort.",
+        rich_help_panel=_FRAMING,
+    ),
+]
+FpsOption = Annotated[
+    str,
+    typer.Option(
+        "--fps",
+        metavar="RATE",
+        help="Frames a second of the result, exactly: 30, 30000/1001, 29.97 or source.",
+        rich_help_panel=_FRAMING,
+    ),
+]
+
+OutputOption = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="The result. Without it NAME.keyscale.mp4 beside the source (.mov for ProRes).",
+        show_default=False,
+        rich_help_panel=_OUTPUT,
+    ),
+]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace the result if it is there, once the new one is verified.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+CodecOption = Annotated[
+    CodecChoice,
+    typer.Option(
+        "--codec",
+        case_sensitive=False,
+        help="Video encoder; auto is H.264, and 10-bit HEVC for HDR sources.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+CrfOption = Annotated[
+    int | None,
+    typer.Option(
+        "--crf",
+        metavar="N",
+        help="Quality, lower is better: 0-51, for AV1 0-63. Without it the mode's own.",
+        show_default=False,
+        rich_help_panel=_OUTPUT,
+    ),
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help="The encoder's own speed preset, such as medium, or 8 for AV1.",
+        show_default=False,
+        rich_help_panel=_OUTPUT,
+    ),
+]
+BitDepthOption = Annotated[
+    int | None,
+    typer.Option(
+        "--bit-depth",
+        metavar="8|10",
+        help="Bits a sample. Without it 8, and 10 for HDR sources.",
+        show_default=False,
+        rich_help_panel=_OUTPUT,
+    ),
+]
+NoAudioOption = Annotated[
+    bool,
+    typer.Option("--no-audio", help="Leave the sound out.", rich_help_panel=_OUTPUT),
+]
+VerifyOption = Annotated[
+    VerifyChoice,
+    typer.Option(
+        "--verify",
+        case_sensitive=False,
+        help="Check of the finished file before it gets its name: every frame, or packets and both ends.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+
+ModeOption = Annotated[
+    ModeChoice,
+    typer.Option(
+        "--mode",
+        case_sensitive=False,
+        help="Defaults of model and encoder.",
+        rich_help_panel=_MODEL,
+    ),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME|PATH",
+        help="Another network than the mode's: a name of 'keyscale models list', or a checkpoint.",
+        show_default=False,
+        rich_help_panel=_MODEL,
+    ),
+]
+DenoiseOption = Annotated[
+    float | None,
+    typer.Option(
+        "--denoise",
+        metavar="0..1",
+        help="Strength of noise removal, for realesr-general-x4v3.",
+        show_default=False,
+        rich_help_panel=_MODEL,
+    ),
+]
+OfflineOption = Annotated[
+    bool,
+    typer.Option("--offline", help="Never download weights.", rich_help_panel=_MODEL),
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option("--device", metavar="DEVICE", help="auto, cpu, mps, cuda or cuda:N.", rich_help_panel=_MODEL),
+]
+PrecisionOption = Annotated[
+    PrecisionChoice,
+    typer.Option(
+        "--precision",
+        case_sensitive=False,
+        help="Arithmetic of the network; auto is fp16 on CUDA and fp32 elsewhere.",
+        rich_help_panel=_MODEL,
+    ),
+]
+TileOption = Annotated[
+    str,
+    typer.Option(
+        "--tile",
+        metavar="auto|N",
+        help=f"Side of a tile in source pixels, {SMALLEST_TILE} or more; auto follows memory, 0 never tiles.",
+        rich_help_panel=_MODEL,
+    ),
+]
+
+ChunkSecondsOption = Annotated[
+    float,
+    typer.Option(
+        "--chunk-seconds",
+        metavar="S",
+        help="Seconds of the result in a chunk: what a crash can cost.",
+        rich_help_panel=_RUNNING,
+    ),
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume/--no-resume",
+        help="Use chunks that an earlier run of the same job finished.",
+        rich_help_panel=_RUNNING,
+    ),
+]
+LocalOption = Annotated[
+    bool,
+    typer.Option(
+        "--local",
+        help="Run on this machine; this is the default.",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
+]
+ProgressOption = Annotated[
+    ProgressKind,
+    typer.Option(
+        "--progress",
+        case_sensitive=False,
+        help="Progress on stderr, or as JSON lines on stdout; auto is a bar on a terminal, else plain lines.",
+        rich_help_panel=_RUNNING,
+    ),
+]
+QuietOption = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Only warnings, errors and the result.", rich_help_panel=_RUNNING),
+]
+VerboseOption = Annotated[
+    int,
+    typer.Option(
+        "--verbose",
+        "-v",
+        count=True,
+        metavar="",
+        help="Times on every line; -vv prints the traceback of an error too.",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
+]
+
+_SECONDS = re.compile(r"\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}", re.ASCII)
+_CLOCK = re.compile(r"(?:(\d{1,5}):([0-5]?\d)|(\d{1,7})):([0-5]?\d(?:\.\d{0,9})?)", re.ASCII)
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(?::\d{1,3})?", re.ASCII)
+
+
+def parse_time(text: str, flag: str) -> float:
+    """`"90"`, `"1.5"`, `"1:30"` or `"0:01:30.250"` -> seconds.
+
+    Raises:
+        UsageError: any other form; the message names `flag`.
+    """
+    from keyscale.engine.errors import UsageError
+
+    text = text.strip()
+    if _SECONDS.fullmatch(text):
+        return float(text)
+    found = _CLOCK.fullmatch(text)
+    if not found:
+        raise UsageError(
+            f"{flag} {text!r} is not a time",
+            remedy="Write seconds such as 12.5, or MM:SS, or H:MM:SS.mmm.",
+        )
+    hours, minutes, long_minutes, seconds = found.groups()
+    return 3600 * int(hours or 0) + 60 * int(minutes or long_minutes) + float(seconds)
+
+
+def default_output(video: str, codec: CodecChoice = CodecChoice.AUTO) -> str:
+    """Where a job without `--output` goes: `NAME.keyscale.mp4` beside the source, `.mov` for ProRes."""
+    source = Path(video)
+    return str(source.parent / f"{source.stem}.keyscale.{'mov' if codec is CodecChoice.PRORES else 'mp4'}")
+
+
+def _tile(text: str) -> int | None:
+    from keyscale.engine.errors import UsageError
+
+    remedy = f"Give auto, 0 (never tile), or {SMALLEST_TILE} or more source pixels."
+    if text.lower() == "auto":
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"--tile {text!r} is not a tile size", remedy=remedy)
+    side = int(text[:9])
+    if 0 < side < SMALLEST_TILE:
+        raise UsageError(f"--tile {side} is too small", remedy=remedy)
+    return side
+
+
+def _crf(crf: int | None, codec: CodecChoice) -> int | None:
+    from keyscale.engine.errors import UsageError
+
+    top = 63 if codec is CodecChoice.AV1 else 51
+    if crf is not None and not 0 <= crf <= top:
+        raise UsageError(
+            f"--crf {crf} is out of range for --codec {codec}", remedy=f"Give 0 (best) to {top} (smallest)."
+        )
+    return crf
+
+
+def _bit_depth(bits: int | None) -> Literal[8, 10] | None:
+    from keyscale.engine.errors import UsageError
+
+    match bits:
+        case None | 8 | 10:
+            return bits
+        case _:
+            raise UsageError(f"--bit-depth {bits} is not offered", remedy="Give 8 or 10.")
+
+
+def _named(value: str | None, flag: str, remedy: str) -> str | None:
+    from keyscale.engine.errors import UsageError
+
+    if value is not None and (not value.strip() or "\0" in value):
+        raise UsageError(f"{flag} is empty" if not value.strip() else f"{flag} holds a zero byte", remedy=remedy)
+    return value
+
+
+def build_job(
+    *,
+    video: str,
+    keyframes: str | None = None,
+    output: str | None = None,
+    overwrite: bool = False,
+    size: str = "1080x1920",
+    fit: FitChoice = FitChoice.COVER,
+    fps: str = "30",
+    start: str | None = None,
+    end: str | None = None,
+    mode: ModeChoice = ModeChoice.FAST,
+    model: str | None = None,
+    denoise: float | None = None,
+    offline: bool = False,
+    device: str = "auto",
+    precision: PrecisionChoice = PrecisionChoice.AUTO,
+    tile: str = "auto",
+    codec: CodecChoice = CodecChoice.AUTO,
+    crf: int | None = None,
+    preset: str | None = None,
+    bit_depth: int | None = None,
+    no_audio: bool = False,
+    chunk_seconds: float = 8.0,
+    resume: bool = True,
+    verify: VerifyChoice = VerifyChoice.FULL,
+    keep_going: bool = False,
+) -> Job:
+    """The flags as a `Job`; touches no file.
+
+    Raises:
+        UsageError: a flag's value is wrong; the message names the flag.
+    """
+    from keyscale.engine import job as jobs
+    from keyscale.engine.errors import UsageError
+
+    _named(video, "VIDEO", "Name the source video.")
+    _named(keyframes, "KEYFRAMES.json", "Name the keyframes file, or leave it out to use the whole picture.")
+    _named(output, "--output", "Name a file, or leave --output out.")
+    _named(model, "--model", "'keyscale models list' shows the names.")
+    _named(preset, "--preset", "Name a preset of the encoder, or leave --preset out.")
+    device = device.strip().lower()
+    if not _DEVICE.fullmatch(device):
+        raise UsageError(
+            f"--device {device!r} is not a device",
+            remedy="Give auto, cpu, mps, cuda, or cuda:N such as cuda:0.",
+        )
+    if fps.lower() != "source" and (len(fps) > MAX_RATE_TEXT or "e" in fps.lower()):
+        raise UsageError(f"--fps {fps[:MAX_RATE_TEXT]!r} is not a rate", remedy="Write 30, 30000/1001 or source.")
+    start_s = None if start is None else parse_time(start, "--start")
+    end_s = None if end is None else parse_time(end, "--end")
+    if end_s is not None and end_s <= (start_s or 0.0):
+        after = f"--start {start}" if start_s else "the start of the video"
+        raise UsageError(f"--end {end} is not after {after}", remedy="Give a later --end, or leave it out.")
+    width, height = jobs.parse_size(size)
+    return jobs.Job(
+        source=video,
+        output=output if output is not None else default_output(video, codec),
+        keyframes=keyframes,
+        target=jobs.Target(width=width, height=height, fit=jobs.Fit(fit.value), rate=jobs.parse_rate(fps)),
+        trim=jobs.Trim(start=start_s, end=end_s),
+        encoding=jobs.Encoding(
+            codec=jobs.Codec(codec.value),
+            crf=_crf(crf, codec),
+            preset=preset,
+            bit_depth=_bit_depth(bit_depth),
+            audio=not no_audio,
+        ),
+        model=jobs.ModelChoice(mode=jobs.Mode(mode.value), name=model, denoise=denoise, offline=offline),
+        compute=jobs.Compute(device=device, precision=jobs.Precision(precision.value), tile=_tile(tile)),
+        chunk_seconds=chunk_seconds,
+        overwrite=overwrite,
+        resume=resume,
+        verify=jobs.Verify(verify.value),
+        keep_going_on_decode_errors=keep_going,
+    )

@@ -1,0 +1,127 @@
+"""`keyscale plan`: what `upscale` would do with the same flags, as a table or as JSON."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from keyscale.cli import options as opt
+from keyscale.cli.progress import ProgressKind
+
+if TYPE_CHECKING:
+    from keyscale.engine.plan import Plan
+
+__all__ = ["plan"]
+
+JsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print the whole plan, every frame of it, as JSON.",
+        rich_help_panel="Running",
+    ),
+]
+
+
+def plan(
+    *,
+    video: opt.VideoArgument,
+    keyframes: opt.KeyframesArgument = None,
+    start: opt.StartOption = None,
+    end: opt.EndOption = None,
+    keep_going: opt.KeepGoingOption = False,
+    size: opt.SizeOption = "1080x1920",
+    fit: opt.FitOption = opt.FitChoice.COVER,
+    fps: opt.FpsOption = "30",
+    output: opt.OutputOption = None,
+    overwrite: opt.OverwriteOption = False,
+    codec: opt.CodecOption = opt.CodecChoice.AUTO,
+    crf: opt.CrfOption = None,
+    preset: opt.PresetOption = None,
+    bit_depth: opt.BitDepthOption = None,
+    no_audio: opt.NoAudioOption = False,
+    verify: opt.VerifyOption = opt.VerifyChoice.FULL,
+    mode: opt.ModeOption = opt.ModeChoice.FAST,
+    model: opt.ModelOption = None,
+    denoise: opt.DenoiseOption = None,
+    offline: opt.OfflineOption = False,
+    device: opt.DeviceOption = "auto",
+    precision: opt.PrecisionOption = opt.PrecisionChoice.AUTO,
+    tile: opt.TileOption = "auto",
+    chunk_seconds: opt.ChunkSecondsOption = 8.0,
+    resume: opt.ResumeOption = True,
+    local: opt.LocalOption = True,  # noqa: ARG001 - `upscale` in a command line can be replaced by `plan`
+    progress: opt.ProgressOption = ProgressKind.AUTO,  # noqa: ARG001
+    quiet: opt.QuietOption = False,  # noqa: ARG001
+    verbose: opt.VerboseOption = 0,  # noqa: ARG001
+    as_json: JsonOption = False,
+) -> None:
+    """Show what upscale would do with the same flags: frames, camera, model, chunks. Runs no network."""
+    from keyscale.cli.progress import write_data
+
+    job = opt.build_job(
+        video=video,
+        keyframes=keyframes,
+        start=start,
+        end=end,
+        keep_going=keep_going,
+        size=size,
+        fit=fit,
+        fps=fps,
+        output=output,
+        overwrite=overwrite,
+        codec=codec,
+        crf=crf,
+        preset=preset,
+        bit_depth=bit_depth,
+        no_audio=no_audio,
+        verify=verify,
+        mode=mode,
+        model=model,
+        denoise=denoise,
+        offline=offline,
+        device=device,
+        precision=precision,
+        tile=tile,
+        chunk_seconds=chunk_seconds,
+        resume=resume,
+    )
+    # After the flags: a wrong one is answered at once.
+    from keyscale.engine.runners.local import prepare_plan
+
+    found = prepare_plan(job)
+    if as_json:
+        from keyscale.engine.planview import plan_to_json
+
+        write_data(plan_to_json(found).rstrip("\n") + "\n", encoding="utf-8")
+    else:
+        write_data(_table(found))
+
+
+def _table(found: Plan) -> str:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from keyscale.cli.progress import printable
+    from keyscale.engine.planview import summarise
+
+    rows = [(label, printable(value)) for label, value in summarise(found)]
+    warnings = [printable(f"warning: {warning}") for warning in found.warnings]
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in rows:
+        table.add_row(Text(label), Text(value))
+    console = Console(file=sys.stdout)
+    if not console.is_terminal:
+        # Whoever reads a pipe looks for a whole value on its line.
+        console.width = max(80, *(len(label) + 2 + 2 * len(value) for label, value in rows), 0)
+    # Captured, since Rich answers a reader that left by ending the process.
+    with console.capture() as capture:
+        console.print(table)
+        for warning in warnings:
+            console.print(Text(warning, style="yellow"), soft_wrap=True)
+    return "".join(f"{line.rstrip(' ')}\n" for line in capture.get().splitlines())

@@ -1,0 +1,484 @@
+"""Events of a run -> a Rich bar, plain lines, or NDJSON.
+
+Bars, lines and messages go to stderr and never stop a job: when stderr is gone they go silent. NDJSON and
+results are data: they go to stdout, and a reader that left raises `BrokenPipeError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO, assert_never, cast
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from keyscale.engine.job import Done, Event, Failed, Note, Progress
+
+__all__ = [
+    "ProgressKind",
+    "Renderer",
+    "SafeStream",
+    "failure",
+    "printable",
+    "renderer",
+    "show_failure",
+    "write_data",
+]
+
+PLAIN_INTERVAL = 5.0
+"""Least seconds between two plain lines within a phase."""
+
+REFRESH_PER_SECOND = 8
+
+# Control characters and bidi overrides would let a file name rewrite the terminal; lone surrogates are the
+# bytes of names that are not UTF-8.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class ProgressKind(StrEnum):
+    """How a run reports itself; `AUTO` is a bar on a terminal and plain lines elsewhere."""
+
+    AUTO = "auto"
+    RICH = "rich"
+    PLAIN = "plain"
+    JSON = "json"
+    NONE = "none"
+
+
+class Renderer(Protocol):
+    """Shows the events of one run. A context manager; `handle` may be called from any thread."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def handle(self, event: Event) -> None:
+        """Show one event."""
+
+    def restore(self) -> None:
+        """Give the terminal back just before the process is ended by force: no lock is taken."""
+
+
+def printable(text: str) -> str:
+    """`text` with control characters and undecodable bytes written as backslash escapes."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+class SafeStream:
+    """A text stream that writes what its encoding lacks as escapes, and falls silent once its reader left."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:
+        """Encoding of the stream beneath."""
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write `text`; never raises for its characters or for a reader that left."""
+        if self._stream is not None:
+            try:
+                self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
+            except (OSError, ValueError):
+                self._stream = None
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream beneath."""
+        if self._stream is not None:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError):
+                self._stream = None
+
+    def isatty(self) -> bool:
+        """Whether a terminal reads this."""
+        try:
+            return self._stream is not None and self._stream.isatty()
+        except ValueError:
+            return False
+
+    def fileno(self) -> int:
+        """Descriptor of the stream beneath."""
+        if self._stream is None:
+            raise OSError("the stream is gone")
+        return self._stream.fileno()
+
+    def line(self, text: str) -> None:
+        """Write one line at once."""
+        self.write(text + "\n")
+        self.flush()
+
+
+def write_data(text: str, stream: TextIO | None = None, *, encoding: str | None = None) -> None:
+    """Write a result to stdout, flushed; surrogates of file names become the bytes that they stand for.
+
+    Args:
+        text: What to write, with its newline.
+        stream: Another stream than stdout.
+        encoding: Another encoding than the stream's own.
+
+    Raises:
+        BrokenPipeError: the reader has left.
+    """
+    out = stream if stream is not None else sys.stdout
+    if out is None:  # the shell closed it: `>&-`
+        return
+    encoding = encoding or getattr(out, "encoding", None) or "utf-8"
+    try:
+        data = text.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError:
+        data = text.encode(encoding, "backslashreplace")
+    buffer = getattr(out, "buffer", None)
+    if buffer is None:
+        out.write(data.decode(encoding, "backslashreplace"))
+    else:
+        out.flush()
+        buffer.write(data)
+    out.flush()
+
+
+def failure(error: BaseException) -> Failed:
+    """The event with which a run ends that `error` ended: what people read, and the exit code."""
+    from keyscale.engine.errors import EnvironmentFault, KeyscaleError
+    from keyscale.engine.job import Failed
+
+    name = type(error).__name__
+    if isinstance(error, KeyscaleError):
+        return Failed(error=name, message=error.message, remedy=error.remedy, exit_code=error.exit_code)
+    if isinstance(error, KeyboardInterrupt):
+        return Failed(
+            error="Interrupted",
+            message="interrupted",
+            remedy=None,
+            exit_code=getattr(error, "exit_code", 130),
+        )
+    if isinstance(error, MemoryError):
+        return Failed(
+            error=name,
+            message="this machine's memory is exhausted",
+            remedy="Close other programs, or give a smaller --tile, such as --tile 128.",
+            exit_code=EnvironmentFault.exit_code,
+        )
+    text = str(error)
+    return Failed(
+        error=name,
+        message=f"unexpected {name}: {text}" if text else f"unexpected {name}",
+        remedy="This is a defect of keyscale. Run the command again with -vv and report what it prints.",
+        exit_code=1,
+    )
+
+
+def show_failure(failed: Failed, stream: TextIO | None = None) -> None:
+    """Print a failure for people: `error: MESSAGE`, and beneath it what to do."""
+    text = f"error: {printable(failed.message)}"
+    if failed.remedy:
+        text += f"\n  -> {printable(failed.remedy)}"
+    SafeStream(stream if stream is not None else sys.stderr).line(text)
+
+
+def renderer(
+    kind: ProgressKind | str = ProgressKind.AUTO,
+    *,
+    quiet: bool = False,
+    verbosity: int = 0,
+    stdout: TextIO | None = None,
+    stderr: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Renderer:
+    """The renderer of a kind.
+
+    Args:
+        kind: One of `ProgressKind`.
+        quiet: Hides progress and notes of level info; warnings, results and errors stay.
+        verbosity: From 1 on, lines carry the time since the start.
+        stdout: Where data goes; None is `sys.stdout`.
+        stderr: Where everything else goes; None is `sys.stderr`.
+        clock: Monotonic seconds.
+    """
+    kind = ProgressKind(kind)
+    out = stdout if stdout is not None else sys.stdout
+    err = SafeStream(stderr if stderr is not None else sys.stderr)
+    if kind is ProgressKind.JSON:
+        return _Json(out, quiet=quiet)
+    if quiet or kind is ProgressKind.NONE:
+        return _Silent(err)
+    dumb = os.environ.get("TERM", "") in ("dumb", "unknown")
+    if kind is ProgressKind.RICH or (kind is ProgressKind.AUTO and err.isatty() and not dumb):
+        return _Rich(err, verbosity=verbosity, clock=clock)
+    return _Plain(err, verbosity=verbosity, clock=clock)
+
+
+def _clock_text(seconds: float) -> str:
+    minutes, second = divmod(max(0, round(seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def _counted(progress: Progress) -> str:
+    return f"{progress.frame}/{progress.total} frames" if progress.total else f"{progress.frame} frames"
+
+
+def _rate_text(fps: float | None) -> str:
+    if fps is None:
+        return ""
+    return f"{fps:.3g} fps" if fps < 100 else f"{fps:.0f} fps"
+
+
+def _note_text(note: Note) -> str:
+    return printable(f"warning: {note.message}" if note.level == "warning" else note.message)
+
+
+def _lost_text(done: Done) -> str | None:
+    if not done.lost_frames:
+        return None
+    lost, were = ("frame", "was") if done.lost_frames == 1 else ("frames", "were")
+    return f"warning: {done.lost_frames} source {lost} could not be decoded and {were} bridged"
+
+
+def _done_text(done: Done) -> str:
+    parts = [f"{done.frames} frames in {_clock_text(done.seconds)}"]
+    if done.resumed_frames:
+        parts.append(f"{done.resumed_frames} taken from an earlier run")
+    parts.append(f"{done.inferred_frames} through {done.model} on {done.device}")
+    return printable(f"done: {', '.join(parts)}")
+
+
+class _Silent:
+    """Warnings only."""
+
+    def __init__(self, err: SafeStream) -> None:
+        self._err = err
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def handle(self, event: Event) -> None:
+        text: str | None = None
+        if event.event == "note" and event.level == "warning":
+            text = _note_text(event)
+        elif event.event == "done":
+            text = _lost_text(event)
+        if text:
+            with self._lock:
+                self._err.line(text)
+
+    def restore(self) -> None:
+        pass
+
+
+class _Plain:
+    """A line where a phase starts and ends, and every few seconds between."""
+
+    def __init__(self, err: SafeStream, *, verbosity: int, clock: Callable[[], float]) -> None:
+        self._err = err
+        self._verbosity = verbosity
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._began = clock()
+        self._last: Progress | None = None
+        self._phase_began = self._began
+        self._printed = self._began
+        self._ended = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def restore(self) -> None:
+        pass
+
+    def handle(self, event: Event) -> None:
+        with self._lock:
+            match event.event:
+                case "progress":
+                    self._progress(event)
+                case "note":
+                    self._line(_note_text(event))
+                case "done":
+                    self._end_phase()
+                    if lost := _lost_text(event):
+                        self._line(lost)
+                    self._line(_done_text(event))
+                case "error":
+                    pass  # whoever ends the process prints it, whatever the renderer
+                case _:
+                    assert_never(event)
+
+    def _line(self, text: str) -> None:
+        if self._verbosity:
+            text = f"[{self._clock() - self._began:8.1f} s] {text}"
+        self._err.line(text)
+
+    def _progress(self, progress: Progress) -> None:
+        now = self._clock()
+        if self._last is None or self._last.phase != progress.phase:
+            self._end_phase()
+            self._phase_began = self._printed = now
+            self._ended = False
+            self._last = progress
+            if not self._whole(progress):
+                self._line(f"{progress.phase}: {_counted(progress)}")
+        self._last = progress
+        if self._whole(progress):
+            self._end_phase()
+        elif now - self._printed >= PLAIN_INTERVAL:
+            self._printed = now
+            parts = [_counted(progress)]
+            if progress.total:
+                parts.append(f"{100 * progress.frame // progress.total} %")
+            if progress.fps is not None:
+                parts.append(_rate_text(progress.fps))
+            if progress.eta_s is not None:
+                parts.append(f"ETA {_clock_text(progress.eta_s)}")
+            parts.append(f"elapsed {_clock_text(now - self._began)}")
+            self._line(f"{progress.phase}: {', '.join(parts)}")
+
+    @staticmethod
+    def _whole(progress: Progress) -> bool:
+        return 0 < progress.total <= progress.frame
+
+    def _end_phase(self) -> None:
+        if self._last is None or self._ended:
+            return
+        self._ended = True
+        took = _clock_text(self._clock() - self._phase_began)
+        self._line(f"{self._last.phase}: {_counted(self._last)} in {took}")
+
+
+class _Json:
+    """NDJSON: an event a line, UTF-8, on stdout."""
+
+    def __init__(self, out: TextIO | None, *, quiet: bool) -> None:
+        self._out = out
+        self._quiet = quiet
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def restore(self) -> None:
+        pass
+
+    def handle(self, event: Event) -> None:
+        from keyscale.engine.job import dumps
+
+        hidden = event.event == "progress" or (event.event == "note" and event.level == "info")
+        if (self._quiet and hidden) or self._out is None:
+            return
+        try:
+            text = dumps(event)
+        except UnicodeEncodeError:
+            # JSON has no form for the bytes of a name that is not UTF-8, and any parser must read the line.
+            texts = {
+                part.name: printable(value)
+                for part in dataclasses.fields(event)
+                if isinstance(value := getattr(event, part.name), str) and not isinstance(value, StrEnum)
+            }
+            text = dumps(dataclasses.replace(cast(Any, event), **texts))
+        with self._lock:
+            # A signal's farewell and the run itself may both want the last word; a reader is promised one.
+            if self._closed:
+                return
+            self._closed = event.event in ("done", "error")
+            write_data(text + "\n", self._out, encoding="utf-8")
+
+
+class _Rich:
+    """One live bar at the bottom of the terminal, notes above it."""
+
+    def __init__(self, err: SafeStream, *, verbosity: int, clock: Callable[[], float]) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._err = err
+        self._verbosity = verbosity
+        self._clock = clock
+        self._began = clock()
+        self._last: tuple[Progress, float] | None = None
+        # Rich would take a bar into a pipe for a mistake; a person who asks for one there wants it.
+        self._console = Console(file=cast(IO[str], err), force_terminal=True)
+        self._live = Live(
+            get_renderable=self._draw,
+            console=self._console,
+            refresh_per_second=REFRESH_PER_SECOND,
+            transient=True,
+            redirect_stdout=False,
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def restore(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            os.write(self._err.fileno(), b"\r\x1b[2K\x1b[?25h")
+
+    def handle(self, event: Event) -> None:
+        match event.event:
+            case "progress":
+                self._last = (event, self._clock())
+            case "note":
+                self._print(_note_text(event), "yellow" if event.level == "warning" else "")
+            case "done":
+                if lost := _lost_text(event):
+                    self._print(lost, "yellow")
+                self._print(_done_text(event), "green")
+            case "error":
+                pass  # whoever ends the process prints it, whatever the renderer
+            case _:
+                assert_never(event)
+
+    def _print(self, text: str, style: str) -> None:
+        from rich.text import Text
+
+        if self._verbosity:
+            text = f"[{self._clock() - self._began:8.1f} s] {text}"
+        self._console.print(Text(text, style=style), soft_wrap=True)
+
+    def _draw(self) -> Table:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        now = self._clock()
+        table = Table.grid(padding=(0, 1))
+        elapsed = _clock_text(now - self._began)
+        if self._last is None:
+            table.add_row("starting", elapsed)
+            return table
+        progress, since = self._last
+        texts = [_counted(progress)]
+        if progress.fps is not None:
+            texts.append(_rate_text(progress.fps))
+        if progress.eta_s is not None:
+            texts.append(f"ETA {_clock_text(progress.eta_s - (now - since))}")
+        texts.append(elapsed)
+        room = self._console.width - len(progress.phase) - sum(len(text) + 1 for text in texts) - 2
+        total = float(progress.total) if progress.total else None
+        bar = ProgressBar(total, progress.frame, width=max(4, min(40, room)), pulse=total is None)
+        for column in range(len(texts) + 2):
+            table.add_column(no_wrap=True, style="bold" if column == 0 else None)
+        table.add_row(str(progress.phase), bar, *texts)
+        return table
