@@ -1,0 +1,189 @@
+"""Exact colour: decoded frames -> RGB arrays -> encoder frames, by the source's own matrix and range.
+
+Code points are those of ITU-T H.273, as FFmpeg's `AVColorSpace`, `AVColorPrimaries` and
+`AVColorTransferCharacteristic` number them. Conversions are swscale's, told everything explicitly: its defaults
+are BT.601 limited, 24 code values off for BT.709.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.video.reformatter import VideoReformatter
+
+__all__ = ["Colour", "PixelArray", "from_rgb", "guess_matrix", "to_rgb"]
+
+PixelArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+"""RGB pixels `(H, W, 3)`: uint8 in 0..255, or uint16 in 0..65535."""
+
+UNSPECIFIED = 2
+RGB_MATRIX = 0
+LIMITED, FULL = 1, 2
+PQ, HLG = 16, 18
+
+MATRIX_NAMES = {
+    0: "rgb", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc", 10: "bt2020c",
+}  # fmt: skip
+TRANSFER_NAMES = {
+    1: "bt709", 4: "gamma22", 5: "gamma28", 6: "smpte170m", 7: "smpte240m", 8: "linear", 11: "iec61966-2-4",
+    13: "iec61966-2-1", 14: "bt2020-10", 15: "bt2020-12", PQ: "smpte2084", HLG: "arib-std-b67",
+}  # fmt: skip
+PRIMARIES_NAMES = {
+    1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020", 11: "smpte431",
+    12: "smpte432",
+}  # fmt: skip
+
+SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+"""H.273 matrix -> swscale's `SWS_CS_*` number; BT.601's two names share one."""
+
+LUMA_WEIGHTS = {
+    1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593),
+}  # fmt: skip
+"""H.273 table 4: matrix -> (K_R, K_B)."""
+
+# Chroma is filtered bicubically at full resolution and rounded, not truncated.
+SWS_FLAGS = int(
+    av.video.reformatter.Interpolation.BICUBIC
+    | av.video.reformatter.Interpolation.ACCURATE_RND
+    | av.video.reformatter.Interpolation.FULL_CHR_H_INT
+    | av.video.reformatter.Interpolation.FULL_CHR_H_INP
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Colour:
+    """How code values of a stream stand for colour. Never unspecified in matrix and range."""
+
+    matrix: int
+    full_range: bool
+    primaries: int = UNSPECIFIED
+    transfer: int = UNSPECIFIED
+    assumed: bool = False
+    """True where the stream names no matrix and `guess_matrix` chose it."""
+
+    @property
+    def hdr(self) -> Literal["pq", "hlg"] | None:
+        """The HDR transfer function, if it is one."""
+        return "pq" if self.transfer == PQ else "hlg" if self.transfer == HLG else None
+
+    def describe(self) -> str:
+        """Words for people, such as `bt709 limited`."""
+        words = [MATRIX_NAMES.get(self.matrix, str(self.matrix)), "full" if self.full_range else "limited"]
+        if self.hdr:
+            words.append(TRANSFER_NAMES[self.transfer])
+        if self.assumed:
+            words.append("(assumed)")
+        return " ".join(words)
+
+    def encoded(self) -> Colour:
+        """The colour of a result made from this source: the same, but Y'CbCr where the source is RGB."""
+        if self.matrix != RGB_MATRIX:
+            return self
+        return Colour(matrix=1, full_range=False, primaries=self.primaries, transfer=self.transfer)
+
+
+def guess_matrix(height: int) -> int:
+    """The matrix players assume for untagged video: BT.709 from 720 lines up, else BT.601."""
+    return 1 if height >= 720 else 6
+
+
+def to_rgb(
+    frame: av.VideoFrame, colour: Colour, *, deep: bool, reformatter: VideoReformatter
+) -> PixelArray:
+    """A decoded frame as RGB `(H, W, 3)`: uint16 in 0..65535 when `deep`, else uint8."""
+    if colour.matrix == RGB_MATRIX:
+        array: Any = reformatter.reformat(
+            frame, format="rgb48le" if deep else "rgb24", interpolation=SWS_FLAGS, threads=1
+        ).to_ndarray()
+        pixels: PixelArray = array
+        return pixels
+    # What the stream left open is written onto the frame, since swscale reads it there.
+    value_range = FULL if colour.full_range else LIMITED
+    frame.colorspace = colour.matrix
+    frame.color_range = value_range
+    if deep:
+        planes: Any = reformatter.reformat(
+            frame, format="yuv444p16le", interpolation=SWS_FLAGS, dst_color_range=value_range, threads=1
+        ).to_ndarray()
+        return _codes_to_rgb(planes, colour, frame.format.components[0].bits)
+    array = reformatter.reformat(
+        frame, format="rgb24", interpolation=SWS_FLAGS, dst_color_range=FULL, threads=1
+    ).to_ndarray()
+    pixels = array
+    return pixels
+
+
+def from_rgb(
+    pixels: PixelArray, colour: Colour, pixel_format: str, *, reformatter: VideoReformatter
+) -> av.VideoFrame:
+    """RGB `(H, W, 3)`, uint8 or uint16, as an encoder frame of `pixel_format` tagged with `colour`."""
+    value_range = FULL if colour.full_range else LIMITED
+    if pixels.dtype == np.uint16:
+        bits = av.VideoFormat(pixel_format).components[0].bits
+        frame = av.VideoFrame.from_ndarray(_rgb_to_codes(pixels, colour, bits), format="yuv444p16le")
+        frame.colorspace = colour.matrix
+        frame.color_range = value_range
+    else:
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        frame.colorspace = RGB_MATRIX
+        frame.color_range = FULL
+    converted = reformatter.reformat(
+        frame,
+        format=pixel_format,
+        interpolation=SWS_FLAGS,
+        dst_colorspace=SWS_MATRIX[colour.matrix],
+        dst_color_range=value_range,
+        threads=1,
+    )
+    converted.colorspace = colour.matrix
+    converted.color_range = value_range
+    converted.color_primaries = colour.primaries
+    converted.color_trc = colour.transfer
+    return converted
+
+
+# swscale's own matrix is up to 5 codes off at 10 bit, so depths above 8 leave it only the chroma filter: its
+# 16-bit planes are the stream's code values shifted left, which was checked for 8, 10 and 12 bit.
+
+
+def _yuv_to_rgb(colour: Colour, bits: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """`(M, offset)`: RGB in 0..65535 = M @ (code values - offset), by the equations of H.273 clause 8.3."""
+    kr, kb = LUMA_WEIGHTS[colour.matrix]
+    kg = 1 - kr - kb
+    matrix = np.array(
+        [
+            [1, 0, 2 * (1 - kr)],
+            [1, -2 * (1 - kb) * kb / kg, -2 * (1 - kr) * kr / kg],
+            [1, 2 * (1 - kb), 0],
+        ]
+    )
+    step, top = 2.0 ** (bits - 8), 2.0**bits - 1
+    scale = np.array([top, top, top]) if colour.full_range else np.array([219, 224, 224]) * step
+    offset = np.array([0.0 if colour.full_range else 16 * step, 128 * step, 128 * step])
+    return matrix / scale * 65535, offset
+
+
+def _codes_to_rgb(planes: npt.NDArray[np.uint16], colour: Colour, bits: int) -> npt.NDArray[np.uint16]:
+    matrix, offset = _yuv_to_rgb(colour, bits)
+    shift = 2.0 ** (16 - bits)
+    values = planes.reshape(-1, 3).astype(np.float32)
+    values -= (offset * shift).astype(np.float32)
+    rgb = values @ (matrix.T / shift).astype(np.float32)
+    return _rounded(rgb, 65535).reshape(planes.shape)
+
+
+def _rgb_to_codes(pixels: npt.NDArray[np.uint16], colour: Colour, bits: int) -> npt.NDArray[np.uint16]:
+    matrix, offset = _yuv_to_rgb(colour, bits)
+    codes = pixels.reshape(-1, 3).astype(np.float32) @ np.linalg.inv(matrix).T.astype(np.float32)
+    codes += offset.astype(np.float32)
+    return (_rounded(codes, 2**bits - 1) << (16 - bits)).reshape(pixels.shape)
+
+
+def _rounded(values: npt.NDArray[np.float32], top: int) -> npt.NDArray[np.uint16]:
+    values += np.float32(0.5)
+    np.clip(values, 0, top, out=values)
+    return values.astype(np.uint16)

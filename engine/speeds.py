@@ -1,0 +1,52 @@
+"""How fast this machine has run networks before: seconds per multiply-accumulate, kept in the cache directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import platformdirs
+
+__all__ = ["cache_directory", "known_speeds", "remember_speed"]
+
+FILE = "speeds.json"
+
+TABLE = {"cpu": 1 / 150e9, "mps": 1 / 1.5e12, "cuda": 1 / 15e12}
+"""Seconds per MAC before anything was measured: a laptop's CPU, an M-series and a mid-range CUDA GPU, rounded."""
+
+
+def cache_directory() -> Path:
+    """`KEYSCALE_CACHE_DIR`, else the user's cache directory; it may not exist yet."""
+    chosen = os.environ.get("KEYSCALE_CACHE_DIR")
+    return Path(chosen) if chosen else platformdirs.user_cache_path("keyscale")
+
+
+def known_speeds() -> Mapping[str, float]:
+    """Seconds per MAC by `"device model"` as measured here, over the table's plain `"device"` entries.
+
+    A file that is missing or unreadable counts as no measurements: it is a cache.
+    """
+    speeds = dict(TABLE)
+    try:
+        stored = json.loads((cache_directory() / FILE).read_text(encoding="utf-8"))
+        speeds.update({str(k): float(v) for k, v in stored.items() if 0 < float(v) < 1})
+    except (OSError, ValueError, AttributeError, TypeError):
+        pass
+    return speeds
+
+
+def remember_speed(device: str, model: str, seconds_per_mac: float) -> None:
+    """Keep a measurement for later estimates; a cache directory that cannot be written is left alone."""
+    folder = cache_directory()
+    measured = {k: v for k, v in known_speeds().items() if k not in TABLE}
+    measured[f"{device} {model}"] = seconds_per_mac
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
+            json.dump(measured, file, indent=1, sort_keys=True)
+        Path(file.name).replace(folder / FILE)
+    except OSError:
+        return
