@@ -1,0 +1,254 @@
+"""Chunks of a plan made: reader -> upscaler -> sampler -> writer, a thread each, bounded queues between them.
+
+What a chunk holds depends on the plan and the source alone, never on which chunks were made before it: groups of
+repeated frames and the reuse of results end at chunk borders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keyscale.engine.channel import Channel, Crew
+from keyscale.engine.colour import PixelArray
+from keyscale.engine.errors import DecodeError, VerificationError
+from keyscale.engine.geometry import Window
+from keyscale.engine.plan import Chunk, Plan
+from keyscale.engine.reader import Lost, read_frames
+from keyscale.engine.sampler import sample
+from keyscale.engine.workfolder import WorkFolder
+from keyscale.engine.writer import ChunkWriter
+
+if TYPE_CHECKING:
+    from keyscale.engine.upscaler import Upscaler
+
+__all__ = ["Tally", "run_chunks"]
+
+GROUP_FRAMES = 64
+"""Output frames that one super-resolved picture serves at most, so that progress keeps moving."""
+
+GROUP_GROWTH = 1.5
+"""How much a group's common window may outgrow its first: beyond, a second inference costs less."""
+
+POLL_SECONDS = 0.25
+
+
+@dataclass
+class Tally:
+    """Counts of a run, written by the stages and read by who reports progress."""
+
+    frames: int = 0
+    """Output frames encoded."""
+    lost: int = 0
+    """Source frames that could not be decoded and were bridged by the one before."""
+    finished: list[Chunk] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class _Group:
+    """Output frames of one chunk that show the same pixels, perhaps by different rectangles."""
+
+    chunk: Chunk
+    pixels: PixelArray
+    outputs: list[int]
+    window: Window
+    first_area: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    """One super-resolved window and the output frames to sample from it."""
+
+    group: _Group
+    pixels: PixelArray
+
+
+@dataclass(frozen=True, eq=False)
+class _Sampled:
+    chunk: Chunk
+    picture: Future[PixelArray]
+
+
+def run_chunks(
+    plan: Plan,
+    chunks: Sequence[Chunk],
+    folder: WorkFolder,
+    upscaler: Upscaler | None,
+    *,
+    sampler_threads: int = 1,
+    should_stop: Callable[[], bool],
+    tally: Tally,
+) -> Iterator[Tally]:
+    """Make `chunks` (ascending) and finish each in `folder`; yields the tally several times a second.
+
+    Ends early when `should_stop` says so; the chunk in work is dropped then. Threads that hang in a network call
+    may outlive the generator in that case; they are daemons and write nothing under a finished name.
+
+    Raises:
+        KeyscaleError: whatever a stage reports.
+    """
+    crew = Crew(should_stop)
+    groups: Channel[_Group] = Channel(crew, 2)
+    pictures: Channel[_Picture] = Channel(crew, 1)
+    sampled: Channel[_Sampled] = Channel(crew, sampler_threads + 1)
+    pool = ThreadPoolExecutor(sampler_threads, thread_name_prefix="keyscale-sampler")
+    deep = plan.encoder.bit_depth > 8
+    crew.start("reader", lambda: _read(plan, chunks, deep, groups, crew, tally))
+    crew.start("upscaler", lambda: _upscale(upscaler, groups, pictures))
+    crew.start("sampler", lambda: _sample(plan, pictures, sampled, pool))
+    crew.start("writer", lambda: _write(plan, folder, sampled, tally))
+    try:
+        while not crew.wait(POLL_SECONDS):
+            yield tally
+            if should_stop():
+                return
+    finally:
+        crew.halt()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _read(
+    plan: Plan, chunks: Sequence[Chunk], deep: bool, groups: Channel[_Group], crew: Crew, tally: Tally
+) -> None:
+    """Decode what the chunks show and gather equal neighbours into groups."""
+    shown: dict[int, list[tuple[Chunk, list[int]]]] = {}
+    for chunk in chunks:
+        for n in range(chunk.start, chunk.end):
+            users = shown.setdefault(plan.pts(n), [])
+            if not users or users[-1][0] is not chunk:
+                users.append((chunk, []))
+            users[-1][1].append(n)
+    frames = read_frames(
+        plan.info,
+        sorted(shown),
+        deep=deep,
+        keep_going=plan.job.keep_going_on_decode_errors,
+        should_stop=crew.stopped,
+    )
+    group: _Group | None = None
+    waiting: list[tuple[Chunk, list[int]]] = []
+    pixels: PixelArray | None = None
+    for frame in frames:
+        users = shown[frame.pts]
+        if isinstance(frame, Lost):
+            tally.lost += 1
+            if pixels is None:
+                # Nothing to bridge with yet: the first frame that decodes stands in.
+                waiting += users
+                continue
+            repeated = True
+        else:
+            repeated = pixels is not None and np.array_equal(pixels, frame.pixels)
+            pixels = pixels if repeated else frame.pixels
+        assert pixels is not None
+        for chunk, outputs in [*waiting, *users]:
+            group = _gather(plan, group, chunk, outputs, pixels, groups)
+        waiting = []
+    crew.check()
+    if group is None:
+        raise DecodeError(f"no frame of {plan.info.path} that the job shows can be decoded")
+    groups.put(group)
+    groups.close()
+
+
+def _gather(
+    plan: Plan,
+    group: _Group | None,
+    chunk: Chunk,
+    outputs: list[int],
+    pixels: PixelArray,
+    groups: Channel[_Group],
+) -> _Group:
+    """Add outputs to the group where they fit, else pass it on and begin another."""
+    for n in outputs:
+        window = plan.window(n)
+        if group is not None and group.chunk is chunk and group.pixels is pixels:
+            union = Window(
+                min(group.window.x0, window.x0),
+                min(group.window.y0, window.y0),
+                max(group.window.x1, window.x1),
+                max(group.window.y1, window.y1),
+            )
+            fits = union.width * union.height <= GROUP_GROWTH * group.first_area
+            if fits and len(group.outputs) < GROUP_FRAMES:
+                group.window = union
+                group.outputs.append(n)
+                continue
+        if group is not None:
+            groups.put(group)
+        group = _Group(chunk, pixels, [n], window, window.width * window.height)
+    assert group is not None
+    return group
+
+
+def _upscale(upscaler: Upscaler | None, groups: Channel[_Group], pictures: Channel[_Picture]) -> None:
+    chunk: Chunk | None = None
+    for group in groups:
+        if upscaler is None:
+            window = group.window
+            pixels = group.pixels[window.y0 : window.y1, window.x0 : window.x1]
+        else:
+            if group.chunk is not chunk:
+                upscaler.forget()
+                chunk = group.chunk
+            pixels = upscaler(group.pixels, group.window)
+        pictures.put(_Picture(group, pixels))
+    pictures.close()
+
+
+def _sample(
+    plan: Plan, pictures: Channel[_Picture], sampled: Channel[_Sampled], pool: ThreadPoolExecutor
+) -> None:
+    """One task an output frame, in order; where neither pixels nor camera moved, the same one again."""
+    target = (plan.job.target.width, plan.job.target.height)
+    for picture in pictures:
+        group = picture.group
+        task: Future[PixelArray] | None = None
+        rect = None
+        for n in group.outputs:
+            if task is None or not np.array_equal(plan.rects[n], rect):
+                rect = plan.rects[n]
+                task = pool.submit(
+                    sample,
+                    picture.pixels,
+                    group.window,
+                    plan.scale,
+                    plan.geometry,
+                    rect,
+                    plan.placements[n],
+                    target,
+                )
+            sampled.put(_Sampled(group.chunk, task))
+    sampled.close()
+
+
+def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Tally) -> None:
+    """Encode pictures chunk by chunk; a chunk that is not complete leaves no file."""
+    source = iter(sampled)
+    item = next(source, None)
+    while item is not None:
+        chunk = item.chunk
+        with ChunkWriter(
+            folder.part(chunk),
+            plan.encoder,
+            plan.info.colour.encoded(),
+            (plan.job.target.width, plan.job.target.height),
+            plan.rate,
+            mastering=plan.info.mastering,
+            light_level=plan.info.light_level,
+        ) as writer:
+            while item is not None and item.chunk is chunk:
+                writer.write(item.picture.result())
+                tally.frames += 1
+                item = next(source, None)
+            if writer.frames != chunk.frames:
+                raise VerificationError(
+                    f"chunk {chunk.index} came out with {writer.frames} frames instead of {chunk.frames}",
+                    remedy="This is a fault of keyscale: please report it with the command and the plan.",
+                )
+        folder.finish(chunk)
+        tally.finished.append(chunk)

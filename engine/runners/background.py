@@ -1,0 +1,60 @@
+"""One blocking piece of work in a thread, with events while it goes on."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+from keyscale.engine.errors import Interrupted
+from keyscale.engine.job import Event, Phase
+from keyscale.engine.runners.meter import Meter
+
+__all__ = ["in_background"]
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.25
+
+
+def in_background(
+    phase: Phase, work: Callable[[Callable[[int, int], None]], T], should_stop: Callable[[], bool]
+) -> Generator[Event, None, T]:
+    """Run `work(report)`; what it reports as (done, total) becomes `Progress` events, with a heartbeat.
+
+    Raises:
+        Interrupted: `should_stop` said so; the thread, a daemon, is left to notice by itself.
+        BaseException: whatever `work` raises.
+    """
+    outcome: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
+    seen = [0, 0]
+
+    def report(done: int, total: int) -> None:
+        seen[:] = [done, total]
+
+    def run() -> None:
+        try:
+            outcome.put((work(report), None))
+        except BaseException as error:
+            outcome.put((None, error))
+
+    threading.Thread(target=run, name=f"keyscale-{phase.value}", daemon=True).start()
+    meter: Meter | None = None
+    while True:
+        try:
+            result, error = outcome.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            if should_stop():
+                raise Interrupted("interrupted") from None
+            done, total = seen
+            if meter is None or meter.total != total:
+                meter = Meter(phase, total)
+            if meter.is_due(done):
+                yield meter.progress(done)
+            continue
+        if error is not None:
+            raise error
+        done, total = seen
+        yield (meter or Meter(phase, total)).progress(total)
+        return result  # type: ignore[return-value]  # None only beside an error, or where T is None

@@ -1,0 +1,368 @@
+"""A job on this machine: everything checked first, then all chunks here, join, verify, publish."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event as StopFlag
+from typing import TYPE_CHECKING, TypeVar
+
+import av
+
+import keyscale
+from keyscale.engine.errors import InputError, Interrupted, StorageError, UsageError
+from keyscale.engine.framing import load_framing
+from keyscale.engine.job import Done, Event, Job, Note, Phase, Progress, dumps
+from keyscale.engine.models import ModelSpec, defaults_for, describe
+from keyscale.engine.mux import Assembly, assemble
+from keyscale.engine.pipeline import Tally, run_chunks
+from keyscale.engine.plan import LANCZOS, Plan, make_plan
+from keyscale.engine.probe import probe
+from keyscale.engine.runners.background import in_background
+from keyscale.engine.runners.meter import Meter
+from keyscale.engine.speeds import known_speeds, remember_speed
+from keyscale.engine.verify import verify
+from keyscale.engine.workfolder import WorkFolder, publish, sha256_file, work_folder_of
+from keyscale.engine.writer import check_encoder, chunk_suffix, storage_error
+
+if TYPE_CHECKING:
+    from keyscale.engine.models.model import Model
+    from keyscale.engine.upscaler import Upscaler
+
+__all__ = ["Prepared", "prepare", "prepare_plan", "run_local"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A job that passed every check that can be made before long work."""
+
+    job: Job
+    plan: Plan
+    source_stat: tuple[int, int]
+    """Size and modification time in ns of the source as planned."""
+
+
+def prepare_plan(job: Job) -> Plan:
+    """Probe, read the keyframes and plan. No network runs; torch is imported for a checkpoint's path only.
+
+    Raises:
+        KeyscaleError: the source, the keyframes, the model or the settings are wrong.
+    """
+    _check_paths(job)
+    framing = load_framing(job.keyframes) if job.keyframes is not None else None
+    models = _models(job)
+    info = probe(job.source, tolerate_damage=job.keep_going_on_decode_errors)
+    return make_plan(job, info, framing, models, known_speeds())
+
+
+def prepare(job: Job) -> Prepared:
+    """Plan, and check all that can fail before long work: output, rights, space, encoder.
+
+    Raises:
+        KeyscaleError: of the kind that fails.
+    """
+    output = Path(job.output)
+    before = _stat(job)
+    plan = prepare_plan(job)
+    if os.path.lexists(output) and not job.overwrite:
+        raise StorageError(f"{output} is already there", remedy="Give --overwrite, or another name with -o.")
+    _check_folder(output, plan)
+    return Prepared(job=job, plan=plan, source_stat=before)
+
+
+def run_local(prepared: Prepared, stop: StopFlag) -> Iterator[Event]:
+    """Do the job; the last event is `Done`. At least one event every 2 s.
+
+    Raises:
+        Interrupted: `stop` was set; finished chunks are kept.
+        KeyscaleError: whatever failed; nothing was published.
+    """
+    return _Run(prepared, stop).events()
+
+
+class _Run:
+    def __init__(self, prepared: Prepared, stop: StopFlag) -> None:
+        self.job = prepared.job
+        self.plan = prepared.plan
+        self.source_stat = prepared.source_stat
+        self.stop = stop
+        self.began = time.monotonic()
+        self.tally = Tally()
+        self.notes: list[Note] = []
+        self.model: Model | None = None
+        self.upscaler: Upscaler | None = None
+        self.device = "none"
+        self.resumed = 0
+
+    def events(self) -> Iterator[Event]:
+        for warning in self.plan.warnings:
+            yield Note(level="warning", message=warning)
+        yield from self._load()
+        key = yield from self._key()
+        output = Path(self.job.output)
+        suffix = chunk_suffix(self.plan.encoder)
+        with WorkFolder.open_for(output, key, suffix, resume=self.job.resume) as folder:
+            yield from self._upscale(folder)
+            joined = folder.joined(output.suffix)
+            assembly = yield from self._join(folder, joined)
+            yield from self._verify(joined, assembly)
+            self._check_source()
+            publish(joined, output, overwrite=self.job.overwrite)
+            folder.clear()
+        yield self._done()
+
+    def _load(self) -> Iterator[Event]:
+        spec = self.plan.model
+        if spec is None:
+            return
+        from keyscale.engine.device import choose_device, choose_precision, describe_device
+        from keyscale.engine.models import load_model
+        from keyscale.engine.upscaler import Upscaler
+
+        asked = self.job.compute
+        device = choose_device(asked.device)
+        precision = choose_precision(asked.precision, device)
+        named = self.job.model.name
+
+        def load(report: Callable[[int, int], None]) -> Model:
+            return load_model(
+                named if named is not None and named.lower() != spec.name.lower() else spec.name,
+                device,
+                precision,
+                self.job.model.denoise,
+                offline=self.job.model.offline,
+                on_progress=lambda done, total: report(done, total or 0),
+                on_note=lambda message: self.notes.append(Note(level="info", message=message)),
+            )
+
+        self.model = yield from self._during(Phase.PREPARE, load)
+        chosen = "chosen: " if asked.device == "auto" else ""
+        self.device = f"{device} {precision}"
+        yield Note(
+            level="info",
+            message=f"device {chosen}{describe_device(device)}, {precision}; model {spec.name} x{spec.scale}",
+        )
+        self.upscaler = Upscaler(
+            self.model,
+            self.plan.info.lattice,
+            tile=asked.tile,
+            should_stop=self.stop.is_set,
+            on_note=lambda message: self.notes.append(Note(level="warning", message=message)),
+        )
+
+    def _key(self) -> Generator[Event, None, str]:
+        """SHA-256 over all that decides the pixels of a chunk: source content, plan, model, engine."""
+        source = Path(self.job.source)
+
+        def read(report: Callable[[int, int], None]) -> str:
+            return sha256_file(source, lambda done: report(done, self.source_stat[0]))
+
+        try:
+            content = yield from self._during(Phase.PREPARE, read)
+        except OSError as error:
+            raise InputError(f"cannot read {source}: {error}") from error
+        digest = hashlib.sha256()
+        plan = self.plan
+        for part in (
+            keyscale.__version__,
+            repr(sorted(av.library_versions.items())),
+            content,
+            repr((plan.info.colour, plan.info.orientation, plan.info.interlaced, plan.info.field_order)),
+            repr((plan.geometry, plan.rate, plan.encoder, plan.chunks, plan.model, plan.container)),
+            dumps(self.job.target),
+            repr(self.job.compute.tile),
+            repr(self.job.keep_going_on_decode_errors),
+            f"{self.model.sha256} {self.device}" if self.model else LANCZOS,
+        ):
+            digest.update(part.encode() + b"\0")
+        for array in (plan.info.pts[plan.source_index], plan.rects, plan.placements):
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def _upscale(self, folder: WorkFolder) -> Iterator[Event]:
+        chunks = self.plan.chunks
+        missing = []
+        for chunk in chunks:
+            if folder.is_finished(chunk):
+                self.resumed += chunk.frames
+            else:
+                missing.append(chunk)
+            self._check_stop()
+        if self.resumed:
+            message = f"resumed: {len(chunks) - len(missing)} of {len(chunks)} chunks were finished already"
+            yield Note(level="info", message=message)
+        meter = Meter(Phase.UPSCALE, self.plan.frames, done=self.resumed)
+        yield meter.progress(self.resumed)
+        if not missing:
+            return
+        threads = 1 if self.model is None or self.model.device.type == "cpu" else max(1, (os.cpu_count() or 2) // 2)
+        started = time.monotonic()
+        for tally in run_chunks(
+            self.plan,
+            missing,
+            folder,
+            self.upscaler,
+            sampler_threads=threads,
+            should_stop=self.stop.is_set,
+            tally=self.tally,
+        ):
+            yield from self._notes()
+            if meter.is_due(self.resumed + tally.frames):
+                yield meter.progress(self.resumed + tally.frames)
+        self._check_stop()
+        yield from self._notes()
+        yield meter.progress(self.plan.frames)
+        if self.upscaler is not None and self.model is not None and self.upscaler.macs:
+            per_mac = (time.monotonic() - started) / self.upscaler.macs
+            remember_speed(self.model.device.type, self.model.spec.name, per_mac)
+
+    def _join(self, folder: WorkFolder, joined: Path) -> Generator[Event, None, Assembly]:
+        plan = self.plan
+
+        def work(report: Callable[[int, int], None]) -> Assembly:
+            return assemble(
+                chunks=[folder.chunk(chunk) for chunk in plan.chunks],
+                output=joined,
+                container=plan.container,
+                rate=plan.rate,
+                source=self.job.source,
+                video_index=plan.info.video_index,
+                origin=plan.info.origin,
+                time_map=plan.time_map,
+                tracks=plan.tracks,
+                on_progress=lambda share: report(round(share * plan.frames), plan.frames),
+                should_stop=self.stop.is_set,
+                keep_going=self.job.keep_going_on_decode_errors,
+            )
+
+        assembly = yield from self._during(Phase.JOIN, work)
+        for message in assembly.notes:
+            yield Note(level="warning", message=message)
+        return assembly
+
+    def _verify(self, joined: Path, assembly: Assembly) -> Iterator[Event]:
+        plan = self.plan
+
+        def work(report: Callable[[int, int], None]) -> None:
+            verify(
+                joined,
+                plan,
+                assembly,
+                on_progress=lambda share: report(round(share * plan.frames), plan.frames),
+                should_stop=self.stop.is_set,
+            )
+
+        yield from self._during(Phase.VERIFY, work)
+
+    def _during(self, phase: Phase, work: Callable[[Callable[[int, int], None]], T]) -> Generator[Event, None, T]:
+        """Run `work` in a thread while its progress is told; it is given a function for (done, total)."""
+        result = yield from in_background(phase, work, self.stop.is_set)
+        yield from self._notes()
+        self._check_stop()
+        return result
+
+    def _notes(self) -> Iterator[Event]:
+        while self.notes:
+            yield self.notes.pop(0)
+
+    def _check_stop(self) -> None:
+        if self.stop.is_set():
+            raise Interrupted("interrupted")
+
+    def _check_source(self) -> None:
+        if _stat(self.job) != self.source_stat:
+            raise InputError(
+                f"{self.job.source} was changed during the job; nothing was published",
+                remedy="Run the command again once the file is complete.",
+            )
+
+    def _done(self) -> Done:
+        return Done(
+            output=self.job.output,
+            frames=self.plan.frames,
+            seconds=time.monotonic() - self.began,
+            resumed_frames=self.resumed,
+            inferred_frames=self.upscaler.inferred if self.upscaler else 0,
+            lost_frames=self.tally.lost,
+            device=self.device,
+            model=self.plan.model.name if self.plan.model else LANCZOS,
+        )
+
+
+def _models(job: Job) -> dict[int, ModelSpec]:
+    name = job.model.name
+    if name is None:
+        models = defaults_for(job.model.mode)
+    elif name.lower() == LANCZOS:
+        models = {}
+    else:
+        spec = describe(name)
+        models = {spec.scale: spec}
+    if job.model.denoise is not None and not any(spec.family == "general" for spec in models.values()):
+        raise UsageError(
+            "--denoise works with realesr-general-x4v3 alone",
+            remedy="Leave --denoise out, or choose --mode fast or --model realesr-general-x4v3.",
+        )
+    return models
+
+
+def _check_paths(job: Job) -> None:
+    source, output = Path(job.source), Path(job.output)
+    try:
+        same = source.exists() and output.exists() and source.samefile(output)
+    except OSError:
+        same = False
+    if same or source.absolute() == output.absolute():
+        raise UsageError(f"input and output are the same file, {source}", remedy="Choose another name with -o.")
+    if output.is_dir():
+        raise UsageError(f"the output {output} is a directory", remedy="Give a file name with -o.")
+
+
+def _stat(job: Job) -> tuple[int, int]:
+    try:
+        info = Path(job.source).stat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {job.source}: {reason}", remedy="Check the path of the video.") from error
+    return info.st_size, info.st_mtime_ns
+
+
+def _check_folder(output: Path, plan: Plan) -> None:
+    """Rights and space of the output's folder, and the encoder, by opening it there once."""
+    folder = output.parent
+    if not folder.is_dir():
+        raise StorageError(f"the folder {folder} is not there", remedy="Create it, or choose another -o.")
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    # The chunks and the joined file stand beside each other for a moment.
+    needed = 2 * plan.estimate.output_bytes
+    if free < needed:
+        raise StorageError(
+            f"{folder} has {free / 2**20:.0f} MiB free, the job needs about {needed / 2**20:.0f} MiB",
+            remedy="Free some space, or choose another -o.",
+        )
+    work = work_folder_of(output)
+    fresh = not work.exists()
+    try:
+        work.mkdir(exist_ok=True)
+        check_encoder(
+            plan.encoder,
+            plan.info.colour.encoded(),
+            (plan.job.target.width, plan.job.target.height),
+            plan.rate,
+            work,
+        )
+    except OSError as error:
+        raise storage_error(error, work) from error
+    finally:
+        if fresh and work.is_dir() and not work.is_symlink():
+            shutil.rmtree(work, ignore_errors=True)

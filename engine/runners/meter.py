@@ -1,0 +1,62 @@
+"""Progress that can be believed: rate over the recent past, never going back."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from keyscale.engine.job import Phase, Progress
+
+__all__ = ["Meter"]
+
+HEARTBEAT_SECONDS = 1.5
+"""Longest silence between two events; the contract is 2 s."""
+
+SHORTEST_SECONDS = 0.2
+"""Shortest time between two events."""
+
+SPAN_SECONDS = 30.0
+"""The recent past over which the rate is taken."""
+
+
+class Meter:
+    """Makes the `Progress` events of one phase.
+
+    Args:
+        phase: which.
+        total: frames of the phase.
+        done: frames that were there before it began; they do not count for the rate.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self, phase: Phase, total: int, *, done: int = 0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.phase = phase
+        self.total = total
+        self._clock = clock
+        self._told: float | None = None
+        self._frame = done
+        self._past: deque[tuple[float, int]] = deque([(clock(), done)])
+
+    def is_due(self, frame: int) -> bool:
+        """Whether it is time to tell: something changed and a moment passed, or the heartbeat."""
+        if self._told is None:
+            return True
+        silence = self._clock() - self._told
+        return silence >= HEARTBEAT_SECONDS or (frame > self._frame and silence >= SHORTEST_SECONDS)
+
+    def progress(self, frame: int) -> Progress:
+        """The event for `frame` frames done."""
+        now = self._clock()
+        self._frame = min(max(frame, self._frame), self.total)
+        self._told = now
+        self._past.append((now, self._frame))
+        while len(self._past) > 2 and now - self._past[1][0] > SPAN_SECONDS:
+            self._past.popleft()
+        then, earlier = self._past[0]
+        gained, seconds = self._frame - earlier, now - then
+        fps = gained / seconds if gained > 0 and seconds > 0 else None
+        eta = (self.total - self._frame) / fps if fps else None
+        return Progress(phase=self.phase, frame=self._frame, total=self.total, fps=fps, eta_s=eta)

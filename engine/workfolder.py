@@ -1,0 +1,208 @@
+"""Work in progress: `.<name>.keyscale/` beside the output, its lock, and which chunks in it are finished.
+
+A chunk is finished when its record stands beside it and the file's size and SHA-256 are the record's. Files get
+their names by `os.replace` after `fsync`, so a crash at any moment leaves a whole chunk or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+from keyscale.engine.errors import StorageError, UsageError
+from keyscale.engine.job import dumps, loads
+from keyscale.engine.plan import Chunk
+from keyscale.engine.writer import storage_error
+
+__all__ = ["WorkFolder", "publish", "sha256_file", "work_folder_of"]
+
+LONGEST_NAME = 255
+"""Bytes of a file name on common file systems."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """What a finished chunk is, to be found again and checked."""
+
+    index: int
+    frames: int
+    size: int
+    sha256: str
+
+
+def work_folder_of(output: Path) -> Path:
+    """`.<name>.keyscale` beside the output; a name too long for that is replaced by its hash."""
+    name = f".{output.name}.keyscale"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = f".{hashlib.sha256(os.fsencode(output.name)).hexdigest()[:32]}.keyscale"
+    return output.parent / name
+
+
+class WorkFolder:
+    """The chunks of one job. Get it from `open_for`, which holds the lock."""
+
+    def __init__(self, root: Path, key: str, suffix: str) -> None:
+        self.root = root
+        self.folder = root / key[:16]
+        self.suffix = suffix
+
+    @classmethod
+    @contextmanager
+    def open_for(cls, output: Path, key: str, suffix: str, *, resume: bool) -> Iterator[WorkFolder]:
+        """Create and lock the folder; with `resume=False` earlier chunks are removed first.
+
+        The folder itself goes when it holds nothing at the end.
+
+        Raises:
+            StorageError: no rights, a link in its place, or another process works on the same output.
+        """
+        work = cls(work_folder_of(output), key, suffix)
+        if work.root.is_symlink():
+            raise StorageError(f"{work.root} is a symbolic link", remedy="Remove it; keyscale makes a folder there.")
+        try:
+            work.root.mkdir(exist_ok=True)
+            lock = filelock.FileLock(work.root / "lock", blocking=False)
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise StorageError(
+                f"another process is working on {output}", remedy="Wait for it, or choose another output with -o."
+            ) from error
+        except OSError as error:
+            raise storage_error(error, work.root) from error
+        try:
+            try:
+                if not resume:
+                    shutil.rmtree(work.folder, ignore_errors=True)
+                work.folder.mkdir(exist_ok=True)
+            except OSError as error:
+                raise storage_error(error, work.folder) from error
+            yield work
+        finally:
+            work._tidy()
+            lock.release()
+
+    def chunk(self, chunk: Chunk) -> Path:
+        """Where the finished chunk stands."""
+        return self.folder / f"chunk-{chunk.index:05d}{self.suffix}"
+
+    def part(self, chunk: Chunk) -> Path:
+        """Where the chunk is written."""
+        return self.folder / f"chunk-{chunk.index:05d}.part{self.suffix}"
+
+    def joined(self, suffix: str) -> Path:
+        """Where the whole file is put together before it is verified and published."""
+        return self.root / f"joined{suffix}"
+
+    def is_finished(self, chunk: Chunk) -> bool:
+        """Whether the chunk is whole; one that is not is made again."""
+        path = self.chunk(chunk)
+        try:
+            record = loads(self._record(chunk).read_bytes(), _Record)
+            if (record.index, record.frames, record.size) != (chunk.index, chunk.frames, path.stat().st_size):
+                return False
+            return sha256_file(path) == record.sha256
+        except (OSError, UsageError):
+            return False
+
+    def finish(self, chunk: Chunk) -> None:
+        """Give the written part its finished name.
+
+        Raises:
+            StorageError: it cannot be synced or renamed.
+        """
+        part, path = self.part(chunk), self.chunk(chunk)
+        try:
+            size = part.stat().st_size
+            record = _Record(index=chunk.index, frames=chunk.frames, size=size, sha256=sha256_file(part))
+            _sync(part)
+            part.replace(path)
+            draft = self._record(chunk).with_suffix(".tmp")
+            draft.write_text(dumps(record), encoding="utf-8")
+            _sync(draft)
+            draft.replace(self._record(chunk))
+        except OSError as error:
+            raise storage_error(error, path) from error
+
+    def clear(self) -> None:
+        """Remove all chunks, of earlier jobs for this output as well: the result is published."""
+        for entry in self.root.iterdir():
+            if entry.name == "lock":
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+
+    def _record(self, chunk: Chunk) -> Path:
+        return self.folder / f"chunk-{chunk.index:05d}.json"
+
+    def _tidy(self) -> None:
+        for part in self.folder.glob("*.part.*"):
+            part.unlink(missing_ok=True)
+        for joined in self.root.glob("joined.*"):
+            joined.unlink(missing_ok=True)
+        if self.folder.is_dir():
+            try:
+                self.folder.rmdir()
+            except OSError:
+                return  # finished chunks stay for the next run
+        if {entry.name for entry in self.root.iterdir()} <= {"lock"}:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+
+def publish(finished: Path, output: Path, *, overwrite: bool) -> None:
+    """Give the verified file its name, in one step.
+
+    Raises:
+        StorageError: it cannot be renamed, or another program has made the output meanwhile.
+    """
+    try:
+        _sync(finished)
+        if overwrite:
+            finished.replace(output)
+        else:
+            # A link fails where the name is taken; a rename would replace it without asking.
+            try:
+                os.link(finished, output)
+            except FileExistsError as error:
+                raise StorageError(
+                    f"{output} has appeared during the job", remedy="Give --overwrite or another -o."
+                ) from error
+            except OSError:
+                finished.replace(output)  # file systems without links
+            else:
+                finished.unlink()
+        _sync(output.parent)
+    except OSError as error:
+        raise storage_error(error, output) from error
+
+
+def sha256_file(path: Path, on_progress: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file's content; `on_progress` hears the bytes read so far."""
+    digest = hashlib.sha256()
+    done = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            done += len(block)
+            if on_progress is not None:
+                on_progress(done)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    # A folder is synced so that the rename itself survives a power cut; Windows cannot open folders.
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
