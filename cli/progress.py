@@ -225,12 +225,17 @@ def _clock_text(seconds: float) -> str:
 
 
 def _counted(progress: Progress) -> str:
+    if progress.unit == "bytes":
+        done, total = f"{progress.frame / 1e6:.1f}", f"{progress.total / 1e6:.1f} MB"
+        return f"{done}/{total}" if progress.total else f"{done} MB"
     return f"{progress.frame}/{progress.total} frames" if progress.total else f"{progress.frame} frames"
 
 
-def _rate_text(fps: float | None) -> str:
+def _rate_text(fps: float | None, unit: str = "frames") -> str:
     if fps is None:
         return ""
+    if unit == "bytes":
+        return f"{fps / 1e6:.3g} MB/s"
     return f"{fps:.3g} fps" if fps < 100 else f"{fps:.0f} fps"
 
 
@@ -249,7 +254,10 @@ def _done_text(done: Done) -> str:
     parts = [f"{done.frames} frames in {_clock_text(done.seconds)}"]
     if done.resumed_frames:
         parts.append(f"{done.resumed_frames} taken from an earlier run")
-    parts.append(f"{done.inferred_frames} through {done.model} on {done.device}")
+    if done.device == "none":
+        parts.append("sampled without a network")
+    else:
+        parts.append(f"{done.inferred_frames} through {done.model} on {done.device}")
     return printable(f"done: {', '.join(parts)}")
 
 
@@ -343,7 +351,7 @@ class _Plain:
             if progress.total:
                 parts.append(f"{100 * progress.frame // progress.total} %")
             if progress.fps is not None:
-                parts.append(_rate_text(progress.fps))
+                parts.append(_rate_text(progress.fps, progress.unit))
             if progress.eta_s is not None:
                 parts.append(f"ETA {_clock_text(progress.eta_s)}")
             parts.append(f"elapsed {_clock_text(now - self._began)}")
@@ -471,7 +479,7 @@ class _Rich:
         progress, since = self._last
         texts = [_counted(progress)]
         if progress.fps is not None:
-            texts.append(_rate_text(progress.fps))
+            texts.append(_rate_text(progress.fps, progress.unit))
         if progress.eta_s is not None:
             texts.append(f"ETA {_clock_text(progress.eta_s - (now - since))}")
         texts.append(elapsed)

@@ -15,7 +15,7 @@ POLL_SECONDS = 0.1
 """How long a blocked put or get waits before it looks at the stop flag."""
 
 
-class Stopped(Exception):  # noqa: N818 - a way out of a loop, not an error
+class Stopped(Exception):
     """Another stage failed or the job was stopped: leave quietly."""
 
 

@@ -17,7 +17,7 @@ from av.video.reformatter import VideoReformatter
 
 __all__ = ["Colour", "PixelArray", "from_rgb", "guess_matrix", "to_rgb"]
 
-PixelArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+PixelArray = npt.NDArray[np.unsignedinteger[Any]]
 """RGB pixels `(H, W, 3)`: uint8 in 0..255, or uint16 in 0..65535."""
 
 UNSPECIFIED = 2
@@ -91,16 +91,13 @@ def guess_matrix(height: int) -> int:
     return 1 if height >= 720 else 6
 
 
-def to_rgb(
-    frame: av.VideoFrame, colour: Colour, *, deep: bool, reformatter: VideoReformatter
-) -> PixelArray:
+def to_rgb(frame: av.VideoFrame, colour: Colour, *, deep: bool, reformatter: VideoReformatter) -> PixelArray:
     """A decoded frame as RGB `(H, W, 3)`: uint16 in 0..65535 when `deep`, else uint8."""
     if colour.matrix == RGB_MATRIX:
         array: Any = reformatter.reformat(
             frame, format="rgb48le" if deep else "rgb24", interpolation=SWS_FLAGS, threads=1
         ).to_ndarray()
-        pixels: PixelArray = array
-        return pixels
+        return np.asarray(array)
     # What the stream left open is written onto the frame, since swscale reads it there.
     value_range = FULL if colour.full_range else LIMITED
     frame.colorspace = colour.matrix
@@ -113,13 +110,10 @@ def to_rgb(
     array = reformatter.reformat(
         frame, format="rgb24", interpolation=SWS_FLAGS, dst_color_range=FULL, threads=1
     ).to_ndarray()
-    pixels = array
-    return pixels
+    return np.asarray(array)
 
 
-def from_rgb(
-    pixels: PixelArray, colour: Colour, pixel_format: str, *, reformatter: VideoReformatter
-) -> av.VideoFrame:
+def from_rgb(pixels: PixelArray, colour: Colour, pixel_format: str, *, reformatter: VideoReformatter) -> av.VideoFrame:
     """RGB `(H, W, 3)`, uint8 or uint16, as an encoder frame of `pixel_format` tagged with `colour`."""
     value_range = FULL if colour.full_range else LIMITED
     if pixels.dtype == np.uint16:
@@ -176,11 +170,11 @@ def _codes_to_rgb(planes: npt.NDArray[np.uint16], colour: Colour, bits: int) -> 
     return _rounded(rgb, 65535).reshape(planes.shape)
 
 
-def _rgb_to_codes(pixels: npt.NDArray[np.uint16], colour: Colour, bits: int) -> npt.NDArray[np.uint16]:
+def _rgb_to_codes(pixels: PixelArray, colour: Colour, bits: int) -> npt.NDArray[np.uint16]:
     matrix, offset = _yuv_to_rgb(colour, bits)
     codes = pixels.reshape(-1, 3).astype(np.float32) @ np.linalg.inv(matrix).T.astype(np.float32)
     codes += offset.astype(np.float32)
-    return (_rounded(codes, 2**bits - 1) << (16 - bits)).reshape(pixels.shape)
+    return (_rounded(codes, 2**bits - 1) << np.uint16(16 - bits)).reshape(pixels.shape)
 
 
 def _rounded(values: npt.NDArray[np.float32], top: int) -> npt.NDArray[np.uint16]:

@@ -34,15 +34,9 @@ class _Family:
 
 
 _FAMILIES = {
-    Codec.H264: _Family(
-        "libx264", "h264", X26X_PRESETS, 51, {Mode.FAST: (18, "fast"), Mode.QUALITY: (16, "slow")}
-    ),
-    Codec.HEVC: _Family(
-        "libx265", "hevc", X26X_PRESETS, 51, {Mode.FAST: (20, "fast"), Mode.QUALITY: (18, "slow")}
-    ),
-    Codec.AV1: _Family(
-        "libsvtav1", "av1", SVT_PRESETS, 63, {Mode.FAST: (26, "8"), Mode.QUALITY: (22, "5")}
-    ),
+    Codec.H264: _Family("libx264", "h264", X26X_PRESETS, 51, {Mode.FAST: (18, "fast"), Mode.QUALITY: (16, "slow")}),
+    Codec.HEVC: _Family("libx265", "hevc", X26X_PRESETS, 51, {Mode.FAST: (20, "fast"), Mode.QUALITY: (18, "slow")}),
+    Codec.AV1: _Family("libsvtav1", "av1", SVT_PRESETS, 63, {Mode.FAST: (26, "8"), Mode.QUALITY: (22, "5")}),
     Codec.PRORES: _Family(
         "prores_ks", "prores", (), None, {Mode.FAST: (None, None), Mode.QUALITY: (None, None)}, (10,)
     ),
@@ -52,9 +46,7 @@ _FAMILIES = {
     Codec.HEVC_NVENC: _Family(
         "hevc_nvenc", "hevc", NVENC_PRESETS, 51, {Mode.FAST: (22, "p4"), Mode.QUALITY: (20, "p7")}
     ),
-    Codec.AV1_NVENC: _Family(
-        "av1_nvenc", "av1", NVENC_PRESETS, 63, {Mode.FAST: (28, "p4"), Mode.QUALITY: (24, "p7")}
-    ),
+    Codec.AV1_NVENC: _Family("av1_nvenc", "av1", NVENC_PRESETS, 63, {Mode.FAST: (28, "p4"), Mode.QUALITY: (24, "p7")}),
 }
 
 
@@ -125,7 +117,8 @@ def _bit_depth(encoding: Encoding, family: _Family, colour: Colour) -> int:
     if depth not in family.depths:
         allowed = " or ".join(map(str, family.depths))
         raise UsageError(
-            f"{family.encoder} does not encode {depth} bit", remedy=f"Use --bit-depth {allowed}, or another --codec."
+            f"{family.encoder} does not encode {depth} bit",
+            remedy=f"Use --bit-depth {allowed}, or another --codec.",
         )
     return depth
 
@@ -141,9 +134,7 @@ def _check(encoding: Encoding, family: _Family) -> None:
             )
     if encoding.preset is not None and encoding.preset not in family.presets:
         choices = ", ".join(family.presets) or "none"
-        raise UsageError(
-            f"{family.encoder} has no preset {encoding.preset!r}", remedy=f"Its presets: {choices}."
-        )
+        raise UsageError(f"{family.encoder} has no preset {encoding.preset!r}", remedy=f"Its presets: {choices}.")
 
 
 def _pixel_format(codec: Codec, depth: int) -> str:

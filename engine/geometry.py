@@ -93,9 +93,7 @@ class Geometry:
     def ratios(self, rects: Floats, placements: Ints) -> Floats:
         """Target pixels to a lattice pixel for each rectangle `(N,)`, the larger of both directions."""
         across, down = self.density
-        return np.maximum(
-            placements[:, 2] / (rects[:, 2] * across), placements[:, 3] / (rects[:, 3] * down)
-        )
+        return np.maximum(placements[:, 2] / (rects[:, 2] * across), placements[:, 3] / (rects[:, 3] * down))
 
     def windows(self, rects: Floats, placements: Ints, scale: int) -> Ints:
         """Lattice windows `(N, 4)` as x0, y0, x1, y1 that sampling reads, without the network's context."""

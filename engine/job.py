@@ -201,7 +201,10 @@ class Job:
 class Phase(StrEnum):
     """What a run is doing; phases follow one another in this order."""
 
+    FETCH = "fetch"
+    """Weights are downloaded; counted in bytes."""
     PREPARE = "prepare"
+    """The source is hashed; counted in bytes."""
     UPSCALE = "upscale"
     JOIN = "join"
     VERIFY = "verify"
@@ -211,30 +214,35 @@ class Phase(StrEnum):
 class Progress:
     """Where the run stands; sent on change and at least every 2 s. `frame` never goes back within a phase."""
 
-    phase: Phase
-    frame: int
-    total: int
-    fps: float | None = None
-    """Frames a second over the recent past, computed ones only; None until measured."""
-    eta_s: float | None = None
     event: Literal["progress"] = "progress"
     schema: int = JOB_VERSION
+    phase: Phase
+    frame: int
+    """How many `unit`s are done."""
+    total: int
+    """How many there are; 0 while that is not known."""
+    unit: Literal["frames", "bytes"] = "frames"
+    fps: float | None = None
+    """Units a second over the recent past, of this run alone; None until measured."""
+    eta_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
     """Something a person should know: the device chosen, a warning of the plan, what was resumed."""
 
-    level: Literal["info", "warning"]
-    message: str
     event: Literal["note"] = "note"
     schema: int = JOB_VERSION
+    level: Literal["info", "warning"]
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
     """The last event of a run that succeeded: the file stands under its name and was verified."""
 
+    event: Literal["done"] = "done"
+    schema: int = JOB_VERSION
     output: str
     frames: int
     seconds: float
@@ -247,21 +255,19 @@ class Done:
     """Source frames that could not be decoded and were bridged (`--keep-going-on-decode-errors`)."""
     device: str
     model: str
-    event: Literal["done"] = "done"
-    schema: int = JOB_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
     """The last event of a run that failed; nothing was published."""
 
+    event: Literal["error"] = "error"
+    schema: int = JOB_VERSION
     error: str
     """Class name of the error."""
     message: str
     remedy: str | None
     exit_code: int
-    event: Literal["error"] = "error"
-    schema: int = JOB_VERSION
 
 
 Event = Progress | Note | Done | Failed
@@ -322,9 +328,7 @@ def parse_rate(text: str) -> Fraction | None:
     try:
         rate = Fraction(ntsc[text] * 1000, 1001) if text in ntsc else Fraction(text)
     except (ValueError, ZeroDivisionError) as error:
-        raise UsageError(
-            f"--fps {text!r} is not a rate", remedy="Write 30, 30000/1001 or source."
-        ) from error
+        raise UsageError(f"--fps {text!r} is not a rate", remedy="Write 30, 30000/1001 or source.") from error
     if not 1 <= rate <= 480:
         raise UsageError(f"--fps {text} is out of range", remedy="Give 1 to 480 frames a second.")
     return rate.limit_denominator(1_000_000)

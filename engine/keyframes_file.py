@@ -92,9 +92,7 @@ _SPEED = _Limits(0.1, 10)
 # Exact types, because a bool is an int to Python.
 _NUMBERS = frozenset({float, int})
 
-_TOP_KEYS = frozenset(
-    {"version", "interpolation", "keyframes", "trim", "segments", "rotation", "fps", "segment_data"}
-)
+_TOP_KEYS = frozenset({"version", "interpolation", "keyframes", "trim", "segments", "rotation", "fps", "segment_data"})
 _KEYFRAME_KEYS = frozenset({"time", "frame", "x", "y", "width", "height", "ease"})
 _SEGMENT_KEYS = frozenset({"start", "end", "speed"})
 _NULLABLE = frozenset(
@@ -221,9 +219,7 @@ def _show(value: Any) -> str:
 
 def _unique(value: Any, where: str) -> Any:
     if isinstance(value, _Repeated):
-        raise FramingError(
-            f"{where}: key {_show(value.key)} is given twice in one object", remedy="Keep one of them."
-        )
+        raise FramingError(f"{where}: key {_show(value.key)} is given twice in one object", remedy="Keep one of them.")
     return value
 
 
@@ -278,9 +274,7 @@ def _refuse(value: Any, what: str, limits: _Limits) -> NoReturn:
 
 def _interpolation(value: Any, name: str) -> Interpolation:
     if value not in list(Interpolation):
-        raise FramingError(
-            f"{name}: field 'interpolation' is {_show(value)}, it must be linear, smooth or catmull-rom"
-        )
+        raise FramingError(f"{name}: field 'interpolation' is {_show(value)}, it must be linear, smooth or catmull-rom")
     return Interpolation(value)
 
 

@@ -111,9 +111,7 @@ def run_chunks(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _read(
-    plan: Plan, chunks: Sequence[Chunk], deep: bool, groups: Channel[_Group], crew: Crew, tally: Tally
-) -> None:
+def _read(plan: Plan, chunks: Sequence[Chunk], deep: bool, groups: Channel[_Group], crew: Crew, tally: Tally) -> None:
     """Decode what the chunks show and gather equal neighbours into groups."""
     shown: dict[int, list[tuple[Chunk, list[int]]]] = {}
     for chunk in chunks:
@@ -200,15 +198,13 @@ def _upscale(upscaler: Upscaler | None, groups: Channel[_Group], pictures: Chann
     pictures.close()
 
 
-def _sample(
-    plan: Plan, pictures: Channel[_Picture], sampled: Channel[_Sampled], pool: ThreadPoolExecutor
-) -> None:
+def _sample(plan: Plan, pictures: Channel[_Picture], sampled: Channel[_Sampled], pool: ThreadPoolExecutor) -> None:
     """One task an output frame, in order; where neither pixels nor camera moved, the same one again."""
     target = (plan.job.target.width, plan.job.target.height)
     for picture in pictures:
         group = picture.group
         task: Future[PixelArray] | None = None
-        rect = None
+        rect = plan.rects[group.outputs[0]]
         for n in group.outputs:
             if task is None or not np.array_equal(plan.rects[n], rect):
                 rect = plan.rects[n]

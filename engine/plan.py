@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -157,9 +158,7 @@ def make_plan(
     if job.target.fit is Fit.COVER:
         rects = cover_all(rects, job.target.aspect)
     placements = place(rects, target, job.target.fit)
-    geometry = Geometry(
-        display=(info.width, info.height), lattice=info.lattice, rotation=camera.rotation % 360
-    )
+    geometry = Geometry(display=(info.width, info.height), lattice=info.lattice, rotation=camera.rotation % 360)
     warnings += _camera_warnings(camera, info, moved)
 
     ratio = float(geometry.ratios(rects, placements).max())
@@ -223,9 +222,7 @@ def _time_map(job: Job, info: VideoInfo, camera: Framing, warnings: list[str]) -
             remedy="Start before the source's end.",
         )
     if end <= start:
-        raise UsageError(
-            f"the trim from {start:g} s to {end:g} s leaves nothing", remedy="End after the start."
-        )
+        raise UsageError(f"the trim from {start:g} s to {end:g} s leaves nothing", remedy="End after the start.")
     if end > whole:
         if end > whole + float(1 / info.rate):
             warnings.append(f"the trim ends at {end:g} s, the source at {whole:.3f} s: its end is used")
@@ -249,9 +246,7 @@ def _first(*values: float | None) -> float:
     return next(value for value in values if value is not None)
 
 
-def _choose_frames(
-    info: VideoInfo, time_map: TimeMap, rate: Fraction, count: int
-) -> npt.NDArray[np.int32]:
+def _choose_frames(info: VideoInfo, time_map: TimeMap, rate: Fraction, count: int) -> npt.NDArray[np.int32]:
     """Output frame n shows the last source frame at or before n / rate, mapped through trim and speed.
 
     One tick of the time base is forgiven, since coarse ones round (66.67 ms to 67), but never half a frame: a time
@@ -296,7 +291,7 @@ def _cut(count: int, rate: Fraction, seconds: float) -> tuple[Chunk, ...]:
     """Chunks of nearly equal length, about `seconds` each."""
     pieces = max(1, round(count / max(1.0, seconds * float(rate))))
     edges = [count * i // pieces for i in range(pieces + 1)]
-    return tuple(Chunk(i, a, b) for i, (a, b) in enumerate(zip(edges, edges[1:], strict=False)))
+    return tuple(Chunk(i, a, b) for i, (a, b) in enumerate(pairwise(edges)))
 
 
 def _estimate(
@@ -316,9 +311,7 @@ def _estimate(
     if job.compute.device == "auto":
         device = next((d for d in ("cuda", "mps") if any(k.startswith(f"{d} ") for k in speeds)), "cpu")
     if model is None:
-        return Estimate(
-            inferred_frames=0, macs=0, seconds=None, device=device, measured=False, output_bytes=size
-        )
+        return Estimate(inferred_frames=0, macs=0, seconds=None, device=device, measured=False, output_bytes=size)
     needed = windows[fresh].astype(np.int64)
     width = np.minimum(needed[:, 2] + model.halo, info.lattice[0]) - np.maximum(needed[:, 0] - model.halo, 0)
     height = np.minimum(needed[:, 3] + model.halo, info.lattice[1]) - np.maximum(needed[:, 1] - model.halo, 0)

@@ -73,9 +73,7 @@ def plan_to_json(plan: Plan) -> str:
         "scale": plan.scale,
         "ratio": plan.ratio,
         "device": plan.job.compute.device,
-        "segments": [
-            {"start": s.start, "end": s.end, "speed": s.speed} for s in plan.time_map.stretches
-        ],
+        "segments": [{"start": s.start, "end": s.end, "speed": s.speed} for s in plan.time_map.stretches],
         "tracks": [
             {"index": t.index, "kind": t.kind, "action": t.action, "codec": t.codec, "reason": t.reason}
             for t in plan.tracks
@@ -91,8 +89,7 @@ def plan_to_json(plan: Plan) -> str:
             "output_bytes": estimate.output_bytes,
         },
         "frames": [
-            {"n": n, "pts": p, "time": t, "rect": r}
-            for n, (p, t, r) in enumerate(zip(pts, times, rects, strict=True))
+            {"n": n, "pts": p, "time": t, "rect": r} for n, (p, t, r) in enumerate(zip(pts, times, rects, strict=True))
         ],
     }
     return msgspec.json.encode(document).decode()

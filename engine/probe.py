@@ -149,7 +149,8 @@ class VideoInfo:
 
     def times(self) -> npt.NDArray[np.float64]:
         """Seconds of each frame on the source's own timeline `(N,)`."""
-        return (self.pts - self.pts[0]) * float(self.time_base)
+        seconds: npt.NDArray[np.float64] = (self.pts - self.pts[0]) * float(self.time_base)
+        return seconds
 
 
 def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
@@ -199,9 +200,7 @@ def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
         measured_by=measured.by,
         rate=rate,
         variable_rate=variable,
-        header=HeaderClaims(
-            frames=scan.header_frames, duration=scan.header_duration, average_rate=scan.average_rate
-        ),
+        header=HeaderClaims(frames=scan.header_frames, duration=scan.header_duration, average_rate=scan.average_rate),
         damaged=measured.damaged,
         mastering=first.mastering,
         light_level=first.light_level,

@@ -166,9 +166,7 @@ class _Decoder:
         index = int(self.info.pts.searchsorted(first))
         return int(self.info.pts[max(0, index - DEINTERLACE_LEAD)])
 
-    def _seek(
-        self, container: InputContainer, stream: VideoStream, pts: int, back_off: float | None
-    ) -> bool:
+    def _seek(self, container: InputContainer, stream: VideoStream, pts: int, back_off: float | None) -> bool:
         """Seek to `back_off` seconds before `pts`; False where that is the file's start, and nothing is done."""
         if back_off is None:
             return False

@@ -6,6 +6,7 @@ Pillow is the library that resamples float boxes; a slow pan therefore glides in
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from keyscale.engine.geometry import FILTER_RADIUS, Geometry, Window
 
 __all__ = ["sample"]
 
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Pixels = npt.NDArray[np.unsignedinteger[Any]]
 Box = tuple[float, float, float, float]
 
 
@@ -100,10 +101,8 @@ def _unrotated(
     step_u, step_v = source(1, 0) - origin, source(0, 1) - origin
     affine = (step_u[0], step_v[0], origin[0], step_u[1], step_v[1], origin[1])
 
-    def warp(image: Image.Image) -> npt.NDArray[np.float32] | npt.NDArray[np.uint8]:
-        turned = image.transform(
-            (columns, rows), Image.Transform.AFFINE, affine, resample=Image.Resampling.BICUBIC
-        )
+    def warp(image: Image.Image) -> npt.NDArray[Any]:
+        turned = image.transform((columns, rows), Image.Transform.AFFINE, affine, resample=Image.Resampling.BICUBIC)
         return np.asarray(turned)
 
     upright: Pixels

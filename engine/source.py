@@ -56,9 +56,7 @@ def open_source(path: str | Path) -> Iterator[InputContainer]:
     try:
         info = Path(name).stat()
     except OSError as error:
-        raise InputError(
-            f"cannot read {name}: {error.strerror}", remedy="Check the path of the video."
-        ) from error
+        raise InputError(f"cannot read {name}: {error.strerror}", remedy="Check the path of the video.") from error
     except ValueError as error:
         raise InputError(f"cannot read {name!r}: {error}", remedy="Check the path of the video.") from error
     if stat.S_ISDIR(info.st_mode):
@@ -137,8 +135,7 @@ class Scan:
         last = None
         ends = 0.0
         self.read_error: str | None = None
-        entries = stream.index_entries if self.is_mov else []
-        indexed_end = max((e.pos + e.size for e in entries), default=0)
+        indexed_end = max((e.pos + e.size for e in stream.index_entries), default=0) if self.is_mov else 0
         self.beyond_file = indexed_end > container.size > 0
         started = False
         try:
@@ -209,9 +206,7 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
     notes = _check_whole(path, scan, tolerate_damage=tolerate_damage)
     head, facts, damaged, interlaced = _decode(path, scan.index, limit=HEAD_FRAMES)
     if facts is None:
-        raise InputError(
-            f"no frame of {path} can be decoded", remedy="Check that it plays in a video player."
-        )
+        raise InputError(f"no frame of {path} can be decoded", remedy="Check that it plays in a video player.")
     pts = np.unique(scan.pts[scan.pts >= head[0]])
     in_head = pts[pts <= head[-1]]
     agree = not scan.missing_pts and np.array_equal(in_head, np.unique(head)) and len(pts) > 0
@@ -266,9 +261,7 @@ def _cuttable(scan: Scan) -> bool:
     return bool(STREAMING & set(scan.container.split(",")))
 
 
-def _decode(
-    path: str | Path, index: int, *, limit: int | None
-) -> tuple[list[int], FirstFrame | None, int, bool]:
+def _decode(path: str | Path, index: int, *, limit: int | None) -> tuple[list[int], FirstFrame | None, int, bool]:
     """pts of good frames from the head, the first one's facts, how many were damaged, whether interlaced."""
     times: list[int] = []
     facts: FirstFrame | None = None
@@ -296,9 +289,7 @@ def _decode(
     return times, facts, damaged, 2 * interlaced > len(times)
 
 
-def _without_broken_tail(
-    path: str | Path, scan: Scan, pts: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], int]:
+def _without_broken_tail(path: str | Path, scan: Scan, pts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int]:
     """Drop planned frames after the last one that decodes, at the end of a format made to be cut anywhere."""
     good: list[int] = []
     for back in TAIL_SECONDS:
@@ -333,7 +324,8 @@ def _decode_from(path: str | Path, scan: Scan, pts: int) -> list[int]:
 
 
 def _frame_facts(frame: av.VideoFrame) -> FirstFrame:
-    side = frame.side_data
+    # The stub types it by name; at run time it is a mapping by `Type`.
+    side: Any = frame.side_data
 
     def raw(kind: SideDataType) -> bytes | None:
         data = side.get(kind)

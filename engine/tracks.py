@@ -5,7 +5,7 @@ Pure: a decision from the header's claims, the container and the time map; `mux.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Literal
 
@@ -33,9 +33,7 @@ rounding to whole frames."""
 # The tables hold FFmpeg's codec names and are what the muxers of FFmpeg 8.1 accept (`avformat_query_codec`, asked
 # by a test), less what they accept and common players do not: PCM in MP4, and codecs of another era.
 _PCM_MOV = {f"pcm_{kind}" for kind in ("s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f32be")}
-_PCM_MKV = {
-    f"pcm_{kind}" for kind in ("u8", "s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f64le")
-}
+_PCM_MKV = {f"pcm_{kind}" for kind in ("u8", "s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f64le")}
 
 _VIDEO: dict[Container, frozenset[str]] = {
     "mp4": frozenset({"h264", "hevc", "av1", "vp9", "mpeg4"}),
@@ -56,7 +54,7 @@ _SUBTITLE: dict[Container, frozenset[str]] = {
     "mp4": frozenset({"mov_text"}),
     "mov": frozenset({"mov_text"}),
     "mkv": frozenset(
-        {"subrip", "ass", "ssa", "webvtt", "text"}
+        {"subrip", "ass", "webvtt", "text"}
         | {"hdmv_pgs_subtitle", "hdmv_text_subtitle", "dvd_subtitle", "dvb_subtitle", "arib_caption"}
     ),
     "webm": frozenset({"webvtt"}),
@@ -68,6 +66,23 @@ _COVER: dict[Container, frozenset[str]] = {
     "mkv": frozenset({"mjpeg", "png", "bmp", "gif", "webp", "tiff"}),
     "webm": frozenset(),
 }
+_CODEC_OF_DECODER = {
+    "cc_dec": "eia_608",
+    "dca": "dts",
+    "dvbsub": "dvb_subtitle",
+    "dvdsub": "dvd_subtitle",
+    "libdav1d": "av1",
+    "libopus": "opus",
+    "libvorbis": "vorbis",
+    "libvpx": "vp8",
+    "libvpx-vp9": "vp9",
+    "mp2float": "mp2",
+    "mp3float": "mp3",
+    "pgssub": "hdmv_pgs_subtitle",
+    "srt": "subrip",
+    "ssa": "ass",
+}
+"""Codecs whose decoders go by another name, which is what an open stream's context tells."""
 _AUDIO_ENCODER: dict[Container, str] = {"mp4": "aac", "mov": "aac", "mkv": "opus", "webm": "opus"}
 
 
@@ -104,7 +119,7 @@ def container_of(path: str) -> Container:
 
 def video_codec_fits(container: Container, codec: str) -> bool:
     """True where `container` can hold video of FFmpeg's codec name `codec` (`h264`, not `libx264`)."""
-    return codec in _VIDEO[container]
+    return _CODEC_OF_DECODER.get(codec, codec) in _VIDEO[container]
 
 
 def plan_tracks(
@@ -133,9 +148,10 @@ def plan_tracks(
         and (source_duration is None or time_map.end >= source_duration - _SAME_END)
     )
     plans = []
-    for stream in streams:
-        if stream.index == video_index:
+    for given in streams:
+        if given.index == video_index:
             continue
+        stream = replace(given, codec=_CODEC_OF_DECODER.get(given.codec or "", given.codec))
         if stream.attached_picture:
             plans.append(_plan_cover(stream, container))
         elif stream.kind == "audio":
@@ -145,9 +161,7 @@ def plan_tracks(
         elif stream.kind == "attachment":
             plans.append(_plan_attachment(stream, container))
         elif stream.kind == "video":
-            plans.append(
-                TrackPlan(stream.index, "video", "drop", stream.codec, "only one video stream is upscaled")
-            )
+            plans.append(TrackPlan(stream.index, "video", "drop", stream.codec, "only one video stream is upscaled"))
         else:
             plans.append(_plan_data(stream))
     return tuple(plans)
@@ -160,9 +174,7 @@ def _plan_audio(stream: StreamInfo, container: Container, *, untouched: bool, wa
         return TrackPlan(stream.index, "audio", "drop", None, "its codec is not known, so it cannot be read")
     encoder = _AUDIO_ENCODER[container]
     if stream.codec not in _AUDIO[container]:
-        return TrackPlan(
-            stream.index, "audio", "encode", encoder, f"{container} does not hold {stream.codec} audio"
-        )
+        return TrackPlan(stream.index, "audio", "encode", encoder, f"{container} does not hold {stream.codec} audio")
     if not untouched:
         return TrackPlan(stream.index, "audio", "encode", encoder, "trim and speed cut it to the sample")
     return TrackPlan(stream.index, "audio", "copy", stream.codec, "")

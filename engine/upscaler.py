@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,7 +72,7 @@ class Upscaler:
         """Windows that went through the network; exact repeats are not among them."""
         self.macs = 0
         """Multiply-accumulates spent, context included."""
-        self._tile = tile if tile else None
+        self._tile = tile or None
         self._automatic = tile is None
         self._should_stop = should_stop
         self._note = on_note or (lambda _: None)
@@ -119,7 +120,7 @@ class Upscaler:
 
     def _compute(self, frame: PixelArray, core: Window) -> PixelArray:
         while True:
-            tile = self._side(core, frame)
+            tile = self._side(core)
             try:
                 return self._tiled(frame, core, tile)
             except RuntimeError as error:
@@ -136,7 +137,7 @@ class Upscaler:
             if self.model.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _side(self, core: Window, frame: PixelArray) -> int:
+    def _side(self, core: Window) -> int:
         whole = max(core.width, core.height)
         if self._tile is not None:
             return self._tile
@@ -195,11 +196,7 @@ def _split(core: Window, side: int) -> list[Window]:
     rows, columns = math.ceil(core.height / side), math.ceil(core.width / side)
     ys = [core.y0 + core.height * i // rows for i in range(rows + 1)]
     xs = [core.x0 + core.width * i // columns for i in range(columns + 1)]
-    return [
-        Window(x0, y0, x1, y1)
-        for y0, y1 in zip(ys, ys[1:], strict=False)
-        for x0, x1 in zip(xs, xs[1:], strict=False)
-    ]
+    return [Window(x0, y0, x1, y1) for y0, y1 in pairwise(ys) for x0, x1 in pairwise(xs)]
 
 
 def _bytes_per_pixel(model: Model) -> float:

@@ -50,8 +50,8 @@ def verify(
     try:
         with open_source(path) as container:
             _check_header(container.streams.video[0], plan)
-            starts = _check_packets(container, plan, assembly)
-        _check_audio(starts, plan, assembly)
+            spans = _check_packets(container, plan)
+        _check_audio(spans, assembly)
         full = plan.job.verify is Verify.FULL
         _check_pictures(path, plan, full=full, on_progress=on_progress, should_stop=should_stop)
     except (InputError, av.FFmpegError) as error:
@@ -77,9 +77,7 @@ def _check_header(stream: av.VideoStream, plan: Plan) -> None:
         raise _differs("the colour matrix", stream.codec_context.colorspace, colour.matrix)
 
 
-def _check_packets(
-    container: av.container.InputContainer, plan: Plan, assembly: Assembly
-) -> dict[int, tuple[float, float]]:
+def _check_packets(container: av.container.InputContainer, plan: Plan) -> dict[int, tuple[float, float]]:
     """Times of all video packets; first and last second of each audio stream, relative to the picture."""
     video: list[int] = []
     spans: dict[int, tuple[float, float]] = {}
@@ -106,7 +104,7 @@ def _check_packets(
     return {index: (low - first, high - first) for index, (low, high) in spans.items()}
 
 
-def _check_audio(spans: dict[int, tuple[float, float]], plan: Plan, assembly: Assembly) -> None:
+def _check_audio(spans: dict[int, tuple[float, float]], assembly: Assembly) -> None:
     found = [spans[index] for index in sorted(spans)]
     expected = [track for track in assembly.audio if track.duration > 0]
     if len(found) != len(expected):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
@@ -151,7 +152,7 @@ class ChunkWriter:
             raise EncoderError(
                 f"{settings.encoder} refuses these settings ({size[0]}x{size[1]}, {settings.pixel_format}, "
                 f"{dict(settings.options)}): {error}",
-                remedy="Choose another --codec, or leave --crf and --preset out. NVENC needs an NVIDIA GPU that has it.",
+                remedy="Choose another --codec, or leave --crf and --preset out. NVENC needs a GPU that has it.",
             ) from error
         return stream
 
@@ -160,14 +161,15 @@ class ChunkWriter:
             self._container.mux(packet)
 
     def _discard(self) -> None:
-        try:
+        # The failure that led here is the one to report.
+        with contextlib.suppress(av.FFmpegError, OSError):
             self._container.close()
-        except (av.FFmpegError, OSError):
-            pass  # the failure that led here is the one to report
         self.path.unlink(missing_ok=True)
 
 
-def check_encoder(settings: EncoderSettings, colour: Colour, size: tuple[int, int], rate: Fraction, folder: Path) -> None:
+def check_encoder(
+    settings: EncoderSettings, colour: Colour, size: tuple[int, int], rate: Fraction, folder: Path
+) -> None:
     """Open the encoder once, before any long work.
 
     Raises:
@@ -178,10 +180,8 @@ def check_encoder(settings: EncoderSettings, colour: Colour, size: tuple[int, in
     probe._discard()
 
 
-def _hdr_options(
-    settings: EncoderSettings, mastering: bytes | None, light_level: bytes | None
-) -> dict[str, str]:
-    """HDR10 static metadata for x265; AVMasteringDisplayMetadata holds R, G, B, white point, luminances, as rationals."""
+def _hdr_options(settings: EncoderSettings, mastering: bytes | None, light_level: bytes | None) -> dict[str, str]:
+    """HDR10 metadata for x265; AVMasteringDisplayMetadata holds R, G, B, white point, luminances as rationals."""
     if settings.encoder != "libx265" or not (mastering or light_level):
         return {}
     params = [dict(settings.options)["x265-params"]]

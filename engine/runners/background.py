@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from keyscale.engine.errors import Interrupted
 from keyscale.engine.job import Event, Phase
@@ -19,7 +19,11 @@ POLL_SECONDS = 0.25
 
 
 def in_background(
-    phase: Phase, work: Callable[[Callable[[int, int], None]], T], should_stop: Callable[[], bool]
+    phase: Phase,
+    work: Callable[[Callable[[int, int], None]], T],
+    should_stop: Callable[[], bool],
+    *,
+    unit: Literal["frames", "bytes"] = "frames",
 ) -> Generator[Event, None, T]:
     """Run `work(report)`; what it reports as (done, total) becomes `Progress` events, with a heartbeat.
 
@@ -28,10 +32,12 @@ def in_background(
         BaseException: whatever `work` raises.
     """
     outcome: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
-    seen = [0, 0]
+    meter = Meter(phase, 0, unit=unit)
+    done = 0
 
-    def report(done: int, total: int) -> None:
-        seen[:] = [done, total]
+    def report(now: int, total: int) -> None:
+        nonlocal done
+        done, meter.total = now, max(total, meter.total)
 
     def run() -> None:
         try:
@@ -40,21 +46,17 @@ def in_background(
             outcome.put((None, error))
 
     threading.Thread(target=run, name=f"keyscale-{phase.value}", daemon=True).start()
-    meter: Meter | None = None
     while True:
         try:
             result, error = outcome.get(timeout=POLL_SECONDS)
         except queue.Empty:
             if should_stop():
                 raise Interrupted("interrupted") from None
-            done, total = seen
-            if meter is None or meter.total != total:
-                meter = Meter(phase, total)
             if meter.is_due(done):
                 yield meter.progress(done)
             continue
         if error is not None:
             raise error
-        done, total = seen
-        yield (meter or Meter(phase, total)).progress(total)
+        if meter.total:
+            yield meter.progress(meter.total)
         return result  # type: ignore[return-value]  # None only beside an error, or where T is None

@@ -10,14 +10,14 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as StopFlag
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import av
 
 import keyscale
 from keyscale.engine.errors import InputError, Interrupted, StorageError, UsageError
 from keyscale.engine.framing import load_framing
-from keyscale.engine.job import Done, Event, Job, Note, Phase, Progress, dumps
+from keyscale.engine.job import Done, Event, Job, Note, Phase, dumps
 from keyscale.engine.models import ModelSpec, defaults_for, describe
 from keyscale.engine.mux import Assembly, assemble
 from keyscale.engine.pipeline import Tally, run_chunks
@@ -132,17 +132,18 @@ class _Run:
         named = self.job.model.name
 
         def load(report: Callable[[int, int], None]) -> Model:
+            fetched = _Sum(report)
             return load_model(
                 named if named is not None and named.lower() != spec.name.lower() else spec.name,
                 device,
                 precision,
                 self.job.model.denoise,
                 offline=self.job.model.offline,
-                on_progress=lambda done, total: report(done, total or 0),
+                on_progress=fetched,
                 on_note=lambda message: self.notes.append(Note(level="info", message=message)),
             )
 
-        self.model = yield from self._during(Phase.PREPARE, load)
+        self.model = yield from self._during(Phase.FETCH, load)
         chosen = "chosen: " if asked.device == "auto" else ""
         self.device = f"{device} {precision}"
         yield Note(
@@ -263,7 +264,8 @@ class _Run:
 
     def _during(self, phase: Phase, work: Callable[[Callable[[int, int], None]], T]) -> Generator[Event, None, T]:
         """Run `work` in a thread while its progress is told; it is given a function for (done, total)."""
-        result = yield from in_background(phase, work, self.stop.is_set)
+        unit: Literal["frames", "bytes"] = "bytes" if phase in {Phase.FETCH, Phase.PREPARE} else "frames"
+        result = yield from in_background(phase, work, self.stop.is_set, unit=unit)
         yield from self._notes()
         self._check_stop()
         return result
@@ -294,6 +296,20 @@ class _Run:
             device=self.device,
             model=self.plan.model.name if self.plan.model else LANCZOS,
         )
+
+
+class _Sum:
+    """Adds up the progress of downloads that follow one another."""
+
+    def __init__(self, report: Callable[[int, int], None]) -> None:
+        self._report = report
+        self._before = self._last = self._total = 0
+
+    def __call__(self, done: int, total: int | None) -> None:
+        if done < self._last:
+            self._before += self._total
+        self._last, self._total = done, total or done
+        self._report(self._before + done, self._before + self._total)
 
 
 def _models(job: Job) -> dict[int, ModelSpec]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Literal
 
 from keyscale.engine.job import Phase, Progress
 
@@ -25,15 +26,23 @@ class Meter:
 
     Args:
         phase: which.
-        total: frames of the phase.
-        done: frames that were there before it began; they do not count for the rate.
+        total: units of the phase, 0 while not known.
+        unit: what is counted.
+        done: units that were there before it began; they do not count for the rate.
         clock: seconds, monotonic.
     """
 
     def __init__(
-        self, phase: Phase, total: int, *, done: int = 0, clock: Callable[[], float] = time.monotonic
+        self,
+        phase: Phase,
+        total: int,
+        *,
+        unit: Literal["frames", "bytes"] = "frames",
+        done: int = 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.phase = phase
+        self.unit = unit
         self.total = total
         self._clock = clock
         self._told: float | None = None
@@ -50,7 +59,9 @@ class Meter:
     def progress(self, frame: int) -> Progress:
         """The event for `frame` frames done."""
         now = self._clock()
-        self._frame = min(max(frame, self._frame), self.total)
+        self._frame = max(frame, self._frame)
+        if self.total:
+            self._frame = min(self._frame, self.total)
         self._told = now
         self._past.append((now, self._frame))
         while len(self._past) > 2 and now - self._past[1][0] > SPAN_SECONDS:
@@ -58,5 +69,5 @@ class Meter:
         then, earlier = self._past[0]
         gained, seconds = self._frame - earlier, now - then
         fps = gained / seconds if gained > 0 and seconds > 0 else None
-        eta = (self.total - self._frame) / fps if fps else None
-        return Progress(phase=self.phase, frame=self._frame, total=self.total, fps=fps, eta_s=eta)
+        eta = (self.total - self._frame) / fps if fps and self.total else None
+        return Progress(phase=self.phase, frame=self._frame, total=self.total, unit=self.unit, fps=fps, eta_s=eta)
