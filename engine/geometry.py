@@ -46,6 +46,15 @@ class Window:
         """Lattice pixels down."""
         return self.y1 - self.y0
 
+    @property
+    def area(self) -> int:
+        """Lattice pixels."""
+        return self.width * self.height
+
+    def union(self, other: Window) -> Window:
+        """The smallest window that holds both."""
+        return Window(min(self.x0, other.x0), min(self.y0, other.y0), max(self.x1, other.x1), max(self.y1, other.y1))
+
     def widened(self, halo: int, align: int, lattice: tuple[int, int]) -> Window:
         """This window with `halo` pixels of context, on multiples of `align`, cut off at the frame's border."""
         x0, y0 = max(0, self.x0 - halo) // align * align, max(0, self.y0 - halo) // align * align

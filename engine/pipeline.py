@@ -6,6 +6,7 @@ repeated frames and the reuse of results end at chunk borders.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -113,39 +114,27 @@ def run_chunks(
 
 def _read(plan: Plan, chunks: Sequence[Chunk], deep: bool, groups: Channel[_Group], crew: Crew, tally: Tally) -> None:
     """Decode what the chunks show and gather equal neighbours into groups."""
-    shown: dict[int, list[tuple[Chunk, list[int]]]] = {}
-    for chunk in chunks:
-        for n in range(chunk.start, chunk.end):
-            users = shown.setdefault(plan.pts(n), [])
-            if not users or users[-1][0] is not chunk:
-                users.append((chunk, []))
-            users[-1][1].append(n)
+    outputs = deque((chunk, n) for chunk in chunks for n in range(chunk.start, chunk.end))
+    # Output frames show source frames in ascending order, so each decoded frame serves the head of the queue.
+    wanted = np.unique(np.concatenate([plan.source_index[chunk.start : chunk.end] for chunk in chunks]))
     frames = read_frames(
         plan.info,
-        sorted(shown),
+        plan.info.pts[wanted].tolist(),
         deep=deep,
         keep_going=plan.job.keep_going_on_decode_errors,
         should_stop=crew.stopped,
     )
     group: _Group | None = None
-    waiting: list[tuple[Chunk, list[int]]] = []
     pixels: PixelArray | None = None
     for frame in frames:
-        users = shown[frame.pts]
         if isinstance(frame, Lost):
             tally.lost += 1
             if pixels is None:
-                # Nothing to bridge with yet: the first frame that decodes stands in.
-                waiting += users
-                continue
-            repeated = True
-        else:
-            repeated = pixels is not None and np.array_equal(pixels, frame.pixels)
-            pixels = pixels if repeated else frame.pixels
-        assert pixels is not None
-        for chunk, outputs in [*waiting, *users]:
-            group = _gather(plan, group, chunk, outputs, pixels, groups)
-        waiting = []
+                continue  # nothing to bridge with yet: the first frame that decodes stands in
+        elif pixels is None or not np.array_equal(pixels, frame.pixels):
+            pixels = frame.pixels
+        while outputs and plan.pts(outputs[0][1]) <= frame.pts:
+            group = _gather(plan, group, *outputs.popleft(), pixels, groups)
     crew.check()
     if group is None:
         raise DecodeError(f"no frame of {plan.info.path} that the job shows can be decoded")
@@ -154,33 +143,19 @@ def _read(plan: Plan, chunks: Sequence[Chunk], deep: bool, groups: Channel[_Grou
 
 
 def _gather(
-    plan: Plan,
-    group: _Group | None,
-    chunk: Chunk,
-    outputs: list[int],
-    pixels: PixelArray,
-    groups: Channel[_Group],
+    plan: Plan, group: _Group | None, chunk: Chunk, n: int, pixels: PixelArray, groups: Channel[_Group]
 ) -> _Group:
-    """Add outputs to the group where they fit, else pass it on and begin another."""
-    for n in outputs:
-        window = plan.window(n)
-        if group is not None and group.chunk is chunk and group.pixels is pixels:
-            union = Window(
-                min(group.window.x0, window.x0),
-                min(group.window.y0, window.y0),
-                max(group.window.x1, window.x1),
-                max(group.window.y1, window.y1),
-            )
-            fits = union.width * union.height <= GROUP_GROWTH * group.first_area
-            if fits and len(group.outputs) < GROUP_FRAMES:
-                group.window = union
-                group.outputs.append(n)
-                continue
-        if group is not None:
-            groups.put(group)
-        group = _Group(chunk, pixels, [n], window, window.width * window.height)
-    assert group is not None
-    return group
+    """Add output frame `n` to the group where it fits, else pass the group on and begin another."""
+    window = plan.window(n)
+    if group is not None and group.chunk is chunk and group.pixels is pixels and len(group.outputs) < GROUP_FRAMES:
+        union = group.window.union(window)
+        if union.area <= GROUP_GROWTH * group.first_area:
+            group.window = union
+            group.outputs.append(n)
+            return group
+    if group is not None:
+        groups.put(group)
+    return _Group(chunk, pixels, [n], window, window.area)
 
 
 def _upscale(upscaler: Upscaler | None, groups: Channel[_Group], pictures: Channel[_Picture]) -> None:
