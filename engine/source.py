@@ -108,7 +108,7 @@ class Scan:
         context = stream.codec_context
         self.container = container.format.name
         self.index = stream.index
-        self.codec = context.name
+        self.codec = context.codec.canonical_name
         self.time_base: Fraction = stream.time_base or Fraction(1, 90_000)
         self.sample_aspect_ratio = stream.sample_aspect_ratio or context.sample_aspect_ratio
         self.average_rate = stream.average_rate
@@ -143,11 +143,12 @@ class Scan:
                 time_base = packet.time_base
                 if packet.pts is not None and time_base is not None:
                     ends = max(ends, float((packet.pts + (packet.duration or 0)) * time_base))
-                if packet.stream_index != stream.index or packet.size == 0 or packet.is_discard:
+                if packet.stream_index != stream.index or packet.size == 0:
                     continue
-                # Packets before the first keyframe can not be decoded, so they are never displayed.
+                # Packets before the first keyframe can not be decoded, so they are never displayed. That keyframe may
+                # itself be hidden by an edit list that begins between keyframes.
                 started = started or packet.is_keyframe
-                if not started:
+                if not started or packet.is_discard:
                     continue
                 self.corrupt_packets += packet.is_corrupt
                 if packet.pts is None:
@@ -354,7 +355,7 @@ def _stream_facts(stream: Any) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "index": stream.index,
         "kind": stream.type,
-        "codec": context.name if context is not None else None,
+        "codec": context.codec.canonical_name if context is not None else None,
         "language": metadata.get("language"),
         "title": metadata.get("title"),
         "attached_picture": bool(stream.disposition & av.stream.Disposition.attached_pic),

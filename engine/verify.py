@@ -70,8 +70,9 @@ def _check_header(stream: av.VideoStream, plan: Plan) -> None:
     target = (plan.job.target.width, plan.job.target.height)
     if size != target:
         raise _differs("the size", "{}x{}".format(*size), "{}x{}".format(*target))
-    if stream.codec_context.name not in {plan.encoder.codec, f"lib{plan.encoder.codec}", "libdav1d"}:
-        raise _differs("the codec", stream.codec_context.name, plan.encoder.codec)
+    codec = stream.codec_context.codec.canonical_name
+    if codec != plan.encoder.codec:
+        raise _differs("the codec", codec, plan.encoder.codec)
     colour = plan.info.colour.encoded()
     if stream.codec_context.colorspace != colour.matrix:
         raise _differs("the colour matrix", stream.codec_context.colorspace, colour.matrix)
