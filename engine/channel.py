@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -88,10 +89,6 @@ class Crew:
         if self.stopped():
             raise Stopped
 
-    def halt(self) -> None:
-        """Stop all stages."""
-        self._halt.set()
-
     def wait(self, seconds: float) -> bool:
         """Wait up to `seconds` for all threads; True when all have ended.
 
@@ -105,6 +102,13 @@ class Crew:
         if self._failure is not None:
             raise self._failure
         return True
+
+    def dismiss(self, seconds: float) -> None:
+        """Stop all stages and give them `seconds` to leave; who is stuck in a network call stays behind."""
+        self._halt.set()
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _guard(self, work: Callable[[], None]) -> None:
         try:

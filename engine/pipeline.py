@@ -37,6 +37,9 @@ GROUP_GROWTH = 1.5
 
 POLL_SECONDS = 0.25
 
+GRACE_SECONDS = 0.8
+"""How long a stopped pipeline may take to remove what it had begun."""
+
 
 @dataclass
 class Tally:
@@ -108,8 +111,8 @@ def run_chunks(
             if should_stop():
                 return
     finally:
-        crew.halt()
         pool.shutdown(wait=False, cancel_futures=True)
+        crew.dismiss(GRACE_SECONDS)
 
 
 def _read(plan: Plan, chunks: Sequence[Chunk], deep: bool, groups: Channel[_Group], crew: Crew, tally: Tally) -> None:

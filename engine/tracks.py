@@ -5,7 +5,7 @@ Pure: a decision from the header's claims, the container and the time map; `mux.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
@@ -66,23 +66,6 @@ _COVER: dict[Container, frozenset[str]] = {
     "mkv": frozenset({"mjpeg", "png", "bmp", "gif", "webp", "tiff"}),
     "webm": frozenset(),
 }
-_CODEC_OF_DECODER = {
-    "cc_dec": "eia_608",
-    "dca": "dts",
-    "dvbsub": "dvb_subtitle",
-    "dvdsub": "dvd_subtitle",
-    "libdav1d": "av1",
-    "libopus": "opus",
-    "libvorbis": "vorbis",
-    "libvpx": "vp8",
-    "libvpx-vp9": "vp9",
-    "mp2float": "mp2",
-    "mp3float": "mp3",
-    "pgssub": "hdmv_pgs_subtitle",
-    "srt": "subrip",
-    "ssa": "ass",
-}
-"""Codecs whose decoders go by another name, which is what an open stream's context tells."""
 _AUDIO_ENCODER: dict[Container, str] = {"mp4": "aac", "mov": "aac", "mkv": "opus", "webm": "opus"}
 
 
@@ -119,7 +102,7 @@ def container_of(path: str) -> Container:
 
 def video_codec_fits(container: Container, codec: str) -> bool:
     """True where `container` can hold video of FFmpeg's codec name `codec` (`h264`, not `libx264`)."""
-    return _CODEC_OF_DECODER.get(codec, codec) in _VIDEO[container]
+    return codec in _VIDEO[container]
 
 
 def plan_tracks(
@@ -148,10 +131,9 @@ def plan_tracks(
         and (source_duration is None or time_map.end >= source_duration - _SAME_END)
     )
     plans = []
-    for given in streams:
-        if given.index == video_index:
+    for stream in streams:
+        if stream.index == video_index:
             continue
-        stream = replace(given, codec=_CODEC_OF_DECODER.get(given.codec or "", given.codec))
         if stream.attached_picture:
             plans.append(_plan_cover(stream, container))
         elif stream.kind == "audio":

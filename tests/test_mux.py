@@ -39,7 +39,7 @@ def streams_of(path: Path) -> tuple[StreamInfo, ...]:
             StreamInfo(
                 index=stream.index,
                 kind=stream.type,
-                codec=stream.codec_context.name if stream.codec_context else None,
+                codec=stream.codec_context.codec.canonical_name if stream.codec_context else None,
                 attached_picture=bool(stream.disposition & Disposition.attached_pic),
             )
             for stream in container.streams

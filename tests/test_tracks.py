@@ -129,19 +129,6 @@ def test_subtitles_are_copied_or_dropped_with_a_reason(container: Container, cod
     assert bool(plan.reason) == (action == "drop")
 
 
-@pytest.mark.parametrize(("decoder", "codec"), [("srt", "subrip"), ("pgssub", "hdmv_pgs_subtitle")])
-def test_a_codec_is_known_by_its_decoder_s_name_too(decoder: str, codec: str) -> None:
-    assert av.Codec(decoder).canonical_name == codec
-    assert plan_of(stream("subtitle", decoder), "mkv") == TrackPlan(1, "subtitle", "copy", codec, "")
-
-
-def test_the_names_of_decoders_are_ffmpeg_s_own() -> None:
-    present = av.codecs_available
-    for decoder, codec in tracks._CODEC_OF_DECODER.items():
-        if decoder in present:
-            assert av.Codec(decoder).canonical_name == codec
-
-
 def test_a_dropped_subtitle_says_which_container_holds_it() -> None:
     assert "mkv" in plan_of(stream("subtitle", "ass"), "mp4").reason
     assert "mp4" in plan_of(stream("subtitle", "mov_text"), "mkv").reason
