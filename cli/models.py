@@ -1,0 +1,158 @@
+"""`keyscale models`: which networks there are, and their weights on this machine."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keyscale.cli.progress import printable, renderer, write_data
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from keyscale.engine.models import ModelSpec
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Networks and their weights: list, fetch, verify.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command("list")
+def list_models(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array instead of the table.")] = False,
+) -> None:
+    """Show every known network, what it costs, and where its weights lie."""
+    import msgspec
+
+    from keyscale.engine.models import all_models
+
+    rows = [_row(spec) for spec in all_models()]
+    write_data(msgspec.json.encode(rows).decode() + "\n" if as_json else _table(rows))
+
+
+def _row(spec: ModelSpec) -> dict[str, Any]:
+    from keyscale.engine.models.weights import locate
+
+    found = locate(spec)
+    return {
+        "name": spec.name,
+        "family": spec.family,
+        "scale": spec.scale,
+        "architecture": spec.architecture,
+        "blocks": spec.blocks,
+        "features": spec.features,
+        "halo": spec.halo,
+        "halo_is_exact": spec.halo_is_exact,
+        "align": spec.align,
+        "macs_per_pixel": spec.macs_per_pixel,
+        "licence": spec.licence,
+        "found": str(found) if found else None,
+        "files": [
+            {"filename": file.filename, "sha256": file.sha256, "size": file.size, "url": file.url}
+            for file in spec.files
+        ],
+    }
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("name", "scale", "architecture", "MACs/px", "licence", "weights"):
+        table.add_column(heading, no_wrap=heading != "weights", overflow="fold")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            f"x{row['scale']}",
+            f"{row['architecture']} {row['features']}x{row['blocks']}",
+            f"{row['macs_per_pixel'] / 1e6:.2f} M",
+            row["licence"],
+            Text(printable(row["found"]) if row["found"] else "not here"),
+        )
+    console = Console(file=sys.stdout)
+    if not console.is_terminal:
+        # Whoever reads a pipe looks for a whole value on its line.
+        console.width = 120 + max(2 * len(row["found"] or "") for row in rows)
+    # Captured, since Rich answers a reader that left by ending the process.
+    with console.capture() as capture:
+        console.print(table)
+    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+
+
+@app.command("fetch")
+def fetch(
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A network's name, as `keyscale models list` shows it.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Download a network's weights unless they are here; print the path of the verified file."""
+    from keyscale.engine.job import Note, Phase, Progress
+    from keyscale.engine.models import find, weights
+
+    spec = find(name)
+    began = time.monotonic()
+    first: int | None = None
+    with renderer(quiet=quiet) as show:
+
+        def on_progress(done: int, total: int | None) -> None:
+            nonlocal first
+            # What an earlier download left does not count towards the rate.
+            first = done if first is None else first
+            seconds = time.monotonic() - began
+            rate = (done - first) / seconds if seconds > 0.5 and done > first else None
+            show.handle(
+                Progress(
+                    phase=Phase.FETCH,
+                    frame=done,
+                    total=total or 0,
+                    fps=rate,
+                    eta_s=(total - done) / rate if rate and total else None,
+                    unit="bytes",
+                )
+            )
+
+        def on_note(message: str) -> None:
+            show.handle(Note(level="info", message=message))
+
+        path = weights.ensure(spec, offline=False, on_progress=on_progress, on_note=on_note)
+    write_data(f"{path}\n")
+
+
+@app.command("verify")
+def verify() -> None:
+    """Check the SHA-256 of every weights file in the weights directory and the cache."""
+    from keyscale.engine.errors import ModelError
+    from keyscale.engine.models import all_models, weights
+
+    wrong: list[ModelError] = []
+    count = 0
+    for spec in all_models():
+        for path, file in weights.known_files(spec):
+            count += 1
+            try:
+                weights.check(path, file)
+            except ModelError as error:
+                wrong.append(error)
+                write_data(f"wrong  {path}\n")
+            else:
+                write_data(f"ok     {path}\n")
+    if not count:
+        places = " or ".join(str(folder) for folder in weights.search_dirs())
+        typer.echo(f"there are no weights in {places}", err=True)
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        raise ModelError(
+            f"{len(wrong)} of {count} weights files are wrong:\n" + "\n".join(error.message for error in wrong),
+            remedy=wrong[0].remedy,
+        )

@@ -1,0 +1,258 @@
+"""The two networks of Real-ESRGAN as torch modules, with the state-dict keys of the official weights files.
+
+`SRVGGNetCompact` is a plain stack of 3x3 convolutions, `RRDBNet` the generator of ESRGAN. Both are fully
+convolutional, pad with zeros at the border, and take and give RGB in [0, 1] (the result may overshoot).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from keyscale.engine.errors import Interrupted, ModelError
+from keyscale.engine.models.registry import Architecture, ModelSpec
+
+__all__ = ["Network", "RRDBNet", "SRVGGNetCompact", "build", "check_stop", "inspect", "shuffle_onto"]
+
+StateDict = Mapping[str, Tensor]
+ShouldStop = Callable[[], bool]
+
+SLOPE = 0.2
+"""Negative slope of RRDBNet's LeakyReLU."""
+RESIDUAL = 0.2
+"""Weight of a dense block's and of a whole block's residual, as in ESRGAN."""
+TAIL_ROWS = 64
+"""Rows of features that RRDBNet's tail enlarges at once: bounds its memory, at 2 * `TAIL_HALO` rows a strip."""
+TAIL_HALO = 2
+"""Rows of features above and below that the tail depends on: a convolution on the 2x grid, three on the 4x."""
+
+
+def check_stop(should_stop: ShouldStop | None) -> None:
+    """Leave a long forward pass when asked to.
+
+    Raises:
+        Interrupted: `should_stop()` is true.
+    """
+    if should_stop is not None and should_stop():
+        raise Interrupted("stopped while a frame was being upscaled")
+
+
+def shuffle_onto(body: Tensor, base: Tensor, scale: int) -> Tensor:
+    """Interleave the last convolution's channels to pixels and add the input, enlarged by repetition.
+
+    Adding before the shuffle is the same sum, on a sixteenth of the pixels.
+
+    Args:
+        body: `(N, 3*scale**2, H, W)`, overwritten.
+        base: `(N, 3, H, W)`.
+
+    Returns:
+        `(N, 3, scale*H, scale*W)`.
+    """
+    count, _, height, width = body.shape
+    body.view(count, 3, scale**2, height, width).add_(base.unsqueeze(2))
+    shuffled: Tensor = functional.pixel_shuffle(body, scale)
+    return shuffled
+
+
+class SRVGGNetCompact(nn.Module):
+    """Convolution and PReLU, `blocks + 1` times, a last convolution, pixel shuffle, plus the input repeated."""
+
+    def __init__(self, *, features: int, blocks: int, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.body = nn.ModuleList([nn.Conv2d(3, features, 3, padding=1), nn.PReLU(features)])
+        for _ in range(blocks):
+            self.body.extend([nn.Conv2d(features, features, 3, padding=1), nn.PReLU(features)])
+        self.body.append(nn.Conv2d(features, 3 * scale**2, 3, padding=1))
+
+    def forward(self, x: Tensor, should_stop: ShouldStop | None = None) -> Tensor:
+        """`(N, 3, H, W)` -> `(N, 3, scale*H, scale*W)`; `should_stop` is asked before every layer."""
+        y = x
+        for layer in self.body:
+            check_stop(should_stop)
+            y = layer(y)
+        return shuffle_onto(y, x, self.scale)
+
+
+class DenseBlock(nn.Module):
+    """Five convolutions, each of which sees the results of all before it, and a weighted residual."""
+
+    def __init__(self, features: int, growth: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(features, growth, 3, padding=1)
+        self.conv2 = nn.Conv2d(features + growth, growth, 3, padding=1)
+        self.conv3 = nn.Conv2d(features + 2 * growth, growth, 3, padding=1)
+        self.conv4 = nn.Conv2d(features + 3 * growth, growth, 3, padding=1)
+        self.conv5 = nn.Conv2d(features + 4 * growth, features, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, features, H, W)` -> the same shape."""
+        seen = x
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            seen = torch.cat((seen, functional.leaky_relu(conv(seen), SLOPE, inplace=True)), 1)
+        return torch.add(x, self.conv5(seen), alpha=RESIDUAL)
+
+
+class ResidualBlock(nn.Module):
+    """Three dense blocks within a weighted residual (RRDB)."""
+
+    def __init__(self, features: int, growth: int) -> None:
+        super().__init__()
+        self.rdb1 = DenseBlock(features, growth)
+        self.rdb2 = DenseBlock(features, growth)
+        self.rdb3 = DenseBlock(features, growth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, features, H, W)` -> the same shape."""
+        return torch.add(x, self.rdb3(self.rdb2(self.rdb1(x))), alpha=RESIDUAL)
+
+
+class RRDBNet(nn.Module):
+    """ESRGAN's generator; below x4 it first folds 2x2 (x2) or 4x4 (x1) pixels into channels."""
+
+    def __init__(self, *, features: int, blocks: int, scale: int, growth: int = 32) -> None:
+        super().__init__()
+        self.scale = scale
+        self.unshuffle = 4 // scale
+        self.conv_first = nn.Conv2d(3 * self.unshuffle**2, features, 3, padding=1)
+        self.body = nn.ModuleList(ResidualBlock(features, growth) for _ in range(blocks))
+        self.conv_body = nn.Conv2d(features, features, 3, padding=1)
+        self.conv_up1 = nn.Conv2d(features, features, 3, padding=1)
+        self.conv_up2 = nn.Conv2d(features, features, 3, padding=1)
+        self.conv_hr = nn.Conv2d(features, features, 3, padding=1)
+        self.conv_last = nn.Conv2d(features, 3, 3, padding=1)
+
+    def forward(self, x: Tensor, should_stop: ShouldStop | None = None) -> Tensor:
+        """`(N, 3, H, W)`, sides multiples of `4 / scale` -> `(N, 3, scale*H, scale*W)`.
+
+        `should_stop` is asked before every block and every strip of the tail.
+        """
+        first = self.conv_first(functional.pixel_unshuffle(x, self.unshuffle) if self.unshuffle > 1 else x)
+        y = first
+        for block in self.body:
+            check_stop(should_stop)
+            y = block(y)
+        y = first + self.conv_body(y)
+        rows = y.shape[2]
+        strips = []
+        for top in range(0, rows, TAIL_ROWS):
+            check_stop(should_stop)
+            above = min(top, TAIL_HALO)
+            strip = self._enlarge(y[:, :, top - above : top + TAIL_ROWS + TAIL_HALO])
+            strips.append(strip[:, :, 4 * above : 4 * (above + min(TAIL_ROWS, rows - top))])
+        return strips[0] if len(strips) == 1 else torch.cat(strips, 2)
+
+    def _enlarge(self, y: Tensor) -> Tensor:
+        for conv in (self.conv_up1, self.conv_up2):
+            y = functional.leaky_relu(conv(functional.interpolate(y, scale_factor=2)), SLOPE, inplace=True)
+        result: Tensor = self.conv_last(functional.leaky_relu(self.conv_hr(y), SLOPE, inplace=True))
+        return result
+
+
+Network = SRVGGNetCompact | RRDBNet
+
+
+def _indices(state: StateDict, pattern: str) -> set[int]:
+    return {int(match[1]) for key in state if (match := re.match(pattern, key))}
+
+
+def _four_dimensional(state: StateDict, key: str) -> tuple[int, int]:
+    weight = state[key]
+    if weight.ndim != 4 or tuple(weight.shape[2:]) != (3, 3):
+        raise ModelError(f"{key} has the shape {tuple(weight.shape)}; a 3x3 convolution was expected")
+    return weight.shape[0], weight.shape[1]
+
+
+def _inspect_srvgg(state: StateDict, name: str) -> ModelSpec:
+    last = max(_indices(state, r"body\.(\d+)\.weight$"))
+    features, channels = _four_dimensional(state, "body.0.weight")
+    out, _ = _four_dimensional(state, f"body.{last}.weight")
+    scale = round((out / 3) ** 0.5)
+    if channels != 3 or last < 2 or last % 2 or out != 3 * scale**2:
+        raise ModelError(
+            f"{name} is an SRVGG checkpoint with {channels} input channels, {last // 2} activations and {out} "
+            "channels at the end; 3 input channels and 3*scale*scale at the end were expected"
+        )
+    if "body.1.weight" not in state:
+        raise ModelError(
+            f"{name} is an SRVGG checkpoint without PReLU slopes (body.1.weight): its activation is not known"
+        )
+    return _spec(name, "srvgg", scale=scale, features=features, blocks=last // 2 - 1)
+
+
+def _inspect_rrdb(state: StateDict, name: str) -> ModelSpec:
+    features, channels = _four_dimensional(state, "conv_first.weight")
+    growth, _ = _four_dimensional(state, "body.0.rdb1.conv1.weight")
+    scales = {3: 4, 12: 2, 48: 1}
+    if channels not in scales:
+        raise ModelError(
+            f"{name} is an RRDBNet checkpoint with {channels} input channels; 3 (x4), 12 (x2) or 48 (x1) were expected"
+        )
+    blocks = max(_indices(state, r"body\.(\d+)\.")) + 1
+    return _spec(name, "rrdb", scale=scales[channels], features=features, blocks=blocks, growth=growth)
+
+
+def _spec(
+    name: str, architecture: Architecture, *, scale: int, features: int, blocks: int, growth: int = 32
+) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        family="custom",
+        architecture=architecture,
+        scale=scale,
+        features=features,
+        blocks=blocks,
+        growth=growth,
+        licence="unknown",
+    )
+
+
+def inspect(state: StateDict, *, name: str = "checkpoint") -> ModelSpec:
+    """Read the architecture off a state dict's keys and shapes.
+
+    Raises:
+        ModelError: not a network of these two kinds; the message says what was found.
+    """
+    if "conv_first.weight" in state and "body.0.rdb1.conv1.weight" in state:
+        return _inspect_rrdb(state, name)
+    if "body.0.weight" in state:
+        return _inspect_srvgg(state, name)
+    found = ", ".join(list(state)[:3]) or "nothing"
+    raise ModelError(
+        f"{name} is no Real-ESRGAN network: its {len(state)} tensors begin with {found}",
+        remedy="keyscale reads SRVGGNetCompact and RRDBNet checkpoints with Real-ESRGAN's own key names.",
+    )
+
+
+def build(state: StateDict, *, name: str = "checkpoint") -> tuple[Network, ModelSpec]:
+    """The network that a state dict belongs to, holding its tensors, in evaluation mode without gradients.
+
+    Args:
+        state: tensors by key; taken over, not copied.
+        name: how messages and the description call it.
+
+    Raises:
+        ModelError: not a network of these two kinds, or keys or shapes that do not fit together.
+    """
+    facts = inspect(state, name=name)
+    # Parameters without storage: initialising what a checkpoint replaces takes longer than loading it.
+    with torch.device("meta"):
+        network: Network = (
+            SRVGGNetCompact(features=facts.features, blocks=facts.blocks, scale=facts.scale)
+            if facts.architecture == "srvgg"
+            else RRDBNet(features=facts.features, blocks=facts.blocks, scale=facts.scale, growth=facts.growth)
+        )
+    try:
+        network.load_state_dict(dict(state), strict=True, assign=True)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise ModelError(
+            f"{name} looks like {facts.architecture} x{facts.scale} with {facts.features} features and "
+            f"{facts.blocks} blocks, but does not fit: {' '.join(lines[1:3])[:400]}"
+        ) from error
+    return network.eval().requires_grad_(False), facts

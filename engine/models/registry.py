@@ -1,0 +1,310 @@
+"""The networks keyscale knows: names, shapes, cost, context, licence and weights files.
+
+Pure data without torch: the planner imports it and must answer in milliseconds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from keyscale.engine.errors import ModelError
+from keyscale.engine.job import Mode
+
+__all__ = [
+    "DEEP_HALO",
+    "Architecture",
+    "Family",
+    "ModelSpec",
+    "WeightsFile",
+    "all_models",
+    "context",
+    "defaults_for",
+    "family",
+    "find",
+    "macs_per_pixel",
+    "receptive_field",
+]
+
+Architecture = Literal["srvgg", "rrdb"]
+Family = Literal["general", "animevideo", "x4plus", "anime6b", "custom"]
+
+RELEASES = "https://github.com/xinntao/Real-ESRGAN/releases/download"
+LICENCE = "BSD-3-Clause"
+"""Licence of Real-ESRGAN's code and of all its published weights."""
+
+DEEP_HALO = 64
+"""Context of networks whose receptive field is too wide to compute: an approximation, in input pixels.
+
+A 23-block RRDBNet sees about 349 pixels each way (x2plus 698); windows widened by that much would cost many
+times the picture itself. What lies farther than 64 pixels moves the result little, but it does move it: two
+windows of the same picture agree only nearly.
+"""
+
+EXACT_HALO_LIMIT = 94
+"""Receptive field of the 6-block RRDBNet; up to here the context is exact, beyond it is `DEEP_HALO`."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """One file that holds a model's weights."""
+
+    filename: str
+    sha256: str
+    """Lower-case hexadecimal digest of the whole file."""
+    size: int
+    """Bytes."""
+    url: str | None
+    """Where the file is published; None where it is only ever found on disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """What a network is, as far as planning needs to know."""
+
+    name: str
+    family: Family
+    architecture: Architecture
+    scale: int
+    """Output pixels per input pixel along each side."""
+    features: int
+    """Channels of the trunk."""
+    blocks: int
+    """SRVGG: 3x3 convolutions between the first and the last one. RRDB: residual-in-residual blocks."""
+    growth: int = 32
+    """RRDB: channels that each dense layer adds. Unused by SRVGG."""
+    licence: str = LICENCE
+    files: tuple[WeightsFile, ...] = ()
+    """Accepted weights, the preferred first; empty for a user's own checkpoint."""
+
+    @property
+    def align(self) -> int:
+        """Window origin and size must be multiples of this (input pixels).
+
+        RRDB networks below x4 fold 2x2 (x2) or 4x4 (x1) pixels into channels first: a window that starts
+        between such cells would be another picture to the network.
+        """
+        return 4 // self.scale if self.architecture == "rrdb" else 1
+
+    @property
+    def halo(self) -> int:
+        """Input pixels of context to add on each side of a window; a multiple of `align`.
+
+        The whole receptive field for SRVGG and for RRDB with up to 6 blocks: the result then does not depend
+        on the window. For deeper RRDB networks the approximation `DEEP_HALO`.
+        """
+        return context(self.architecture, blocks=self.blocks, scale=self.scale)
+
+    @property
+    def halo_is_exact(self) -> bool:
+        """Whether `halo` covers the whole receptive field."""
+        return self.halo >= receptive_field(self.architecture, blocks=self.blocks, scale=self.scale)
+
+    @property
+    def macs_per_pixel(self) -> int:
+        """Multiply-accumulate operations per input pixel, all convolutions counted."""
+        return macs_per_pixel(
+            self.architecture,
+            features=self.features,
+            blocks=self.blocks,
+            scale=self.scale,
+            growth=self.growth,
+        )
+
+
+def receptive_field(architecture: Architecture, *, blocks: int, scale: int) -> int:
+    """Input pixels on each side that one output pixel depends on, in whole cells of the network's grid."""
+    if architecture == "srvgg":
+        return blocks + 2
+    # First convolution, 3 dense blocks of 5 convolutions a block, the body's last one; then one convolution on
+    # the doubled grid and three on the quadrupled one.
+    cells = math.ceil(1 + 15 * blocks + 1 + 1 / 2 + 3 / 4)
+    return cells * (4 // scale)
+
+
+def context(architecture: Architecture, *, blocks: int, scale: int) -> int:
+    """Input pixels of context for a window: the receptive field, or `DEEP_HALO` if that is not practical."""
+    field = receptive_field(architecture, blocks=blocks, scale=scale)
+    return field if architecture == "srvgg" or field <= EXACT_HALO_LIMIT else DEEP_HALO
+
+
+def macs_per_pixel(architecture: Architecture, *, features: int, blocks: int, scale: int, growth: int = 32) -> int:
+    """Multiply-accumulate operations per input pixel, from the shapes of the 3x3 convolutions."""
+    if architecture == "srvgg":
+        return 9 * features * (3 + blocks * features + 3 * scale**2)
+    unshuffle = 4 // scale
+    dense = sum((features + i * growth) * growth for i in range(4)) + (features + 4 * growth) * features
+    low = 3 * unshuffle**2 * features + blocks * 3 * dense + features**2
+    # conv_up1 on the 2x grid; conv_up2, conv_hr and conv_last on the 4x grid.
+    high = 4 * features**2 + 16 * (2 * features**2 + 3 * features)
+    return 9 * (low + high) // unshuffle**2
+
+
+def _official(filename: str, tag: str, size: int, sha256: str) -> WeightsFile:
+    return WeightsFile(filename, sha256, size, f"{RELEASES}/{tag}/{filename}")
+
+
+# Sizes and digests of the files attached to the releases, each digest found alike in at least two public
+# lists. The `fp16-from-ncnn` files are the same networks at the precision in which the ncnn ports hand them on.
+_MODELS = (
+    ModelSpec(
+        name="realesr-general-x4v3",
+        family="general",
+        architecture="srvgg",
+        scale=4,
+        features=64,
+        blocks=32,
+        files=(
+            _official(
+                "realesr-general-x4v3.pth",
+                "v0.2.5.0",
+                4885111,
+                "8dc7edb9ac80ccdc30c3a5dca6616509367f05fbc184ad95b731f05bece96292",
+            ),
+            WeightsFile(
+                "realesr-general-x4v3.fp16-from-ncnn.pth",
+                "8aa4062914fa864b768f87b2c59634340eca1d531c6b86ab84209a35015e003f",
+                4881527,
+                None,
+            ),
+        ),
+    ),
+    ModelSpec(
+        name="realesr-general-wdn-x4v3",
+        family="general",
+        architecture="srvgg",
+        scale=4,
+        features=64,
+        blocks=32,
+        files=(
+            _official(
+                "realesr-general-wdn-x4v3.pth",
+                "v0.2.5.0",
+                4885111,
+                "1641f8c4464b9f097c9fdda5589273713f67cf59f3d909e0bd688f0cee269dca",
+            ),
+            WeightsFile(
+                "realesr-general-wdn-x4v3.fp16-from-ncnn.pth",
+                "97474865348299debe5639e6dd3a598ccbffb2d409d69343872156c3177327da",
+                4881527,
+                None,
+            ),
+        ),
+    ),
+    ModelSpec(
+        name="realesr-animevideov3",
+        family="animevideo",
+        architecture="srvgg",
+        scale=4,
+        features=64,
+        blocks=16,
+        files=(
+            _official(
+                "realesr-animevideov3.pth",
+                "v0.2.5.0",
+                2504012,
+                "b8a8376811077954d82ca3fcf476f1ac3da3e8a68a4f4d71363008000a18b75d",
+            ),
+        ),
+    ),
+    ModelSpec(
+        name="RealESRGAN_x4plus",
+        family="x4plus",
+        architecture="rrdb",
+        scale=4,
+        features=64,
+        blocks=23,
+        files=(
+            _official(
+                "RealESRGAN_x4plus.pth",
+                "v0.1.0",
+                67040989,
+                "4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
+            ),
+        ),
+    ),
+    ModelSpec(
+        name="RealESRGAN_x2plus",
+        family="x4plus",
+        architecture="rrdb",
+        scale=2,
+        features=64,
+        blocks=23,
+        files=(
+            _official(
+                "RealESRGAN_x2plus.pth",
+                "v0.2.1",
+                67061725,
+                "49fafd45f8fd7aa8d31ab2a22d14d91b536c34494a5cfe31eb5d89c2fa266abb",
+            ),
+        ),
+    ),
+    ModelSpec(
+        name="RealESRGAN_x4plus_anime_6B",
+        family="anime6b",
+        architecture="rrdb",
+        scale=4,
+        features=64,
+        blocks=6,
+        files=(
+            _official(
+                "RealESRGAN_x4plus_anime_6B.pth",
+                "v0.2.2.4",
+                17938799,
+                "f872d837d3c90ed2e05227bed711af5671a6fd1c9f7d7e91c911a61f155e99da",
+            ),
+        ),
+    ),
+)
+
+_BY_NAME = {spec.name.lower(): spec for spec in _MODELS}
+
+_DEFAULTS: Mapping[Mode, tuple[str, ...]] = {
+    Mode.FAST: ("realesr-general-x4v3",),
+    Mode.QUALITY: ("RealESRGAN_x4plus", "RealESRGAN_x2plus"),
+}
+
+
+def all_models() -> tuple[ModelSpec, ...]:
+    """Every known model, in the order in which they are listed to people."""
+    return _MODELS
+
+
+def find(name: str) -> ModelSpec:
+    """The model of that name, upper and lower case alike.
+
+    Raises:
+        ModelError: no such model; the remedy names the closest ones.
+    """
+    spec = _BY_NAME.get(name.lower())
+    if spec is not None:
+        return spec
+    close = difflib.get_close_matches(name.lower(), _BY_NAME, n=3, cutoff=0.5)
+    names = ", ".join(_BY_NAME[key].name for key in close or _BY_NAME)
+    raise ModelError(
+        f"there is no model named {name!r}",
+        remedy=f"{'Did you mean' if close else 'Known models'}: {names}"
+        f"{'?' if close else '.'} A checkpoint of your own is given by its path.",
+    )
+
+
+def defaults_for(mode: Mode) -> dict[int, ModelSpec]:
+    """The models of a mode by scale, from which the plan takes the one that suffices for the target size."""
+    return {spec.scale: spec for spec in map(find, _DEFAULTS[mode])}
+
+
+def family(name_or_mode: str | Mode) -> dict[int, ModelSpec]:
+    """The models by scale between which the plan may choose.
+
+    A mode gives `defaults_for` it. A model's name gives that model alone: who names a network gets it.
+
+    Raises:
+        ModelError: neither a mode nor a known model.
+    """
+    if name_or_mode in _DEFAULTS:
+        return defaults_for(Mode(name_or_mode))
+    spec = find(name_or_mode)
+    return {spec.scale: spec}
