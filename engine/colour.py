@@ -94,10 +94,12 @@ def guess_matrix(height: int) -> int:
 def to_rgb(frame: av.VideoFrame, colour: Colour, *, deep: bool, reformatter: VideoReformatter) -> PixelArray:
     """A decoded frame as RGB `(H, W, 3)`: uint16 in 0..65535 when `deep`, else uint8."""
     if colour.matrix == RGB_MATRIX:
+        # swscale takes 8-bit RGB to 16 bits by way of Y'CbCr and ends 0.4 % too dark.
+        wide = deep and frame.format.components[0].bits > 8
         array: Any = reformatter.reformat(
-            frame, format="rgb48le" if deep else "rgb24", interpolation=SWS_FLAGS, threads=1
+            frame, format="rgb48le" if wide else "rgb24", interpolation=SWS_FLAGS, threads=1
         ).to_ndarray()
-        return np.asarray(array)
+        return array.astype(np.uint16) * np.uint16(257) if deep and not wide else np.asarray(array)
     # What the stream left open is written onto the frame, since swscale reads it there.
     value_range = FULL if colour.full_range else LIMITED
     frame.colorspace = colour.matrix

@@ -87,6 +87,9 @@ def read_frames(
             yield lost
         elif frame.pts < want:
             continue
+        elif (frame.picture.width, frame.picture.height) != (info.stored_width, info.stored_height):
+            decoder.reason = f"the picture's size changes to {frame.picture.width}x{frame.picture.height}"
+            yield decoder.lose(want)
         else:
             pixels = to_rgb(frame.picture, info.colour, deep=deep, reformatter=reformatter)
             yield SourceFrame(want, info.orientation.apply(pixels))

@@ -163,6 +163,7 @@ class Scan:
             raise InputError(f"{path} cannot be read ({error})", remedy="Check the file.") from error
         self.pts = np.array(sorted(pts), dtype=np.int64)
         start = container.start_time / av.time_base if container.start_time else 0.0
+        self.ends = ends
         self.read_seconds = max(0.0, ends - start)
 
 
@@ -246,7 +247,8 @@ def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list
         problem = f"reading stopped after {read:.2f} s: {scan.read_error}"
     elif scan.corrupt_packets and not _cuttable(scan):
         problem = f"{scan.corrupt_packets} packet(s) are cut off, the last readable one ends at {read:.2f} s"
-    elif "matroska" in scan.container and claimed and claimed - read > max(0.5, 0.02 * claimed):
+    elif "matroska" in scan.container and claimed and claimed - scan.ends > max(0.5, 0.02 * claimed):
+        # Some muxers count from second 0, some from the first frame: the later end tells a whole file for sure.
         problem = f"its header says {claimed:.2f} s, {read:.2f} s can be read"
     if problem is None:
         return []

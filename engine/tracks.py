@@ -37,7 +37,7 @@ _PCM_MKV = {f"pcm_{kind}" for kind in ("u8", "s16le", "s16be", "s24le", "s24be",
 
 _VIDEO: dict[Container, frozenset[str]] = {
     "mp4": frozenset({"h264", "hevc", "av1", "vp9", "mpeg4"}),
-    "mov": frozenset({"h264", "hevc", "av1", "prores", "mpeg4", "mjpeg"}),
+    "mov": frozenset({"h264", "hevc", "prores", "mpeg4", "mjpeg"}),
     "mkv": frozenset({"h264", "hevc", "av1", "vp8", "vp9", "prores", "ffv1", "mpeg4", "mpeg2video", "mjpeg"}),
     "webm": frozenset({"vp8", "vp9", "av1"}),
 }

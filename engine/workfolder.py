@@ -153,7 +153,7 @@ class WorkFolder:
                 self.folder.rmdir()
             except OSError:
                 return  # finished chunks stay for the next run
-        if {entry.name for entry in self.root.iterdir()} <= {"lock"}:
+        if self.root.is_dir() and {entry.name for entry in self.root.iterdir()} <= {"lock"}:
             shutil.rmtree(self.root, ignore_errors=True)
 
 

@@ -26,6 +26,7 @@ from keyscale.engine.probe import probe
 from keyscale.engine.runners.background import in_background
 from keyscale.engine.runners.meter import Meter
 from keyscale.engine.speeds import known_speeds, remember_speed
+from keyscale.engine.threads import share_cores
 from keyscale.engine.verify import verify
 from keyscale.engine.workfolder import WorkFolder, publish, sha256_file, work_folder_of
 from keyscale.engine.writer import check_encoder, chunk_suffix, storage_error
@@ -122,6 +123,7 @@ class _Run:
         spec = self.plan.model
         if spec is None:
             return
+        share_cores()
         from keyscale.engine.device import choose_device, choose_precision, describe_device
         from keyscale.engine.models import load_model
         from keyscale.engine.upscaler import Upscaler
@@ -319,6 +321,7 @@ def _models(job: Job) -> dict[int, ModelSpec]:
     elif name.lower() == LANCZOS:
         models = {}
     else:
+        share_cores()
         spec = describe(name)
         models = {spec.scale: spec}
     if job.model.denoise is not None and not any(spec.family == "general" for spec in models.values()):
