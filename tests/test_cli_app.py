@@ -378,9 +378,7 @@ BLOCKED = """
 @contextmanager
 def process(code: str) -> Iterator[subprocess.Popen[str]]:
     """A Python process that has printed `ready`."""
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
-    ) as child:
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True) as child:
         try:
             assert child.stdout is not None
             assert child.stdout.readline() == "ready\n"

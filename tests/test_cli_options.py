@@ -54,9 +54,7 @@ def test_every_flag_reaches_the_job() -> None:
         target=jobs.Target(width=1920, height=1080, fit=jobs.Fit.CONTAIN, rate=Fraction(30000, 1001)),
         trim=jobs.Trim(start=90.0, end=120.5),
         encoding=jobs.Encoding(codec=jobs.Codec.AV1, crf=60, preset="8", bit_depth=10, audio=False),
-        model=jobs.ModelChoice(
-            mode=jobs.Mode.QUALITY, name="realesr-general-x4v3", denoise=0.25, offline=True
-        ),
+        model=jobs.ModelChoice(mode=jobs.Mode.QUALITY, name="realesr-general-x4v3", denoise=0.25, offline=True),
         compute=jobs.Compute(device="cuda:1", precision=jobs.Precision.BF16, tile=256),
         chunk_seconds=2.5,
         overwrite=True,
@@ -185,9 +183,7 @@ def test_a_wrong_value_names_its_flag_and_says_what_to_do(flags: dict[str, Any],
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize(
-    ("tile", "meaning"), [("auto", None), ("AUTO", None), ("0", 0), ("32", 32), ("512", 512)]
-)
+@pytest.mark.parametrize(("tile", "meaning"), [("auto", None), ("AUTO", None), ("0", 0), ("32", 32), ("512", 512)])
 def test_tiles(tile: str, meaning: int | None) -> None:
     assert build_job(video="talk.mp4", tile=tile).compute.tile == meaning
 

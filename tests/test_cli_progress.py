@@ -43,9 +43,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def progress(
-    frame: int, total: int = 100, *, phase: Phase = Phase.UPSCALE, fps: float | None = None
-) -> Progress:
+def progress(frame: int, total: int = 100, *, phase: Phase = Phase.UPSCALE, fps: float | None = None) -> Progress:
     eta = None if fps is None else (total - frame) / fps
     return Progress(phase=phase, frame=frame, total=total, fps=fps, eta_s=eta)
 

@@ -488,9 +488,7 @@ class TestFiles:
 
     def test_absent(self, tmp_path: Path) -> None:
         path = tmp_path / "absent.json"
-        assert self.refused(path).message == (
-            f"{path}: the keyframes file cannot be read: No such file or directory"
-        )
+        assert self.refused(path).message == (f"{path}: the keyframes file cannot be read: No such file or directory")
 
     def test_a_directory(self, tmp_path: Path) -> None:
         assert str(tmp_path) in self.refused(tmp_path).message
@@ -609,9 +607,7 @@ class TestInterpolation:
 
     def test_a_side_that_stands_still_stays_exactly_as_it_is(self) -> None:
         for name in Interpolation:
-            framing = Framing(
-                tuple(Keyframe(t, t * t, 0.1, 607.5 / 7, 1080) for t in range(5)), Interpolation(name)
-            )
+            framing = Framing(tuple(Keyframe(t, t * t, 0.1, 607.5 / 7, 1080) for t in range(5)), Interpolation(name))
             rows = framing.rects_at(np.linspace(0, 5, 999))
             assert {tuple(row) for row in rows[:, 1:].tolist()} == {(0.1, 607.5 / 7, 1080)}
 
