@@ -7,7 +7,7 @@ are BT.601 limited, 24 code values off for BT.709.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import av
@@ -79,11 +79,14 @@ class Colour:
             words.append("(assumed)")
         return " ".join(words)
 
-    def encoded(self) -> Colour:
-        """The colour of a result made from this source: the same, but Y'CbCr where the source is RGB."""
-        if self.matrix != RGB_MATRIX:
-            return self
-        return Colour(matrix=1, full_range=False, primaries=self.primaries, transfer=self.transfer)
+    def encoded(self, codec: str) -> Colour:
+        """The colour of a result made from this source: the same, but Y'CbCr where the source is RGB.
+
+        ProRes has no place to say that a picture is of full range: its results are limited.
+        """
+        if self.matrix == RGB_MATRIX:
+            return Colour(matrix=1, full_range=False, primaries=self.primaries, transfer=self.transfer)
+        return replace(self, full_range=False) if codec == "prores" else self
 
 
 def guess_matrix(height: int) -> int:
@@ -104,11 +107,21 @@ def to_rgb(frame: av.VideoFrame, colour: Colour, *, deep: bool, reformatter: Vid
     value_range = FULL if colour.full_range else LIMITED
     frame.colorspace = colour.matrix
     frame.color_range = value_range
-    if deep:
+    # swscale takes grey for full range whatever the frame says: with a full target its codes pass as they are.
+    grey = frame.format.name.startswith("gray")
+    if deep or grey:
         planes: Any = reformatter.reformat(
-            frame, format="yuv444p16le", interpolation=SWS_FLAGS, dst_color_range=value_range, threads=1
+            frame,
+            format="yuv444p16le",
+            interpolation=SWS_FLAGS,
+            dst_color_range=FULL if grey else value_range,
+            threads=1,
         ).to_ndarray()
-        return _codes_to_rgb(planes, colour, frame.format.components[0].bits)
+        bits = frame.format.components[0].bits
+        # Where swscale only copies, it fills the low bits of full-range luma with the high ones.
+        planes[..., 0] &= 0x10000 - (1 << (16 - bits))
+        rgb = _codes_to_rgb(planes, colour, bits)
+        return rgb if deep else ((rgb.astype(np.uint32) + 128) // 257).astype(np.uint8)
     array = reformatter.reformat(
         frame, format="rgb24", interpolation=SWS_FLAGS, dst_color_range=FULL, threads=1
     ).to_ndarray()

@@ -209,7 +209,7 @@ def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Ta
         with ChunkWriter(
             folder.part(chunk),
             plan.encoder,
-            plan.info.colour.encoded(),
+            plan.info.colour.encoded(plan.encoder.codec),
             (plan.job.target.width, plan.job.target.height),
             plan.rate,
             mastering=plan.info.mastering,

@@ -217,14 +217,14 @@ def _time_map(job: Job, info: VideoInfo, camera: Framing, warnings: list[str]) -
     whole = float(info.duration)
     start = _first(job.trim.start, camera.trim.start, 0.0)
     end = _first(job.trim.end, camera.trim.end, whole)
-    if start < 0:
+    if not start >= 0:  # NaN as well
         raise UsageError(f"the trim starts at {start:g} s", remedy="Start at 0 or later.")
     if start >= whole:
         raise UsageError(
             f"the trim starts at {start:g} s, the source ends at {whole:.3f} s",
             remedy="Start before the source's end.",
         )
-    if end <= start:
+    if not end > start:
         raise UsageError(f"the trim from {start:g} s to {end:g} s leaves nothing", remedy="End after the start.")
     if end > whole:
         if end > whole + float(1 / info.rate):

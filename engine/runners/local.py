@@ -375,7 +375,7 @@ def _check_folder(output: Path, plan: Plan) -> None:
         work.mkdir(exist_ok=True)
         check_encoder(
             plan.encoder,
-            plan.info.colour.encoded(),
+            plan.info.colour.encoded(plan.encoder.codec),
             (plan.job.target.width, plan.job.target.height),
             plan.rate,
             work,

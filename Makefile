@@ -1,0 +1,68 @@
+# `make demo` and `make test` do all the set-up there is: they create .venv and install the tested set into it.
+# All paths are relative, so that the checkout may lie in a folder with spaces in its name.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+DEMO_OUTPUT := examples/court-540x960.mp4
+
+.PHONY: help venv demo test test-fast lint format bench clean
+
+help:
+	@echo "make demo        upscale the example clip (sets everything up first)"
+	@echo "make test        run all tests (sets everything up first)"
+	@echo "make test-fast   run the tests that are not marked slow"
+	@echo "make lint        ruff, ruff format and mypy, checks only"
+	@echo "make format      let ruff rewrite the sources"
+	@echo "make bench       speed, memory and start-up time on this machine; BENCH='--quick' for less"
+	@echo "make clean       remove .venv, caches and the demo's result"
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "make: $(PYTHON) is not there; install Python 3.11 or newer, or name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: keyscale needs Python 3.11 or newer, and $(PYTHON) is $$("$(PYTHON)" -V 2>&1);" \
+	       "name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV) || { \
+	  echo "make: no virtual environment; on Debian and Ubuntu 'apt install python3-venv' provides it" >&2; exit 1; }
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $(STAMP)
+
+# 540x960 is four times what the camera sees at its closest, and keeps the demo short; the time of the network itself
+# does not depend on the target size.
+demo: $(STAMP)
+	@if [ -z "$$KEYSCALE_WEIGHTS_DIR" ] && [ -d ../shared/weights ]; then export KEYSCALE_WEIGHTS_DIR=../shared/weights; fi; \
+	set -x; \
+	$(VENV)/bin/keyscale upscale examples/court.mp4 examples/court.json -o $(DEMO_OUTPUT) --size 540x960 --overwrite || { \
+	  code=$$?; { set +x; } 2>/dev/null; \
+	  if [ $$code -eq 4 ]; then \
+	    echo "The demo runs realesr-general-x4v3 (4.9 MB). Without a network connection, put its weights file into a" >&2; \
+	    echo "folder and run 'KEYSCALE_WEIGHTS_DIR=FOLDER make demo'; 'keyscale models list' names file and address." >&2; \
+	  fi; \
+	  exit $$code; }
+
+test: $(STAMP)
+	$(RUN) -m pytest
+
+test-fast: $(STAMP)
+	$(RUN) -m pytest -m "not slow"
+
+lint: $(STAMP)
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+
+format: $(STAMP)
+	$(RUN) -m ruff check --fix
+	$(RUN) -m ruff format
+
+bench: $(STAMP)
+	@if [ -z "$$KEYSCALE_WEIGHTS_DIR" ] && [ -d ../shared/weights ]; then export KEYSCALE_WEIGHTS_DIR=../shared/weights; fi; \
+	$(RUN) -m bench.run $(BENCH)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache dist build $(DEMO_OUTPUT) examples/.court-*.keyscale

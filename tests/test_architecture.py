@@ -1,0 +1,166 @@
+"""The walls of docs/design.md, read off the sources: who may import whom, and when."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TORCH_AT_IMPORT = {
+    "engine/device.py",
+    "engine/models/model.py",
+    "engine/models/networks.py",
+    "engine/models/streaming.py",
+    "engine/upscaler.py",
+}
+"""Modules that may import torch on being imported; others do so within the function that needs it."""
+
+ABSENT = {"modal", "boto3", "botocore", "cv2", "torchvision", "scipy"}
+"""Packages that nothing installed needs."""
+
+LONGEST = 450
+LONGEST_OF = {"cli/options.py": 560, "cli/progress.py": 520}
+"""Modules with one purpose that takes more lines: a declaration for each flag, a class for each kind of progress."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, and whether importing the importer runs it."""
+
+    module: str
+    at_import: bool
+
+
+def sources(room: str) -> list[Path]:
+    found = sorted((ROOT / room).rglob("*.py"))
+    assert found
+    return found
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(("keyscale", *(parts[:-1] if parts[-1] == "__init__" else parts)))
+
+
+MODULES = {name_of(path): path for room in ("cli", "engine") for path in sources(room)}
+
+
+def short(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path) -> Iterator[Import]:
+    """Every import that can happen at run time; those for type checkers are left out."""
+
+    def walk(node: ast.AST, at_import: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+                for other in child.orelse:
+                    yield from walk(other, at_import)
+                continue
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield Import(alias.name, at_import)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{short(path)}:{child.lineno}: relative import"
+                for alias in child.names:
+                    inner = f"{child.module}.{alias.name}"
+                    yield Import(inner if inner in MODULES else str(child.module), at_import)
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from walk(child, at_import and not inside)
+
+    yield from walk(ast.parse(path.read_text(encoding="utf-8")), True)
+
+
+def roots(path: Path, *, at_import: bool = False) -> set[str]:
+    return {item.module.split(".")[0] for item in imports(path) if item.at_import or not at_import}
+
+
+@pytest.mark.parametrize("path", sources("engine"), ids=short)
+def test_the_engine_knows_nothing_of_the_command_line(path: Path) -> None:
+    assert not roots(path) & {"typer", "rich", "click"}
+    assert not [item.module for item in imports(path) if item.module.startswith("keyscale.cli")]
+
+
+@pytest.mark.parametrize("path", [*sources("engine"), *sources("cli")], ids=short)
+def test_torch_is_imported_where_a_network_runs_and_nowhere_else(path: Path) -> None:
+    if short(path) not in TORCH_AT_IMPORT:
+        assert "torch" not in roots(path, at_import=True)
+    if short(path).startswith("cli/"):
+        assert "torch" not in roots(path)
+
+
+@pytest.mark.parametrize("path", [*sources("engine"), *sources("cli"), *sources("src")], ids=short)
+def test_packages_that_are_not_needed_are_not_imported(path: Path) -> None:
+    assert not roots(path) & ABSENT
+
+
+@pytest.mark.parametrize("path", sources("cli"), ids=short)
+def test_the_command_line_imports_the_engine_only_once_a_command_runs(path: Path) -> None:
+    early = [item.module for item in imports(path) if item.at_import and item.module.startswith("keyscale.engine")]
+    assert not early, "importing the engine costs every --help its start-up time"
+
+
+def test_engine_modules_import_one_another_without_circles() -> None:
+    graph = {
+        name: {item.module for item in imports(path) if item.module in MODULES and item.module != name}
+        for name, path in MODULES.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail[trail.index(name) :], name))
+        if name in done:
+            return
+        for other in sorted(graph[name]):
+            visit(other, (*trail, name))
+        done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [
+        ("errors", set()),
+        ("job", {"errors"}),
+        ("geometry", {"job"}),
+        ("sampler", {"geometry", "colour"}),
+        ("timemap", set()),
+        ("colour", {"errors"}),
+        ("models.registry", {"errors", "job"}),
+    ],
+)
+def test_the_lowest_modules_stand_on_little(module: str, allowed: set[str]) -> None:
+    own = {item.module for item in imports(MODULES[f"keyscale.engine.{module}"]) if item.module in MODULES}
+    assert own <= {f"keyscale.engine.{name}" for name in allowed}
+
+
+@pytest.mark.parametrize("path", [*sources("engine"), *sources("cli")], ids=short)
+def test_modules_stay_short_enough_to_be_read(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGEST_OF.get(short(path), LONGEST)
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("keyscale.cli.app", {"torch", "numpy", "av", "PIL", "keyscale.engine.plan"}),
+        ("keyscale.engine.plan", {"torch", "typer", "rich"}),
+        ("keyscale.engine.models", {"torch", "numpy"}),
+        ("keyscale.engine.pipeline", {"torch", "typer", "rich"}),
+        ("keyscale.engine.runners.local", {"torch", "typer", "rich"}),
+    ],
+)
+def test_importing_a_module_loads_nothing_heavy(module: str, absent: set[str]) -> None:
+    code = f"import sys, {module}; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert not set(done.stdout.split()) & absent
