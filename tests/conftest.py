@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import shared_dir  # type: ignore[import-not-found]  # pytest puts this folder on the path
+from support import shared_dir
 
 
 @pytest.fixture(scope="session")

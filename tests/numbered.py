@@ -15,7 +15,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.video.stream import VideoStream
-from clips import number_of, numbered  # type: ignore[import-not-found]
+from clips import number_of
+from clips import numbered as numbered
 
 from keyscale.engine.errors import Interrupted
 from keyscale.engine.job import Done, Encoding, Event, Fit, Job, ModelChoice, Note, Target, Trim

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from av.packet import Packet
-from clips import Samples, clicks_track, make_clip, onsets  # type: ignore[import-not-found]
+from clips import Samples, clicks_track, make_clip, onsets
 
 from keyscale.engine import sound as sound_module
 from keyscale.engine.audio import AudioTarget, choose_target, mapped_audio

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from numbered import (  # type: ignore[import-not-found]
+from numbered import (
     SMALL,
     Result,
     grey,

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import make_clip, number_of  # type: ignore[import-not-found]
-from numbered import (  # type: ignore[import-not-found]
+from clips import make_clip, number_of
+from numbered import (
     SMALL,
     Segment,
     contract,

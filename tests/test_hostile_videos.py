@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import clicks_track, make_clip  # type: ignore[import-not-found]
-from numbered import SMALL, Result, grey, leftovers, run, small_job, times, write_video  # type: ignore[import-not-found]
+from clips import clicks_track, make_clip
+from numbered import SMALL, Result, grey, leftovers, run, small_job, times, write_video
 
 from keyscale.engine.errors import KeyscaleError
 from keyscale.engine.job import Encoding, Fit, Job

@@ -19,8 +19,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from clips import make_clip  # type: ignore[import-not-found]
-from numbered import SMALL, interrupt, leftovers, planes, run, shown, small_job  # type: ignore[import-not-found]
+from clips import make_clip
+from numbered import SMALL, interrupt, leftovers, planes, run, shown, small_job
 
 from keyscale.engine.errors import (
     EnvironmentFault,

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import AttachmentStream, Disposition
-from clips import (  # type: ignore[import-not-found]
+from clips import (
     clicks_in,
     clicks_track,
     make_chunks,

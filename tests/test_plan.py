@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numbered import Segment, contract, even  # type: ignore[import-not-found]
+from numbered import Segment, contract, even
 
 from keyscale.engine.colour import Colour
 from keyscale.engine.errors import FramingError, UsageError

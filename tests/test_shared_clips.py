@@ -13,7 +13,7 @@ from pathlib import Path
 
 import av
 import pytest
-from numbered import leftovers, run, small_job, times  # type: ignore[import-not-found]
+from numbered import leftovers, run, small_job, times
 
 from keyscale.engine.errors import KeyscaleError
 from keyscale.engine.probe import probe
