@@ -14,7 +14,7 @@ from av.stream import Discard, Stream
 
 from keyscale.engine.errors import DecodeError
 from keyscale.engine.joiner import Timed
-from keyscale.engine.source import open_source
+from keyscale.engine.source import demuxed, open_source
 from keyscale.engine.tags import map_span
 from keyscale.engine.timemap import TimeMap
 from keyscale.engine.tracks import Container
@@ -129,7 +129,7 @@ def _only(demuxer: InputContainer, index: int) -> Stream:
 def _packets(demuxer: InputContainer, stream: Stream) -> Iterator[Packet[Any]]:
     position: Fraction | None = None
     try:
-        for packet in demuxer.demux(stream):
+        for packet in demuxed(demuxer, stream):
             if packet.size:
                 position = packet.pts * packet.time_base if packet.pts is not None else position
                 yield packet

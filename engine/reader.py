@@ -19,7 +19,7 @@ from av.video.reformatter import VideoReformatter
 from keyscale.engine.colour import PixelArray, to_rgb
 from keyscale.engine.errors import DecodeError, InputError
 from keyscale.engine.probe import VideoInfo
-from keyscale.engine.source import frame_is_damaged, open_source
+from keyscale.engine.source import demuxed, frame_is_damaged, open_source
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -193,7 +193,7 @@ class _Decoder:
         should_stop: Callable[[], bool],
     ) -> Iterator[av.VideoFrame]:
         """All that the decoder gives; a packet of `[first, last]` that it refuses is a loss."""
-        packets = container.demux(stream)
+        packets = demuxed(container, stream)
         while not should_stop():
             try:
                 packet = next(packets, None)

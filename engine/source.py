@@ -20,9 +20,11 @@ from keyscale.engine.errors import InputError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
     from av.video.stream import VideoStream
 
-__all__ = ["FirstFrame", "Measured", "Scan", "frame_is_damaged", "measure", "open_source", "video_stream"]
+__all__ = ["FirstFrame", "Measured", "Scan", "demuxed", "frame_is_damaged", "measure", "open_source", "video_stream"]
 
 T = TypeVar("T")
 
@@ -84,6 +86,16 @@ def open_source(path: str | Path) -> Iterator[InputContainer]:
         yield container
 
 
+def demuxed(container: InputContainer, *streams: Stream) -> Iterator[Packet[Any]]:
+    """The packets of `streams`; of one that appears in mid-file, which PyAV does not know, none."""
+    while True:
+        try:
+            yield from container.demux(*streams)
+            return
+        except IndexError:
+            continue  # its packet is used up; the next round leaves the stream out
+
+
 def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
     """The stream that is the video: the default one, else the first; never cover art.
 
@@ -139,7 +151,7 @@ class Scan:
         self.beyond_file = indexed_end > container.size > 0
         started = False
         try:
-            for packet in container.demux():
+            for packet in demuxed(container, *container.streams):
                 time_base = packet.time_base
                 if packet.pts is not None and time_base is not None:
                     ends = max(ends, float((packet.pts + (packet.duration or 0)) * time_base))
@@ -273,7 +285,7 @@ def _decode(path: str | Path, index: int, *, limit: int | None) -> tuple[list[in
         stream = container.streams[index]
         assert isinstance(stream, av.VideoStream)
         stream.thread_type = "AUTO"
-        for packet in container.demux(stream):
+        for packet in demuxed(container, stream):
             try:
                 frames = packet.decode()
             except av.FFmpegError:
@@ -315,7 +327,7 @@ def _decode_from(path: str | Path, scan: Scan, pts: int) -> list[int]:
         assert isinstance(stream, av.VideoStream)
         try:
             container.seek(max(pts, int(scan.pts[0])), stream=stream)
-            for packet in container.demux(stream):
+            for packet in demuxed(container, stream):
                 try:
                     frames = packet.decode()
                 except av.FFmpegError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -104,7 +103,6 @@ def survive(tmp_path: Path, name: str, content: bytes, *, keep_going: bool) -> s
     """Try the file; `done`, or the name of the error."""
     source, output = tmp_path / name, tmp_path / "out.mp4"
     source.write_bytes(content)
-    began = time.monotonic()
     try:
         result = run(
             small_job(source, output, size=TINY, rate=Fraction(24), keep_going_on_decode_errors=keep_going, end=5.0)
