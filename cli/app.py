@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from keyscale.cli.models import app as models_app
 from typer.main import get_command
 
 from keyscale import __version__
+from keyscale.cli.models import app as models_app
 from keyscale.cli.options import GroupedCommand
 from keyscale.cli.plan import plan
 from keyscale.cli.progress import SafeStream, failure, printable, show_failure
