@@ -228,7 +228,7 @@ def test_json_is_flushed_line_by_line() -> None:
     out = io.TextIOWrapper(io.BufferedWriter(_Keep(raw)), encoding="ascii")
     with renderer("json", stdout=out) as view:
         view.handle(Note(level="info", message="über"))
-        assert raw.getvalue().decode() == '{"level":"info","message":"über","event":"note","schema":1}\n'
+        assert raw.getvalue().decode() == '{"event":"note","schema":1,"level":"info","message":"über"}\n'
 
 
 def test_json_of_a_name_that_is_not_utf8_is_readable_by_any_parser() -> None:
