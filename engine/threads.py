@@ -7,13 +7,17 @@ import sys
 
 __all__ = ["share_cores"]
 
+SPIN_COUNT = "1000"
+"""Turns that a thread of GNU OpenMP spins at a barrier before it sleeps; what libgomp itself takes once a process has
+more threads than cores. Its default, 300,000, is about a millisecond."""
+
 
 def share_cores() -> None:
-    """Let OpenMP's threads sleep at barriers instead of spinning; to be called before torch is imported.
+    """Let OpenMP's threads sleep soon at barriers; to be called before torch is imported.
 
     The network's threads meet at a barrier after every layer. One that spins there keeps the encoder, the decoder or
-    another job from the core that the last one is waiting for: beside one other busy process a frame then takes
-    several times as long. What the user set in `OMP_WAIT_POLICY` stands.
+    another job from the core that the last one is waiting for: two jobs at once then take tens of times as long
+    instead of twice (`bench/contention.py`). What the user set in OpenMP's own variables stands.
     """
-    if "torch" not in sys.modules:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
