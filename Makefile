@@ -7,6 +7,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 DEMO_OUTPUT := examples/court-540x960.mp4
+DEMO := $(VENV)/bin/keyscale upscale examples/court.mp4 examples/court.json -o $(DEMO_OUTPUT) --size 540x960 --overwrite
 
 .PHONY: help venv demo test test-fast lint format bench clean
 
@@ -36,12 +37,12 @@ $(STAMP): pyproject.toml constraints.txt
 # does not depend on the target size.
 demo: $(STAMP)
 	@if [ -z "$$KEYSCALE_WEIGHTS_DIR" ] && [ -d ../shared/weights ]; then export KEYSCALE_WEIGHTS_DIR=../shared/weights; fi; \
-	set -x; \
-	$(VENV)/bin/keyscale upscale examples/court.mp4 examples/court.json -o $(DEMO_OUTPUT) --size 540x960 --overwrite || { \
-	  code=$$?; { set +x; } 2>/dev/null; \
+	echo "$(DEMO)"; \
+	$(DEMO) || { \
+	  code=$$?; \
 	  if [ $$code -eq 4 ]; then \
-	    echo "The demo runs realesr-general-x4v3 (4.9 MB). Without a network connection, put its weights file into a" >&2; \
-	    echo "folder and run 'KEYSCALE_WEIGHTS_DIR=FOLDER make demo'; 'keyscale models list' names file and address." >&2; \
+	    echo "The demo runs realesr-general-x4v3 (4.9 MB). Where it cannot be downloaded, put its weights into a folder and" >&2; \
+	    echo "run 'make demo KEYSCALE_WEIGHTS_DIR=FOLDER'; docs/models.md has the file's name and checksum." >&2; \
 	  fi; \
 	  exit $$code; }
 

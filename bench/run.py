@@ -1,6 +1,6 @@
 """Measure keyscale on this machine: speed against the bare network, peak memory, start-up time.
 
-    python -m bench.run [--quick] [--frames N] [--rounds N] [--threads N] [--json FILE]
+    python -m bench.run [--quick] [--frames N] [--rounds N] [--threads N] [--only PART] [--json FILE]
 
 What is compared is run in turns within the same minutes, and given as a ratio within each turn: other load on the
 machine meets all alike. Nothing is asserted.
@@ -180,31 +180,40 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def show(console: Console, found: dict[str, Any]) -> None:
-    """Print the tables."""
-    about = found["conditions"]
+def show_conditions(console: Console, about: dict[str, Any]) -> None:
+    """What the numbers hang on, in two lines."""
     console.print(
         f"{about['cpu']}, {about['threads']} threads, torch {about['torch']}, Python {about['python']}, "
         f"{about['date']}; weights: {about['weights']}; {about['frames']} frames, {about['rounds']} rounds"
     )
+
+
+def show_start_up(console: Console, found: list[dict[str, Any]]) -> None:
+    """Print the table of `start_up`."""
+    table = Table("command", "median s", "min", "max", title="start-up")
+    for case in found:
+        table.add_row(case["case"], *(f"{case[key]:.3f}" for key in ("median", "min", "max")))
+    console.print(table)
+
+
+def show_speed(console: Console, found: dict[str, Any]) -> None:
+    """Print the tables of `speed`."""
     labels = {"network": "network alone", "pipeline": "keyscale, end to end", "loop": "per-frame loop"}
     for kind, title in (("", "seconds"), ("cpu_", "CPU seconds")):
-        table = Table(
-            f"{title} a frame", "median", "min", "max", title=f"{NETWORK}, windows of {found['speed']['window']}"
-        )
+        table = Table(f"{title} a frame", "median", "min", "max", title=f"{NETWORK}, windows of {found['window']}")
         for name, label in labels.items():
-            values = found["speed"][f"{kind}seconds_per_frame"][name]
+            values = found[f"{kind}seconds_per_frame"][name]
             table.add_row(label, *(f"{values[key]:.3f}" for key in ("median", "min", "max")))
-        for name, values in found["speed"][f"{kind}ratios"].items():
+        for name, values in found[f"{kind}ratios"].items():
             table.add_row(f"ratio {name}", *(f"{values[key]:.3f}" for key in ("median", "min", "max")), style="bold")
         console.print(table)
+
+
+def show_memory(console: Console, found: list[dict[str, Any]]) -> None:
+    """Print the table of `memory`."""
     table = Table("1080x1920 result", "frames", "peak MB", "seconds", title="peak memory")
-    for case in found["memory"]:
+    for case in found:
         table.add_row(case["case"], f"{case['frames']:.0f}", f"{case['peak_mb']:.0f}", f"{case['seconds']:.1f}")
-    console.print(table)
-    table = Table("command", "median s", "min", "max", title="start-up")
-    for case in found["start_up"]:
-        table.add_row(case["case"], *(f"{case[key]:.3f}" for key in ("median", "min", "max")))
     console.print(table)
 
 
@@ -215,6 +224,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="turns of the speed comparison (5, with --quick 1)")
     parser.add_argument("--threads", type=int, help="threads of torch; its own choice if left out")
     parser.add_argument("--quick", action="store_true", help="a few minutes instead of about twenty")
+    parser.add_argument("--only", choices=("start-up", "speed", "memory"), help="measure this alone")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     given = parser.parse_args()
     if given.threads:
@@ -231,13 +241,16 @@ def main() -> None:
         )
         model_name, weights = weights_to_use(options.folder)
         found: dict[str, Any] = {"conditions": conditions(options, weights)}
-        console.print("start-up ...")
-        found["start_up"] = start_up(options)
-        console.print(f"speed: {options.rounds} rounds of {options.frames} frames, three ways ...")
-        found["speed"] = speed(options, model_name)
-        console.print("memory ...")
-        found["memory"] = memory(options, model_name)
-    show(console, found)
+        show_conditions(console, found["conditions"])
+        if given.only in (None, "start-up"):
+            found["start_up"] = start_up(options)
+            show_start_up(console, found["start_up"])
+        if given.only in (None, "speed"):
+            found["speed"] = speed(options, model_name)
+            show_speed(console, found["speed"])
+        if given.only in (None, "memory"):
+            found["memory"] = memory(options, model_name)
+            show_memory(console, found["memory"])
     console.print(f"measured in {time.perf_counter() - began:.0f} s")
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

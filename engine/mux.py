@@ -17,7 +17,7 @@ import av
 from av.error import FFmpegError
 
 from keyscale.engine import tags
-from keyscale.engine.errors import EncoderError, Interrupted
+from keyscale.engine.errors import DecodeError, EncoderError, Interrupted
 from keyscale.engine.joiner import Joint, joined_video, scan_chunks
 from keyscale.engine.sink import Sink
 from keyscale.engine.source import open_source
@@ -175,12 +175,22 @@ def _write(
 
     out.start_encoding()
     written = 0
-    for number, (_, packet) in enumerate(heapq.merge(*build.feeds, key=lambda timed: timed[0])):
+    for number, (due, packet) in enumerate(heapq.merge(*build.feeds, key=lambda timed: timed[0])):
         if number % _STOP_EVERY == 0:
             halt()
             report(_SCAN_SHARE + (1 - _SCAN_SHARE) * 0.99 * written / joint.frames)
-        written += packet.stream_index == video.index
-        out.mux_one(packet)
+        index = packet.stream_index
+        written += index == video.index
+        try:
+            out.mux_one(packet)
+        except FFmpegError as error:
+            if index == video.index:
+                raise
+            raise DecodeError(
+                f"a track of the source ({out.streams[index].type}) is damaged at {due:.3f} s of the result: "
+                f"{error.strerror}",
+                remedy="Repair the source, or run the same command with --no-audio: finished chunks are kept.",
+            ) from error
     halt()
     out.close()
     return Assembly(

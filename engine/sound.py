@@ -18,7 +18,7 @@ from av.error import FFmpegError
 from av.stream import Discard
 
 from keyscale.engine.errors import DecodeError
-from keyscale.engine.source import open_source
+from keyscale.engine.source import demuxed, open_source
 from keyscale.engine.stretch import Samples
 
 __all__ = ["PIECE", "AudioReport", "AudioSource", "Decoder", "Tape", "gapless", "measure_audio", "silence"]
@@ -69,7 +69,7 @@ def measure_audio(path: str, index: int) -> tuple[int, str]:
     with open_source(path) as demuxer:
         stream = _only(demuxer, index)
         try:
-            for packet in demuxer.demux(stream):
+            for packet in demuxed(demuxer, stream):
                 for frame in packet.decode():
                     return frame.sample_rate, frame.layout.name
         except FFmpegError:
@@ -197,7 +197,7 @@ class Decoder:
                     position = None
 
     def _frames(self, demuxer: InputContainer, stream: AudioStream, wanted: float) -> Iterator[AudioFrame]:
-        packets = demuxer.demux(stream)
+        packets = demuxed(demuxer, stream)
         place = float("-inf")
         while True:
             frames: list[AudioFrame] = []

@@ -20,7 +20,6 @@ from keyscale.engine.errors import InputError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.packet import Packet
     from av.stream import Stream
     from av.video.stream import VideoStream
 
@@ -86,7 +85,7 @@ def open_source(path: str | Path) -> Iterator[InputContainer]:
         yield container
 
 
-def demuxed(container: InputContainer, *streams: Stream) -> Iterator[Packet[Any]]:
+def demuxed(container: InputContainer, *streams: Stream) -> Iterator[Any]:
     """The packets of `streams`; of one that appears in mid-file, which PyAV does not know, none."""
     while True:
         try:
@@ -225,7 +224,9 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
     in_head = pts[pts <= head[-1]]
     agree = not scan.missing_pts and np.array_equal(in_head, np.unique(head)) and len(pts) > 0
     repeated = len(np.unique(scan.pts)) != len(scan.pts)
-    by_decoding = bool(scan.missing_pts or ((not agree or repeated) and (scan.codec in HIDDEN_FRAMES or interlaced)))
+    by_decoding = bool(
+        scan.missing_pts or not len(pts) or ((not agree or repeated) and (scan.codec in HIDDEN_FRAMES or interlaced))
+    )
     if by_decoding:
         head, facts, damaged, interlaced = _decode(path, scan.index, limit=None)
         assert facts is not None
@@ -234,6 +235,10 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
         pts, dropped = _without_broken_tail(path, scan, pts)
         if dropped:
             notes.append(f"the last {dropped} frame(s) of the recording are cut off and left out")
+    if not len(pts):
+        raise InputError(
+            f"the frames of {path} have no times that can be relied on", remedy="Remux or convert the file first."
+        )
     return Measured(
         pts=pts,
         last_duration=scan.last_duration,
@@ -285,10 +290,8 @@ def _decode(path: str | Path, index: int, *, limit: int | None) -> tuple[list[in
         stream = container.streams[index]
         assert isinstance(stream, av.VideoStream)
         stream.thread_type = "AUTO"
-        for packet in demuxed(container, stream):
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
+        for frames in _decoded(container, stream):
+            if frames is None:
                 damaged += facts is not None
                 continue
             for frame in frames:
@@ -302,6 +305,22 @@ def _decode(path: str | Path, index: int, *, limit: int | None) -> tuple[list[in
             if limit is not None and len(times) >= limit:
                 break
     return times, facts, damaged, 2 * interlaced > len(times)
+
+
+def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[list[av.VideoFrame] | None]:
+    """What each packet decodes to, None where it does not; ends where the file cannot be read on."""
+    packets = demuxed(container, stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.FFmpegError, OSError):
+            return
+        if packet is None:
+            return
+        try:
+            yield packet.decode()
+        except av.FFmpegError:
+            yield None
 
 
 def _without_broken_tail(path: str | Path, scan: Scan, pts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int]:

@@ -154,6 +154,8 @@ def _plan_audio(stream: StreamInfo, container: Container, *, untouched: bool, wa
         return TrackPlan(stream.index, "audio", "drop", stream.codec, "")
     if stream.codec is None:
         return TrackPlan(stream.index, "audio", "drop", None, "its codec is not known, so it cannot be read")
+    if stream.sample_rate == 0 or stream.channels == 0:
+        return TrackPlan(stream.index, "audio", "drop", stream.codec, "nothing in it can be decoded")
     encoder = _AUDIO_ENCODER[container]
     if stream.codec not in _AUDIO[container]:
         return TrackPlan(stream.index, "audio", "encode", encoder, f"{container} does not hold {stream.codec} audio")

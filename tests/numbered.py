@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -131,7 +132,7 @@ def contract(
                 at = first + left * speed
                 break
             left -= (last - first) / speed
-        indices.append(max((i for i, time in enumerate(source) if time <= at + slack), default=0))
+        indices.append(max(0, bisect_right(source, at + slack) - 1))
     return indices
 
 

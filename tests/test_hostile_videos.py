@@ -147,6 +147,13 @@ def test_damaged_videos(tmp_path: Path, sound_clips: dict[str, bytes], first: in
     assert outcomes.keys() <= {"done", "InputError", "DecodeError", "VerificationError"}
 
 
+@pytest.mark.parametrize("number", [23, 92, 248, 362, 419, 1136, 1232, 1760, 3537])
+def test_videos_that_once_got_through(tmp_path: Path, sound_clips: dict[str, bytes], number: int) -> None:
+    """Damaged sound, a stream that appears in mid-file, frames without times, an index that asks for all memory."""
+    suffix, content = variant(sound_clips, number)
+    survive(tmp_path, f"in{suffix}", content, keep_going=number % 2 == 1)
+
+
 def test_the_undamaged_clips_succeed(tmp_path: Path, sound_clips: dict[str, bytes]) -> None:
     for suffix, content in sound_clips.items():
         assert survive(tmp_path, f"in{suffix}", content, keep_going=False) == "done"
@@ -224,7 +231,8 @@ def test_a_size_that_changes_in_mid_stream(tmp_path: Path) -> None:
     ).read_bytes()
     source, output = tmp_path / "in.ts", tmp_path / "out.mp4"
     source.write_bytes(first + second)
-    with pytest.raises(KeyscaleError) as caught:
+    with pytest.raises(KeyscaleError, match="size changes to 96x80") as caught:
         run(small_job(source, output, rate=Fraction(25)))
     assert caught.value.exit_code == 3
+    assert "1.920 s" in caught.value.message
     assert leftovers(tmp_path, "a.ts", "b.ts", "in.ts") == []
