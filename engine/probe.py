@@ -23,6 +23,9 @@ __all__ = ["HeaderClaims", "Orientation", "StreamInfo", "VideoInfo", "probe"]
 
 StreamKind = Literal["video", "audio", "subtitle", "data", "attachment", "unknown"]
 
+LONG_GAP_SECONDS = 60
+"""A step between two frames that is worth a warning."""
+
 STANDARD_RATES = tuple(
     sorted(
         [Fraction(n) for n in (5, 8, 10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 144, 200, 240)]
@@ -46,6 +49,8 @@ class StreamInfo:
     default: bool = False
     sample_rate: int | None = None
     channels: int | None = None
+    disordered: bool = False
+    """Measured: packet times step back, as pictures do in coding order; of sound, no container takes a copy."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,9 @@ def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
     colour = _colour(first, height)
     if colour.assumed:
         notes.append(f"the source names no colour matrix; {colour.describe()} as players do for {height} lines")
+    gap = float(np.diff(measured.pts).max(initial=0) * scan.time_base)
+    if gap > LONG_GAP_SECONDS:
+        notes.append(f"one frame of the source stands for {gap:.0f} s: its times may be damaged")
     return VideoInfo(
         path=str(path),
         container=scan.container,

@@ -137,7 +137,7 @@ class Scan:
 
     def streams(self, make: Callable[..., T]) -> tuple[T, ...]:
         """The streams as `make(**facts)` objects."""
-        return tuple(make(**facts) for facts in self._streams)
+        return tuple(make(**facts, disordered=facts["index"] in self._disordered) for facts in self._streams)
 
     def _read_packets(self, container: InputContainer, stream: VideoStream, path: str) -> None:
         pts: list[int] = []
@@ -149,11 +149,16 @@ class Scan:
         indexed_end = max((e.pos + e.size for e in stream.index_entries), default=0) if self.is_mov else 0
         self.beyond_file = indexed_end > container.size > 0
         started = False
+        latest: dict[int, int] = {}
+        self._disordered: set[int] = set()
         try:
             for packet in demuxed(container, *container.streams):
                 time_base = packet.time_base
                 if packet.pts is not None and time_base is not None:
                     ends = max(ends, float((packet.pts + (packet.duration or 0)) * time_base))
+                    if packet.pts <= latest.get(packet.stream_index, packet.pts - 1):
+                        self._disordered.add(packet.stream_index)
+                    latest[packet.stream_index] = packet.pts
                 if packet.stream_index != stream.index or packet.size == 0:
                     continue
                 # Packets before the first keyframe can not be decoded, so they are never displayed. That keyframe may

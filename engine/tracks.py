@@ -156,11 +156,15 @@ def _plan_audio(stream: StreamInfo, container: Container, *, untouched: bool, wa
         return TrackPlan(stream.index, "audio", "drop", None, "its codec is not known, so it cannot be read")
     if stream.sample_rate == 0 or stream.channels == 0:
         return TrackPlan(stream.index, "audio", "drop", stream.codec, "nothing in it can be decoded")
-    encoder = _AUDIO_ENCODER[container]
+    reason = ""
     if stream.codec not in _AUDIO[container]:
-        return TrackPlan(stream.index, "audio", "encode", encoder, f"{container} does not hold {stream.codec} audio")
-    if not untouched:
-        return TrackPlan(stream.index, "audio", "encode", encoder, "trim and speed cut it to the sample")
+        reason = f"{container} does not hold {stream.codec} audio"
+    elif stream.disordered:
+        reason = "its times step back, which no copy can"
+    elif not untouched:
+        reason = "trim and speed cut it to the sample"
+    if reason:
+        return TrackPlan(stream.index, "audio", "encode", _AUDIO_ENCODER[container], reason)
     return TrackPlan(stream.index, "audio", "copy", stream.codec, "")
 
 

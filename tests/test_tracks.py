@@ -164,3 +164,10 @@ def test_data_is_dropped_with_a_word_only_where_it_has_a_name() -> None:
 
 def test_the_upscaled_video_has_no_plan() -> None:
     assert plan_tracks((VIDEO,), 0, "mp4", WHOLE) == ()
+
+
+def test_sound_whose_times_step_back_is_encoded() -> None:
+    track = StreamInfo(index=1, kind="audio", codec="aac", sample_rate=48000, channels=2, disordered=True)
+    plan = plan_of(track, "mp4")
+    assert (plan.action, plan.codec) == ("encode", "aac")
+    assert "step back" in plan.reason
