@@ -17,6 +17,7 @@ from av.video.reformatter import VideoReformatter
 from keyscale.engine.colour import FULL, LIMITED, Colour, PixelArray, from_rgb
 from keyscale.engine.encoding import EncoderSettings
 from keyscale.engine.errors import EncoderError, KeyscaleError, StorageError
+from keyscale.engine.heap import give_back_memory
 
 __all__ = ["ChunkWriter", "check_encoder", "chunk_suffix", "storage_error"]
 
@@ -101,6 +102,10 @@ class ChunkWriter:
         except av.FFmpegError as failure:
             self._discard()
             raise EncoderError(f"{self._settings.encoder} failed: {failure}") from failure
+        # The next chunk's encoder opens while this object still has a name: what the encoder holds must go now.
+        del self._stream, self._container, self._reformatter
+        self._last = None
+        give_back_memory()
 
     def write(self, pixels: PixelArray) -> None:
         """Append one picture `(height, width, 3)`, uint8 or uint16 RGB. The same array again costs no conversion."""
