@@ -154,6 +154,10 @@ def _options(codec: Codec, crf: int | None, preset: str | None) -> dict[str, str
         # No look-ahead across chunks, IDR at forced keyframes: chunks are joined by stream copy.
         return quality | {"rc": "vbr", "cq": str(crf), "b": "0", "forced-idr": "1"}
     quality["crf"] = str(crf)
+    if codec is Codec.H264:
+        # With macroblock trees this libx264 reads heap it never wrote: the same pictures then give other packets from
+        # run to run, and a resumed job would differ from an undisturbed one (seen with MALLOC_PERTURB_).
+        quality["x264-params"] = "mbtree=0"
     if codec is Codec.HEVC:
         quality["x265-params"] = "open-gop=0:log-level=error"
     return quality

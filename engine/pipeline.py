@@ -6,7 +6,7 @@ repeated frames and the reuse of results end at chunk borders.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -49,6 +49,8 @@ class Tally:
     """Output frames encoded."""
     lost: int = 0
     """Source frames that could not be decoded and were bridged by the one before."""
+    lost_in: Counter[int] = field(default_factory=Counter)
+    """The same by the index of the chunk."""
     finished: list[Chunk] = field(default_factory=list)
 
 
@@ -132,6 +134,8 @@ def _read(plan: Plan, chunks: Sequence[Chunk], deep: bool, groups: Channel[_Grou
     for frame in frames:
         if isinstance(frame, Lost):
             tally.lost += 1
+            if outputs:
+                tally.lost_in[outputs[0][0].index] += 1
             if pixels is None:
                 continue  # nothing to bridge with yet: the first frame that decodes stands in
         elif pixels is None or not np.array_equal(pixels, frame.pixels):
@@ -224,5 +228,5 @@ def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Ta
                     f"chunk {chunk.index} came out with {writer.frames} frames instead of {chunk.frames}",
                     remedy="This is a fault of keyscale: please report it with the command and the plan.",
                 )
-        folder.finish(chunk)
+        folder.finish(chunk, lost=tally.lost_in[chunk.index])
         tally.finished.append(chunk)

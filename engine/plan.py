@@ -163,6 +163,8 @@ def make_plan(
     placements = place(rects, target, job.target.fit)
     geometry = Geometry(display=(info.width, info.height), lattice=info.lattice, rotation=camera.rotation % 360)
     warnings += _camera_warnings(camera, info, moved)
+    if info.bit_depth > 8 and encoder.bit_depth == 8:
+        warnings.append(f"the source has {info.bit_depth} bits, the result 8: --bit-depth 10 keeps them")
 
     ratio = float(geometry.ratios(rects, placements).max())
     model = _choose_model(models, ratio, warnings)

@@ -232,10 +232,11 @@ def _colour(first: Any, height: int) -> Colour:
     matrix = RGB_MATRIX if is_rgb else first.matrix
     # RGB in the tag of a Y'CbCr stream, and reserved numbers, are mistakes of the muxer: treated as no tag.
     assumed = not is_rgb and matrix not in {1, 4, 5, 6, 7, 9}
-    if matrix in {10, 14}:
+    if not is_rgb and (matrix == 8 or 10 <= matrix <= 15):
+        # H.273: 8 YCgCo, 10 BT.2020 constant luminance, 11 to 15 Y'D'zD'x, chromaticity-derived, ICtCp, IPT.
         raise InputError(
-            "the source is BT.2020 constant luminance or ICtCp, which is not supported",
-            remedy="Convert it to BT.2020 non-constant luminance (bt2020nc) first.",
+            f"the source's colour matrix (H.273 number {matrix}) is not supported",
+            remedy="Convert it to BT.709 or to BT.2020 non-constant luminance first.",
         )
     if assumed:
         # 2020 primaries with no matrix tag stand for 2020, whatever the height.

@@ -6,6 +6,7 @@ their names by `os.replace` after `fsync`, so a crash at any moment leaves a who
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -35,6 +36,8 @@ class _Record:
     frames: int
     size: int
     sha256: str
+    lost: int = 0
+    """Source frames that could not be decoded and were bridged while the chunk was made."""
 
 
 def work_folder_of(output: Path) -> Path:
@@ -43,6 +46,28 @@ def work_folder_of(output: Path) -> Path:
     if len(os.fsencode(name)) > LONGEST_NAME:
         name = f".{hashlib.sha256(os.fsencode(output.name)).hexdigest()[:32]}.keyscale"
     return output.parent / name
+
+
+def _locked(root: Path) -> filelock.BaseFileLock:
+    """The lock of a work folder, held; the folder is made where it is not there.
+
+    A process that ends removes folder and lock file. Whoever had opened that file just before holds a lock that
+    nobody else sees: then it is taken again.
+    """
+    while True:
+        root.mkdir(exist_ok=True)
+        lock = filelock.FileLock(root / "lock", blocking=False)
+        try:
+            lock.acquire()
+        except FileNotFoundError:
+            continue  # the folder went between the two steps
+        held = lock._context.lock_file_fd
+        try:
+            if held is not None and os.path.samestat(os.fstat(held), (root / "lock").stat()):
+                return lock
+        except FileNotFoundError:
+            pass
+        lock.release()
 
 
 class WorkFolder:
@@ -67,9 +92,7 @@ class WorkFolder:
         if work.root.is_symlink():
             raise StorageError(f"{work.root} is a symbolic link", remedy="Remove it; keyscale makes a folder there.")
         try:
-            work.root.mkdir(exist_ok=True)
-            lock = filelock.FileLock(work.root / "lock", blocking=False)
-            lock.acquire()
+            lock = _locked(work.root)
         except filelock.Timeout as error:
             raise StorageError(
                 f"another process is working on {output}", remedy="Wait for it, or choose another output with -o."
@@ -100,19 +123,19 @@ class WorkFolder:
         """Where the whole file is put together before it is verified and published."""
         return self.root / f"joined{suffix}"
 
-    def is_finished(self, chunk: Chunk) -> bool:
-        """Whether the chunk is whole; one that is not is made again."""
+    def lost_in(self, chunk: Chunk) -> int | None:
+        """How many source frames a finished chunk had to bridge; None where it is not whole and is made again."""
         path = self.chunk(chunk)
         try:
             record = loads(self._record(chunk).read_bytes(), _Record)
             if (record.index, record.frames, record.size) != (chunk.index, chunk.frames, path.stat().st_size):
-                return False
-            return sha256_file(path) == record.sha256
+                return None
+            return record.lost if sha256_file(path) == record.sha256 else None
         except (OSError, UsageError):
-            return False
+            return None
 
-    def finish(self, chunk: Chunk) -> None:
-        """Give the written part its finished name.
+    def finish(self, chunk: Chunk, *, lost: int = 0) -> None:
+        """Give the written part its finished name; `lost` source frames were bridged in it.
 
         Raises:
             StorageError: it cannot be synced or renamed.
@@ -120,7 +143,7 @@ class WorkFolder:
         part, path = self.part(chunk), self.chunk(chunk)
         try:
             size = part.stat().st_size
-            record = _Record(index=chunk.index, frames=chunk.frames, size=size, sha256=sha256_file(part))
+            record = _Record(index=chunk.index, frames=chunk.frames, size=size, sha256=sha256_file(part), lost=lost)
             _sync(part)
             part.replace(path)
             draft = self._record(chunk).with_suffix(".tmp")
@@ -179,9 +202,11 @@ def publish(finished: Path, output: Path, *, overwrite: bool) -> None:
                 finished.replace(output)  # file systems without links
             else:
                 finished.unlink()
-        _sync(output.parent)
     except OSError as error:
         raise storage_error(error, output) from error
+    # The file is published: a folder that may not be opened, or that cannot be synced, changes nothing of that.
+    with contextlib.suppress(OSError):
+        _sync(output.parent)
 
 
 def sha256_file(path: Path, on_progress: Callable[[int], None] | None = None) -> str:

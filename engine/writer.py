@@ -75,7 +75,7 @@ class ChunkWriter:
         self._reformatter = VideoReformatter()
         self._last: tuple[PixelArray, av.VideoFrame] | None = None
         try:
-            self._container = av.open(os.fspath(path), "w", format=chunk_suffix(settings)[1:])
+            self._container = av.open(f"file:{path}", "w", format=chunk_suffix(settings)[1:])
         except OSError as error:
             raise storage_error(error, path) from error
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -72,8 +73,7 @@ def prepare(job: Job) -> Prepared:
     output = Path(job.output)
     before = _stat(job)
     plan = prepare_plan(job)
-    if os.path.lexists(output) and not job.overwrite:
-        raise StorageError(f"{output} is already there", remedy="Give --overwrite, or another name with -o.")
+    _check_absent(job)
     _check_folder(output, plan)
     return Prepared(job=job, plan=plan, source_stat=before)
 
@@ -110,6 +110,8 @@ class _Run:
         output = Path(self.job.output)
         suffix = chunk_suffix(self.plan.encoder)
         with WorkFolder.open_for(output, key, suffix, resume=self.job.resume) as folder:
+            # Another process may have finished it while this one prepared.
+            _check_absent(self.job)
             yield from self._upscale(folder)
             joined = folder.joined(output.suffix)
             assembly = yield from self._join(folder, joined)
@@ -122,6 +124,12 @@ class _Run:
     def _load(self) -> Iterator[Event]:
         spec = self.plan.model
         if spec is None:
+            if self.job.compute.device not in {"auto", "cpu"}:
+                # Nothing would run there, but who asks for a device that is absent is told so.
+                share_cores()
+                from keyscale.engine.models.model import resolve_device
+
+                resolve_device(self.job.compute.device)
             return
         share_cores()
         from keyscale.engine.device import choose_device, choose_precision, describe_device
@@ -193,8 +201,10 @@ class _Run:
         chunks = self.plan.chunks
         missing = []
         for chunk in chunks:
-            if folder.is_finished(chunk):
+            lost = folder.lost_in(chunk)
+            if lost is not None:
                 self.resumed += chunk.frames
+                self.tally.lost += lost
             else:
                 missing.append(chunk)
             self._check_stop()
@@ -246,6 +256,9 @@ class _Run:
             )
 
         assembly = yield from self._during(Phase.JOIN, work)
+        if assembly.lost_audio:
+            message = f"{assembly.lost_audio} packet(s) of sound could not be decoded and are silent"
+            yield Note(level="warning", message=message)
         for message in assembly.notes:
             yield Note(level="warning", message=message)
         return assembly
@@ -340,8 +353,19 @@ def _check_paths(job: Job) -> None:
         same = False
     if same or source.absolute() == output.absolute():
         raise UsageError(f"input and output are the same file, {source}", remedy="Choose another name with -o.")
-    if output.is_dir():
+    try:
+        folder = output.is_dir()
+    except OSError as error:
+        raise UsageError(
+            f"the output {output} is no usable name: {error.strerror}", remedy="Choose a shorter name with -o."
+        ) from error
+    if folder:
         raise UsageError(f"the output {output} is a directory", remedy="Give a file name with -o.")
+
+
+def _check_absent(job: Job) -> None:
+    if not job.overwrite and os.path.lexists(job.output):
+        raise StorageError(f"{job.output} is already there", remedy="Give --overwrite, or another name with -o.")
 
 
 def _stat(job: Job) -> tuple[int, int]:
@@ -369,19 +393,17 @@ def _check_folder(output: Path, plan: Plan) -> None:
             f"{folder} has {free / 2**20:.0f} MiB free, the job needs about {needed / 2**20:.0f} MiB",
             remedy="Free some space, or choose another -o.",
         )
-    work = work_folder_of(output)
-    fresh = not work.exists()
+    if work_folder_of(output).is_symlink():
+        raise StorageError(f"{work_folder_of(output)} is a symbolic link", remedy="Remove it; keyscale works there.")
     try:
-        work.mkdir(exist_ok=True)
-        check_encoder(
-            plan.encoder,
-            plan.info.colour.encoded(plan.encoder.codec),
-            (plan.job.target.width, plan.job.target.height),
-            plan.rate,
-            work,
-        )
+        # A folder of its own, since another process may hold the work folder's lock.
+        with tempfile.TemporaryDirectory(prefix=".keyscale-check-", dir=folder) as private:
+            check_encoder(
+                plan.encoder,
+                plan.info.colour.encoded(plan.encoder.codec),
+                (plan.job.target.width, plan.job.target.height),
+                plan.rate,
+                Path(private),
+            )
     except OSError as error:
-        raise storage_error(error, work) from error
-    finally:
-        if fresh and work.is_dir() and not work.is_symlink():
-            shutil.rmtree(work, ignore_errors=True)
+        raise storage_error(error, folder) from error
