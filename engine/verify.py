@@ -53,6 +53,8 @@ def verify(
             spans = _check_packets(container, plan)
         _check_audio(spans, assembly)
         full = plan.job.verify is Verify.FULL
+        if full:
+            _check_sound(path, assembly, should_stop)
         _check_pictures(path, plan, full=full, on_progress=on_progress, should_stop=should_stop)
     except (InputError, av.FFmpegError) as error:
         raise VerificationError(f"the finished file cannot be read back: {error}") from error
@@ -117,6 +119,24 @@ def _check_audio(spans: dict[int, tuple[float, float]], assembly: Assembly) -> N
         planned_end = float(track.start + track.duration)
         if abs(end - planned_end) > AUDIO_PACKET:
             raise _differs(f"audio track {number} ending at", f"{end:.3f} s", f"{planned_end:.3f} s")
+
+
+def _check_sound(path: Path, assembly: Assembly, should_stop: Callable[[], bool] | None) -> None:
+    """Decode every audio track: what was encoded here must come out whole, what was copied must come out at all."""
+    tracks = [track for track in assembly.audio if track.duration > 0]
+    for number, track in enumerate(tracks):
+        heard = broken = 0
+        with open_source(path) as container:
+            stream = container.streams.audio[number]
+            for packet in container.demux(stream):
+                if should_stop is not None and should_stop():
+                    raise Interrupted("stopped while verifying")
+                try:
+                    heard += len(packet.decode())
+                except av.FFmpegError:
+                    broken += 1
+        if not heard or (broken and track.action == "encode"):
+            raise _differs(f"undecodable packets in audio track {number}:", broken, 0)
 
 
 def _check_pictures(
