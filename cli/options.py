@@ -425,7 +425,8 @@ def _tile(text: str) -> int | None:
 def _crf(crf: int | None, codec: CodecChoice) -> int | None:
     from keyscale.engine.errors import UsageError
 
-    top = 63 if codec is CodecChoice.AV1 else 51
+    # What auto comes to hangs on source and container: the plan checks it.
+    top = 63 if codec in {CodecChoice.AUTO, CodecChoice.AV1, CodecChoice.AV1_NVENC} else 51
     if crf is not None and not 0 <= crf <= top:
         raise UsageError(
             f"--crf {crf} is out of range for --codec {codec}", remedy=f"Give 0 (best) to {top} (smallest)."

@@ -161,7 +161,7 @@ def test_what_is_not_a_time_is_refused_with_the_flags_name(text: str) -> None:
         ({"tile": "big"}, "--tile"),
         ({"tile": "12.5"}, "--tile"),
         ({"crf": -1}, "--crf"),
-        ({"crf": 52}, "--crf"),
+        ({"crf": 52, "codec": options.CodecChoice.H264}, "--crf"),
         ({"crf": 64, "codec": options.CodecChoice.AV1}, "--crf"),
         ({"bit_depth": 9}, "--bit-depth"),
         ({"chunk_seconds": 0.0}, "--chunk-seconds"),
