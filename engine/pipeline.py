@@ -51,7 +51,6 @@ class Tally:
     """Source frames that could not be decoded and were bridged by the one before."""
     lost_in: Counter[int] = field(default_factory=Counter)
     """The same by the index of the chunk."""
-    finished: list[Chunk] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -229,4 +228,3 @@ def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Ta
                     remedy="This is a fault of keyscale: please report it with the command and the plan.",
                 )
         folder.finish(chunk, lost=tally.lost_in[chunk.index])
-        tally.finished.append(chunk)

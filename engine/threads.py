@@ -16,8 +16,9 @@ def share_cores() -> None:
     """Let OpenMP's threads sleep soon at barriers; to be called before torch is imported.
 
     The network's threads meet at a barrier after every layer. One that spins there keeps the encoder, the decoder or
-    another job from the core that the last one is waiting for: two jobs at once then take tens of times as long
-    instead of twice (`bench/contention.py`). What the user set in OpenMP's own variables stands.
+    another job from the core that the last one is waiting for, and both slow down by more than their share; how
+    much varies widely with what else runs (`bench/contention.py` measures it). What the user set in OpenMP's own
+    variables stands.
     """
     if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
