@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 DEMO_OUTPUT := examples/court-540x960.mp4
 DEMO := $(VENV)/bin/keyscale upscale examples/court.mp4 examples/court.json -o $(DEMO_OUTPUT) --size 540x960 --overwrite
 
-.PHONY: help venv demo test test-fast lint format bench clean
+.PHONY: help venv demo test test-fast lint format bench bench-quality clean
 
 help:
 	@echo "make demo        upscale the example clip (sets everything up first)"
@@ -18,6 +18,7 @@ help:
 	@echo "make lint        ruff, ruff format and mypy, checks only"
 	@echo "make format      let ruff rewrite the sources"
 	@echo "make bench       speed, memory and start-up time on this machine; BENCH='--quick' for less"
+	@echo "make bench-quality  the shipped networks beside their teacher, on pictures in ../shared; BENCH='--quick' for less"
 	@echo "make clean       remove .venv, caches and the demo's result"
 
 venv: $(STAMP)
@@ -36,15 +37,7 @@ $(STAMP): pyproject.toml constraints.txt
 # 540x960 is four times what the camera sees at its closest, and keeps the demo short; the time of the network itself
 # does not depend on the target size.
 demo: $(STAMP)
-	@if [ -z "$$KEYSCALE_WEIGHTS_DIR" ] && [ -d ../shared/weights ]; then export KEYSCALE_WEIGHTS_DIR=../shared/weights; fi; \
-	echo "$(DEMO)"; \
-	$(DEMO) || { \
-	  code=$$?; \
-	  if [ $$code -eq 4 ]; then \
-	    echo "The demo runs realesr-general-x4v3 (4.9 MB). Where it cannot be downloaded, put its weights into a folder and" >&2; \
-	    echo "run 'make demo KEYSCALE_WEIGHTS_DIR=FOLDER'; docs/models.md has the file's name and checksum." >&2; \
-	  fi; \
-	  exit $$code; }
+	$(DEMO)
 
 test: $(STAMP)
 	$(RUN) -m pytest
@@ -64,6 +57,11 @@ format: $(STAMP)
 bench: $(STAMP)
 	@if [ -z "$$KEYSCALE_WEIGHTS_DIR" ] && [ -d ../shared/weights ]; then export KEYSCALE_WEIGHTS_DIR=../shared/weights; fi; \
 	$(RUN) -m bench.run $(BENCH)
+
+bench-quality: $(STAMP)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	@if [ -z "$$KEYSCALE_WEIGHTS_DIR" ] && [ -d ../shared/weights ]; then export KEYSCALE_WEIGHTS_DIR=../shared/weights; fi; \
+	$(RUN) -m bench.quality $(BENCH)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache dist build $(DEMO_OUTPUT) examples/.court-*.keyscale

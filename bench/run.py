@@ -50,8 +50,8 @@ class Options:
     folder: Path
 
 
-def conditions(options: Options, weights: str) -> dict[str, Any]:
-    """What the numbers hang on."""
+def machine() -> dict[str, Any]:
+    """What all numbers hang on."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -63,9 +63,6 @@ def conditions(options: Options, weights: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "weights": weights,
-        "frames": options.frames,
-        "rounds": options.rounds,
     }
 
 
@@ -240,7 +237,9 @@ def main() -> None:
             folder=Path(folder),
         )
         model_name, weights = weights_to_use(options.folder)
-        found: dict[str, Any] = {"conditions": conditions(options, weights)}
+        found: dict[str, Any] = {
+            "conditions": machine() | {"weights": weights, "frames": options.frames, "rounds": options.rounds}
+        }
         show_conditions(console, found["conditions"])
         if given.only in (None, "start-up"):
             found["start_up"] = start_up(options)

@@ -54,10 +54,11 @@ def _row(spec: ModelSpec) -> dict[str, Any]:
         "align": spec.align,
         "macs_per_pixel": spec.macs_per_pixel,
         "licence": spec.licence,
+        "shipped": spec.shipped,
         "found": str(found) if found else None,
         "files": [
             {"filename": file.filename, "sha256": file.sha256, "size": file.size, "url": file.url}
-            for file in spec.files
+            for file in (*spec.files, *spec.quantised)
         ],
     }
 
@@ -77,7 +78,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
             f"{row['architecture']} {row['features']}x{row['blocks']}",
             f"{row['macs_per_pixel'] / 1e6:.2f} M",
             row["licence"],
-            Text(printable(row["found"]) if row["found"] else "not here"),
+            Text("in the package" if row["shipped"] else printable(row["found"]) if row["found"] else "not here"),
         )
     console = Console(file=sys.stdout)
     if not console.is_terminal:
@@ -130,15 +131,16 @@ def fetch(
 
 @app.command("verify")
 def verify() -> None:
-    """Check the SHA-256 of every weights file in the weights directory and the cache."""
+    """Check the SHA-256 of every weights file in the package, the weights directory and the cache."""
     from keyscale.engine.errors import ModelError
     from keyscale.engine.models import all_models, weights
 
     wrong: list[ModelError] = []
-    count = 0
+    count = fetched = 0
     for spec in all_models():
         for path, file in weights.known_files(spec):
             count += 1
+            fetched += not spec.shipped
             try:
                 weights.check(path, file)
             except ModelError as error:
@@ -146,9 +148,9 @@ def verify() -> None:
                 write_data(f"wrong  {path}\n")
             else:
                 write_data(f"ok     {path}\n")
-    if not count:
+    if not fetched:
         places = " or ".join(str(folder) for folder in weights.search_dirs())
-        typer.echo(f"there are no weights in {places}", err=True)
+        typer.echo(f"there are no other weights in {places}", err=True)
     if len(wrong) == 1:
         raise wrong[0]
     if wrong:

@@ -117,6 +117,7 @@ class PrecisionChoice(StrEnum):
     FP32 = "fp32"
     FP16 = "fp16"
     BF16 = "bf16"
+    INT8 = "int8"
 
 
 class VerifyChoice(StrEnum):
@@ -310,7 +311,7 @@ PrecisionOption = Annotated[
     typer.Option(
         "--precision",
         case_sensitive=False,
-        help="Arithmetic of the network; auto is fp16 on CUDA and fp32 elsewhere.",
+        help="Arithmetic of the network; auto is int8 for keyscale's own on the CPU, fp16 on CUDA, else fp32.",
         rich_help_panel=_MODEL,
     ),
 ]

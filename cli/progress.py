@@ -257,7 +257,7 @@ def _done_text(done: Done) -> str:
     if done.device == "none":
         parts.append("sampled without a network")
     else:
-        parts.append(f"{done.inferred_frames} through {done.model} on {done.device}")
+        parts.append(f"{done.inferred_frames} through {done.model} in {done.runtime} on {done.device}")
     return printable(f"done: {', '.join(parts)}")
 
 

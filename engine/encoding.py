@@ -33,8 +33,10 @@ class _Family:
     depths: tuple[int, ...] = (8, 10)
 
 
+# Fast H.264: the shipped networks are so quick that the encoder decides the speed. `veryfast` at CRF 17 made files as
+# large as `fast` at 18 in half the time, 0.3 to 0.4 dB lower at 50 dB (two clips at 1920x1080).
 _FAMILIES = {
-    Codec.H264: _Family("libx264", "h264", X26X_PRESETS, 51, {Mode.FAST: (18, "fast"), Mode.QUALITY: (16, "slow")}),
+    Codec.H264: _Family("libx264", "h264", X26X_PRESETS, 51, {Mode.FAST: (17, "veryfast"), Mode.QUALITY: (16, "slow")}),
     Codec.HEVC: _Family("libx265", "hevc", X26X_PRESETS, 51, {Mode.FAST: (20, "fast"), Mode.QUALITY: (18, "slow")}),
     Codec.AV1: _Family("libsvtav1", "av1", SVT_PRESETS, 63, {Mode.FAST: (26, "8"), Mode.QUALITY: (22, "5")}),
     Codec.PRORES: _Family(

@@ -77,12 +77,13 @@ class Codec(StrEnum):
 
 
 class Precision(StrEnum):
-    """Arithmetic of the network; `AUTO` is fp16 on CUDA and fp32 elsewhere."""
+    """Arithmetic of the network; `AUTO` is int8 for shipped networks on the CPU, fp16 on CUDA, and fp32 elsewhere."""
 
     AUTO = "auto"
     FP32 = "fp32"
     FP16 = "fp16"
     BF16 = "bf16"
+    INT8 = "int8"
 
 
 class Verify(StrEnum):
@@ -254,7 +255,10 @@ class Done:
     lost_frames: int
     """Source frames that could not be decoded and were bridged (`--keep-going-on-decode-errors`)."""
     device: str
+    """Device and precision; `none` where no network ran."""
     model: str
+    runtime: str = "none"
+    """`torch`, `openvino`, or `none`."""
 
 
 @dataclass(frozen=True, kw_only=True)

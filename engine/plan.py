@@ -19,8 +19,10 @@ from keyscale.engine.errors import UsageError
 from keyscale.engine.framing import Framing, cover_all, far_outside
 from keyscale.engine.geometry import Geometry, Window, place
 from keyscale.engine.job import Fit, Job
+from keyscale.engine.models.execution import Execution, possible_executions
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.probe import VideoInfo
+from keyscale.engine.speeds import speed_key
 from keyscale.engine.timemap import Stretch, TimeMap
 from keyscale.engine.tracks import Container, TrackPlan, container_of, plan_tracks
 
@@ -65,7 +67,7 @@ class Estimate:
     """Network time; None for sampling only."""
     device: str
     measured: bool
-    """True where `seconds` rests on a measurement of this model on this machine."""
+    """True where `seconds` rests on a measurement of this model, run in this way, on this machine."""
     output_bytes: int
     """Size of the result, guessed high, for the check of free space."""
 
@@ -92,6 +94,8 @@ class Plan:
     """x0, y0, x1, y1 of the lattice pixels that sampling reads `(N, 4)`."""
     model: ModelSpec | None
     """None is sampling only."""
+    executions: tuple[Execution, ...]
+    """How the network will run: one way, or one for each device that `auto` may turn out to be."""
     chunks: tuple[Chunk, ...]
     tracks: tuple[TrackPlan, ...]
     warnings: tuple[str, ...]
@@ -132,6 +136,8 @@ def make_plan(
     framing: Framing | None,
     models: Mapping[int, ModelSpec],
     speeds: Mapping[str, float],
+    *,
+    has_int8: bool = True,
 ) -> Plan:
     """Plan a job.
 
@@ -140,7 +146,8 @@ def make_plan(
         info: what the source is.
         framing: the camera; None is the whole frame.
         models: the family to choose from, by scale; empty samples without a network.
-        speeds: seconds per MAC, by device and by `"device model"`.
+        speeds: seconds per MAC, as `engine.speeds.known_speeds` has them.
+        has_int8: whether OpenVINO computes in int8 on this CPU.
 
     Raises:
         UsageError: trim or settings that leave nothing or contradict each other.
@@ -168,6 +175,9 @@ def make_plan(
 
     ratio = float(geometry.ratios(rects, placements).max())
     model = _choose_model(models, ratio, warnings)
+    executions = (
+        possible_executions(model, job.compute.device, job.compute.precision, has_int8=has_int8) if model else ()
+    )
     windows = geometry.windows(rects, placements, model.scale if model else 1)
     tracks = plan_tracks(
         info.streams,
@@ -196,10 +206,11 @@ def make_plan(
         placements=placements,
         windows=windows,
         model=model,
+        executions=executions,
         chunks=_cut(count, rate, job.chunk_seconds),
         tracks=tracks,
         warnings=tuple(warnings),
-        estimate=_estimate(job, info, encoder, model, windows, source_index, speeds),
+        estimate=_estimate(job, info, encoder, model, executions, windows, source_index, speeds),
     )
 
 
@@ -304,6 +315,7 @@ def _estimate(
     info: VideoInfo,
     encoder: EncoderSettings,
     model: ModelSpec | None,
+    executions: tuple[Execution, ...],
     windows: npt.NDArray[np.int32],
     source_index: npt.NDArray[np.int32],
     speeds: Mapping[str, float],
@@ -316,15 +328,17 @@ def _estimate(
     size = int(pixels * per_pixel) + 1_000_000
     device = "cpu" if job.compute.device == "auto" else job.compute.device.partition(":")[0]
     if job.compute.device == "auto":
-        device = next((d for d in ("cuda", "mps") if any(k.startswith(f"{d} ") for k in speeds)), "cpu")
+        there = [execution.kind for execution in executions]
+        device = next((d for d in ("cuda", "mps") if d in there and any(k.startswith(f"{d} ") for k in speeds)), "cpu")
     if model is None:
         return Estimate(inferred_frames=0, macs=0, seconds=None, device=device, measured=False, output_bytes=size)
     needed = windows[fresh].astype(np.int64)
     width = np.minimum(needed[:, 2] + model.halo, info.lattice[0]) - np.maximum(needed[:, 0] - model.halo, 0)
     height = np.minimum(needed[:, 3] + model.halo, info.lattice[1]) - np.maximum(needed[:, 1] - model.halo, 0)
     macs = int((width * height).sum()) * model.macs_per_pixel
-    own = speeds.get(f"{device} {model.name}")
-    speed = own if own is not None else speeds.get(device)
+    execution = next(each for each in executions if each.kind == device)
+    own = speeds.get(speed_key(execution, model.name))
+    speed = next((s for s in (own, speeds.get(speed_key(execution)), speeds.get(device)) if s is not None), None)
     return Estimate(
         inferred_frames=int(np.count_nonzero(fresh)),
         macs=macs,

@@ -73,6 +73,9 @@ def plan_to_json(plan: Plan) -> str:
         "scale": plan.scale,
         "ratio": plan.ratio,
         "device": plan.job.compute.device,
+        "executions": [
+            {"device": each.device, "runtime": each.runtime, "precision": each.precision} for each in plan.executions
+        ],
         "segments": [{"start": s.start, "end": s.end, "speed": s.speed} for s in plan.time_map.stretches],
         "tracks": [
             {"index": t.index, "kind": t.kind, "action": t.action, "codec": t.codec, "reason": t.reason}
@@ -119,6 +122,7 @@ def summarise(plan: Plan) -> list[tuple[str, str]]:
         ),
         ("Camera", f"sees {sees} pixels; {shown} source frames shown, largest enlargement {plan.ratio:.3f}"),
         ("Model", f"{model.name}, x{model.scale}" if model else "none: sampling only (Lanczos)"),
+        *([("Runs in", " or ".join(map(str, plan.executions)))] if plan.executions else []),
         ("Encoder", _encoder_row(plan)),
         ("Chunks", f"{len(plan.chunks)} of about {float(plan.chunks[0].frames / plan.rate):.1f} s"),
     ]

@@ -10,12 +10,19 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["cache_directory", "known_speeds", "remember_speed"]
+from keyscale.engine.models.execution import Execution
+
+__all__ = ["cache_directory", "known_speeds", "remember_speed", "speed_key"]
 
 FILE = "speeds.json"
 
-TABLE = {"cpu": 1 / 150e9, "mps": 1 / 1.5e12, "cuda": 1 / 15e12}
+TABLE = {"cpu": 1 / 150e9, "cpu openvino int8": 1 / 500e9, "mps": 1 / 1.5e12, "cuda": 1 / 15e12}
 """Seconds per MAC before anything was measured: a laptop's CPU, an M-series and a mid-range CUDA GPU, rounded."""
+
+
+def speed_key(execution: Execution, model: str = "") -> str:
+    """What a speed is filed under: `"device runtime precision model"`, or without the model."""
+    return f"{execution.kind} {execution.runtime} {execution.precision} {model}".rstrip()
 
 
 def cache_directory() -> Path:
@@ -25,7 +32,7 @@ def cache_directory() -> Path:
 
 
 def known_speeds() -> Mapping[str, float]:
-    """Seconds per MAC by `"device model"` as measured here, over the table's plain `"device"` entries.
+    """Seconds per MAC by `speed_key` as measured here, over the table's entries for devices alone.
 
     A file that is missing or unreadable counts as no measurements: it is a cache.
     """
@@ -38,11 +45,11 @@ def known_speeds() -> Mapping[str, float]:
     return speeds
 
 
-def remember_speed(device: str, model: str, seconds_per_mac: float) -> None:
+def remember_speed(execution: Execution, model: str, seconds_per_mac: float) -> None:
     """Keep a measurement for later estimates; a cache directory that cannot be written is left alone."""
     folder = cache_directory()
     measured = {k: v for k, v in known_speeds().items() if k not in TABLE}
-    measured[f"{device} {model}"] = seconds_per_mac
+    measured[speed_key(execution, model)] = seconds_per_mac
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:

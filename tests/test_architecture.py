@@ -14,13 +14,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 TORCH_AT_IMPORT = {
-    "engine/device.py",
     "engine/models/model.py",
     "engine/models/networks.py",
     "engine/models/streaming.py",
-    "engine/upscaler.py",
 }
 """Modules that may import torch on being imported; others do so within the function that needs it."""
+
+OPENVINO = "engine/models/inference.py"
+"""The one module that loads OpenVINO: without its telemetry."""
 
 ABSENT = {"modal", "boto3", "botocore", "cv2", "torchvision", "scipy"}
 """Packages that nothing installed needs."""
@@ -97,6 +98,12 @@ def test_torch_is_imported_where_a_network_runs_and_nowhere_else(path: Path) -> 
         assert "torch" not in roots(path)
 
 
+@pytest.mark.parametrize("path", [*sources("engine"), *sources("cli")], ids=short)
+def test_openvino_is_loaded_in_one_place_alone(path: Path) -> None:
+    assert not roots(path) & {"openvino", "openvino_telemetry", "nncf"}
+    assert ('import_module("openvino' in path.read_text(encoding="utf-8")) is (short(path) == OPENVINO)
+
+
 @pytest.mark.parametrize("path", [*sources("engine"), *sources("cli"), *sources("src")], ids=short)
 def test_packages_that_are_not_needed_are_not_imported(path: Path) -> None:
     assert not roots(path) & ABSENT
@@ -136,7 +143,9 @@ def test_engine_modules_import_one_another_without_circles() -> None:
         ("sampler", {"geometry", "colour"}),
         ("timemap", set()),
         ("colour", {"errors"}),
-        ("models.registry", {"errors", "job"}),
+        ("models.shipped", {"errors"}),
+        ("models.registry", {"errors", "job", "models.shipped"}),
+        ("models.execution", {"errors", "job", "models.registry"}),
     ],
 )
 def test_the_lowest_modules_stand_on_little(module: str, allowed: set[str]) -> None:
@@ -154,10 +163,12 @@ def test_modules_stay_short_enough_to_be_read(path: Path) -> None:
     ("module", "absent"),
     [
         ("keyscale.cli.app", {"torch", "numpy", "av", "PIL", "keyscale.engine.plan"}),
-        ("keyscale.engine.plan", {"torch", "typer", "rich"}),
-        ("keyscale.engine.models", {"torch", "numpy"}),
-        ("keyscale.engine.pipeline", {"torch", "typer", "rich"}),
-        ("keyscale.engine.runners.local", {"torch", "typer", "rich"}),
+        ("keyscale.engine.plan", {"torch", "openvino", "typer", "rich"}),
+        ("keyscale.engine.models", {"torch", "openvino", "numpy", "safetensors"}),
+        ("keyscale.engine.upscaler", {"torch", "openvino"}),
+        ("keyscale.engine.models.compiled", {"torch", "openvino"}),
+        ("keyscale.engine.pipeline", {"torch", "openvino", "typer", "rich"}),
+        ("keyscale.engine.runners.local", {"torch", "openvino", "typer", "rich"}),
     ],
 )
 def test_importing_a_module_loads_nothing_heavy(module: str, absent: set[str]) -> None:

@@ -19,6 +19,7 @@ from keyscale.engine.errors import KeyscaleError, ModelError
 from keyscale.engine.models import all_models
 
 OFFICIAL = "realesr-animevideov3.pth"
+SHIPPED = [spec.name for spec in all_models() if spec.shipped]
 
 
 @pytest.fixture(autouse=True)
@@ -50,14 +51,25 @@ def run(*arguments: str) -> Any:
     return result
 
 
+def verified() -> list[str]:
+    """What `verify` prints of files outside the package."""
+    result = run("verify")
+    assert result.exit_code == 0
+    return [line for line in result.stdout.splitlines() if "keyscale-" not in Path(line).name]
+
+
 class TestList:
     def test_a_line_for_every_network(self) -> None:
         heading, *lines = run("list").stdout.splitlines()
         assert heading.split() == ["name", "scale", "architecture", "MACs/px", "licence", "weights"]
         assert [line.split()[0] for line in lines] == [spec.name for spec in all_models()]
-        assert lines[0].split() == [
+        assert lines[4].split() == [
             *("realesr-general-x4v3", "x4", "srvgg", "64x32", "1.21", "M", "BSD-3-Clause", "not", "here")
         ]
+
+    def test_what_is_shipped_is_said_to_be_in_the_package(self) -> None:
+        lines = run("list").stdout.splitlines()[1:]
+        assert [line.split()[0] for line in lines if line.endswith("in the package")] == SHIPPED
 
     def test_it_says_where_weights_lie(self, with_official: Path) -> None:
         (line,) = [line for line in run("list").stdout.splitlines() if "animevideov3" in line]
@@ -66,14 +78,25 @@ class TestList:
     def test_as_json(self, with_official: Path) -> None:
         rows = json.loads(run("list", "--json").stdout)
         assert [row["name"] for row in rows] == [spec.name for spec in all_models()]
-        assert [row["found"] for row in rows if row["found"]] == [str(with_official)]
-        assert rows[4]["scale"] == 2
-        assert rows[4]["align"] == 2
-        assert rows[4]["macs_per_pixel"] == 4483008
-        assert rows[0]["files"][0]["url"].endswith("/v0.2.5.0/realesr-general-x4v3.pth")
+        assert [row["found"] for row in rows if row["found"] and not row["shipped"]] == [str(with_official)]
+        by_name = {row["name"]: row for row in rows}
+        x2plus = by_name["RealESRGAN_x2plus"]
+        assert (x2plus["scale"], x2plus["align"], x2plus["macs_per_pixel"]) == (2, 2, 4483008)
+        general = by_name["realesr-general-x4v3"]
+        assert general["files"][0]["url"].endswith("/v0.2.5.0/realesr-general-x4v3.pth")
+        compact = by_name["keyscale-compact-x4"]
+        assert compact["shipped"]
+        assert Path(compact["found"]).is_file()
+        assert [Path(file["filename"]).suffix for file in compact["files"]] == [".safetensors", ".xml", ".bin"]
 
 
 class TestFetch:
+    def test_what_is_shipped_needs_no_fetching(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("KEYSCALE_WEIGHTS_URL", "http://127.0.0.1:1")
+        result = run("fetch", "keyscale-compact-x2")
+        assert Path(result.stdout.strip()).name == "keyscale-compact-x2.safetensors"
+        assert result.stderr == ""
+
     def test_the_path_of_what_is_here_is_printed_alone(self, with_official: Path) -> None:
         result = run("fetch", "realesr-animevideov3")
         assert result.exit_code == 0
@@ -106,7 +129,7 @@ class TestFetch:
             server.shutdown()
         assert result.stdout == f"{cache / OFFICIAL}\n"
         assert "fetch: 2.5/2.5 MB" in result.stderr
-        assert run("verify").stdout == f"ok     {cache / OFFICIAL}\n"
+        assert verified() == [f"ok     {cache / OFFICIAL}"]
 
     def test_quietly(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from keyscale.engine.models import download
@@ -119,15 +142,14 @@ class TestFetch:
 
 class TestVerify:
     def test_good_weights(self, with_official: Path) -> None:
-        result = run("verify")
-        assert result.exit_code == 0
-        assert result.stdout == f"ok     {with_official}\n"
+        assert verified() == [f"ok     {with_official}"]
 
-    def test_nothing_to_verify(self, cache: Path) -> None:
+    def test_what_is_shipped_is_verified_too(self, cache: Path) -> None:
         result = run("verify")
         assert result.exit_code == 0
-        assert result.stdout == ""
-        assert f"there are no weights in {cache}" in result.stderr
+        names = [Path(line.removeprefix("ok     ")).name for line in result.stdout.splitlines()]
+        assert names == [f"{name}{end}" for name in SHIPPED for end in (".safetensors", ".int8.xml", ".int8.bin")]
+        assert f"there are no other weights in {cache}" in result.stderr
 
     def test_a_wrong_file_among_good_ones(self, with_official: Path, cache: Path) -> None:
         wrong = cache / "RealESRGAN_x4plus.pth"
@@ -135,14 +157,14 @@ class TestVerify:
         result = run("verify")
         assert isinstance(result.exception, ModelError)
         assert str(wrong) in result.exception.message
-        assert result.stdout.splitlines() == [f"ok     {with_official}", f"wrong  {wrong}"]
+        assert result.stdout.splitlines()[-2:] == [f"ok     {with_official}", f"wrong  {wrong}"]
 
     def test_several_wrong_files_are_all_named(self, cache: Path) -> None:
         for name in ("RealESRGAN_x4plus.pth", "RealESRGAN_x2plus.pth"):
             (cache / name).write_bytes(b"other")
         result = run("verify")
         assert isinstance(result.exception, ModelError)
-        assert result.exception.message.startswith("2 of 2 weights files are wrong")
+        assert result.exception.message.startswith(f"2 of {2 + 3 * len(SHIPPED)} weights files are wrong")
         assert "RealESRGAN_x4plus.pth" in result.exception.message
         assert "RealESRGAN_x2plus.pth" in result.exception.message
 

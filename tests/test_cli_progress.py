@@ -56,8 +56,9 @@ def done(output: str = "clip.mp4", *, lost: int = 0, resumed: int = 0) -> Done:
         resumed_frames=resumed,
         inferred_frames=100 - resumed,
         lost_frames=lost,
-        device="cpu",
-        model="lanczos",
+        device="cpu fp32",
+        model="small",
+        runtime="torch",
     )
 
 
@@ -149,7 +150,7 @@ def test_plain_ends_a_phase_once_and_before_the_next_starts() -> None:
         "join: 1/1 frames in 0:00",
         "verify: 0/10 frames",
         "verify: 0/10 frames in 1:06:40",
-        "done: 100 frames in 1:15, 100 through lanczos on cpu",
+        "done: 100 frames in 1:15, 100 through small in torch on cpu fp32",
     ]
 
 
@@ -168,7 +169,7 @@ def test_plain_prints_notes_and_what_was_resumed_and_lost() -> None:
         "device: cpu",
         "warning: untagged colour is read as BT.709",
         "warning: 1 source frame could not be decoded and was bridged",
-        "done: 100 frames in 1:15, 40 taken from an earlier run, 60 through lanczos on cpu",
+        "done: 100 frames in 1:15, 40 taken from an earlier run, 60 through small in torch on cpu fp32",
     ]
 
 

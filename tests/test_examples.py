@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from keyscale.engine.framing import load_framing
-from keyscale.engine.job import Job, ModelChoice, Target
+from keyscale.engine.job import Job, Target
 from keyscale.engine.probe import probe
 from keyscale.engine.runners.local import prepare_plan
 
@@ -68,7 +68,6 @@ def test_the_demo_plans_without_a_warning(tmp_path: Path) -> None:
             keyframes=str(CAMERA),
             output=str(tmp_path / "out.mp4"),
             target=Target(width=540, height=960),
-            model=ModelChoice(name="realesr-general-x4v3"),
         )
     )
     assert plan.warnings == ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import pickle
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from keyscale.engine.errors import ModelError
@@ -465,15 +465,8 @@ class TestReading:
         with pytest.raises(ModelError, match=f"holds.*{found}"):
             weights.load_state_dict(tmp_path / "net.pth")
 
-    @pytest.mark.skipif(importlib.util.find_spec("safetensors") is not None, reason="safetensors is installed")
-    def test_safetensors_without_its_package(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelError, match="needs the safetensors package") as caught:
-            weights.load_state_dict(put(tmp_path, "net.safetensors", b""))
-        assert caught.value.remedy == "Run `pip install safetensors`."
-
-    def test_safetensors_with_it(self, tmp_path: Path) -> None:
-        package = pytest.importorskip("safetensors.torch")
-        package.save_file(self.TENSORS, tmp_path / "net.safetensors")
+    def test_safetensors(self, tmp_path: Path) -> None:
+        safetensors.torch.save_file(self.TENSORS, tmp_path / "net.safetensors")
         assert list(weights.load_state_dict(tmp_path / "net.safetensors")) == ["a", "b"]
         with pytest.raises(ModelError, match="cannot be read as safetensors"):
             weights.load_state_dict(put(tmp_path, "broken.safetensors", b"x" * 100))

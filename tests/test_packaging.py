@@ -48,11 +48,17 @@ def test_the_wheel_puts_one_name_on_the_path(built: dict[str, Path], way: str) -
 
 
 @pytest.mark.parametrize("way", ["checkout", "sdist"])
-def test_the_wheel_holds_every_module(built: dict[str, Path], way: str) -> None:
+def test_the_wheel_holds_every_module_and_the_shipped_networks(built: dict[str, Path], way: str) -> None:
     expected = {"keyscale/__init__.py", "keyscale/py.typed"}
     for room in ("cli", "engine"):
         expected |= {f"keyscale/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / room).rglob("*.py")}
+    data = ROOT / "engine" / "models" / "data"
+    expected |= {f"keyscale/{path.relative_to(ROOT).as_posix()}" for path in data.iterdir()}
     assert {name for name in members(built[way]) if name.startswith("keyscale/")} == expected
+
+
+def test_the_wheel_is_small(built: dict[str, Path]) -> None:
+    assert built["checkout"].stat().st_size < 8_000_000
 
 
 def test_both_ways_give_the_same_files(built: dict[str, Path]) -> None:

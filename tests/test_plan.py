@@ -18,9 +18,9 @@ from numbered import Segment, contract, even
 from keyscale.engine.colour import Colour
 from keyscale.engine.errors import FramingError, UsageError
 from keyscale.engine.framing import Framing, parse_framing
-from keyscale.engine.job import Codec, Compute, Encoding, Fit, Job, Mode, Target, Trim
+from keyscale.engine.job import Codec, Compute, Encoding, Fit, Job, Mode, Precision, Target, Trim
 from keyscale.engine.models.registry import ModelSpec, defaults_for, find
-from keyscale.engine.plan import Plan, make_plan
+from keyscale.engine.plan import Estimate, Plan, make_plan
 from keyscale.engine.planview import plan_to_json, summarise
 from keyscale.engine.probe import HeaderClaims, Orientation, StreamInfo, VideoInfo
 
@@ -368,9 +368,26 @@ def test_the_largest_ratio_of_the_job_decides() -> None:
     assert planned(film(75, 25), 25, framing=zoom, models=QUALITY, end=0.0001).model == X2
 
 
-def test_the_fast_mode_has_one_scale() -> None:
-    plan = planned(film(50, 25), framing=looking_at(540, 960), models=defaults_for(Mode.FAST))
-    assert plan.model == find("realesr-general-x4v3")
+def test_the_fast_mode_takes_the_shipped_network_that_suffices() -> None:
+    for width, name in ((540, "keyscale-compact-x2"), (539, "keyscale-compact-x4")):
+        plan = planned(film(50, 25), framing=looking_at(width, width * 16 / 9), models=defaults_for(Mode.FAST))
+        assert plan.model == find(name)
+        assert {str(way) for way in plan.executions} >= {"openvino int8, cpu", "torch fp16, cuda"}
+
+
+def test_a_shipped_network_is_estimated_by_how_it_runs() -> None:
+    def guess(speeds: dict[str, float], precision: Precision = Precision.AUTO) -> Estimate:
+        compute = Compute(device="cpu", precision=precision)
+        models = defaults_for(Mode.FAST)
+        return planned(
+            film(50, 25), framing=looking_at(270, 480), models=models, speeds=speeds, compute=compute
+        ).estimate
+
+    speeds = {"cpu": 1e-11, "cpu openvino int8": 2e-12, "cpu openvino fp32 keyscale-compact-x4": 7e-12}
+    for precision, speed, measured in ((Precision.AUTO, 2e-12, False), (Precision.FP32, 7e-12, True)):
+        found = guess(speeds, precision)
+        assert found.seconds == pytest.approx(found.macs * speed)
+        assert found.measured is measured
 
 
 def test_who_names_a_model_gets_it() -> None:
@@ -490,7 +507,11 @@ def test_the_estimate() -> None:
     assert guess.macs == pytest.approx(50 * pixels * 1.209e6, rel=0.01)
     assert guess.seconds == pytest.approx(guess.macs * 1e-11)
     known = planned(
-        film(50, 25), 50, framing=framing, models={4: spec}, speeds={"cpu": 1e-11, "cpu realesr-general-x4v3": 4e-12}
+        film(50, 25),
+        50,
+        framing=framing,
+        models={4: spec},
+        speeds={"cpu": 1e-11, "cpu torch fp32 realesr-general-x4v3": 4e-12},
     ).estimate
     assert known.measured
     assert known.seconds == pytest.approx(known.macs * 4e-12)

@@ -15,10 +15,10 @@ import torch
 from numbered import SMALL, numbered, planes, run, small_job, write_video
 from torch import Tensor
 
-from keyscale.engine.device import choose_device, choose_precision, describe_device
+from keyscale.engine.device import choose_device, describe_device
 from keyscale.engine.errors import DeviceError, Interrupted, KeyscaleError
 from keyscale.engine.geometry import Window
-from keyscale.engine.job import Compute, ModelChoice, Precision
+from keyscale.engine.job import Compute, ModelChoice
 from keyscale.engine.models import load_model
 from keyscale.engine.models.model import Model
 from keyscale.engine.models.networks import Network, RRDBNet, SRVGGNetCompact, inspect
@@ -499,7 +499,4 @@ def test_auto_says_what_it_chose(tmp_path: Path, checkpoint: str) -> None:
 def test_choices() -> None:
     assert choose_device("cpu") == "cpu"
     assert choose_device("cuda:3") == "cuda:3"
-    assert choose_precision(Precision.AUTO, "cuda:0") == "fp16"
-    assert choose_precision(Precision.AUTO, "cpu") == "fp32"
-    assert choose_precision(Precision.BF16, "cpu") == "bf16"
     assert "threads" in describe_device("cpu")

@@ -1,16 +1,19 @@
-"""Real-ESRGAN networks: which there are (`registry`), their weights, and running them (`load_model`).
+"""The networks: which there are (`registry`), their weights, and running them (`open_model`, `load_model`).
 
-Importing this package imports no torch; `load_model`, and `describe` of a checkpoint's path, do.
+Importing this package imports neither torch nor OpenVINO; `load_model`, and `describe` of a checkpoint's path, import
+torch, and `open_model` what the execution names.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from keyscale.engine.errors import ModelError, UsageError
+from keyscale.engine.models.execution import Execution, choose_execution, needs_openvino, possible_executions
 from keyscale.engine.models.registry import (
     ModelSpec,
     WeightsFile,
@@ -21,17 +24,25 @@ from keyscale.engine.models.registry import (
 )
 
 if TYPE_CHECKING:
+    from keyscale.engine.models.compiled import OpenvinoModel
+    from keyscale.engine.models.interface import Enlarger
     from keyscale.engine.models.model import Model
 
 __all__ = [
+    "Execution",
     "ModelSpec",
     "WeightsFile",
     "all_models",
+    "choose_execution",
     "defaults_for",
     "describe",
     "family",
     "find",
     "load_model",
+    "load_openvino_model",
+    "needs_openvino",
+    "open_model",
+    "possible_executions",
 ]
 
 GENERAL = "realesr-general-x4v3"
@@ -73,6 +84,52 @@ def describe(name_or_path: str | os.PathLike[str]) -> ModelSpec:
     return networks.inspect(weights.load_state_dict(path), name=path.stem)
 
 
+def open_model(
+    name_or_path: str | os.PathLike[str],
+    execution: Execution,
+    denoise: float | None = None,
+    *,
+    offline: bool = False,
+    on_progress: Callable[[int, int | None], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> Enlarger:
+    """A network ready to run as `execution` says; arguments and errors as of `load_model`."""
+    if execution.runtime == "openvino":
+        _check_denoise(denoise, find(str(name_or_path)))
+        return load_openvino_model(str(name_or_path), "int8" if execution.precision == "int8" else "fp32")
+    return load_model(
+        name_or_path,
+        execution.device,
+        execution.precision,
+        denoise,
+        offline=offline,
+        on_progress=on_progress,
+        on_note=on_note,
+    )
+
+
+def load_openvino_model(name: str, precision: Literal["fp32", "int8"]) -> OpenvinoModel:
+    """A shipped network on the CPU through OpenVINO, its files verified.
+
+    Raises:
+        ModelError: no such model, a file of the package is damaged, or OpenVINO cannot read it.
+        UsageError: the network is none of those that are shipped.
+        DeviceError: OpenVINO does not load.
+    """
+    spec = find(name)
+    if not spec.shipped:
+        raise UsageError(f"{spec.name} does not run through OpenVINO", remedy="Run it through torch.")
+    from keyscale.engine.models import graph, shipped
+    from keyscale.engine.models.compiled import OpenvinoModel
+
+    if precision == "int8":
+        xml, weights = (shipped.read(file.filename, file.sha256) for file in spec.quantised)
+        digest = hashlib.sha256("+".join(file.sha256 for file in spec.quantised).encode()).hexdigest()
+        return OpenvinoModel(graph.read_graph(xml, weights), spec, sha256=digest, precision=precision)
+    state, digest = shipped.read_state(spec.files[0].filename, spec.files[0].sha256), spec.files[0].sha256
+    return OpenvinoModel(graph.build_graph(state, spec), spec, sha256=digest, precision=precision)
+
+
 def load_model(
     name_or_path: str | os.PathLike[str],
     device: str = "cpu",
@@ -83,7 +140,7 @@ def load_model(
     on_progress: Callable[[int, int | None], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Model:
-    """A network ready to run, its weights verified and, where they are absent, downloaded.
+    """A network ready to run in torch, its weights verified and, where they are absent, downloaded.
 
     Args:
         name_or_path: a registry name, or the path of a checkpoint with Real-ESRGAN's key names.

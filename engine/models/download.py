@@ -163,7 +163,7 @@ def _try_repeatedly(
     raise ModelError(
         f"{file.filename} could not be downloaded from {_shown(url)}: {fault}",
         remedy="Check the network and run the command again (it takes up where it stopped), or put the file "
-        "into a folder and name that in KEYSCALE_WEIGHTS_DIR.",
+        "into a folder and name that in KEYSCALE_WEIGHTS_DIR, or use --mode fast, which needs no download.",
     )
 
 
@@ -250,7 +250,8 @@ def _http_fault(url: str, file: WeightsFile, error: urllib.error.HTTPError, part
         raise _TransientError(said) from error
     raise ModelError(
         f"{file.filename} could not be downloaded: {said}",
-        remedy=f"Check {URL_VARIABLE}, or put the file into a folder and name that in KEYSCALE_WEIGHTS_DIR.",
+        remedy=f"Check {URL_VARIABLE}, or put the file into a folder and name that in KEYSCALE_WEIGHTS_DIR, or use "
+        "--mode fast, which needs no download.",
     ) from error
 
 

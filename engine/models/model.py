@@ -1,21 +1,32 @@
-"""A network ready to run: weights, device and precision chosen, any window size accepted."""
+"""A network ready to run in torch: weights, device and precision chosen, any window size accepted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from keyscale.engine.colour import PixelArray
+from keyscale.engine.device import describe_device
 from keyscale.engine.errors import DeviceError, UsageError
+from keyscale.engine.geometry import Window
 from keyscale.engine.models import networks, streaming
+from keyscale.engine.models.interface import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory
 from keyscale.engine.models.registry import ModelSpec
 
 __all__ = ["Model", "Precision", "parse_precision", "resolve_device"]
 
 Precision = Literal["fp32", "fp16", "bf16"]
+
+GPU_SHARE = 0.6
+"""Part of the GPU's free memory to plan with; the allocator's rounding and cuDNN's workspace need the rest."""
+
+OTHER_BUDGET = 2 * 2**30
+"""Bytes of activations where the device does not tell its free memory (MPS)."""
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -78,7 +89,7 @@ def _check_precision(device: torch.device, precision: Precision) -> None:
 
 
 class Model:
-    """A network on a device; call it with windows of pictures."""
+    """A network on a device; call it with windows of pictures as tensors, or `enlarge` with them as arrays."""
 
     def __init__(
         self, state: Mapping[str, Tensor], spec: ModelSpec, *, sha256: str, device: str, precision: str
@@ -140,7 +151,7 @@ class Model:
             return y[:, :, : height * self.spec.scale, : width * self.spec.scale]
 
     def _forward(self, x: Tensor, should_stop: Callable[[], bool] | None) -> Tensor:
-        if self.device.type == "cpu" and isinstance(self.network, networks.SRVGGNetCompact):
+        if self.device.type == "cpu" and isinstance(self.network, networks.Stack):
             return streaming.forward(self.network, x, should_stop)
         y: Tensor = self.network(x, should_stop)
         return y
@@ -157,3 +168,111 @@ class Model:
             self._twins[wanted] = twin
             twin._twins = self._twins
         return self._twins[wanted]
+
+    @property
+    def place(self) -> str:
+        """The device: `cpu`, `mps`, `cuda` or `cuda:N`."""
+        return str(self.device)
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Peak bytes of activations per input pixel.
+
+        Counted from the layers: a stack of convolutions holds two feature maps and its output, on a CPU only strips
+        of the maps; an RRDB network peaks at two feature maps on the quadrupled grid.
+        """
+        size = self.dtype.itemsize
+        output = 3 * self.spec.scale**2 * size * 3
+        if self.spec.architecture != "rrdb":
+            return output + (0 if self.device.type == "cpu" else 3 * self.spec.features * size)
+        return output + 2.5 * 16 * self.spec.features * size / self.spec.align**2
+
+    def describe(self) -> str:
+        """Device and what there is of it, for people, such as `cpu (4 threads)`."""
+        return describe_device(self.place)
+
+    def budget(self) -> float:
+        """Bytes of activations that the device has room for now."""
+        if self.device.type == "cpu":
+            return CPU_BUDGET
+        if self.device.type == "cuda":
+            return GPU_SHARE * torch.cuda.mem_get_info(self.device)[0]
+        return OTHER_BUDGET
+
+    def window(self, core: Window, lattice: tuple[int, int]) -> Window:
+        """`core` with its context, cut off at the border of the frame."""
+        return core.widened(self.spec.halo, self.spec.align, lattice)
+
+    def exact(self) -> Model | None:
+        """The same network in fp32; None where this one is in fp32."""
+        return None if self.precision == "fp32" else self.to_precision("fp32")
+
+    def enlarge(
+        self, pixels: PixelArray, inner: Window, *, should_stop: Callable[[], bool] | None = None
+    ) -> PixelArray:
+        """See `Enlarger.enlarge`."""
+        try:
+            with torch.inference_mode():
+                x = _to_tensor(pixels, self.device)
+                y = self(x, should_stop=should_stop)
+                if not _is_picture(x, y):
+                    raise BrokenPicture
+                scale = self.spec.scale
+                part = y[0, :, inner.y0 * scale : inner.y1 * scale, inner.x0 * scale : inner.x1 * scale]
+                return _to_pixels(part, pixels.dtype)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            said = str(error)
+        # Out here, where no traceback holds the tensors that did fit.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise OutOfMemory(said)
+
+
+def _to_tensor(pixels: PixelArray, device: torch.device) -> Tensor:
+    contiguous = np.ascontiguousarray(pixels)
+    if contiguous.dtype == np.uint16:
+        tensor = torch.from_numpy(contiguous.astype(np.float32))
+        top = 65535.0
+    else:
+        tensor = torch.from_numpy(contiguous)
+        top = 255.0
+    if device.type == "cuda":
+        tensor = tensor.pin_memory().to(device, non_blocking=True)
+    else:
+        tensor = tensor.to(device)
+    return (tensor.to(torch.float32) / top).permute(2, 0, 1)[None]
+
+
+def _to_pixels(y: Tensor, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -> PixelArray:
+    """`(3, H, W)` in about [0, 1] -> `(H, W, 3)`, rounded on the device so that few bytes cross to the host.
+
+    `y` is used up: float32 values are overwritten.
+    """
+    top = 255.0 if dtype == np.uint8 else 65535.0
+    scaled = y.to(torch.float32).clamp_(0, 1).mul_(top).add_(0.5).permute(1, 2, 0)
+    if dtype == np.uint8:
+        return np.asarray(_to_host(scaled.to(torch.uint8).contiguous()).numpy())
+    # Not every device stores uint16; int32 holds its range.
+    return np.asarray(_to_host(scaled.to(torch.int32).contiguous()).numpy().astype(np.uint16))
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    if tensor.device.type != "cuda":
+        return tensor.cpu()
+    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    pinned.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(tensor.device).synchronize()
+    return pinned
+
+
+def _is_picture(x: Tensor, y: Tensor) -> bool:
+    if not bool(torch.isfinite(y.sum(dtype=torch.float32))):
+        return False
+    return not (float(x.mean()) > DARK and float(y.max()) < BLACK)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # The CPU allocator and MPS raise plain RuntimeErrors.
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error) or "can't allocate" in str(error)

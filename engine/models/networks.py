@@ -1,13 +1,15 @@
-"""The two networks of Real-ESRGAN as torch modules, with the state-dict keys of the official weights files.
+"""The networks as torch modules: Real-ESRGAN's two, with the keys of the official weights files, and keyscale's own.
 
-`SRVGGNetCompact` is a plain stack of 3x3 convolutions, `RRDBNet` the generator of ESRGAN. Both are fully
-convolutional, pad with zeros at the border, and take and give RGB in [0, 1] (the result may overshoot).
+`SRVGGNetCompact` is a stack of 3x3 convolutions with learned activations, `RRDBNet` the generator of ESRGAN, and
+`PlainNet` a stack of convolutions and ReLUs, small enough to be shipped. All are fully convolutional, pad with zeros
+at the border, and take and give RGB in [0, 1] (the result may overshoot).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +18,21 @@ from torch.nn import functional
 from keyscale.engine.errors import Interrupted, ModelError
 from keyscale.engine.models.registry import Architecture, ModelSpec
 
-__all__ = ["Network", "RRDBNet", "SRVGGNetCompact", "build", "check_stop", "inspect", "shuffle_onto"]
+__all__ = [
+    "Network",
+    "PlainNet",
+    "RRDBNet",
+    "SRVGGNetCompact",
+    "Stack",
+    "build",
+    "check_stop",
+    "inspect",
+    "shuffle_onto",
+]
 
 StateDict = Mapping[str, Tensor]
 ShouldStop = Callable[[], bool]
+Activation = Callable[[Tensor], Tensor]
 
 SLOPE = 0.2
 """Negative slope of RRDBNet's LeakyReLU."""
@@ -77,6 +90,35 @@ class SRVGGNetCompact(nn.Module):
             check_stop(should_stop)
             y = layer(y)
         return shuffle_onto(y, x, self.scale)
+
+    def stack(self) -> tuple[list[nn.Conv2d], list[Activation]]:
+        """The convolutions in order, and the activation after each but the last."""
+        convolutions = [layer for layer in self.body if isinstance(layer, nn.Conv2d)]
+        return convolutions, [layer for layer in self.body if isinstance(layer, nn.PReLU)]
+
+
+class PlainNet(nn.Module):
+    """Convolution and ReLU, `blocks + 1` times, a last convolution, pixel shuffle, plus the input repeated."""
+
+    def __init__(self, *, features: int, blocks: int, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        channels = [3, *[features] * (blocks + 1), 3 * scale**2]
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(channels))
+
+    def forward(self, x: Tensor, should_stop: ShouldStop | None = None) -> Tensor:
+        """`(N, 3, H, W)` -> `(N, 3, scale*H, scale*W)`; `should_stop` is asked before every layer."""
+        y = x
+        for conv in self.convs[:-1]:
+            check_stop(should_stop)
+            y = functional.relu(conv(y))
+        check_stop(should_stop)
+        return shuffle_onto(self.convs[-1](y), x, self.scale)
+
+    def stack(self) -> tuple[list[nn.Conv2d], list[Activation]]:
+        """The convolutions in order, and the activation after each but the last."""
+        convolutions = [layer for layer in self.convs if isinstance(layer, nn.Conv2d)]
+        return convolutions, [functional.relu] * (len(convolutions) - 1)
 
 
 class DenseBlock(nn.Module):
@@ -154,7 +196,9 @@ class RRDBNet(nn.Module):
         return result
 
 
-Network = SRVGGNetCompact | RRDBNet
+Stack = SRVGGNetCompact | PlainNet
+"""Networks that are one convolution after another."""
+Network = Stack | RRDBNet
 
 
 def _indices(state: StateDict, pattern: str) -> set[int]:
@@ -197,6 +241,19 @@ def _inspect_rrdb(state: StateDict, name: str) -> ModelSpec:
     return _spec(name, "rrdb", scale=scales[channels], features=features, blocks=blocks, growth=growth)
 
 
+def _inspect_plain(state: StateDict, name: str) -> ModelSpec:
+    last = max(_indices(state, r"convs\.(\d+)\.weight$"))
+    features, channels = _four_dimensional(state, "convs.0.weight")
+    out, _ = _four_dimensional(state, f"convs.{last}.weight")
+    scale = round((out / 3) ** 0.5)
+    if channels != 3 or last < 1 or out != 3 * scale**2:
+        raise ModelError(
+            f"{name} is a plain checkpoint with {channels} input channels, {last + 1} convolutions and {out} "
+            "channels at the end; 3 input channels and 3*scale*scale at the end were expected"
+        )
+    return _spec(name, "plain", scale=scale, features=features, blocks=last - 1)
+
+
 def _spec(
     name: str, architecture: Architecture, *, scale: int, features: int, blocks: int, growth: int = 32
 ) -> ModelSpec:
@@ -216,17 +273,30 @@ def inspect(state: StateDict, *, name: str = "checkpoint") -> ModelSpec:
     """Read the architecture off a state dict's keys and shapes.
 
     Raises:
-        ModelError: not a network of these two kinds; the message says what was found.
+        ModelError: not a network of these kinds; the message says what was found.
     """
     if "conv_first.weight" in state and "body.0.rdb1.conv1.weight" in state:
         return _inspect_rrdb(state, name)
     if "body.0.weight" in state:
         return _inspect_srvgg(state, name)
+    if "convs.0.weight" in state:
+        return _inspect_plain(state, name)
     found = ", ".join(list(state)[:3]) or "nothing"
     raise ModelError(
         f"{name} is no Real-ESRGAN network: its {len(state)} tensors begin with {found}",
-        remedy="keyscale reads SRVGGNetCompact and RRDBNet checkpoints with Real-ESRGAN's own key names.",
+        remedy="keyscale reads SRVGGNetCompact and RRDBNet checkpoints with Real-ESRGAN's own key names, and its own.",
     )
+
+
+def _empty(facts: ModelSpec) -> Network:
+    shape = {"features": facts.features, "blocks": facts.blocks, "scale": facts.scale}
+    match facts.architecture:
+        case "srvgg":
+            return SRVGGNetCompact(**shape)
+        case "plain":
+            return PlainNet(**shape)
+        case "rrdb":
+            return RRDBNet(**shape, growth=facts.growth)
 
 
 def build(state: StateDict, *, name: str = "checkpoint") -> tuple[Network, ModelSpec]:
@@ -237,16 +307,12 @@ def build(state: StateDict, *, name: str = "checkpoint") -> tuple[Network, Model
         name: how messages and the description call it.
 
     Raises:
-        ModelError: not a network of these two kinds, or keys or shapes that do not fit together.
+        ModelError: not a network of these kinds, or keys or shapes that do not fit together.
     """
     facts = inspect(state, name=name)
     # Parameters without storage: initialising what a checkpoint replaces takes longer than loading it.
     with torch.device("meta"):
-        network: Network = (
-            SRVGGNetCompact(features=facts.features, blocks=facts.blocks, scale=facts.scale)
-            if facts.architecture == "srvgg"
-            else RRDBNet(features=facts.features, blocks=facts.blocks, scale=facts.scale, growth=facts.growth)
-        )
+        network = _empty(facts)
     try:
         network.load_state_dict(dict(state), strict=True, assign=True)
     except RuntimeError as error:

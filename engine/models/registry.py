@@ -13,6 +13,7 @@ from typing import Literal
 
 from keyscale.engine.errors import ModelError
 from keyscale.engine.job import Mode
+from keyscale.engine.models.shipped import DataFile, Student, read_manifest
 
 __all__ = [
     "DEEP_HALO",
@@ -29,12 +30,14 @@ __all__ = [
     "receptive_field",
 ]
 
-Architecture = Literal["srvgg", "rrdb"]
-Family = Literal["general", "animevideo", "x4plus", "anime6b", "custom"]
+Architecture = Literal["srvgg", "rrdb", "plain"]
+Family = Literal["student", "general", "animevideo", "x4plus", "anime6b", "custom"]
 
 RELEASES = "https://github.com/xinntao/Real-ESRGAN/releases/download"
 LICENCE = "BSD-3-Clause"
 """Licence of Real-ESRGAN's code and of all its published weights."""
+OWN_LICENCE = "MIT"
+"""Licence of the weights in the package."""
 
 DEEP_HALO = 64
 """Context of networks whose receptive field is too wide to compute: an approximation, in input pixels.
@@ -58,7 +61,7 @@ class WeightsFile:
     size: int
     """Bytes."""
     url: str | None
-    """Where the file is published; None where it is only ever found on disk."""
+    """Where the file is published; None where it is only ever found on disk or in the package."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +76,19 @@ class ModelSpec:
     features: int
     """Channels of the trunk."""
     blocks: int
-    """SRVGG: 3x3 convolutions between the first and the last one. RRDB: residual-in-residual blocks."""
+    """SRVGG and plain: 3x3 convolutions between the first and the last one. RRDB: residual-in-residual blocks."""
     growth: int = 32
-    """RRDB: channels that each dense layer adds. Unused by SRVGG."""
+    """RRDB: channels that each dense layer adds. Unused by the others."""
     licence: str = LICENCE
     files: tuple[WeightsFile, ...] = ()
     """Accepted weights, the preferred first; empty for a user's own checkpoint."""
+    quantised: tuple[WeightsFile, ...] = ()
+    """The same network in int8 as OpenVINO's `.xml` and `.bin`; empty where there is none."""
+
+    @property
+    def shipped(self) -> bool:
+        """Whether the weights lie in the package."""
+        return self.family == "student"
 
     @property
     def align(self) -> int:
@@ -93,7 +103,7 @@ class ModelSpec:
     def halo(self) -> int:
         """Input pixels of context to add on each side of a window; a multiple of `align`.
 
-        The whole receptive field for SRVGG and for RRDB with up to 6 blocks: the result then does not depend
+        The whole receptive field for SRVGG, plain, and RRDB with up to 6 blocks: the result then does not depend
         on the window. For deeper RRDB networks the approximation `DEEP_HALO`.
         """
         return context(self.architecture, blocks=self.blocks, scale=self.scale)
@@ -117,7 +127,7 @@ class ModelSpec:
 
 def receptive_field(architecture: Architecture, *, blocks: int, scale: int) -> int:
     """Input pixels on each side that one output pixel depends on, in whole cells of the network's grid."""
-    if architecture == "srvgg":
+    if architecture != "rrdb":
         return blocks + 2
     # First convolution, 3 dense blocks of 5 convolutions a block, the body's last one; then one convolution on
     # the doubled grid and three on the quadrupled one.
@@ -128,12 +138,12 @@ def receptive_field(architecture: Architecture, *, blocks: int, scale: int) -> i
 def context(architecture: Architecture, *, blocks: int, scale: int) -> int:
     """Input pixels of context for a window: the receptive field, or `DEEP_HALO` if that is not practical."""
     field = receptive_field(architecture, blocks=blocks, scale=scale)
-    return field if architecture == "srvgg" or field <= EXACT_HALO_LIMIT else DEEP_HALO
+    return field if architecture != "rrdb" or field <= EXACT_HALO_LIMIT else DEEP_HALO
 
 
 def macs_per_pixel(architecture: Architecture, *, features: int, blocks: int, scale: int, growth: int = 32) -> int:
     """Multiply-accumulate operations per input pixel, from the shapes of the 3x3 convolutions."""
-    if architecture == "srvgg":
+    if architecture != "rrdb":
         return 9 * features * (3 + blocks * features + 3 * scale**2)
     unshuffle = 4 // scale
     dense = sum((features + i * growth) * growth for i in range(4)) + (features + 4 * growth) * features
@@ -147,9 +157,28 @@ def _official(filename: str, tag: str, size: int, sha256: str) -> WeightsFile:
     return WeightsFile(filename, sha256, size, f"{RELEASES}/{tag}/{filename}")
 
 
+def _in_package(file: DataFile) -> WeightsFile:
+    return WeightsFile(file.filename, file.sha256, file.size, None)
+
+
+def _student(student: Student) -> ModelSpec:
+    return ModelSpec(
+        name=student.name,
+        family="student",
+        architecture="plain",
+        scale=student.scale,
+        features=student.features,
+        blocks=student.blocks,
+        licence=OWN_LICENCE,
+        files=(_in_package(student.weights),),
+        quantised=tuple(map(_in_package, student.quantised)),
+    )
+
+
 # Sizes and digests of the files attached to the releases, each digest found alike in at least two public
 # lists. The `fp16-from-ncnn` files are the same networks at the precision in which the ncnn ports hand them on.
 _MODELS = (
+    *map(_student, read_manifest().students),
     ModelSpec(
         name="realesr-general-x4v3",
         family="general",
@@ -263,7 +292,7 @@ _MODELS = (
 _BY_NAME = {spec.name.lower(): spec for spec in _MODELS}
 
 _DEFAULTS: Mapping[Mode, tuple[str, ...]] = {
-    Mode.FAST: ("realesr-general-x4v3",),
+    Mode.FAST: ("keyscale-compact-x4", "keyscale-compact-x2"),
     Mode.QUALITY: ("RealESRGAN_x4plus", "RealESRGAN_x2plus"),
 }
 

@@ -1,4 +1,4 @@
-"""SRVGG on the CPU in strips of rows: the same numbers as the plain forward pass, a fraction of its memory.
+"""Stacks of convolutions on the CPU in strips of rows: the numbers of the usual forward pass, a fraction of its memory.
 
 A strip goes through all layers before the next one starts. Every convolution keeps the last two rows of its input
 and puts them before the next strip's, so nothing is computed twice and no layer's whole activation ever exists:
@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from keyscale.engine.models.networks import ShouldStop, SRVGGNetCompact, check_stop, shuffle_onto
+from keyscale.engine.models.networks import ShouldStop, Stack, check_stop, shuffle_onto
 
 __all__ = ["STRIP_PIXELS", "forward", "strip_rows"]
 
@@ -26,9 +26,7 @@ def strip_rows(batch: int, width: int) -> int:
     return min(max(STRIP_PIXELS // (batch * width), MIN_ROWS), MAX_ROWS)
 
 
-def forward(
-    network: SRVGGNetCompact, x: Tensor, should_stop: ShouldStop | None = None, *, rows: int | None = None
-) -> Tensor:
+def forward(network: Stack, x: Tensor, should_stop: ShouldStop | None = None, *, rows: int | None = None) -> Tensor:
     """What `network(x)` gives, computed strip by strip.
 
     Args:
@@ -66,10 +64,9 @@ class _Layers:
     heap full of holes, larger than the memory that strips save.
     """
 
-    def __init__(self, network: SRVGGNetCompact, like: Tensor, rows: int) -> None:
+    def __init__(self, network: Stack, like: Tensor, rows: int) -> None:
         """For pictures like `like`, in strips of at most so many rows."""
-        self.convolutions = [layer for layer in network.body if isinstance(layer, nn.Conv2d)]
-        self.slopes = [layer.weight for layer in network.body if isinstance(layer, nn.PReLU)]
+        self.convolutions, self.activations = network.stack()
         self.like = like
         self.kept = [self._rows(like.new_zeros(self._size(conv, 2)), conv, 2) for conv in self.convolutions]
         # The row of zeros above the picture.
@@ -101,6 +98,6 @@ class _Layers:
             if seen.shape[2] < 3:
                 return rows.new_empty((rows.shape[0], self.convolutions[-1].out_channels, 0, rows.shape[3]))
             rows = functional.conv2d(seen, conv.weight, conv.bias, padding=(0, 1))
-            if index < len(self.slopes):
-                rows = functional.prelu(rows, self.slopes[index])
+            if index < len(self.activations):
+                rows = self.activations[index](rows)
         return rows

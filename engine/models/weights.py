@@ -1,13 +1,13 @@
 """Weights on disk: where they are looked for, that they are the right ones, and how they are read.
 
-Looked for in `KEYSCALE_WEIGHTS_DIR`, then in the cache directory; absent there, they are downloaded into the
-cache (`download.py`). A registry model's file is hashed before every use: 67 MB take some hundredths of a second.
+A shipped network's lie in the package. Others are looked for in `KEYSCALE_WEIGHTS_DIR`, then in the cache directory;
+absent there, they are downloaded into the cache (`download.py`). A registry model's file is hashed before every use:
+67 MB take some hundredths of a second.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import platformdirs
 
 from keyscale.engine.errors import ModelError
+from keyscale.engine.models import shipped
 from keyscale.engine.models.download import download, sha256_of
 from keyscale.engine.models.registry import ModelSpec, WeightsFile
 
@@ -68,8 +69,17 @@ def search_dirs() -> tuple[Path, ...]:
     return (folder, cache_dir())
 
 
+def _in_package(file: WeightsFile) -> Path:
+    return Path(str(shipped.data_file(file.filename)))
+
+
 def known_files(spec: ModelSpec) -> list[tuple[Path, WeightsFile]]:
-    """Every file on this machine that bears the name of one of the model's weights files; not hashed."""
+    """Every file on this machine that bears the name of one of the model's weights files; not hashed.
+
+    A shipped model's are those of the package, and no others.
+    """
+    if spec.shipped:
+        return [(_in_package(file), file) for file in (*spec.files, *spec.quantised)]
     return [
         (path, file) for folder in search_dirs() for file in spec.files if (path := folder / file.filename).is_file()
     ]
@@ -92,6 +102,9 @@ def check(path: Path, file: WeightsFile) -> None:
     Raises:
         ModelError: its SHA-256 is another one.
     """
+    if path == _in_package(file):
+        shipped.read(file.filename, file.sha256)
+        return
     found = sha256_of(path)
     if found != file.sha256:
         raise ModelError(
@@ -130,7 +143,7 @@ def ensure(
             f"the weights of {spec.name} are not on this machine ({names} in {places}), and "
             + ("downloading is switched off" if offline else "they are not published for download"),
             remedy=f"Run `keyscale models fetch {spec.name}` while online, or put the file into a folder and name "
-            f"that in {WEIGHTS_DIR_VARIABLE}.",
+            f"that in {WEIGHTS_DIR_VARIABLE}, or use --mode fast, which needs no download.",
         )
     return download(published, cache_dir(), on_progress=on_progress, on_note=on_note)
 
@@ -183,15 +196,10 @@ def _read_pickle(path: Path) -> object:
 
 
 def _read_safetensors(path: Path) -> object:
+    import safetensors.torch
+
     try:
-        # By name: an optional package, and one that type checkers need not find.
-        safetensors = importlib.import_module("safetensors.torch")
-    except ImportError as error:
-        raise ModelError(
-            f"reading {path} needs the safetensors package", remedy="Run `pip install safetensors`."
-        ) from error
-    try:
-        content: object = safetensors.load_file(path, device="cpu")
+        content: object = safetensors.torch.load_file(path, device="cpu")
     except Exception as error:  # as above: the reader has no common exception of its own
         raise ModelError(
             f"{path} cannot be read as safetensors: {str(error)[:200]}", remedy="Fetch it again."

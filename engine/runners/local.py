@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as StopFlag
@@ -19,7 +19,7 @@ import keyscale
 from keyscale.engine.errors import InputError, Interrupted, StorageError, UsageError
 from keyscale.engine.framing import load_framing
 from keyscale.engine.job import Done, Event, Job, Note, Phase, dumps
-from keyscale.engine.models import ModelSpec, defaults_for, describe
+from keyscale.engine.models import Execution, ModelSpec, defaults_for, describe, needs_openvino
 from keyscale.engine.mux import Assembly, assemble
 from keyscale.engine.pipeline import Tally, run_chunks
 from keyscale.engine.plan import LANCZOS, Plan, make_plan
@@ -27,13 +27,13 @@ from keyscale.engine.probe import probe
 from keyscale.engine.runners.background import in_background
 from keyscale.engine.runners.meter import Meter
 from keyscale.engine.speeds import known_speeds, remember_speed
-from keyscale.engine.threads import share_cores
+from keyscale.engine.threads import share_cores, usable_cores
 from keyscale.engine.verify import verify
 from keyscale.engine.workfolder import WorkFolder, publish, sha256_file, work_folder_of
 from keyscale.engine.writer import check_encoder, chunk_suffix, storage_error
 
 if TYPE_CHECKING:
-    from keyscale.engine.models.model import Model
+    from keyscale.engine.models.interface import Enlarger
     from keyscale.engine.upscaler import Upscaler
 
 __all__ = ["Prepared", "prepare", "prepare_plan", "run_local"]
@@ -52,7 +52,8 @@ class Prepared:
 
 
 def prepare_plan(job: Job) -> Plan:
-    """Probe, read the keyframes and plan. No network runs; torch is imported for a checkpoint's path only.
+    """Probe, read the keyframes and plan. No network runs; torch is imported for a checkpoint's path only, and
+    OpenVINO where it has to be asked what it can do on this CPU.
 
     Raises:
         KeyscaleError: the source, the keyframes, the model or the settings are wrong.
@@ -61,7 +62,7 @@ def prepare_plan(job: Job) -> Plan:
     framing = load_framing(job.keyframes) if job.keyframes is not None else None
     models = _models(job)
     info = probe(job.source, tolerate_damage=job.keep_going_on_decode_errors)
-    return make_plan(job, info, framing, models, known_speeds())
+    return make_plan(job, info, framing, models, known_speeds(), has_int8=_has_int8(job, models.values()))
 
 
 def prepare(job: Job) -> Prepared:
@@ -97,9 +98,9 @@ class _Run:
         self.began = time.monotonic()
         self.tally = Tally()
         self.notes: list[Note] = []
-        self.model: Model | None = None
+        self.model: Enlarger | None = None
+        self.execution: Execution | None = None
         self.upscaler: Upscaler | None = None
-        self.device = "none"
         self.resumed = 0
 
     def events(self) -> Iterator[Event]:
@@ -132,21 +133,22 @@ class _Run:
                 resolve_device(self.job.compute.device)
             return
         share_cores()
-        from keyscale.engine.device import choose_device, choose_precision, describe_device
-        from keyscale.engine.models import load_model
+        from keyscale.engine.device import choose_device
+        from keyscale.engine.models import open_model
         from keyscale.engine.upscaler import Upscaler
 
         asked = self.job.compute
-        device = choose_device(asked.device)
-        precision = choose_precision(asked.precision, device)
+        ways = self.plan.executions
+        # Which of several devices is there needs torch to tell.
+        device = ways[0].device if len(ways) == 1 else choose_device(asked.device)
+        execution = next(way for way in ways if way.device == device)
         named = self.job.model.name
 
-        def load(report: Callable[[int, int], None]) -> Model:
+        def load(report: Callable[[int, int], None]) -> Enlarger:
             fetched = _Sum(report)
-            return load_model(
+            return open_model(
                 named if named is not None and named.lower() != spec.name.lower() else spec.name,
-                device,
-                precision,
+                execution,
                 self.job.model.denoise,
                 offline=self.job.model.offline,
                 on_progress=fetched,
@@ -155,11 +157,9 @@ class _Run:
 
         self.model = yield from self._during(Phase.FETCH, load)
         chosen = "chosen: " if asked.device == "auto" else ""
-        self.device = f"{device} {precision}"
-        yield Note(
-            level="info",
-            message=f"device {chosen}{describe_device(device)}, {precision}; model {spec.name} x{spec.scale}",
-        )
+        self.execution = execution
+        how = f"{self.model.describe()}, {execution.runtime} {execution.precision}"
+        yield Note(level="info", message=f"device {chosen}{how}; model {spec.name} x{spec.scale}")
         self.upscaler = Upscaler(
             self.model,
             self.plan.info.lattice,
@@ -190,7 +190,7 @@ class _Run:
             dumps(self.job.target),
             repr(self.job.compute.tile),
             repr(self.job.keep_going_on_decode_errors),
-            f"{self.model.sha256} {self.device}" if self.model else LANCZOS,
+            f"{self.model.sha256} {self.execution}" if self.model else LANCZOS,
         ):
             digest.update(part.encode() + b"\0")
         for array in (plan.info.pts[plan.source_index], plan.rects, plan.placements):
@@ -215,14 +215,12 @@ class _Run:
         yield meter.progress(self.resumed)
         if not missing:
             return
-        threads = 1 if self.model is None or self.model.device.type == "cpu" else max(1, (os.cpu_count() or 2) // 2)
-        started = time.monotonic()
         for tally in run_chunks(
             self.plan,
             missing,
             folder,
             self.upscaler,
-            sampler_threads=threads,
+            sampler_threads=max(1, usable_cores() // 2),
             should_stop=self.stop.is_set,
             tally=self.tally,
         ):
@@ -232,9 +230,9 @@ class _Run:
         self._check_stop()
         yield from self._notes()
         yield meter.progress(self.plan.frames)
-        if self.upscaler is not None and self.model is not None and self.upscaler.macs:
-            per_mac = (time.monotonic() - started) / self.upscaler.macs
-            remember_speed(self.model.device.type, self.model.spec.name, per_mac)
+        if self.upscaler is not None and self.execution is not None and self.upscaler.macs:
+            per_mac = self.upscaler.seconds / self.upscaler.macs
+            remember_speed(self.execution, self.upscaler.model.spec.name, per_mac)
 
     def _join(self, folder: WorkFolder, joined: Path) -> Generator[Event, None, Assembly]:
         plan = self.plan
@@ -308,8 +306,9 @@ class _Run:
             resumed_frames=self.resumed,
             inferred_frames=self.upscaler.inferred if self.upscaler else 0,
             lost_frames=self.tally.lost,
-            device=self.device,
+            device=f"{self.execution.device} {self.execution.precision}" if self.execution else "none",
             model=self.plan.model.name if self.plan.model else LANCZOS,
+            runtime=self.execution.runtime if self.execution else "none",
         )
 
 
@@ -340,9 +339,18 @@ def _models(job: Job) -> dict[int, ModelSpec]:
     if job.model.denoise is not None and not any(spec.family == "general" for spec in models.values()):
         raise UsageError(
             "--denoise works with realesr-general-x4v3 alone",
-            remedy="Leave --denoise out, or choose --mode fast or --model realesr-general-x4v3.",
+            remedy="Add --model realesr-general-x4v3, or leave --denoise out.",
         )
     return models
+
+
+def _has_int8(job: Job, models: Iterable[ModelSpec]) -> bool:
+    """Whether OpenVINO has int8 here; it is loaded and asked only where that matters."""
+    if not any(needs_openvino(spec, job.compute.device, job.compute.precision) for spec in models):
+        return False
+    from keyscale.engine.models.inference import cpu_has_int8
+
+    return cpu_has_int8()
 
 
 def _check_paths(job: Job) -> None:

@@ -1,0 +1,128 @@
+"""What is judged: plain filters, published networks, and the students with and without quantisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from bench.metrics import Pixels
+from bench.sets import SCALE
+from keyscale.engine.geometry import Window
+from keyscale.engine.job import Precision
+from keyscale.engine.models import all_models, choose_execution, find, load_model, open_model
+
+if TYPE_CHECKING:
+    from keyscale.engine.models.interface import Enlarger
+
+__all__ = ["TEACHER", "Candidate", "enlarge", "find_candidates", "halved"]
+
+TEACHER = "realesr-general-x4v3"
+OTHERS = ("realesr-animevideov3",)
+"""Published networks that are compared."""
+PRECISIONS = (Precision.FP32, Precision.INT8)
+"""Each student's rows: as trained, and quantised."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A row of the table."""
+
+    name: str
+    scale: int
+    run: Callable[[Pixels], Pixels] = field(repr=False)
+    """RGB uint8 `(H, W, 3)` -> `(scale * H, scale * W, 3)`."""
+    macs: int | None = None
+    """Multiply-accumulate operations per input pixel; None for filters."""
+    is_teacher: bool = False
+
+
+def enlarge(model: Enlarger, pixels: Pixels) -> Pixels:
+    """Run a network on a whole picture: the one place that knows how a network is called.
+
+    Args:
+        model: of any runtime.
+        pixels: RGB uint8 `(H, W, 3)`.
+
+    Returns:
+        RGB uint8 `(scale * H, scale * W, 3)`.
+    """
+    height, width = pixels.shape[:2]
+    # Pillow's arrays are read-only, which torch warns of.
+    pixels = np.require(pixels, requirements=["C", "W"])
+    return np.asarray(model.enlarge(pixels, Window(0, 0, width, height)), dtype=np.uint8)
+
+
+def halved(pixels: Pixels) -> Pixels:
+    """To half the size by torch's antialiased bicubic filter, as `tools/distill` makes the targets of x2 students."""
+    import torch
+    from torch.nn import functional
+
+    x = torch.tensor(pixels).permute(2, 0, 1)[None].float()
+    size = (pixels.shape[0] // 2, pixels.shape[1] // 2)
+    y = functional.interpolate(x, size=size, mode="bicubic", align_corners=False, antialias=True)
+    return np.ascontiguousarray(y[0].clamp(0, 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+
+
+def _resized(pixels: Pixels, *, scale: int, kernel: Image.Resampling) -> Pixels:
+    size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
+    return np.asarray(Image.fromarray(pixels).resize(size, kernel))
+
+
+def _candidate(model: Enlarger, label: str) -> Candidate:
+    return Candidate(label, model.spec.scale, partial(enlarge, model), model.spec.macs_per_pixel)
+
+
+def _published(name: str, precision: Precision, label: str) -> Candidate:
+    """A network of the registry, run on the CPU as keyscale runs it when asked for that precision."""
+    # Where this CPU has no int8, OpenVINO computes the same quantised network some other way.
+    execution = choose_execution(find(name), "cpu", precision, has_int8=True)
+    return _candidate(open_model(name, execution, offline=True), label)
+
+
+def find_candidates(checkpoints: Sequence[Path] = (), only: Sequence[str] = ()) -> list[Candidate]:
+    """Everything that can be compared here, at x4 and, if there is an x2 student, at x2; the teacher last at each.
+
+    Args:
+        checkpoints: of students that are not in the registry; as trained alone, since int8 needs calibration.
+        only: words of which one must be in a candidate's name; the teacher is always there.
+
+    Raises:
+        KeyscaleError: weights are absent or wrong.
+    """
+
+    def wanted(label: str) -> bool:
+        return not only or any(word.lower() in label.lower() for word in only)
+
+    networks = [_published(name, Precision.FP32, name) for name in OTHERS if wanted(name)]
+    for spec in all_models():
+        if spec.shipped:
+            labels = {precision: f"{spec.name} {precision.value}" for precision in PRECISIONS}
+            networks += [_published(spec.name, p, label) for p, label in labels.items() if wanted(label)]
+    networks += [_candidate(load_model(path), f"{path.stem} fp32") for path in checkpoints]
+    teacher = _published(TEACHER, Precision.FP32, TEACHER)
+    found: list[Candidate] = []
+    for scale in sorted({SCALE, *(network.scale for network in networks)}, reverse=True):
+        for kernel in (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS):
+            label = kernel.name.capitalize()
+            if wanted(label):
+                found.append(Candidate(label, scale, partial(_resized, scale=scale, kernel=kernel)))
+        found += [network for network in networks if network.scale == scale]
+        found.append(_teacher_at(scale, teacher))
+    return found
+
+
+def _teacher_at(scale: int, teacher: Candidate) -> Candidate:
+    """The teacher, or what x2 students learn from."""
+
+    def run(pixels: Pixels) -> Pixels:
+        result = teacher.run(pixels)
+        return result if scale == teacher.scale else halved(result)
+
+    name = f"{TEACHER} (teacher)" if scale == teacher.scale else f"{TEACHER}, halved (teacher)"
+    return Candidate(name, scale, run, teacher.macs, is_teacher=True)

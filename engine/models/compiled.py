@@ -1,0 +1,169 @@
+"""A plain network on the CPU through OpenVINO.
+
+A graph is compiled for each size of window: for sizes left open the CPU plugin fuses less and needs a third more
+time. Windows are widened a little, where the frame has pixels left, so that those of a moving camera share a size;
+what comes out for a pixel is the same to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from keyscale.engine.colour import PixelArray
+from keyscale.engine.errors import Interrupted
+from keyscale.engine.geometry import Window
+from keyscale.engine.models.graph import with_pixels
+from keyscale.engine.models.inference import load_openvino, thread_count
+from keyscale.engine.models.interface import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory
+from keyscale.engine.models.registry import ModelSpec
+
+__all__ = ["OpenvinoModel"]
+
+STEP = 8
+"""Input pixels of which a window's sides are made multiples."""
+ROOM = 8
+"""Of a changing camera's windows: a new size gets the eighth part more on each side, since compiling takes as long
+as two or three windows do."""
+SURPLUS = 1.25
+"""How much larger than needed a compiled size may be to be used."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """A compiled graph with its memory."""
+
+    request: Any
+    size: int
+    """Bytes of activations."""
+
+
+class OpenvinoModel:
+    """A plain network on the CPU. One thread at a time."""
+
+    place = "cpu"
+
+    def __init__(self, graph: Any, spec: ModelSpec, *, sha256: str, precision: Literal["fp32", "int8"]) -> None:
+        """Put a graph to work.
+
+        Args:
+            graph: as `build_graph` gives it, or the same quantised.
+            spec: what it is.
+            sha256: digest of the weights that results depend on.
+            precision: of the graph.
+        """
+        self.spec = spec
+        self.sha256 = sha256
+        self.precision = precision
+        self.threads = thread_count()
+        self._core = load_openvino().Core()
+        self._graphs = {deep: with_pixels(graph, np.float32 if deep else np.uint8) for deep in (False, True)}
+        self._ready: dict[tuple[bool, int, int], _Ready] = {}
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Peak bytes of activations per input pixel: two feature maps, the cells in f32 and as pixels."""
+        feature = 1 if self.precision == "int8" else 4
+        return 2 * self.spec.features * feature + 3 * self.spec.scale**2 * (4 + 4) + 3 * (1 + 4)
+
+    def describe(self) -> str:
+        """`cpu` and the number of threads."""
+        return f"cpu ({self.threads} {'thread' if self.threads == 1 else 'threads'})"
+
+    def budget(self) -> float:
+        """Bytes of activations."""
+        return CPU_BUDGET
+
+    def exact(self) -> None:
+        """None: neither int8 nor fp32 overflows."""
+
+    def window(self, core: Window, lattice: tuple[int, int]) -> Window:
+        """`core` with its context, widened to a size that is compiled already, or to one that others can share."""
+        least = core.widened(self.spec.halo, self.spec.align, lattice)
+        width, height = self._fitting(least, lattice)
+        x0, y0 = min(least.x0, lattice[0] - width), min(least.y0, lattice[1] - height)
+        return Window(x0, y0, x0 + width, y0 + height)
+
+    def _fitting(self, least: Window, lattice: tuple[int, int]) -> tuple[int, int]:
+        there = [
+            (width, height)
+            for _, height, width in self._ready
+            if least.width <= width <= lattice[0]
+            and least.height <= height <= lattice[1]
+            and width * height <= SURPLUS * least.area
+        ]
+        if there:
+            return min(there, key=lambda size: size[0] * size[1])
+        return self._shared(least.width, lattice[0]), self._shared(least.height, lattice[1])
+
+    def _shared(self, side: int, most: int) -> int:
+        roomy = side + side // ROOM if self._ready else side
+        return min(-(-roomy // STEP) * STEP, most)
+
+    def enlarge(
+        self, pixels: PixelArray, inner: Window, *, should_stop: Callable[[], bool] | None = None
+    ) -> PixelArray:
+        """See `Enlarger.enlarge`; `should_stop` is asked once."""
+        if should_stop is not None and should_stop():
+            raise Interrupted("stopped while a frame was being upscaled")
+        deep = pixels.dtype == np.uint16
+        given = pixels.astype(np.float32) / np.float32(65535) if deep else np.ascontiguousarray(pixels)
+        try:
+            request = self._request(deep, *pixels.shape[:2])
+            request.infer({0: given[None]}, share_inputs=True)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            self._ready.clear()
+            raise OutOfMemory(str(error)) from error
+        cells = request.get_output_tensor(0).data[0, inner.y0 : inner.y1, inner.x0 : inner.x1]
+        if deep:
+            cells = (cells.clip(0, 1) * np.float32(65535) + np.float32(0.5)).astype(np.uint16)
+        result = _interleaved(cells, self.spec.scale)
+        top = 65535 if deep else 255
+        if result.max(initial=0) < BLACK * top and given.mean() > (DARK if deep else DARK * top):
+            raise BrokenPicture
+        return result
+
+    def _request(self, deep: bool, height: int, width: int) -> Any:
+        key = (deep, height, width)
+        ready = self._ready.pop(key, None) or self._compiled(key)
+        # The last one is the most recently used.
+        self._ready[key] = ready
+        while len(self._ready) > 1 and sum(each.size for each in self._ready.values()) > CPU_BUDGET:
+            self._ready.pop(next(iter(self._ready)))
+        return ready.request
+
+    def _compiled(self, key: tuple[bool, int, int]) -> _Ready:
+        deep, height, width = key
+        graph = self._graphs[deep].clone()
+        graph.reshape([1, height, width, 3])
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            # By itself it takes bf16 where the processor has it.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": self.threads,
+            # Pinned threads of two jobs would meet on the same cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        compiled = self._core.compile_model(graph, "CPU", settings)
+        return _Ready(compiled.create_infer_request(), int(height * width * self.bytes_per_pixel))
+
+
+def _interleaved(cells: PixelArray, scale: int) -> PixelArray:
+    """`(H, W, 3 * scale**2)` -> `(scale * H, scale * W, 3)`: rows of cells to rows of pixels, in one copy."""
+    height, width = cells.shape[:2]
+    result = np.empty((height * scale, width * scale, 3), cells.dtype)
+    # A cell's row as one item: copying it is then one move instead of one for each value.
+    run = np.dtype((np.void, 3 * scale * cells.itemsize))
+    rows = cells.reshape(height, width, scale, 3 * scale).view(run)[..., 0]
+    result.reshape(height, scale, width, 3 * scale).view(run)[..., 0] = rows.transpose(0, 2, 1)
+    return result
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "bad_alloc" in text or "bad alloc" in text or "cannot allocate" in text

@@ -1,0 +1,56 @@
+"""OpenVINO itself: loaded without its telemetry, and what it can do on this CPU."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+from keyscale.engine.errors import DeviceError
+from keyscale.engine.threads import usable_cores
+
+__all__ = ["cpu_has_int8", "load_openvino", "thread_count"]
+
+TELEMETRY = "openvino_telemetry"
+
+
+def load_openvino() -> Any:
+    """The `openvino` package.
+
+    Importing it sends an event to its makers and writes an identifier into the home folder, if its telemetry
+    package is installed, which its requirements see to. While it is imported here, that package cannot be found:
+    OpenVINO then takes its own stub, which does nothing.
+
+    Raises:
+        DeviceError: it is not installed, or does not load here.
+    """
+    present = "openvino" in sys.modules or TELEMETRY in sys.modules
+    if not present:
+        sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # what the import system takes for "not there"
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as error:
+        raise DeviceError(
+            f"OpenVINO does not load: {error}",
+            remedy="Run `pip install openvino`, or use --precision fp16 or another --model, which run in torch.",
+        ) from error
+    finally:
+        if not present:
+            del sys.modules[TELEMETRY]
+
+
+def cpu_has_int8() -> bool:
+    """Whether OpenVINO's CPU plugin computes in int8 here.
+
+    Raises:
+        DeviceError: OpenVINO does not load.
+    """
+    return "INT8" in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def thread_count() -> int:
+    """Threads for a network: the cores that this process may use, or fewer by `OMP_NUM_THREADS`, as for torch."""
+    allowed = usable_cores()
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(allowed, int(first)) if first.isascii() and first.isdigit() and int(first) else allowed

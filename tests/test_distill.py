@@ -1,0 +1,238 @@
+"""The recipe of the shipped networks: reproducible pictures, honest losses, training that survives a stop."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from clips import make_clip
+from PIL import Image
+
+from keyscale.engine.models.shipped import read_manifest
+from tools.distill import data, losses, recipes, train
+from tools.distill.degrade import degrade, encode_as_video, shrink
+from tools.distill.optimizer import Muon, orthogonalised
+from tools.distill.student import Student
+
+
+def photo(seed: int, height: int = 160, width: int = 160) -> npt.NDArray[np.uint8]:
+    """Smooth colours with some detail, as photographs have."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8))
+    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+
+
+class TestDegradation:
+    def test_depends_on_the_seed_alone(self) -> None:
+        picture = photo(1)
+        for seed in range(12):
+            first, again = (degrade(np.random.default_rng(seed), picture) for _ in range(2))
+            assert np.array_equal(first, again)
+
+    def test_keeps_size_and_type_and_mostly_changes_the_picture(self) -> None:
+        picture = photo(2, 150, 161)
+        results = [degrade(np.random.default_rng(seed), picture) for seed in range(30)]
+        assert all(result.shape == picture.shape and result.dtype == np.uint8 for result in results)
+        assert sum(not np.array_equal(result, picture) for result in results) > 20
+
+    def test_gentle_leaves_about_half_alone(self) -> None:
+        picture = photo(3)
+        alone = sum(np.array_equal(degrade(np.random.default_rng(s), picture, gentle=True), picture) for s in range(60))
+        assert 20 <= alone <= 45
+
+    @pytest.mark.parametrize("codec", ["libx264", "libx265"])
+    def test_video_is_worse_at_a_higher_crf_but_has_the_same_colours(self, codec: str) -> None:
+        picture = photo(4, 96, 97)
+        errors = []
+        for crf in (18, 36):
+            coded = encode_as_video([picture] * 3, codec=codec, crf=crf, pixel_format="yuv420p")
+            errors.append(float(np.square(coded.astype(float) - picture).mean()))
+            assert np.abs(coded.astype(float).mean((0, 1)) - picture.mean((0, 1))).max() < 4
+        assert 0 < errors[0] < errors[1]
+
+    def test_shrinking_never_goes_below_the_least_side(self) -> None:
+        picture = photo(5, 300, 200)
+        for seed in range(40):
+            small = shrink(np.random.default_rng(seed), picture, 128)
+            assert min(small.shape[:2]) >= 128
+
+
+class TestTiles:
+    @pytest.fixture
+    def sources(self, tmp_path: Path) -> data.Sources:
+        paths = []
+        for n in range(3):
+            path = tmp_path / f"{n}.png"
+            Image.fromarray(photo(n, 300, 400)).save(path)
+            paths.append(path)
+        clip = tmp_path / "clip.mp4"
+        make_clip(clip, frames=6, rate=30, size=(256, 192))
+        return data.Sources(tuple(paths[:2]), (paths[2],), (clip,))
+
+    def test_a_tile_depends_on_seed_and_index_alone(self, sources: data.Sources) -> None:
+        whole = data.make_tiles(sources, seed=5, count=8)
+        assert whole.shape == (8, data.TILE, data.TILE, 3)
+        assert np.array_equal(data.make_tile(sources, 5, 6), whole[6])
+        assert not np.array_equal(data.make_tile(sources, 6, 6), whole[6])
+
+
+class TestLosses:
+    def test_equal_pictures_cost_nothing(self) -> None:
+        picture = torch.rand(1, 3, 32, 32)
+        everything = losses.Weights(gradient=1, energy=1, spectrum=1)
+        assert losses.distance(picture, picture, everything)[0].item() == 0
+
+    def test_a_blurred_picture_costs_more_where_detail_counts(self) -> None:
+        torch.manual_seed(0)
+        sharp = torch.rand(1, 3, 64, 64)
+        soft = torch.nn.functional.avg_pool2d(sharp, 3, 1, 1)
+        for name in ("gradient", "energy", "spectrum"):
+            _, terms = losses.distance(soft, sharp, losses.Weights(**{name: 1.0}))
+            assert terms[name] > 0.01
+
+    def test_energy_asks_for_strength_and_not_for_place(self) -> None:
+        # A checkerboard and its negative are opposite in every pixel and alike in texture.
+        board = torch.arange(64)[:, None].add(torch.arange(64)).remainder(2).float().expand(1, 3, 64, 64)
+        _, terms = losses.distance(board, 1 - board, losses.Weights(energy=1.0))
+        assert terms["pixels"] == 1
+        assert terms["energy"] == pytest.approx(0, abs=1e-6)
+
+    def test_the_cosine_basis_is_orthonormal(self) -> None:
+        basis = losses.cosine_basis(torch.device("cpu")).flatten(1)
+        assert torch.allclose(basis @ basis.T, torch.eye(63), atol=1e-6)
+        assert torch.allclose(basis.sum(1), torch.zeros(63), atol=1e-5)
+
+    def test_halving_removes_what_would_alias(self) -> None:
+        stripes = torch.arange(64).remainder(2).float().expand(1, 3, 64, 64)
+        halved = losses.halve(stripes)[..., 4:-4]
+        assert halved.shape[2:] == (32, 24)
+        assert (halved - 0.5).abs().max() < 0.02
+
+
+class TestStudent:
+    def test_folding_changes_nothing(self) -> None:
+        torch.manual_seed(1)
+        student = Student(features=8, blocks=2, scale=2)
+        state = student.folded()
+        x = torch.rand(1, 3, 9, 11)
+        y = x
+        for index in range(4):
+            y = torch.nn.functional.conv2d(y, state[f"convs.{index}.weight"], state[f"convs.{index}.bias"], padding=1)
+            y = torch.relu(y) if index < 3 else y
+        expected = torch.pixel_shuffle(y, 2) + x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        assert torch.allclose(student(x), expected, atol=1e-6)
+
+    def test_sees_a_pixel_more_each_way_with_every_convolution(self) -> None:
+        torch.manual_seed(1)
+        student = Student(features=8, blocks=2, scale=2)
+        x = torch.rand(1, 3, 21, 21, requires_grad=True)
+        student(x)[0, :, 20:22, 20:22].sum().backward()
+        assert x.grad is not None
+        rows = x.grad.abs().sum((0, 1, 3)).nonzero().ravel()
+        assert (10 - int(rows.min()), int(rows.max()) - 10) == (4, 4)
+
+
+class TestOptimizer:
+    def test_orthogonalises(self) -> None:
+        torch.manual_seed(0)
+        for shape in ((8, 72), (72, 8)):
+            values = torch.linalg.svdvals(orthogonalised(torch.randn(shape)))
+            assert values.min() > 0.5
+            assert values.max() < 1.3
+
+    def test_descends(self) -> None:
+        torch.manual_seed(0)
+        weight = torch.nn.Parameter(torch.randn(6, 6))
+        optimizer = Muon([weight], lr=0.05)
+        for _ in range(100):
+            optimizer.zero_grad()
+            loss = (weight - torch.eye(6)).square().mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        assert loss.item() < 0.05
+
+
+class TestTraining:
+    RECIPE = train.Recipe(
+        features=8, blocks=1, scale=4, steps=8, batch=2, patch=32, warm_up=2, detail=losses.Weights(energy=0.3)
+    )
+
+    @pytest.fixture
+    def pairs(self) -> data.Pairs:
+        low = np.stack([photo(n, data.TILE, data.TILE) for n in range(4)])
+        return data.Pairs(low, low.repeat(4, 1).repeat(4, 2))
+
+    def test_a_stopped_training_ends_where_an_undisturbed_one_does(self, pairs: data.Pairs, tmp_path: Path) -> None:
+        cpu = torch.device("cpu")
+        whole = train.train(tmp_path / "a.ckpt", self.RECIPE, pairs, pairs, device=cpu, log=lambda _: None)
+
+        # Checkpoints are a minute apart: the one on the way is made by hand.
+        run = train._Run(tmp_path / "b.ckpt", self.RECIPE, cpu)
+        batches = train._Batches(pairs, self.RECIPE, 0, cpu)
+        for _ in range(3):
+            run.advance(*batches.next())
+        run.save()
+        again = train.train(tmp_path / "b.ckpt", self.RECIPE, pairs, pairs, device=cpu, log=lambda _: None)
+        for key, value in whole.state_dict().items():
+            assert torch.equal(value, again.state_dict()[key]), key
+
+    def test_a_checkpoint_of_another_recipe_is_refused(self, pairs: data.Pairs, tmp_path: Path) -> None:
+        cpu = torch.device("cpu")
+        train.train(tmp_path / "a.ckpt", self.RECIPE, pairs, pairs, device=cpu, log=lambda _: None)
+        other = dataclasses.replace(self.RECIPE, seed=3)
+        with pytest.raises(ValueError, match="another recipe"):
+            train.train(tmp_path / "a.ckpt", other, pairs, pairs, device=cpu, log=lambda _: None)
+
+    def test_learns(self, pairs: data.Pairs, tmp_path: Path) -> None:
+        smooth = [Image.fromarray(tile).resize((512, 512), Image.Resampling.BICUBIC) for tile in pairs.low]
+        wanted = data.Pairs(pairs.low, np.stack([np.asarray(image) for image in smooth]))
+        recipe = dataclasses.replace(self.RECIPE, steps=60, batch=4)
+        cpu = torch.device("cpu")
+        untrained = train.score(Student(features=8, blocks=1, scale=4), wanted, cpu)
+        student = train.train(tmp_path / "c.ckpt", recipe, wanted, wanted, device=cpu, log=lambda _: None)
+        assert train.score(student, wanted, cpu).psnr > untrained.psnr + 2
+        assert (tmp_path / "c.log").read_text().count("psnr") == 1
+
+    def test_the_x2_student_starts_from_the_x4_one(self, pairs: data.Pairs, tmp_path: Path) -> None:
+        cpu = torch.device("cpu")
+        donor = train.train(tmp_path / "x4.ckpt", self.RECIPE, pairs, pairs, device=cpu, log=lambda _: None)
+        recipe = dataclasses.replace(self.RECIPE, scale=2, steps=1, muon_rate=0.0, adam_rate=0.0)
+        student = train.train(
+            tmp_path / "x2.ckpt", recipe, pairs, pairs, device=cpu, start_from=tmp_path / "x4.ckpt", log=lambda _: None
+        )
+        assert torch.equal(student.first.weight, donor.first.weight)
+        assert student.last.weight.shape[0] == 12
+
+    def test_a_deeper_student_starts_as_good_as_the_one_it_begins_as(self, pairs: data.Pairs, tmp_path: Path) -> None:
+        cpu = torch.device("cpu")
+        donor = train.train(tmp_path / "a.ckpt", self.RECIPE, pairs, pairs, device=cpu, log=lambda _: None)
+        deeper = dataclasses.replace(self.RECIPE, blocks=3, steps=1, muon_rate=0.0, adam_rate=0.0)
+        student = train.train(
+            tmp_path / "b.ckpt", deeper, pairs, pairs, device=cpu, start_from=tmp_path / "a.ckpt", log=lambda _: None
+        )
+        x = torch.rand(1, 3, 16, 16)
+        with torch.inference_mode():
+            assert len(student.middle) == 3
+            assert torch.allclose(student(x), donor(x), atol=1e-6)
+
+
+class TestPlans:
+    @pytest.mark.parametrize("plan", recipes.PLANS.values(), ids=recipes.PLANS)
+    def test_a_student_is_trained_after_the_one_it_starts_from(self, plan: recipes.Plan) -> None:
+        order = recipes.training_order(plan)
+        assert sorted(order) == sorted(plan.students)
+        for name, donor in recipes.START_FROM.items():
+            assert order.index(donor) < order.index(name)
+            assert plan.students[name].blocks % plan.students[donor].blocks == 0
+            assert plan.students[name].features == plan.students[donor].features
+
+    def test_the_cpu_plan_is_what_the_package_holds(self) -> None:
+        shipped = {each.name: each for each in read_manifest().students}
+        assert list(shipped) == list(recipes.PLANS["cpu"].students)
+        for name, recipe in recipes.PLANS["cpu"].students.items():
+            found = shipped[name]
+            assert (found.features, found.blocks, found.scale) == (recipe.features, recipe.blocks, recipe.scale)

@@ -1,0 +1,205 @@
+"""Training pairs: tiles of degraded pictures, and what the teacher makes of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from tools.distill.degrade import Picture, degrade, shrink
+
+if TYPE_CHECKING:
+    from keyscale.engine.models.model import Model
+
+__all__ = ["CLIPS", "PHOTOS", "TILE", "Pairs", "Sources", "find_sources", "make_tiles", "open_pairs", "prepare"]
+
+TILE = 128
+"""Side of a training tile in low-resolution pixels: the teacher's receptive field, 34 each way, fits inside."""
+
+PHOTOS = ("Kodak24", "gb82", "gb82_screen")
+"""Folders of photographs that may be used for training: unrestricted use, CC0, CC0."""
+
+CLIPS = (
+    "flower_960x540_2997_aac.mp4",
+    "animation_bbb_1280x720_aac51.mp4",
+    "animation_bbb_800x640_sar64-45.mp4",
+    "multi_2video_2audio_2subs_nasa.mp4",
+)
+"""Clips that may be used for training: CC0, CC-BY-3.0 (Blender Foundation), CC-BY-3.0, public domain (NASA)."""
+
+CLIP_SHARE = 0.22
+"""Of all tiles; there are fewer scenes in the clips than in the photographs."""
+SCREEN_SHARE = 0.06
+"""Of all tiles: pictures of screens."""
+FRAMES_A_CLIP = 48
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where pictures come from; in a fixed order, as seeds refer to places in it."""
+
+    photos: tuple[Path, ...]
+    screens: tuple[Path, ...]
+    clips: tuple[Path, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Tiles and targets on disk, mapped into memory.
+
+    Attributes:
+        low: uint8 `(N, TILE, TILE, 3)`.
+        high: uint8 `(N, 4 * TILE, 4 * TILE, 3)`, the teacher's x4 result.
+    """
+
+    low: npt.NDArray[np.uint8]
+    high: npt.NDArray[np.uint8]
+
+
+def find_sources(images: Path, clips: Path) -> Sources:
+    """The material that may be trained on, of the folders named in `PHOTOS` and `CLIPS`.
+
+    Raises:
+        FileNotFoundError: a folder or clip of the list is absent.
+    """
+    photos: list[Path] = []
+    screens: list[Path] = []
+    for name in PHOTOS:
+        found = sorted(path for path in (images / name).iterdir() if path.suffix.lower() in {".png", ".jpg"})
+        (screens if "screen" in name else photos).extend(found)
+    files = tuple(clips / name for name in CLIPS)
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(file)
+    return Sources(tuple(photos), tuple(screens), files)
+
+
+@lru_cache(maxsize=48)
+def _photo(path: Path) -> Picture:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+@lru_cache(maxsize=8)
+def _frames(path: Path) -> list[Picture]:
+    """Frames spread over a clip; decoded whole, as clips of this size are."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    chosen = np.linspace(0, len(frames) - 1, min(FRAMES_A_CLIP, len(frames))).round().astype(int)
+    return [frames[i].to_ndarray(format="rgb24") for i in chosen]
+
+
+def make_tile(sources: Sources, seed: int, index: int) -> Picture:
+    """Tile number `index` of a seed's endless series: RGB uint8 `(TILE, TILE, 3)`."""
+    rng = np.random.default_rng((seed, index))
+    kind = rng.random()
+    if kind < CLIP_SHARE:
+        frames = _frames(sources.clips[rng.integers(len(sources.clips))])
+        picture, gentle, strongest = frames[rng.integers(len(frames))], True, 3.0
+    elif kind < CLIP_SHARE + SCREEN_SHARE:
+        picture = _photo(sources.screens[rng.integers(len(sources.screens))])
+        side = min(*picture.shape[:2], 1200)
+        picture, gentle, strongest = _cut(rng, picture, side), False, 4.0
+    else:
+        picture, gentle, strongest = _photo(sources.photos[rng.integers(len(sources.photos))]), False, 4.5
+    tiny = rng.random() < 0.5
+    picture = shrink(rng, picture, TILE, strongest=strongest if tiny else min(strongest, 2.2))
+    # Some context for the codec and the filters, which the tile then loses again.
+    picture = _cut(rng, picture, TILE + 32)
+    return _cut(rng, degrade(rng, picture, gentle=gentle), TILE)
+
+
+def _cut(rng: np.random.Generator, picture: Picture, side: int) -> Picture:
+    height, width = picture.shape[:2]
+    top, left = int(rng.integers(max(1, height - side + 1))), int(rng.integers(max(1, width - side + 1)))
+    return np.ascontiguousarray(picture[top : top + side, left : left + side])
+
+
+def make_tiles(sources: Sources, *, seed: int, count: int) -> Picture:
+    """The first `count` tiles of a series: RGB uint8 `(count, TILE, TILE, 3)`."""
+    return _make_tiles((sources, seed, range(count)))
+
+
+def _make_tiles(task: tuple[Sources, int, Sequence[int]]) -> Picture:
+    sources, seed, indices = task
+    return np.stack([make_tile(sources, seed, index) for index in indices])
+
+
+def open_pairs(folder: Path, *, mode: str = "r") -> Pairs:
+    """The pairs that `prepare` left in a folder.
+
+    Raises:
+        FileNotFoundError: it did not finish there.
+    """
+    if not (folder / "data.json").is_file():
+        raise FileNotFoundError(f"{folder / 'data.json'}: prepare the data first")
+    return Pairs(
+        np.load(folder / "low.npy", mmap_mode=mode),  # type: ignore[arg-type]
+        np.load(folder / "high.npy", mmap_mode=mode),  # type: ignore[arg-type]
+    )
+
+
+def prepare(
+    folder: Path,
+    sources: Sources,
+    teacher: Model,
+    *,
+    count: int,
+    seed: int,
+    log: Callable[[str], None],
+    workers: int | None = None,
+) -> None:
+    """Make `count` tiles and the teacher's results, and note what they were made from in `data.json`.
+
+    Made anew unless that note says the same already.
+    """
+    note = {
+        "count": count,
+        "seed": seed,
+        "tile": TILE,
+        "teacher": teacher.spec.name,
+        "teacher_sha256": teacher.sha256,
+        "sources": [path.name for path in (*sources.photos, *sources.screens, *sources.clips)],
+    }
+    mark = folder / "data.json"
+    if mark.is_file() and json.loads(mark.read_text()) == note:
+        log(f"{folder}: {count} pairs are there")
+        return
+    mark.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    low = np.lib.format.open_memmap(folder / "low.npy", "w+", np.uint8, (count, TILE, TILE, 3))
+    tasks = [(sources, seed, range(start, min(start + 32, count))) for start in range(0, count, 32)]
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        done = 0
+        for tiles in pool.map(_make_tiles, tasks):
+            low[done : done + len(tiles)] = tiles
+            done += len(tiles)
+            if done % 640 < 32 or done == count:
+                log(f"{folder}: {done} of {count} tiles")
+    _teach(teacher, low, folder / "high.npy", log)
+    mark.write_text(json.dumps(note, indent=1))
+
+
+def _teach(teacher: Model, low: npt.NDArray[np.uint8], path: Path, log: Callable[[str], None]) -> None:
+    count, side = low.shape[:2]
+    scale = teacher.spec.scale
+    high = np.lib.format.open_memmap(path, "w+", np.uint8, (count, scale * side, scale * side, 3))
+    step = 32 if teacher.device.type == "cuda" else 2
+    for start in range(0, count, step):
+        x = torch.from_numpy(low[start : start + step].copy()).to(teacher.device)
+        y = teacher(x.permute(0, 3, 1, 2).float() / 255)
+        pixels = y.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
+        high[start : start + step] = pixels.cpu().numpy()
+        if start // step % 100 == 0 or start + step >= count:
+            log(f"{path.parent}: {min(start + step, count)} of {count} targets")

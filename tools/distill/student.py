@@ -1,0 +1,70 @@
+"""The student in its training form: kernels between the first and the last convolution are added to the identity.
+
+A layer that does nothing but hand its input through is then the zero kernel, which is where learning starts (the
+identity branch of RepVGG, arXiv 2101.03697). The branch is linear, so it is folded into the kernel: in training before
+the convolution runs, and for good in `folded`, where the plain network is what remains.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["Student"]
+
+
+class FoldedConv(nn.Module):
+    """A 3x3 convolution with as many outputs as inputs, and the identity within its kernel."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.free = nn.Parameter(torch.randn(features, features, 3, 3) * (0.5 / math.sqrt(9 * features)))
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def kernel(self) -> Tensor:
+        """`(features, features, 3, 3)`."""
+        centre = torch.eye(self.free.shape[0], device=self.free.device, dtype=self.free.dtype)
+        return self.free + functional.pad(centre[:, :, None, None], (1, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, features, H, W)` -> the same shape, zeros beyond the border."""
+        kernel = self.kernel().contiguous(memory_format=torch.channels_last)
+        return functional.conv2d(x, kernel, self.bias, padding=1)
+
+
+class Student(nn.Module):
+    """Convolution and ReLU, `blocks + 1` times, a last convolution, pixel shuffle, plus the input repeated."""
+
+    def __init__(self, *, features: int, blocks: int, scale: int) -> None:
+        super().__init__()
+        self.features, self.blocks, self.scale = features, blocks, scale
+        self.first = nn.Conv2d(3, features, 3, padding=1)
+        self.middle = nn.ModuleList(FoldedConv(features) for _ in range(blocks))
+        self.last = nn.Conv2d(features, 3 * scale**2, 3, padding=1)
+        # Nearly nothing at first: the picture repeated is a better start than noise.
+        nn.init.normal_(self.last.weight, std=0.1 / math.sqrt(9 * features))
+        for bias in (self.first.bias, self.last.bias):
+            assert bias is not None
+            nn.init.zeros_(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """RGB in [0, 1], `(N, 3, H, W)` -> `(N, 3, scale*H, scale*W)`, not clamped."""
+        y = functional.relu(self.first(x))
+        for conv in self.middle:
+            y = functional.relu(conv(y))
+        base = x.repeat_interleave(self.scale**2, dim=1)
+        return functional.pixel_shuffle(self.last(y) + base, self.scale)
+
+    def folded(self) -> dict[str, Tensor]:
+        """The weights of the plain network, named as `keyscale.engine.models.networks` reads them."""
+        layers = [self.first, *self.middle, self.last]
+        state = {}
+        for index, layer in enumerate(layers):
+            weight = layer.kernel() if isinstance(layer, FoldedConv) else layer.weight
+            for name, value in (("weight", weight), ("bias", layer.bias)):
+                assert isinstance(value, Tensor)
+                state[f"convs.{index}.{name}"] = value.detach().float().cpu().contiguous().clone()
+        return state

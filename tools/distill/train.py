@@ -1,0 +1,313 @@
+"""Training one student: batches, schedule, checkpoints, resume, log."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Queue
+from threading import Thread
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tools.distill.data import TILE, Pairs
+from tools.distill.losses import Weights, distance, gradient_energy, halve, sharpened
+from tools.distill.optimizer import Muon
+from tools.distill.student import Student
+
+__all__ = ["Recipe", "Score", "load_student", "score", "train"]
+
+CHECKPOINT_SECONDS = 60
+LOG_STEPS, SCORE_STEPS = 100, 1000
+TEACHER_SCALE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that a student depends on beside the data; written into its checkpoint and compared on resume."""
+
+    features: int
+    blocks: int
+    scale: int
+    steps: int
+    batch: int = 16
+    patch: int = 64
+    """Side of a training patch in low-resolution pixels."""
+    margin: int = 4
+    """Low-resolution pixels at a patch's border that the loss leaves out: the teacher saw what lies beyond."""
+    muon_rate: float = 0.02
+    adam_rate: float = 2e-3
+    """For the first and the last convolution and all biases."""
+    warm_up: int = 100
+    """Steps in which the rates rise to their full value."""
+    decay: float = 0.5
+    """Last part of the steps, in which the rates fall to zero."""
+    averaging: float = 0.998
+    """Of the running average of weights that is kept as the result, a step."""
+    detail_from: float = 0.5
+    """Part of the steps after which `detail` and `sharpen` count; the teacher's pixels alone before."""
+    detail: Weights = field(default_factory=Weights)
+    sharpen: float = 0.0
+    """How much sharper than the teacher the target is, see `losses.sharpened`."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Score:
+    """A student against the teacher on the held-out tiles."""
+
+    psnr: float
+    """Decibel over RGB, the mean of the tiles'."""
+    energy: float
+    """Gradient energy of luma relative to the teacher's; 1 is as sharp."""
+
+
+class _Batches:
+    """Random patches, put together in a thread of their own. Batch n depends on the seed and n alone.
+
+    Nothing is flipped or turned: the teacher's result for a mirrored picture is another one (31 dB away), and a
+    student that must please both meets neither.
+    """
+
+    def __init__(self, pairs: Pairs, recipe: Recipe, first: int, device: torch.device) -> None:
+        self.pairs, self.recipe, self.device = pairs, recipe, device
+        self.queue: Queue[tuple[Tensor, Tensor]] = Queue(4)
+        Thread(target=self._fill, args=(first,), daemon=True).start()
+
+    def _fill(self, step: int) -> None:
+        while step < self.recipe.steps:
+            self.queue.put(self._make(step))
+            step += 1
+
+    def _make(self, step: int) -> tuple[Tensor, Tensor]:
+        recipe = self.recipe
+        rng = np.random.default_rng((recipe.seed, step))
+        side, up = recipe.patch, TEACHER_SCALE
+        low = np.empty((recipe.batch, side, side, 3), np.uint8)
+        high = np.empty((recipe.batch, up * side, up * side, 3), np.uint8)
+        for i in range(recipe.batch):
+            n, (y, x) = rng.integers(len(self.pairs.low)), rng.integers(0, TILE + 1 - side, 2)
+            low[i] = self.pairs.low[n, y : y + side, x : x + side]
+            high[i] = self.pairs.high[n, up * y : up * (y + side), up * x : up * (x + side)]
+        return torch.from_numpy(low), torch.from_numpy(high)
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """Pictures and targets in [0, 1], `(N, 3, H, W)`, the target at the student's scale."""
+        low, high = self.queue.get()
+        return to_floats(low, self.device), as_target(to_floats(high, self.device), self.recipe.scale)
+
+
+def to_floats(pixels: Tensor, device: torch.device) -> Tensor:
+    """uint8 `(N, H, W, 3)` -> float32 `(N, 3, H, W)` in [0, 1]."""
+    return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+
+
+def as_target(high: Tensor, scale: int) -> Tensor:
+    """The teacher's x4 result at the student's scale."""
+    return high if scale == TEACHER_SCALE else halve(high)
+
+
+def _rate(recipe: Recipe, step: int) -> float:
+    """Part of the full learning rate at a step: a ramp up, a plateau, a ramp down to zero."""
+    falling = (recipe.steps - step) / (recipe.decay * recipe.steps)
+    return min(1.0, (step + 1) / recipe.warm_up, falling)
+
+
+def score(student: Student, pairs: Pairs, device: torch.device) -> Score:
+    """How near a student comes to the teacher on tiles that it was not trained on."""
+    decibel = made = wanted = 0.0
+    with torch.inference_mode():
+        for i in range(0, len(pairs.low), 4):
+            x = to_floats(torch.from_numpy(pairs.low[i : i + 4].copy()), device)
+            target = as_target(to_floats(torch.from_numpy(pairs.high[i : i + 4].copy()), device), student.scale)
+            y = student(x).clamp(0, 1)
+            decibel -= 10 * (y - target).square().mean((1, 2, 3)).clamp_min(1e-10).log10().sum().item()
+            made += gradient_energy(y.mean(1, keepdim=True)).item()
+            wanted += gradient_energy(target.mean(1, keepdim=True)).item()
+    return Score(decibel / len(pairs.low), made / wanted)
+
+
+def _new_student(recipe: Recipe, device: torch.device) -> Student:
+    student = Student(features=recipe.features, blocks=recipe.blocks, scale=recipe.scale)
+    return student.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def load_student(path: Path, device: torch.device) -> tuple[Student, Recipe]:
+    """The averaged student of a checkpoint.
+
+    Raises:
+        FileNotFoundError: no checkpoint there.
+    """
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    recipe = _recipe(content["recipe"])
+    student = _new_student(recipe, device)
+    student.load_state_dict(content["average"])
+    return student, recipe
+
+
+def _recipe(text: str) -> Recipe:
+    fields = json.loads(text)
+    return Recipe(**fields | {"detail": Weights(**fields["detail"])})
+
+
+class _Run:
+    """The state of one training: weights, their average, optimisers, the step reached."""
+
+    def __init__(self, path: Path, recipe: Recipe, device: torch.device) -> None:
+        torch.manual_seed(recipe.seed)
+        self.path, self.recipe, self.device = path, recipe, device
+        self.student = _new_student(recipe, device)
+        named = list(self.student.named_parameters())
+        hidden = [value for name, value in named if _is_hidden(name)]
+        others = [value for name, value in named if not _is_hidden(name)]
+        self.muon = Muon(hidden, lr=recipe.muon_rate)
+        self.adam = torch.optim.Adam(others, lr=recipe.adam_rate, betas=(0.9, 0.99))
+        self.step = 0
+        self._average()
+
+    def _average(self) -> None:
+        self.average = {key: value.detach().clone() for key, value in self.student.state_dict().items()}
+
+    def start_from(self, donor: Path) -> None:
+        """Take over a finished checkpoint of the same features as the first guess.
+
+        Its layers between the first and the last are spread over this student's; those between them begin as the
+        identity, which a ReLU leaves alone too: a deeper student starts as good as the donor (net2net, arXiv
+        1511.05641). The last layer is taken over where the scale is the same.
+        """
+        given, recipe = load_student(donor, self.device)
+        with torch.no_grad():
+            self.student.first.load_state_dict(given.first.state_dict())
+            every = self.recipe.blocks // recipe.blocks
+            for index, layer in enumerate(self.student.middle):
+                if index % every == 0 and index // every < recipe.blocks:
+                    layer.load_state_dict(given.middle[index // every].state_dict())
+                else:
+                    for parameter in layer.parameters():
+                        parameter.zero_()
+            if recipe.scale == self.recipe.scale:
+                self.student.last.load_state_dict(given.last.state_dict())
+        self._average()
+
+    def save(self) -> None:
+        """Write the checkpoint; the one before stays until this one is whole."""
+        content = {
+            "recipe": json.dumps(dataclasses.asdict(self.recipe)),
+            "student": self.student.state_dict(),
+            "average": self.average,
+            "muon": self.muon.state_dict(),
+            "adam": self.adam.state_dict(),
+            "step": self.step,
+        }
+        draft = self.path.with_suffix(".part")
+        torch.save(content, draft)
+        draft.replace(self.path)
+
+    def restore(self) -> None:
+        """Go on from the checkpoint.
+
+        Raises:
+            ValueError: it belongs to another recipe.
+        """
+        content = torch.load(self.path, map_location="cpu", weights_only=True)
+        if content["recipe"] != json.dumps(dataclasses.asdict(self.recipe)):
+            raise ValueError(f"{self.path} was trained by another recipe: {content['recipe']}; remove it to train anew")
+        self.student.load_state_dict(content["student"])
+        self.average = {key: value.to(self.device) for key, value in content["average"].items()}
+        self.muon.load_state_dict(content["muon"])
+        self.adam.load_state_dict(content["adam"])
+        self.step = content["step"]
+
+    def advance(self, x: Tensor, target: Tensor) -> dict[str, float]:
+        """One step on a batch; the terms of its loss."""
+        recipe = self.recipe
+        for optimizer, full in ((self.muon, recipe.muon_rate), (self.adam, recipe.adam_rate)):
+            for group in optimizer.param_groups:
+                group["lr"] = full * _rate(recipe, self.step)
+            optimizer.zero_grad()
+        cut = recipe.margin * recipe.scale
+        inner = np.s_[..., cut:-cut, cut:-cut]
+        result = self.student(x.contiguous(memory_format=torch.channels_last))
+        detail = Weights()
+        if self.step >= recipe.detail_from * recipe.steps:
+            detail, target = recipe.detail, sharpened(target, recipe.sharpen)
+        loss, terms = distance(result[inner], target[inner], detail)
+        torch.autograd.backward(loss)
+        self.muon.step()
+        self.adam.step()
+        self.step += 1
+        # A young average follows quickly, so that the first guess does not linger.
+        keep = min(recipe.averaging, self.step / (self.step + 10))
+        for key, value in self.student.state_dict().items():
+            self.average[key].lerp_(value, 1 - keep)
+        if not math.isfinite(terms["pixels"]):
+            raise ValueError(f"{self.path.stem} diverged at step {self.step}")
+        return terms
+
+    def averaged(self) -> Student:
+        """The student whose weights are the running average."""
+        student = _new_student(self.recipe, self.device)
+        student.load_state_dict(self.average)
+        return student
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith("middle.") and name.endswith(".free")
+
+
+def train(
+    path: Path,
+    recipe: Recipe,
+    pairs: Pairs,
+    held: Pairs,
+    *,
+    device: torch.device,
+    start_from: Path | None = None,
+    log: Callable[[str], None],
+) -> Student:
+    """Train to the end, or go on where a checkpoint of the same recipe stopped.
+
+    Args:
+        path: the checkpoint; beside it, `.log` gets a JSON line every `LOG_STEPS` steps.
+        recipe: what to train and how.
+        pairs: to train on.
+        held: to judge on.
+        device: CPU or GPU.
+        start_from: a finished checkpoint to begin with, see `_Run.start_from`.
+        log: told in words what happens.
+
+    Raises:
+        ValueError: the checkpoint belongs to another recipe, or the loss is no longer finite.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run = _Run(path, recipe, device)
+    if path.is_file():
+        run.restore()
+        log(f"{path.stem}: {run.step} of {recipe.steps} steps are done")
+    elif start_from:
+        run.start_from(start_from)
+    batches = _Batches(pairs, recipe, run.step, device)
+    sums: dict[str, float] = {}
+    saved = time.monotonic()
+    while run.step < recipe.steps:
+        for name, term in run.advance(*batches.next()).items():
+            sums[name] = sums.get(name, 0) + term
+        last = run.step == recipe.steps
+        if run.step % LOG_STEPS == 0 or last:
+            line = {"step": run.step, **{name: round(term / LOG_STEPS, 6) for name, term in sums.items()}}
+            sums.clear()
+            if run.step % SCORE_STEPS == 0 or last:
+                line |= dataclasses.asdict(score(run.averaged(), held, device))
+            with path.with_suffix(".log").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            log(f"{path.stem}: {line}")
+        if time.monotonic() - saved > CHECKPOINT_SECONDS or last:
+            run.save()
+            saved = time.monotonic()
+    return run.averaged()
