@@ -66,12 +66,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def weights_to_use(folder: Path) -> tuple[str, str]:
+def weights_to_use(folder: Path, network: str = NETWORK) -> tuple[str, str]:
     """The network's name where its weights are on this machine, else a checkpoint of its shape; and which it is."""
-    spec = find(NETWORK)
+    spec = find(network)
     if locate(spec) is not None:
-        return NETWORK, "trained"
-    shape = material.network(folder / "shape.pth", features=spec.features, blocks=spec.blocks)
+        return network, "trained"
+    shape = material.network(folder / f"{network}.pth", features=spec.features, blocks=spec.blocks)
     return str(shape), "random, of the same shape"
 
 

@@ -5,6 +5,7 @@
 Every number comes from a process that was confined to so many cores before anything was loaded. The loop is
 Real-ESRGAN's video script as `bench.loops` rebuilds it, with the same encoder settings as keyscale; it is given fewer
 frames, since it is slow, and no time to start up: its clock starts after its network is loaded, keyscale's before.
+Where Real-ESRGAN's weights are not on the machine, random ones of the same shape take their place, which are as fast.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Seconds a frame of every way, in turns."""
     # Late, so that the confinement to some cores comes before the libraries count them.
     from bench.loops import PerFrameLoop, pipeline
-    from bench.run import machine
+    from bench.run import machine, weights_to_use
     from keyscale.engine.job import Job, ModelChoice, Target, Trim
     from keyscale.engine.models import load_model
     from keyscale.engine.runners.local import prepare_plan
@@ -54,10 +55,10 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             resume=False,
         )
 
-    loops = {
-        name: PerFrameLoop(load_model(name), prepare_plan(job(name, LOOP_FRAMES)), folder / "loop.mp4")
-        for name in LOOPS
-    }
+    loops = {}
+    for name in LOOPS:
+        network, _ = weights_to_use(folder, name)
+        loops[name] = PerFrameLoop(load_model(network), prepare_plan(job(network, LOOP_FRAMES)), folder / "loop.mp4")
     seconds: dict[str, list[float]] = {}
     for _ in range(options.rounds):
         for name in STUDENTS:
