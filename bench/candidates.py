@@ -40,6 +40,8 @@ class Candidate:
     macs: int | None = None
     """Multiply-accumulate operations per input pixel; None for filters."""
     is_teacher: bool = False
+    unquantised: str | None = None
+    """Of an int8 row: the name of the same network's row in fp32."""
 
 
 def enlarge(model: Enlarger, pixels: Pixels) -> Pixels:
@@ -75,7 +77,10 @@ def _resized(pixels: Pixels, *, scale: int, kernel: Image.Resampling) -> Pixels:
 
 
 def _candidate(model: Enlarger, label: str) -> Candidate:
-    return Candidate(label, model.spec.scale, partial(enlarge, model), model.spec.macs_per_pixel)
+    unquantised = f"{model.spec.name} {Precision.FP32.value}" if model.precision == Precision.INT8.value else None
+    return Candidate(
+        label, model.spec.scale, partial(enlarge, model), model.spec.macs_per_pixel, unquantised=unquantised
+    )
 
 
 def _published(name: str, precision: Precision, label: str) -> Candidate:

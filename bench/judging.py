@@ -63,12 +63,15 @@ def judge_set(set_name: str, samples: Iterable[Sample], candidates: Sequence[Can
             references = {SCALE: teacher, SCALE // 2: halved(teacher)}
             truths = {} if sample.truth is None else {SCALE: sample.truth, SCALE // 2: halved(sample.truth)}
             outputs = [references[c.scale] if c.is_teacher else c.run(sample.low) for c in candidates]
+            by_name = {c.name: output for c, output in zip(candidates, outputs, strict=True)}
+            floats = [by_name.get(c.unquantised) if c.unquantised else None for c in candidates]
             done = pool.map(
-                lambda c, output, low=sample.low, truths=truths, references=references: _score(
-                    output, references[c.scale], truths.get(c.scale), low, c.scale, is_teacher=c.is_teacher
+                lambda c, output, own, low=sample.low, truths=truths, references=references: _score(
+                    output, references[c.scale], truths.get(c.scale), low, c.scale, own, is_teacher=c.is_teacher
                 ),
                 candidates,
                 outputs,
+                floats,
             )
             for found, one in zip(scores, done, strict=True):
                 found.append(one)
@@ -80,7 +83,14 @@ def judge_set(set_name: str, samples: Iterable[Sample], candidates: Sequence[Can
 
 
 def _score(
-    output: Pixels, reference: Pixels, truth: Pixels | None, low: Pixels, scale: int, *, is_teacher: bool
+    output: Pixels,
+    reference: Pixels,
+    truth: Pixels | None,
+    low: Pixels,
+    scale: int,
+    unquantised: Pixels | None,
+    *,
+    is_teacher: bool,
 ) -> _Scores:
     plane, goal = metrics.luma(output), metrics.luma(reference)
     difference = output.astype(np.float32) - reference
@@ -88,6 +98,8 @@ def _score(
     means |= {f"shift_{name}": float(difference[..., c].mean(dtype=np.float64)) for c, name in enumerate("rgb")}
     if not is_teacher:
         means |= {"teacher_psnr": metrics.psnr(output, reference), "teacher_ssim": metrics.ssim(plane, goal)}
+    if unquantised is not None:
+        means["own_psnr"] = metrics.psnr(output, unquantised)
     if truth is not None:
         original, made = (metrics.luma(metrics.cropped(of, scale)) for of in (truth, output))
         means |= {"truth_psnr": metrics.psnr(original, made), "truth_ssim": metrics.ssim(original, made)}

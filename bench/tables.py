@@ -37,6 +37,7 @@ class Column:
 COLUMNS = (
     Column("PSNR", ("teacher_psnr",), ".2f", "dB over R, G and B, against the teacher's picture"),
     Column("SSIM", ("teacher_ssim",), ".4f", "of luma, against the teacher's picture"),
+    Column("int8-fp32", ("own_psnr",), ".1f", "dB of int8 against the same network in fp32, both rounded to codes"),
     Column("sharp", ("sharpness",), ".3f", "gradient energy of luma, as a multiple of the teacher's"),
     Column("over", ("overshoot",), ".2f", "codes by which luma leaves the range of the 3x3 input pixels, mean"),
     Column("shift", ("shift_r", "shift_g", "shift_b"), "+.2f", "mean difference to the teacher in R, G, B, codes"),

@@ -1,8 +1,8 @@
 """A plain network on the CPU through OpenVINO.
 
 A graph is compiled for each size of window: for sizes left open the CPU plugin fuses less and needs a third more
-time. Windows are widened a little, where the frame has pixels left, so that those of a moving camera share a size;
-what comes out for a pixel is the same to the last bit.
+time. Windows are widened a little so that those of a moving camera share a size; what comes out for a pixel is the
+same to the last bit.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from keyscale.engine.colour import PixelArray
 from keyscale.engine.errors import Interrupted
 from keyscale.engine.geometry import Window
+from keyscale.engine.models.border import surrounded
 from keyscale.engine.models.graph import with_pixels
 from keyscale.engine.models.inference import load_openvino, thread_count
 from keyscale.engine.models.interface import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory
@@ -26,10 +27,14 @@ __all__ = ["OpenvinoModel"]
 STEP = 8
 """Input pixels of which a window's sides are made multiples."""
 ROOM = 8
-"""Of a changing camera's windows: a new size gets the eighth part more on each side, since compiling takes as long
-as two or three windows do."""
-SURPLUS = 1.25
-"""How much larger than needed a compiled size may be to be used."""
+"""Of a camera that moves away: a new size gets the eighth part more on each side, since compiling takes as long as
+two or three windows do."""
+JUMP = 1.5
+"""Ratio of areas from which a larger window is a cut and not a movement."""
+SURPLUS = 1.6
+"""How many times the area needed a compiled size may have; above (1 + 1/ROOM)**2, so that room is of use."""
+MOST_GRAPHS = 12
+"""Kept: each holds some megabytes beside its activations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +67,9 @@ class OpenvinoModel:
         self._core = load_openvino().Core()
         self._graphs = {deep: with_pixels(graph, np.float32 if deep else np.uint8) for deep in (False, True)}
         self._ready: dict[tuple[bool, int, int], _Ready] = {}
+        self._least: tuple[int, int] | None = None
+        self.compilations = 0
+        """Graphs compiled so far."""
 
     @property
     def bytes_per_pixel(self) -> float:
@@ -81,27 +89,24 @@ class OpenvinoModel:
         """None: neither int8 nor fp32 overflows."""
 
     def window(self, core: Window, lattice: tuple[int, int]) -> Window:
-        """`core` with its context, widened to a size that is compiled already, or to one that others can share."""
-        least = core.widened(self.spec.halo, self.spec.align, lattice)
-        width, height = self._fitting(least, lattice)
-        x0, y0 = min(least.x0, lattice[0] - width), min(least.y0, lattice[1] - height)
-        return Window(x0, y0, x0 + width, y0 + height)
+        """`core` with its context, cut off at the border of the frame."""
+        return core.widened(self.spec.halo, self.spec.align, lattice)
 
-    def _fitting(self, least: Window, lattice: tuple[int, int]) -> tuple[int, int]:
+    def _size(self, deep: bool, least: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of the graph to use for a window of that size, compiled already or to be."""
+        area = least[0] * least[1]
         there = [
             (width, height)
-            for _, height, width in self._ready
-            if least.width <= width <= lattice[0]
-            and least.height <= height <= lattice[1]
-            and width * height <= SURPLUS * least.area
+            for kind, width, height in self._ready
+            if kind == deep and width >= least[0] and height >= least[1] and width * height <= SURPLUS * area
         ]
+        before, self._least = self._least, least
         if there:
             return min(there, key=lambda size: size[0] * size[1])
-        return self._shared(least.width, lattice[0]), self._shared(least.height, lattice[1])
-
-    def _shared(self, side: int, most: int) -> int:
-        roomy = side + side // ROOM if self._ready else side
-        return min(-(-roomy // STEP) * STEP, most)
+        # A camera that moves away needs a little more in every frame; after a cut, or nearing, this size will do.
+        grows = before is not None and 1 < area / (before[0] * before[1]) < JUMP
+        width, height = (-(-(side + side // ROOM if grows else side) // STEP) * STEP for side in least)
+        return width, height
 
     def enlarge(
         self, pixels: PixelArray, inner: Window, *, should_stop: Callable[[], bool] | None = None
@@ -110,16 +115,20 @@ class OpenvinoModel:
         if should_stop is not None and should_stop():
             raise Interrupted("stopped while a frame was being upscaled")
         deep = pixels.dtype == np.uint16
-        given = pixels.astype(np.float32) / np.float32(65535) if deep else np.ascontiguousarray(pixels)
+        halo = self.spec.halo
+        least = (inner.width + 2 * halo, inner.height + 2 * halo)
+        width, height = self._size(deep, least)
+        seen = surrounded(pixels, inner, halo, more=(width - least[0], height - least[1]))
+        given = seen.astype(np.float32) / np.float32(65535) if deep else seen
         try:
-            request = self._request(deep, *pixels.shape[:2])
+            request = self._request(deep, width, height)
             request.infer({0: given[None]}, share_inputs=True)
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
             self._ready.clear()
             raise OutOfMemory(str(error)) from error
-        cells = request.get_output_tensor(0).data[0, inner.y0 : inner.y1, inner.x0 : inner.x1]
+        cells = request.get_output_tensor(0).data[0, halo : halo + inner.height, halo : halo + inner.width]
         if deep:
             cells = (cells.clip(0, 1) * np.float32(65535) + np.float32(0.5)).astype(np.uint16)
         result = _interleaved(cells, self.spec.scale)
@@ -128,17 +137,20 @@ class OpenvinoModel:
             raise BrokenPicture
         return result
 
-    def _request(self, deep: bool, height: int, width: int) -> Any:
-        key = (deep, height, width)
+    def _request(self, deep: bool, width: int, height: int) -> Any:
+        key = (deep, width, height)
         ready = self._ready.pop(key, None) or self._compiled(key)
         # The last one is the most recently used.
         self._ready[key] = ready
-        while len(self._ready) > 1 and sum(each.size for each in self._ready.values()) > CPU_BUDGET:
+        while len(self._ready) > 1 and (
+            len(self._ready) > MOST_GRAPHS or sum(each.size for each in self._ready.values()) > CPU_BUDGET
+        ):
             self._ready.pop(next(iter(self._ready)))
         return ready.request
 
     def _compiled(self, key: tuple[bool, int, int]) -> _Ready:
-        deep, height, width = key
+        deep, width, height = key
+        self.compilations += 1
         graph = self._graphs[deep].clone()
         graph.reshape([1, height, width, 3])
         settings = {

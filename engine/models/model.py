@@ -15,6 +15,7 @@ from keyscale.engine.device import describe_device
 from keyscale.engine.errors import DeviceError, UsageError
 from keyscale.engine.geometry import Window
 from keyscale.engine.models import networks, streaming
+from keyscale.engine.models.border import surrounded
 from keyscale.engine.models.interface import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory
 from keyscale.engine.models.registry import ModelSpec
 
@@ -211,6 +212,10 @@ class Model:
         self, pixels: PixelArray, inner: Window, *, should_stop: Callable[[], bool] | None = None
     ) -> PixelArray:
         """See `Enlarger.enlarge`."""
+        if self.spec.architecture == "plain":
+            halo = self.spec.halo
+            pixels = surrounded(pixels, inner, halo)
+            inner = Window(halo, halo, halo + inner.width, halo + inner.height)
         try:
             with torch.inference_mode():
                 x = _to_tensor(pixels, self.device)

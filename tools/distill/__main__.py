@@ -48,7 +48,10 @@ def main() -> None:
         print(f"{time.monotonic() - began:7.0f} s  {text}", flush=True)
 
     plan = PLANS[given.plan]
-    sources = find_sources(given.images, given.clips)
+    try:
+        sources = find_sources(given.images, given.clips)
+    except FileNotFoundError as error:
+        parser.error(f"{error.filename or error} is not there; see tools/distill/README.md for what is needed")
     teacher = load_model(TEACHER, given.device, "fp32", on_note=log)
     prepare(given.work / "train", sources, teacher, count=plan.pairs, seed=SEED, log=log)
     prepare(given.work / "held", sources, teacher, count=plan.held, seed=HELD_SEED, log=log)
@@ -72,7 +75,7 @@ def main() -> None:
         log(f"not exported: {', '.join(missing)} are not trained yet")
         return
     tiles = make_tiles(sources, seed=CALIBRATION_SEED, count=TILES)
-    log(f"wrote {export(checkpoints, tiles, given.into or given.work / 'shipped', log=log)}")
+    log(f"wrote {export(checkpoints, tiles, held, given.into or given.work / 'shipped', log=log)}")
 
 
 if __name__ == "__main__":

@@ -294,16 +294,22 @@ def train(
         run.start_from(start_from)
     batches = _Batches(pairs, recipe, run.step, device)
     sums: dict[str, float] = {}
+    counted = 0
     saved = time.monotonic()
     while run.step < recipe.steps:
         for name, term in run.advance(*batches.next()).items():
             sums[name] = sums.get(name, 0) + term
+        counted += 1
         last = run.step == recipe.steps
         if run.step % LOG_STEPS == 0 or last:
-            line = {"step": run.step, **{name: round(term / LOG_STEPS, 6) for name, term in sums.items()}}
+            line = {"step": run.step, **{name: round(term / counted, 6) for name, term in sums.items()}}
             sums.clear()
+            counted = 0
             if run.step % SCORE_STEPS == 0 or last:
-                line |= dataclasses.asdict(score(run.averaged(), held, device))
+                line |= {
+                    f"held_{key}": value
+                    for key, value in dataclasses.asdict(score(run.averaged(), held, device)).items()
+                }
             with path.with_suffix(".log").open("a") as file:
                 file.write(json.dumps(line) + "\n")
             log(f"{path.stem}: {line}")
