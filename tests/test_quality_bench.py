@@ -182,6 +182,13 @@ def stand_ins() -> list[Candidate]:
     return [
         Candidate("Blocks", 4, repeated),
         Candidate("Student fp32", 4, smooth, 12_345),
+        Candidate(
+            "Student int8",
+            4,
+            lambda pixels: np.minimum(smooth(pixels), 254) + np.uint8(1),
+            12_345,
+            unquantised="Student fp32",
+        ),
         Candidate("Teacher", 4, teach, 67_890, is_teacher=True),
         Candidate("Half", 2, partial(smooth, scale=2), 2_000),
         Candidate("Teacher, halved", 2, lambda pixels: halved(teach(pixels)), 67_890, is_teacher=True),
@@ -207,6 +214,9 @@ def test_the_table_has_a_row_for_each_candidate_and_set() -> None:
     assert first["Teacher"].get("teacher_psnr") is None
     assert first["Blocks"]["pan_1"] == 0
     assert (first["Blocks"]["grid"] or 0) > (first["Student fp32"]["grid"] or 0)
+    # One code off everywhere: 20 log10 255 dB.
+    assert first["Student int8"]["own_psnr"] == pytest.approx(48.13, abs=0.02)
+    assert "own_psnr" not in first["Student fp32"]
     # The stand-in for a teacher adds contrast.
     assert (first["Student fp32"]["sharpness"] or 0) == pytest.approx(1 / 1.1**2, rel=0.05)
     apart = {row.candidate: row.values for row in rows[-len(names) :]}
