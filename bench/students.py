@@ -40,8 +40,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from keyscale.engine.runners.local import prepare_plan
 
     clip = options.clip or material.textured_clip(folder / "clip.mp4", CLIP_SIZE, options.frames)
-    rect = tuple(float(v) for v in options.camera.split(",")) if options.camera else CAMERA
-    camera = material.still_camera(folder / "camera.json", rect)  # type: ignore[arg-type]
+    x, y, width, height = map(float, options.camera.split(",")) if options.camera else CAMERA
+    camera = material.still_camera(folder / "camera.json", (x, y, width, height))
 
     def job(model: str, frames: int) -> Job:
         return Job(

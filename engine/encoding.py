@@ -34,7 +34,7 @@ class _Family:
 
 
 # Fast H.264: the shipped networks are so quick that the encoder decides the speed. `veryfast` at CRF 17 made files as
-# large as `fast` at 18 in half the time, 0.3 to 0.4 dB lower at 50 dB (two clips at 1920x1080).
+# large as `fast` at 18 in half the time, 0.3 to 0.4 dB lower at 50 dB (two clips at 1920x1080, tried once).
 _FAMILIES = {
     Codec.H264: _Family("libx264", "h264", X26X_PRESETS, 51, {Mode.FAST: (17, "veryfast"), Mode.QUALITY: (16, "slow")}),
     Codec.HEVC: _Family("libx265", "hevc", X26X_PRESETS, 51, {Mode.FAST: (20, "fast"), Mode.QUALITY: (18, "slow")}),

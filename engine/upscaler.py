@@ -152,11 +152,12 @@ class Upscaler:
         return out
 
     def _tile_of(self, frame: PixelArray, tile: Window) -> PixelArray:
-        seen = self.model.window(tile, self.lattice)
+        spec = self.model.spec
+        seen = tile.widened(spec.halo, spec.align, self.lattice)
         pixels = frame[seen.y0 : seen.y1, seen.x0 : seen.x1]
         inner = Window(tile.x0 - seen.x0, tile.y0 - seen.y0, tile.x1 - seen.x0, tile.y1 - seen.y0)
         result = self._enlarged(pixels, inner)
-        self.macs += seen.area * self.model.spec.macs_per_pixel
+        self.macs += seen.area * spec.macs_per_pixel
         return result
 
     def _enlarged(self, pixels: PixelArray, inner: Window) -> PixelArray:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -262,7 +263,7 @@ def test_a_graph_of_wrong_tensors_is_refused(change: dict[str, Tensor]) -> None:
 
 def students() -> list[Callable[[], OpenvinoModel]]:
     kinds: tuple[Kind, ...] = ("fp32", "int8")
-    return [lambda n=spec.name, k=kind: load_openvino_model(n, k) for spec in SHIPPED[:2] for kind in kinds]  # type: ignore[misc]
+    return [partial(load_openvino_model, spec.name, kind) for spec in SHIPPED[:2] for kind in kinds]
 
 
 @pytest.mark.parametrize("load", students(), ids=["x4 fp32", "x4 int8", "x2 fp32", "x2 int8"])

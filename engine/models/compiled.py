@@ -88,10 +88,6 @@ class OpenvinoModel:
     def exact(self) -> None:
         """None: neither int8 nor fp32 overflows."""
 
-    def window(self, core: Window, lattice: tuple[int, int]) -> Window:
-        """`core` with its context, cut off at the border of the frame."""
-        return core.widened(self.spec.halo, self.spec.align, lattice)
-
     def _size(self, deep: bool, least: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the graph to use for a window of that size, compiled already or to be."""
         area = least[0] * least[1]

@@ -58,16 +58,13 @@ class Enlarger(Protocol):
     def budget(self) -> float:
         """Bytes of activations that the device has room for now."""
 
-    def window(self, core: Window, lattice: tuple[int, int]) -> Window:
-        """The pixels to give for the result of `core`: those and their context, or some more of a `lattice` frame."""
-
     def enlarge(
         self, pixels: PixelArray, inner: Window, *, should_stop: Callable[[], bool] | None = None
     ) -> PixelArray:
         """Enlarge a picture and cut a part out of the result.
 
         Args:
-            pixels: `(H, W, 3)` uint8 or uint16 RGB.
+            pixels: `(H, W, 3)` uint8 or uint16 RGB: `inner` and its context, less where the frame ends.
             inner: the input pixels whose enlargement is wanted.
             should_stop: asked before long work, and by some networks within it.
 

@@ -200,10 +200,6 @@ class Model:
             return GPU_SHARE * torch.cuda.mem_get_info(self.device)[0]
         return OTHER_BUDGET
 
-    def window(self, core: Window, lattice: tuple[int, int]) -> Window:
-        """`core` with its context, cut off at the border of the frame."""
-        return core.widened(self.spec.halo, self.spec.align, lattice)
-
     def exact(self) -> Model | None:
         """The same network in fp32; None where this one is in fp32."""
         return None if self.precision == "fp32" else self.to_precision("fp32")

@@ -136,7 +136,7 @@ def _make_tiles(task: tuple[Sources, int, Sequence[int]]) -> Picture:
     return np.stack([make_tile(sources, seed, index) for index in indices])
 
 
-def open_pairs(folder: Path, *, mode: str = "r") -> Pairs:
+def open_pairs(folder: Path) -> Pairs:
     """The pairs that `prepare` left in a folder.
 
     Raises:
@@ -145,8 +145,8 @@ def open_pairs(folder: Path, *, mode: str = "r") -> Pairs:
     if not (folder / "data.json").is_file():
         raise FileNotFoundError(f"{folder / 'data.json'}: prepare the data first")
     return Pairs(
-        np.load(folder / "low.npy", mmap_mode=mode),  # type: ignore[arg-type]
-        np.load(folder / "high.npy", mmap_mode=mode),  # type: ignore[arg-type]
+        np.load(folder / "low.npy", mmap_mode="r"),
+        np.load(folder / "high.npy", mmap_mode="r"),
     )
 
 

@@ -8,6 +8,7 @@ matrix learns at the same pace.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,14 +34,21 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For parameters of two dimensions and more; the first one is the matrix's rows."""
+    """For kernels: the first dimension is the matrix's rows, all others its columns.
+
+    `torch.optim.Muon` takes parameters of two dimensions alone.
+    """
 
     def __init__(self, parameters: Iterable[Tensor], *, lr: float, momentum: float = 0.95) -> None:
         super().__init__(list(parameters), {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
-        """Move every parameter that has a gradient."""
+    def step(self, closure: Any = None) -> Any:
+        """Move every parameter that has a gradient; the loss, if `closure` computes one first."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -54,3 +62,4 @@ class Muon(torch.optim.Optimizer):
                 update = orthogonalised(nesterov.flatten(1))
                 scale = max(1, update.shape[0] / update.shape[1]) ** 0.5
                 parameter.add_(update.view_as(parameter), alpha=-group["lr"] * scale)
+        return loss

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tools.distill.losses import Weights
 from tools.distill.train import Recipe
 
 __all__ = ["PLANS", "START_FROM", "Plan", "training_order"]
 
 FEATURES = 32
-DETAIL = Weights(energy=0.3)
 SHARPEN_X2 = 0.1
 """Less than at x4: halved, the teacher's picture keeps less that a student cannot know. With 0.4 the student came out
 at 1.1 of its gradient energy."""
@@ -36,7 +34,7 @@ class Plan:
 
 
 def _students(steps: int, batch: int) -> dict[str, Recipe]:
-    first = Recipe(features=FEATURES, blocks=4, scale=4, steps=steps, batch=batch, detail=DETAIL, sharpen=0.5)
+    first = Recipe(features=FEATURES, blocks=4, scale=4, steps=steps, batch=batch, detail=0.3, sharpen=0.5)
     # Those that begin as a finished student ask for details at once, and learn more gently.
     deeper = replace(
         first, blocks=8, steps=steps // 2, muon_rate=0.01, adam_rate=1e-3, decay=1.0, detail_from=0.0, sharpen=0.4

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tools.distill.data import TILE, Pairs
-from tools.distill.losses import Weights, distance, gradient_energy, halve, sharpened
+from tools.distill.losses import distance, gradient_energy, halve, sharpened
 from tools.distill.optimizer import Muon
 from tools.distill.student import Student
 
@@ -52,7 +52,8 @@ class Recipe:
     """Of the running average of weights that is kept as the result, a step."""
     detail_from: float = 0.5
     """Part of the steps after which `detail` and `sharpen` count; the teacher's pixels alone before."""
-    detail: Weights = field(default_factory=Weights)
+    detail: float = 0.0
+    """Weight of the strength of details, see `losses.distance`."""
     sharpen: float = 0.0
     """How much sharper than the teacher the target is, see `losses.sharpened`."""
     seed: int = 0
@@ -135,7 +136,10 @@ def score(student: Student, pairs: Pairs, device: torch.device) -> Score:
 
 def _new_student(recipe: Recipe, device: torch.device) -> Student:
     student = Student(features=recipe.features, blocks=recipe.blocks, scale=recipe.scale)
-    return student.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    for kernel in student.parameters():
+        if kernel.ndim == 4:
+            kernel.data = kernel.data.contiguous(memory_format=torch.channels_last)
+    return student.to(device)
 
 
 def load_student(path: Path, device: torch.device) -> tuple[Student, Recipe]:
@@ -145,15 +149,10 @@ def load_student(path: Path, device: torch.device) -> tuple[Student, Recipe]:
         FileNotFoundError: no checkpoint there.
     """
     content = torch.load(path, map_location="cpu", weights_only=True)
-    recipe = _recipe(content["recipe"])
+    recipe = Recipe(**json.loads(content["recipe"]))
     student = _new_student(recipe, device)
     student.load_state_dict(content["average"])
     return student, recipe
-
-
-def _recipe(text: str) -> Recipe:
-    fields = json.loads(text)
-    return Recipe(**fields | {"detail": Weights(**fields["detail"])})
 
 
 class _Run:
@@ -234,7 +233,7 @@ class _Run:
         cut = recipe.margin * recipe.scale
         inner = np.s_[..., cut:-cut, cut:-cut]
         result = self.student(x.contiguous(memory_format=torch.channels_last))
-        detail = Weights()
+        detail = 0.0
         if self.step >= recipe.detail_from * recipe.steps:
             detail, target = recipe.detail, sharpened(target, recipe.sharpen)
         loss, terms = distance(result[inner], target[inner], detail)
