@@ -1,0 +1,191 @@
+"""What jobs left in storage: found, and deleted for certain, unfinished uploads included."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from keyscale.engine.errors import UsageError
+from keyscale.engine.storage_address import JOBS_PREFIX, job_of, job_prefix
+from keyscale.engine.storage_client import Connection
+from keyscale.engine.storage_faults import StorageFault
+
+__all__ = ["StaleJob", "delete_job", "stale_jobs"]
+
+THREADS = 8
+"""Objects deleted at once; R2 does not take `delete_objects` from this client, which would need a Content-MD5."""
+PASSES = 3
+"""Times that a prefix is looked through: a part under way while its upload is aborted can still arrive after it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaleJob:
+    """What one job has in storage."""
+
+    job_id: str
+    objects: int
+    uploads: int
+    """Multipart uploads that were neither completed nor aborted."""
+    size: int
+    """Bytes of the objects and of the parts of those uploads."""
+    newest: datetime
+    """When the last of it was written, in UTC."""
+
+    @property
+    def prefix(self) -> str:
+        """Where it lies, for `Storage.delete_prefix`."""
+        return job_prefix(self.job_id)
+
+
+def delete_job(connection: Connection, prefix: str) -> int:
+    """Delete all objects below a job's prefix and abort all multipart uploads there.
+
+    A prefix with nothing below it is no error. A fault ends the work only once everything else was tried.
+
+    Args:
+        connection: to the bucket.
+        prefix: `temp/upscale_<job id>/`.
+
+    Returns:
+        How many objects and uploads were removed.
+
+    Raises:
+        UsageError: `prefix` is not a job's.
+        StorageFault: the first of those met.
+    """
+    job_id = job_of(prefix)
+    if job_id is None or prefix != job_prefix(job_id):
+        raise UsageError(
+            f"{prefix!r} is not the folder of a job, and nothing else is ever deleted as a whole",
+            remedy=f"Such a folder is named {JOBS_PREFIX}JOB/.",
+        )
+    sweep = _Sweep(connection)
+    for _ in range(PASSES):
+        remains = sweep.look(prefix)
+        if not remains:
+            break
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="keyscale-clean") as pool:
+            list(pool.map(sweep.remove, remains))
+        if sweep.fault is not None:
+            break
+    if sweep.fault is not None:
+        raise sweep.fault
+    return sweep.removed
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Remnant:
+    """An object, or an unfinished upload of one."""
+
+    key: str
+    upload_id: str | None = None
+
+
+class _Sweep:
+    """One clean-up: how much it removed, and the first fault it met."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self.removed = 0
+        self.fault: StorageFault | None = None
+
+    @property
+    def _patience_s(self) -> float | None:
+        # Once the server was waited for in vain, the rest is tried once each: not a minute for every object.
+        return 0.0 if self.fault is not None else None
+
+    def look(self, prefix: str) -> list[_Remnant]:
+        """What is there; unfinished uploads first, since they may still become objects."""
+        found: list[_Remnant] = []
+        with self._noting():
+            uploads = self._connection.uploads(prefix, patience_s=self._patience_s)
+            found.extend(_Remnant(key=item["Key"], upload_id=item["UploadId"]) for item in uploads)
+        with self._noting():
+            objects = self._connection.objects(prefix, patience_s=self._patience_s)
+            found.extend(_Remnant(key=item["Key"]) for item in objects)
+        return found
+
+    def remove(self, remnant: _Remnant) -> None:
+        """Delete or abort it; what went by itself since it was seen is not counted."""
+        key, upload_id = remnant.key, remnant.upload_id
+        with self._noting():
+            if upload_id is None:
+                self._connection.call("delete_object", f"deletion of {key}", patience_s=self._patience_s, Key=key)
+            else:
+                self._connection.call(
+                    "abort_multipart_upload",
+                    f"clean-up of the upload of {key}",
+                    patience_s=self._patience_s,
+                    Key=key,
+                    UploadId=upload_id,
+                )
+            with self._lock:
+                self.removed += 1
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except StorageFault as fault:
+            if fault.code not in {"NoSuchUpload", "NoSuchKey"}:
+                self.fault = self.fault or fault
+
+
+def stale_jobs(connection: Connection, older_than: timedelta) -> list[StaleJob]:
+    """Jobs of which nothing was written for `older_than`, the oldest first.
+
+    Raises:
+        StorageFault: refused, or not reachable for too long.
+    """
+    tallies: dict[str, _Tally] = {}
+    before = datetime.now(UTC) - older_than
+    for item in connection.objects(JOBS_PREFIX):
+        if (job_id := job_of(item["Key"])) is not None:
+            tallies.setdefault(job_id, _Tally()).add(item["Size"], item["LastModified"])
+            tallies[job_id].objects += 1
+    for upload in connection.uploads(JOBS_PREFIX):
+        if (job_id := job_of(upload["Key"])) is not None:
+            tally = tallies.setdefault(job_id, _Tally())
+            tally.add(0, upload["Initiated"])
+            tally.uploads += 1
+            tally.unfinished.append((upload["Key"], upload["UploadId"]))
+    found = []
+    for job_id, tally in tallies.items():
+        if tally.newest >= before:
+            continue
+        # An upload begun long ago may be under way still.
+        for key, upload_id in tally.unfinished:
+            _count_parts(connection, tally, key, upload_id)
+        if tally.newest < before:
+            found.append(tally.job(job_id))
+    return sorted(found, key=lambda job: job.newest)
+
+
+def _count_parts(connection: Connection, tally: _Tally, key: str, upload_id: str) -> None:
+    try:
+        for part in connection.parts(key, upload_id):
+            tally.add(part["Size"], part["LastModified"])
+    except StorageFault as fault:
+        if fault.code != "NoSuchUpload":
+            raise
+
+
+class _Tally:
+    """What was found of one job so far."""
+
+    def __init__(self) -> None:
+        self.objects = self.uploads = self.size = 0
+        self.newest = datetime.min.replace(tzinfo=UTC)
+        self.unfinished: list[tuple[str, str]] = []
+
+    def add(self, size: int, written: datetime) -> None:
+        self.size += size
+        self.newest = max(self.newest, written.astimezone(UTC))
+
+    def job(self, job_id: str) -> StaleJob:
+        return StaleJob(job_id=job_id, objects=self.objects, uploads=self.uploads, size=self.size, newest=self.newest)

@@ -1,0 +1,13 @@
+"""Real S3 servers on this machine, for tests: `S3Server`, a breakable `Proxy`, and the fixtures in `s3.fixtures`.
+
+A test module gets the fixtures by `pytest_plugins = ("s3.fixtures",)`.
+"""
+
+from __future__ import annotations
+
+from s3.proxy import Proxy
+from s3.rclone import RcloneServer
+from s3.server import S3Server, via
+from s3.swift import SwiftServer
+
+__all__ = ["Proxy", "RcloneServer", "S3Server", "SwiftServer", "via"]
