@@ -18,6 +18,7 @@ from keyscale.engine.channel import Channel, Crew
 from keyscale.engine.colour import PixelArray
 from keyscale.engine.errors import DecodeError, VerificationError
 from keyscale.engine.geometry import Window
+from keyscale.engine.media import OpenMedia
 from keyscale.engine.plan import Chunk, Plan
 from keyscale.engine.reader import Lost, read_frames
 from keyscale.engine.sampler import sample
@@ -87,9 +88,11 @@ def run_chunks(
     sampler_threads: int = 1,
     should_stop: Callable[[], bool],
     tally: Tally,
+    open_media: OpenMedia | None = None,
 ) -> Iterator[Tally]:
     """Make `chunks` (ascending) and finish each in `folder`; yields the tally several times a second.
 
+    The source is the file that the plan names, or what `open_media` opens.
     Ends early when `should_stop` says so; the chunk in work is dropped then. Threads that hang in a network call
     may outlive the generator in that case; they are daemons and write nothing under a finished name.
 
@@ -102,7 +105,7 @@ def run_chunks(
     sampled: Channel[_Sampled] = Channel(crew, sampler_threads + 1)
     pool = ThreadPoolExecutor(sampler_threads, thread_name_prefix="keyscale-sampler")
     deep = plan.encoder.bit_depth > 8
-    crew.start("reader", lambda: _read(plan, chunks, deep, groups, crew, tally))
+    crew.start("reader", lambda: _read(plan, chunks, deep, groups, crew, tally, open_media))
     crew.start("upscaler", lambda: _upscale(upscaler, groups, pictures))
     crew.start("sampler", lambda: _sample(plan, pictures, sampled, pool))
     crew.start("writer", lambda: _write(plan, folder, sampled, tally))
@@ -116,7 +119,15 @@ def run_chunks(
         crew.dismiss(GRACE_SECONDS)
 
 
-def _read(plan: Plan, chunks: Sequence[Chunk], deep: bool, groups: Channel[_Group], crew: Crew, tally: Tally) -> None:
+def _read(
+    plan: Plan,
+    chunks: Sequence[Chunk],
+    deep: bool,
+    groups: Channel[_Group],
+    crew: Crew,
+    tally: Tally,
+    open_media: OpenMedia | None,
+) -> None:
     """Decode what the chunks show and gather equal neighbours into groups."""
     outputs = deque((chunk, n) for chunk in chunks for n in range(chunk.start, chunk.end))
     # Output frames show source frames in ascending order, so each decoded frame serves the head of the queue.
@@ -127,6 +138,7 @@ def _read(plan: Plan, chunks: Sequence[Chunk], deep: bool, groups: Channel[_Grou
         deep=deep,
         keep_going=plan.job.keep_going_on_decode_errors,
         should_stop=crew.stopped,
+        open_media=open_media,
     )
     group: _Group | None = None
     pixels: PixelArray | None = None

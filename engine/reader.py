@@ -10,20 +10,16 @@ import itertools
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import av
 from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 
 from keyscale.engine.colour import PixelArray, to_rgb
-from keyscale.engine.errors import DecodeError, InputError
+from keyscale.engine.errors import DecodeError
+from keyscale.engine.media import Media, OpenMedia, local_media
 from keyscale.engine.probe import VideoInfo
-from keyscale.engine.source import demuxed, frame_is_damaged, open_source
-
-if TYPE_CHECKING:
-    from av.container import InputContainer
-    from av.video.stream import VideoStream
+from keyscale.engine.source import frame_is_damaged
 
 __all__ = ["Lost", "SourceFrame", "read_frames"]
 
@@ -60,16 +56,20 @@ def read_frames(
     deep: bool,
     keep_going: bool,
     should_stop: Callable[[], bool],
+    open_media: OpenMedia | None = None,
 ) -> Iterator[SourceFrame | Lost]:
     """The frames with the pts in `wanted` (ascending, unique, from `info.pts`), each exactly once and in order.
+
+    They are read from the file that `info` names, or from what `open_media` opens.
 
     Raises:
         DecodeError: a wanted frame is missing or damaged, unless `keep_going` makes it a `Lost`.
         InputError: the file can no longer be read.
+        KeyscaleError: whatever the file object behind `open_media` meets.
     """
     if not wanted:
         return
-    decoder = _Decoder(info, keep_going=keep_going)
+    decoder = _Decoder(info, open_media or (lambda: local_media(info)), keep_going=keep_going)
     reformatter = VideoReformatter()
     expected = iter(wanted)
     want: int | None = next(expected)
@@ -108,8 +108,9 @@ class _Decoded:
 
 
 class _Decoder:
-    def __init__(self, info: VideoInfo, *, keep_going: bool) -> None:
+    def __init__(self, info: VideoInfo, open_media: OpenMedia, *, keep_going: bool) -> None:
         self.info = info
+        self.open_media = open_media
         self.keep_going = keep_going
         self.reason = "the decoder gives no such frame"
 
@@ -137,15 +138,10 @@ class _Decoder:
     ) -> Generator[_Decoded, None, bool]:
         """Decode one run after a seek (None: from the file's start); False where the seek landed too late."""
         lead, last = self._lead(run[0]), run[-1]
-        begun = back_off is None
-        with open_source(self.info.path) as container:
-            stream = container.streams[self.info.video_index]
-            if not isinstance(stream, av.VideoStream):
-                raise InputError(f"{self.info.path} has changed", remedy="Leave the source alone during a job.")
-            stream.thread_type = "AUTO"
-            if not self._seek(container, stream, lead, back_off):
-                begun = True
-            pictures = self._pictures(container, stream, run[0], last, should_stop)
+        with self.open_media() as media:
+            media.stream.thread_type = "AUTO"
+            begun = not self._seek(media, lead, back_off)
+            pictures = self._pictures(media, run[0], last, should_stop)
             if not begun:
                 # Frames shown before the keyframe that the seek found lack their references.
                 pictures = itertools.dropwhile(lambda picture: not picture.key_frame, pictures)
@@ -169,31 +165,21 @@ class _Decoder:
         index = int(self.info.pts.searchsorted(first))
         return int(self.info.pts[max(0, index - DEINTERLACE_LEAD)])
 
-    def _seek(self, container: InputContainer, stream: VideoStream, pts: int, back_off: float | None) -> bool:
+    def _seek(self, media: Media, pts: int, back_off: float | None) -> bool:
         """Seek to `back_off` seconds before `pts`; False where that is the file's start, and nothing is done."""
         if back_off is None:
             return False
         target = pts - round(Fraction(back_off) / self.info.time_base)
-        if target <= int(self.info.pts[0]):
+        if target <= (int(self.info.pts[0]) if media.begins is None else media.begins):
             return False
-        try:
-            container.seek(target, stream=stream, backward=True)
-        except (av.FFmpegError, OSError) as error:
-            raise InputError(
-                f"{self.info.path} cannot be searched ({error})", remedy="Remux the file, or leave --start out."
-            ) from error
+        media.seek(target)
         return True
 
     def _pictures(
-        self,
-        container: InputContainer,
-        stream: VideoStream,
-        first: int,
-        last: int,
-        should_stop: Callable[[], bool],
+        self, media: Media, first: int, last: int, should_stop: Callable[[], bool]
     ) -> Iterator[av.VideoFrame]:
         """All that the decoder gives; a packet of `[first, last]` that it refuses is a loss."""
-        packets = demuxed(container, stream)
+        packets = media.packets()
         while not should_stop():
             try:
                 packet = next(packets, None)
@@ -202,7 +188,7 @@ class _Decoder:
                 self.reason = f"reading failed: {error}"
                 packet = None
             try:
-                frames = packet.decode() if packet is not None else stream.decode(None)
+                frames = packet.decode() if packet is not None else media.stream.decode(None)
             except av.EOFError:
                 return
             except av.FFmpegError as error:

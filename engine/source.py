@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-__all__ = ["FirstFrame", "Measured", "Scan", "demuxed", "frame_is_damaged", "measure", "open_source", "video_stream"]
+__all__ = [
+    "FirstFrame",
+    "Measured",
+    "Scan",
+    "demuxed",
+    "frame_is_damaged",
+    "measure",
+    "open_source",
+    "open_stream",
+    "video_stream",
+]
 
 T = TypeVar("T")
 
@@ -66,9 +76,34 @@ def open_source(path: str | Path) -> Iterator[InputContainer]:
         raise InputError(f"{name} is not a regular file", remedy="Save the video to a file first.")
     if info.st_size == 0:
         raise InputError(f"{name} is empty (0 bytes)", remedy="Copy or record the video again.")
+    # The prefix keeps names such as "take:2.mp4" from being read as a protocol.
+    with _opened(f"file:{name}", name, "file", None) as container:
+        yield container
+
+
+@contextmanager
+def open_stream(file: Any, *, demuxer: str | None = None) -> Iterator[InputContainer]:
+    """Open media that an object reads, with the checks of `open_source`; the object itself stays open.
+
+    Args:
+        file: has `read`, `seek`, `tell`, and a `name`, since FFmpeg goes by its extension too.
+        demuxer: FFmpeg's name of the format; None has it found out.
+
+    Raises:
+        InputError: it is not a video of that format.
+    """
+    file.seek(0, os.SEEK_SET)
+    # Nothing else is opened from here, whatever the file refers to: no protocol has that name.
+    with _opened(file, file.name, "none", demuxer) as container:
+        yield container
+
+
+@contextmanager
+def _opened(target: Any, name: str, protocols: str, demuxer: str | None) -> Iterator[InputContainer]:
     try:
-        # The prefix keeps names such as "take:2.mp4" from being read as a protocol.
-        container = av.open(f"file:{name}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        container = av.open(
+            target, format=demuxer, options={"protocol_whitelist": protocols}, metadata_errors="replace"
+        )
     except (PermissionError, FileNotFoundError) as error:
         raise InputError(f"cannot read {name}: {error.strerror}", remedy="Check the rights.") from error
     except (av.FFmpegError, OSError, ValueError) as error:

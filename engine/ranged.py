@@ -1,0 +1,403 @@
+"""A file behind a link, read in ranges: only the bytes that are asked for, and a little ahead of them.
+
+A link may be a secret (it carries its own signature), so that no message, `repr` or traceback here shows more of it
+than its host.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import random
+import re
+import ssl
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+from keyscale import __version__
+from keyscale.engine.errors import RemoteError
+
+__all__ = [
+    "LinkChanged",
+    "LinkError",
+    "LinkMissing",
+    "LinkRefused",
+    "LinkUnreachable",
+    "LinkUnsuitable",
+    "RangedFile",
+]
+
+BLOCK = 1 << 17
+"""Bytes of a block: what is cached as one, and the least that is fetched."""
+
+MEMORY = 64 << 20
+"""Bytes of blocks kept; those used longest ago go first."""
+
+AHEAD_SHARE = 4
+"""Of what was read in one go, this part is fetched ahead: what is never used stays a fraction of what is."""
+
+AHEAD_BLOCKS = 32
+"""Blocks fetched at once at most."""
+
+RUNS = 8
+"""Places in the file that are remembered as being read on: picture and sound may lie far apart."""
+
+PATIENCE_S = 60.0
+"""How long a server may give nothing at all, over all tries."""
+
+SILENCE_S = 20.0
+"""How long one try may wait for the server's next bytes."""
+
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 5.0
+
+TRANSIENT = frozenset({408, 425, 429})
+"""Answers below 500 that another try may not get."""
+
+CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+class LinkError(RemoteError):
+    """A file behind a link cannot be read."""
+
+    transient = False
+    """True where the same link may work later."""
+
+
+class LinkRefused(LinkError):
+    """The server answers, and refuses: the link expired, is not valid, or the certificate is not trusted."""
+
+
+class LinkMissing(LinkError):
+    """Nothing is stored there."""
+
+
+class LinkChanged(LinkError):
+    """What is stored is no longer what it was at the first read, or not what was announced."""
+
+
+class LinkUnsuitable(LinkError):
+    """The server does not give parts of files."""
+
+
+class LinkUnreachable(LinkError):
+    """The server was not reached, or gave nothing, for as long as patience lasts."""
+
+    transient = True
+
+
+USE_RANGES = "Use a storage that knows HTTP ranges."
+
+_GONE = (LinkMissing, "it is not there", "Run the command again: what was staged is gone.")
+_EXPIRED = (LinkRefused, "refused: the link expired or is not valid", "Run or resume the job again for new links.")
+_WHOLE = (LinkUnsuitable, "the server gives whole files only, no parts", USE_RANGES)
+_REFUSALS = {200: _WHOLE, 401: _EXPIRED, 403: _EXPIRED, 404: _GONE, 410: _GONE}
+"""Answers that no other try will change: kind, what is wrong, remedy."""
+
+
+class RangedFile(io.RawIOBase):
+    """A read-only, seekable file over HTTP range requests; for one thread at a time.
+
+    Faults that may pass (lost connections, timeouts, 429, 5xx, bodies that end early) are tried again with growing
+    pauses, at the byte that was reached. The first error raised is final: later reads raise it again.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        size: int | None = None,
+        on_bytes: Callable[[int], None] | None = None,
+        patience_s: float = PATIENCE_S,
+        memory: int = MEMORY,
+    ) -> None:
+        """Nothing is fetched yet.
+
+        Args:
+            url: an http or https link; all of it but the host is kept secret.
+            name: what errors call the file.
+            size: bytes that it must have, where that is known.
+            on_bytes: told how many bytes came over the network, piece by piece.
+            patience_s: seconds without a single byte after which a fault that may pass becomes an error.
+            memory: bytes to cache, at least a few blocks.
+
+        Raises:
+            LinkRefused: `url` is no http or https link.
+        """
+        super().__init__()
+        self.name = name
+        self._link = _Link(url, name, size, on_bytes or (lambda _: None), patience_s)
+        self._position = 0
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._most = max(2, memory // BLOCK)
+        self._runs: OrderedDict[int, int] = OrderedDict()
+        self._failure: LinkError | None = None
+
+    def __repr__(self) -> str:
+        return f"<RangedFile {self.name!r} from {self._link.host}>"
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of content that came over the network so far."""
+        return self._link.fetched
+
+    @property
+    def requests(self) -> int:
+        """Requests made so far, tries included."""
+        return self._link.requests
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file; asked of the server where it is not known yet.
+
+        Raises:
+            LinkError: as `readinto`.
+        """
+        if self._link.size is None:
+            self._block(0)
+        assert self._link.size is not None
+        return self._link.size
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins, in bytes."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a byte, counted from the start, from here, or from the end; fetches nothing but the size.
+
+        Raises:
+            ValueError: before the start, or an unknown `whence`.
+            LinkError: as `readinto`, where the size has to be asked for.
+        """
+        self._check_open()
+        if whence not in {io.SEEK_SET, io.SEEK_CUR, io.SEEK_END}:
+            raise ValueError(f"whence is {whence}")
+        base = 0 if whence == io.SEEK_SET else self._position if whence == io.SEEK_CUR else self.size
+        if base + offset < 0:
+            raise ValueError(f"a seek to {base + offset}, before the file's start")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # any writable buffer
+        """Read up to the end of a block; 0 at the file's end.
+
+        Raises:
+            LinkRefused: the link expired, is not valid, or leads to a server that is not trusted.
+            LinkMissing: nothing is there.
+            LinkChanged: it is no longer the file that was first read.
+            LinkUnsuitable: the server does not give parts of files.
+            LinkUnreachable: no byte came for as long as patience lasts.
+        """
+        self._check_open()
+        if self._position >= self.size or not len(buffer):
+            return 0
+        index, offset = divmod(self._position, BLOCK)
+        piece = memoryview(self._block(index))[offset : offset + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._position += len(piece)
+        return len(piece)
+
+    def close(self) -> None:
+        """Close the connection and forget what was cached."""
+        link: _Link | None = self.__dict__.get("_link")  # absent where making it failed
+        if link is not None:
+            link.close()
+            self._blocks.clear()
+        super().close()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError(f"{self.name} is closed")
+        if self._failure is not None:
+            raise self._failure
+
+    def _block(self, index: int) -> bytes:
+        found = self._blocks.get(index)
+        if found is not None:
+            self._blocks.move_to_end(index)
+            return found
+        # A read that goes on where an earlier one ended looks further ahead the longer that has been so.
+        length = self._runs.pop(index, 0)
+        count = 1
+        while count < min(AHEAD_BLOCKS, self._most, length // AHEAD_SHARE) and index + count not in self._blocks:
+            count += 1
+        try:
+            content = memoryview(self._link.fetch(index * BLOCK, (index + count) * BLOCK))
+        except LinkError as error:
+            self._failure = error
+            raise
+        for number, start in enumerate(range(0, len(content), BLOCK)):
+            self._blocks[index + number] = bytes(content[start : start + BLOCK])
+        while len(self._blocks) > self._most:
+            self._blocks.popitem(last=False)
+        self._runs[index + count] = length + count
+        while len(self._runs) > RUNS:
+            self._runs.popitem(last=False)
+        return self._blocks.get(index, b"")
+
+
+class _Passing(Exception):
+    """A fault that another try may not meet."""
+
+
+class _Link:
+    """One connection to the link's server, kept alive, and what is known of the file behind it."""
+
+    def __init__(
+        self, url: str, name: str, size: int | None, on_bytes: Callable[[int], None], patience_s: float
+    ) -> None:
+        self.name = name
+        self.host = "an unknown host"
+        self.size = size
+        self.fetched = self.requests = 0
+        self._on_bytes = on_bytes
+        self._patience_s = patience_s
+        self._connection: http.client.HTTPConnection | None = None
+        self._tag: str | None = None
+        self._modified: str | None = None
+        self._closed = False
+        self._https, self._address, self._port, self._target = self._parts(url)
+
+    def fetch(self, start: int, stop: int) -> bytes:
+        """Bytes `[start, stop)`, less where the file ends before `stop`."""
+        content = bytearray()
+        deadline, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S
+        while start + len(content) < self._end(stop):
+            reused, before = self._connection is not None, len(content)
+            try:
+                for piece in self._pieces(start + len(content), self._end(stop)):
+                    content += piece
+                    self.fetched += len(piece)
+                    self._on_bytes(len(piece))
+            except _Passing as fault:
+                self._drop()
+                self._check_open()
+                if len(content) > before:
+                    deadline, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S
+                elif reused:
+                    continue  # a server closes connections that were idle for long: a new one may do at once
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise LinkUnreachable(
+                        f"{self.name} cannot be read: {self.host} gave nothing for {self._patience_s:g} s ({fault})",
+                        remedy="Check the network and the storage, then run or resume the job again.",
+                    ) from None
+                time.sleep(min(left, pause * random.uniform(0.5, 1.0)))  # noqa: S311  # spreads tries
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+        return bytes(content)
+
+    def close(self) -> None:
+        self._closed = True
+        self._drop()
+
+    def _end(self, stop: int) -> int:
+        return stop if self.size is None else min(stop, self.size)
+
+    def _pieces(self, start: int, stop: int) -> Iterator[bytes]:
+        """The answer to one request, as it comes in."""
+        try:
+            response = self._ask(start, stop)
+            expected = self._judge(response, start, stop)
+            while expected:
+                piece = response.read(min(expected, BLOCK))
+                if not piece:
+                    raise _Passing("the answer ended early")
+                expected -= len(piece)
+                yield piece
+            response.read()  # marks the answer as read, so that the connection can be used again
+        except ssl.SSLCertVerificationError:
+            raise self._fault(LinkRefused, "its certificate is not trusted", "Check the storage's address.") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self._check_open()
+            # Their texts may quote a header or the address; the kind and the system's own words do not.
+            raise _Passing(getattr(error, "strerror", None) or type(error).__name__) from None
+
+    def _ask(self, start: int, stop: int) -> http.client.HTTPResponse:
+        self._check_open()
+        self.requests += 1
+        if self._connection is None:
+            kind = http.client.HTTPSConnection if self._https else http.client.HTTPConnection
+            self._connection = kind(self._address, self._port, timeout=max(0.1, min(SILENCE_S, self._patience_s)))
+        headers = {"Range": f"bytes={start}-{stop - 1}", "User-Agent": f"keyscale/{__version__}"}
+        self._connection.request("GET", self._target, headers=headers)
+        return self._connection.getresponse()
+
+    def _judge(self, response: http.client.HTTPResponse, start: int, stop: int) -> int:
+        """How many bytes the answer brings, if it is what was asked for."""
+        status = response.status
+        if status == 206:
+            return self._content(response, start, stop)
+        # `rclone serve s3` says 200 and names the part all the same; others where the part is all there is.
+        if status == 200 and response.headers.get("Content-Range"):
+            return self._content(response, start, stop)
+        length = response.headers.get("Content-Length", "")
+        if status == 200 and start == 0 and length.isascii() and length.isdigit() and 0 < int(length) <= stop:
+            self._identify(int(length), response)
+            return int(length)
+        total = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("Content-Range", ""))
+        if status == 416 and total is not None:
+            self._identify(int(total[1]), response)
+            if start >= int(total[1]):
+                return 0
+        if status >= 500 or status in TRANSIENT:
+            raise _Passing(f"status {status}")
+        if 300 <= status < 400:
+            raise self._fault(LinkRefused, "it leads elsewhere, which is not followed", "Check the storage's address.")
+        usual = (LinkRefused, f"refused with status {status}", "Check the storage's address and its logs.")
+        raise self._fault(*_REFUSALS.get(status, usual))
+
+    def _content(self, response: http.client.HTTPResponse, start: int, stop: int) -> int:
+        found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        first, last, total = (int(value) for value in found.groups()) if found else (-1, -1, -1)
+        if found:
+            self._identify(total, response)
+        if first != start or not first <= last < min(stop, total) or response.headers.get("Content-Encoding"):
+            raise self._fault(LinkUnsuitable, "the server gives other parts than asked for", USE_RANGES)
+        return last - first + 1
+
+    def _identify(self, total: int, response: http.client.HTTPResponse) -> None:
+        """Hold the answer against the first one: bytes of two versions make no file."""
+        tag, modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
+        known = [(self._tag, tag)] if self._tag and tag else [(self._modified, modified)]
+        replaced = any(before and now and before != now for before, now in known)
+        if (self.size is not None and total != self.size) or replaced:
+            what = f"it has {total} bytes instead of {self.size}" if total != self.size else "its content was replaced"
+            raise self._fault(LinkChanged, f"it changed while it was read: {what}", "Run the command again.")
+        self.size, self._tag, self._modified = total, tag or self._tag, modified or self._modified
+
+    def _fault(self, kind: type[LinkError], what: str, remedy: str) -> LinkError:
+        self._drop()
+        return kind(f"{self.name} cannot be read from {self.host}: {what}", remedy=remedy)
+
+    def _parts(self, url: str) -> tuple[bool, str, int | None, str]:
+        try:
+            split = urlsplit(url)
+            host, port = split.hostname, split.port
+        except ValueError:
+            host = None
+        # Control characters and spaces would end the request line early; http.client quotes the link in saying so.
+        if host is None or split.scheme not in {"http", "https"} or split.username or not re.fullmatch("[!-~]+", url):
+            raise self._fault(LinkRefused, "that is no http or https link", "Check the storage's address.")
+        self.host = host
+        target = split.path or "/"
+        return split.scheme == "https", host, port, f"{target}?{split.query}" if split.query else target
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._fault(LinkRefused, "it was closed while it was read", "Read it before it is closed.")
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
