@@ -260,6 +260,11 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
     head, facts, damaged, interlaced = _decode(path, scan.index, limit=HEAD_FRAMES)
     if facts is None:
         raise InputError(f"no frame of {path} can be decoded", remedy="Check that it plays in a video player.")
+    if scan.container == "avi" and head != sorted(head):
+        raise InputError(
+            f"{path} tells no times of display: AVI has none, and its frames are not coded in the order of display",
+            remedy="Take the recording in another container (MP4, MKV, MOV), or encode it anew into one.",
+        )
     pts = np.unique(scan.pts[scan.pts >= head[0]])
     in_head = pts[pts <= head[-1]]
     agree = not scan.missing_pts and np.array_equal(in_head, np.unique(head)) and len(pts) > 0

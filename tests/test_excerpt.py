@@ -214,15 +214,6 @@ def test_a_plan_of_a_whole_file_has_an_exact_excerpt_without_its_sound(shared: P
     assert_exact(plan, excerpt, each_chunk=False)
 
 
-def test_a_source_that_gives_frames_out_of_order_gives_none(tmp_path: Path) -> None:
-    """AVI stores no times: those of pictures that are coded out of order are made up, and wrong."""
-    options = {"preset": "ultrafast", "g": "12", "bf": "3", "b-adapt": "0"}
-    path = write_video(tmp_path / "a.avi", moving(), rate=24, options=options)
-    target = tmp_path / "excerpt.nut"
-    assert make_excerpt(planned(path, 0.4, 0.6), target, should_stop=going) is None
-    assert not target.exists()
-
-
 def test_damage_within_the_part_gives_none(shared: Path, tmp_path: Path) -> None:
     target = tmp_path / "excerpt.nut"
     plan = planned(shared / "clips" / "trunc_mdat.mp4", 0.5, 1.0, keep_going_on_decode_errors=True)

@@ -12,7 +12,7 @@ import pytest
 from clips import clicks_track, make_clip
 from numbered import SMALL, Result, grey, leftovers, run, small_job, times, write_video
 
-from keyscale.engine.errors import KeyscaleError
+from keyscale.engine.errors import InputError, KeyscaleError
 from keyscale.engine.job import Encoding, Fit, Job
 
 SECONDS = 20
@@ -236,3 +236,13 @@ def test_a_size_that_changes_in_mid_stream(tmp_path: Path) -> None:
     assert caught.value.exit_code == 3
     assert "1.920 s" in caught.value.message
     assert leftovers(tmp_path, "a.ts", "b.ts", "in.ts") == []
+
+
+def test_times_in_coding_order_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    # FFmpeg's AVI demuxer numbers packets as they come; with B-frames those are not times of display.
+    pictures = [np.full((*SMALL[::-1], 3), 12 * n, dtype=np.uint8) for n in range(20)]
+    path = write_video(tmp_path / "in.avi", pictures, rate=25, options={"bf": "3", "b-adapt": "0"})
+    with pytest.raises(InputError, match="tells no times of display") as caught:
+        run(small_job(path, tmp_path / "out.mp4"))
+    assert "another container" in (caught.value.remedy or "")
+    assert leftovers(tmp_path, path.name) == []
