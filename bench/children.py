@@ -62,7 +62,8 @@ def main(arguments: Mapping[str, Any]) -> None:
     import threading
 
     from keyscale.engine.job import Done, Job, ModelChoice, Target, Trim
-    from keyscale.engine.runners.local import prepare, run_local
+    from keyscale.engine.runners.local import run_local
+    from keyscale.engine.runners.prepare import prepare
 
     job = Job(
         source=arguments["source"],

@@ -27,7 +27,8 @@ from keyscale.engine.job import Done, Job
 from keyscale.engine.models.model import Model
 from keyscale.engine.models.networks import build
 from keyscale.engine.plan import Plan
-from keyscale.engine.runners.local import prepare, run_local
+from keyscale.engine.runners.local import run_local
+from keyscale.engine.runners.prepare import prepare
 
 __all__ = ["NetworkAlone", "PerFrameLoop", "pipeline"]
 

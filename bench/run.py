@@ -30,7 +30,7 @@ from bench.loops import NetworkAlone, PerFrameLoop, pipeline
 from keyscale.engine.job import Job, ModelChoice, Target, Trim
 from keyscale.engine.models import find, load_model
 from keyscale.engine.models.weights import locate
-from keyscale.engine.runners.local import prepare_plan
+from keyscale.engine.runners.prepare import prepare_plan
 
 NETWORK = "realesr-general-x4v3"
 CLIP_SIZE = (854, 480)

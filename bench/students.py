@@ -37,7 +37,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from bench.run import machine, weights_to_use
     from keyscale.engine.job import Job, ModelChoice, Target, Trim
     from keyscale.engine.models import load_model
-    from keyscale.engine.runners.local import prepare_plan
+    from keyscale.engine.runners.prepare import prepare_plan
 
     clip = options.clip or material.textured_clip(folder / "clip.mp4", CLIP_SIZE, options.frames)
     x, y, width, height = map(float, options.camera.split(",")) if options.camera else CAMERA

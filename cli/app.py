@@ -18,6 +18,7 @@ from keyscale.cli.models import app as models_app
 from keyscale.cli.options import GroupedCommand
 from keyscale.cli.plan import plan
 from keyscale.cli.progress import SafeStream, failure, printable, show_failure
+from keyscale.cli.remote import app as remote_app
 from keyscale.cli.upscale import upscale
 
 __all__ = ["BROKEN_PIPE", "app", "main", "run"]
@@ -71,6 +72,7 @@ app.command("upscale", cls=GroupedCommand, short_help="Crop, upscale and verify 
 )
 app.command("plan", cls=GroupedCommand, short_help="Show what upscale would do.", epilog=_PLAN_EXAMPLES)(plan)
 app.add_typer(models_app, name="models", help="Networks and their weights: list, fetch, verify.")
+app.add_typer(remote_app, name="remote", help="Run on Modal GPUs: deploy, status, cancel, resume, clean.")
 
 
 def _version(asked: bool) -> None:

@@ -34,7 +34,6 @@ __all__ = [
     "GroupedCommand",
     "KeepGoingOption",
     "KeyframesArgument",
-    "LocalOption",
     "ModeChoice",
     "ModeOption",
     "ModelOption",
@@ -203,7 +202,8 @@ OutputOption = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="The result. Without it NAME.keyscale.mp4 beside the source (.mov for ProRes).",
+        help="The result. Without it NAME.keyscale.mp4 beside the source (.mov for ProRes). r2://BUCKET/KEY stores it "
+        "there as well.",
         show_default=False,
         rich_help_panel=_OUTPUT,
     ),
@@ -342,15 +342,6 @@ ResumeOption = Annotated[
         rich_help_panel=_RUNNING,
     ),
 ]
-LocalOption = Annotated[
-    bool,
-    typer.Option(
-        "--local",
-        help="Run on this machine; this is the default.",
-        show_default=False,
-        rich_help_panel=_RUNNING,
-    ),
-]
 ProgressOption = Annotated[
     ProgressKind,
     typer.Option(
@@ -480,6 +471,7 @@ def build_job(
     resume: bool = True,
     verify: VerifyChoice = VerifyChoice.FULL,
     keep_going: bool = False,
+    publish_to: str | None = None,
 ) -> Job:
     """The flags as a `Job`; touches no file.
 
@@ -528,4 +520,5 @@ def build_job(
         resume=resume,
         verify=jobs.Verify(verify.value),
         keep_going_on_decode_errors=keep_going,
+        publish_to=publish_to,
     )

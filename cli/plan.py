@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from keyscale.cli import options as opt
+from keyscale.cli import remote_options as remote_opt
 from keyscale.cli.progress import ProgressKind
 
 if TYPE_CHECKING:
     from keyscale.engine.plan import Plan
+    from keyscale.engine.prices import RemoteEstimate
+    from keyscale.engine.runners.remote import RemoteOptions
 
 __all__ = ["plan"]
 
@@ -52,7 +56,10 @@ def plan(
     tile: opt.TileOption = "auto",
     chunk_seconds: opt.ChunkSecondsOption = 8.0,
     resume: opt.ResumeOption = True,
-    local: opt.LocalOption = True,  # noqa: ARG001 - `upscale` in a command line can be replaced by `plan`
+    remote: remote_opt.RemoteOption = None,
+    remote_containers: remote_opt.ContainersOption = None,
+    remote_fallback: remote_opt.FallbackOption = remote_opt.FallbackChoice.NONE,
+    max_cost: remote_opt.MaxCostOption = None,
     progress: opt.ProgressOption = ProgressKind.AUTO,  # noqa: ARG001
     quiet: opt.QuietOption = False,  # noqa: ARG001
     verbose: opt.VerboseOption = 0,  # noqa: ARG001
@@ -61,7 +68,11 @@ def plan(
     """Show what upscale would do with the same flags: frames, camera, model, chunks. Runs no network."""
     from keyscale.cli.progress import write_data
 
+    is_remote = remote_opt.is_remote(remote, os.environ)
+    options = remote_opt.build_remote_options(containers=remote_containers, fallback=remote_fallback, max_cost=max_cost)
+    output, publish_to = remote_opt.split_output(output)
     job = opt.build_job(
+        publish_to=publish_to,
         video=video,
         keyframes=keyframes,
         start=start,
@@ -89,18 +100,27 @@ def plan(
         resume=resume,
     )
     # After the flags: a wrong one is answered at once.
-    from keyscale.engine.runners.local import prepare_plan
+    from keyscale.engine.runners.prepare import prepare_plan
 
-    found = prepare_plan(job)
+    found = prepare_plan(job, remote=is_remote)
+    expected = _remote_estimate(found, options) if is_remote else None
     if as_json:
         from keyscale.engine.planview import plan_to_json
 
-        write_data(plan_to_json(found).rstrip("\n") + "\n", encoding="utf-8")
+        write_data(plan_to_json(found, expected).rstrip("\n") + "\n", encoding="utf-8")
     else:
-        write_data(_table(found))
+        write_data(_table(found, expected))
 
 
-def _table(found: Plan) -> str:
+def _remote_estimate(found: Plan, options: RemoteOptions) -> RemoteEstimate:
+    from keyscale.engine.prices import affordable, deployment_estimate
+
+    expected = deployment_estimate(found, os.environ, containers=options.containers)
+    affordable(expected, options.max_cost)
+    return expected
+
+
+def _table(found: Plan, expected: RemoteEstimate | None) -> str:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -108,7 +128,7 @@ def _table(found: Plan) -> str:
     from keyscale.cli.progress import printable
     from keyscale.engine.planview import summarise
 
-    rows = [(label, printable(value)) for label, value in summarise(found)]
+    rows = [(label, printable(value)) for label, value in summarise(found, expected)]
     warnings = [printable(f"warning: {warning}") for warning in found.warnings]
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)

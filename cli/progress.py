@@ -258,6 +258,12 @@ def _done_text(done: Done) -> str:
         parts.append("sampled without a network")
     else:
         parts.append(f"{done.inferred_frames} through {done.model} in {done.runtime} on {done.device}")
+    if done.remote is not None:
+        if done.remote.local_frames:
+            parts.append(f"{done.remote.local_frames} frames made here, as that failed remotely")
+        parts.append(f"{done.remote.seconds:.0f} container seconds, ${done.remote.dollars:.3f} at list prices")
+    if done.published is not None:
+        parts.append(f"stored at {done.published}")
     return printable(f"done: {', '.join(parts)}")
 
 

@@ -1,18 +1,24 @@
-"""`keyscale upscale`: flags -> `Job` -> the local runner -> progress, and the finished path on stdout."""
+"""`keyscale upscale`: flags -> `Job` -> a runner -> progress, and the finished path on stdout."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 from keyscale.cli import options as opt
+from keyscale.cli import remote_options as remote_opt
 from keyscale.cli.progress import ProgressKind
 
 if TYPE_CHECKING:
     from keyscale.cli.progress import Renderer
     from keyscale.engine.job import Done, Job
+    from keyscale.engine.runners.remote import RemoteOptions
 
-__all__ = ["upscale"]
+__all__ = ["run_job", "upscale"]
+
+REMOTE_GRACE = 40.0
+"""Seconds that a remote run has to cancel its calls and to remove what it staged; a second signal ends it at once."""
 
 
 def upscale(
@@ -42,7 +48,10 @@ def upscale(
     tile: opt.TileOption = "auto",
     chunk_seconds: opt.ChunkSecondsOption = 8.0,
     resume: opt.ResumeOption = True,
-    local: opt.LocalOption = True,  # noqa: ARG001 - the only runner so far
+    remote: remote_opt.RemoteOption = None,
+    remote_containers: remote_opt.ContainersOption = None,
+    remote_fallback: remote_opt.FallbackOption = remote_opt.FallbackChoice.NONE,
+    max_cost: remote_opt.MaxCostOption = None,
     progress: opt.ProgressOption = ProgressKind.AUTO,
     quiet: opt.QuietOption = False,
     verbose: opt.VerboseOption = 0,
@@ -52,7 +61,13 @@ def upscale(
 
     with renderer(progress, quiet=quiet, verbosity=verbose) as view:
         try:
+            is_remote = remote_opt.is_remote(remote, os.environ)
+            options = remote_opt.build_remote_options(
+                containers=remote_containers, fallback=remote_fallback, max_cost=max_cost
+            )
+            output, publish_to = remote_opt.split_output(output)
             job = opt.build_job(
+                publish_to=publish_to,
                 video=video,
                 keyframes=keyframes,
                 start=start,
@@ -79,7 +94,7 @@ def upscale(
                 chunk_seconds=chunk_seconds,
                 resume=resume,
             )
-            done = _run(job, view)
+            done = run_job(job, options if is_remote else None, view)
         except (Exception, KeyboardInterrupt) as error:
             # The reader of the events may be what failed.
             with contextlib.suppress(OSError):
@@ -89,18 +104,27 @@ def upscale(
         write_data(done.output + "\n")
 
 
-def _run(job: Job, view: Renderer) -> Done:
+def run_job(job: Job, remote: RemoteOptions | None, view: Renderer) -> Done:
+    """Do a job, here or remotely, showing its events; signals end it cleanly.
+
+    Raises:
+        KeyscaleError: whatever failed; nothing half done has a finished name.
+    """
     from keyscale.cli.progress import failure, show_failure
-    from keyscale.cli.signals import stopping
+    from keyscale.cli.signals import GRACE, stopping
     from keyscale.engine.errors import Interrupted
     from keyscale.engine.job import Note
-    from keyscale.engine.runners.local import prepare, run_local
+    from keyscale.engine.runners.local import run_local
+    from keyscale.engine.runners.prepare import prepare
 
     how = "" if job.resume else " without --no-resume"
     remedy = f"Run the same command again{how}: finished chunks are not computed again."
+    doing = "finished chunks are kept"
+    if remote is not None:
+        doing = "calls are cancelled and staged files removed, finished chunks are kept"
 
     def announce() -> None:
-        view.handle(Note(level="info", message="stopping: finished chunks are kept"))
+        view.handle(Note(level="info", message=f"stopping: {doing}"))
 
     def farewell(exit_code: int) -> None:
         failed = failure(Interrupted("interrupted", remedy=remedy, exit_code=exit_code))
@@ -108,9 +132,14 @@ def _run(job: Job, view: Renderer) -> Done:
         show_failure(failed)
 
     done: Done | None = None
-    with stopping(announce=announce, farewell=farewell, restore=view.restore) as state:
-        prepared = prepare(job)
-        events = run_local(prepared, state.stop)
+    grace = GRACE if remote is None else REMOTE_GRACE
+    with stopping(announce=announce, farewell=farewell, restore=view.restore, grace=grace) as state:
+        if remote is None:
+            events = run_local(prepare(job), state.stop)
+        else:
+            from keyscale.engine.runners.remote import run_remote
+
+            events = run_remote(prepare(job, remote=True), remote, state.stop)
         state.cooperative = True
         try:
             for event in events:

@@ -30,6 +30,7 @@ __all__ = [
     "Phase",
     "Precision",
     "Progress",
+    "RemoteUse",
     "Target",
     "Trim",
     "Verify",
@@ -185,6 +186,8 @@ class Job:
     resume: bool = True
     verify: Verify = Verify.FULL
     keep_going_on_decode_errors: bool = False
+    publish_to: str | None = None
+    """`r2://bucket/key` where the finished file goes as well."""
     version: int = JOB_VERSION
 
     def __post_init__(self) -> None:
@@ -204,11 +207,17 @@ class Phase(StrEnum):
 
     FETCH = "fetch"
     """Weights are downloaded; counted in bytes."""
+    CONNECT = "connect"
+    """Storage and the remote functions are tried, before anything is sent."""
     PREPARE = "prepare"
     """The source is hashed; counted in bytes."""
+    STAGE = "stage"
+    """The source goes to the object storage; counted in bytes."""
     UPSCALE = "upscale"
     JOIN = "join"
     VERIFY = "verify"
+    PUBLISH = "publish"
+    """The finished file goes to the object storage; counted in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +248,23 @@ class Note:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RemoteUse:
+    """What a remote run took."""
+
+    job_id: str
+    containers: int
+    """Different containers that made chunks."""
+    gpus: tuple[str, ...]
+    """Names of their GPUs, as the driver gives them; `cpu` where there was none."""
+    seconds: float
+    """Container seconds that were paid for chunks that came back, start-up not counted."""
+    dollars: float
+    """The same at list prices, see `engine.prices`."""
+    local_frames: int = 0
+    """Frames that were made on this machine in the end (`--remote-fallback local`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Done:
     """The last event of a run that succeeded: the file stands under its name and was verified."""
 
@@ -259,6 +285,9 @@ class Done:
     model: str
     runtime: str = "none"
     """`torch`, `openvino`, or `none`."""
+    published: str | None = None
+    """Where the file stands as well, `r2://bucket/key`."""
+    remote: RemoteUse | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,9 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from keyscale.engine.errors import EncoderError
+from keyscale.engine.writer import storage_error
 
-__all__ = ["Joint", "Timed", "joined_video", "scan_chunks"]
+__all__ = ["Joint", "Timed", "concatenate", "joined_video", "scan_chunks"]
 
 Timed = tuple[float, "Packet[Any]"]
 """Decoding time in seconds of the result, and the packet due then."""
@@ -107,6 +108,24 @@ def joined_video(chunks: Sequence[Path], joint: Joint, rate: Fraction, out: Stre
         if seen != count:
             raise EncoderError(f"chunk {path.name} changed while it was joined", remedy=_REMEDY)
         first += count
+
+
+def concatenate(chunks: Sequence[Path], output: Path, rate: Fraction) -> None:
+    """Lay pieces of one chunk end to end, as one file of their own kind.
+
+    Raises:
+        EncoderError: as `scan_chunks`.
+        StorageError: `output` cannot be written.
+    """
+    joint = scan_chunks(chunks, rate)
+    try:
+        with av.open(f"file:{chunks[0]}") as first, av.open(f"file:{output}", "w") as out:
+            stream = out.add_stream_from_template(only_video(first, chunks[0]), opaque=True)
+            stream.time_base = 1 / rate
+            for _, packet in joined_video(chunks, joint, rate, stream):
+                out.mux_one(packet)
+    except OSError as error:
+        raise storage_error(error, output) from error
 
 
 def only_video(container: InputContainer, path: Path) -> VideoStream:

@@ -7,17 +7,19 @@ from typing import Any
 import msgspec
 
 from keyscale.engine.plan import Plan
+from keyscale.engine.prices import RemoteEstimate
 
 __all__ = ["plan_to_json", "summarise"]
 
 PLAN_VERSION = 1
 
 
-def plan_to_json(plan: Plan) -> str:
+def plan_to_json(plan: Plan, remote: RemoteEstimate | None = None) -> str:
     """One JSON object: job, source, model, chunks, warnings, estimate, and every output frame.
 
     `frames` holds, for output frame n: `n`, the source `pts` (in `source.time_base`) and `time` (seconds of the
-    source's own timeline) it shows, and `rect`: x, y, width, height in displayed source pixels.
+    source's own timeline) it shows, and `rect`: x, y, width, height in displayed source pixels. `remote` is null for a
+    job on this machine.
     """
     info, model, estimate = plan.info, plan.model, plan.estimate
     times = info.times()[plan.source_index].round(9).tolist()
@@ -91,6 +93,15 @@ def plan_to_json(plan: Plan) -> str:
             "measured": estimate.measured,
             "output_bytes": estimate.output_bytes,
         },
+        "remote": {
+            "chunks": remote.chunks,
+            "containers": remote.containers,
+            "gpu": remote.gpu,
+            "minutes": remote.minutes,
+            "dollars": remote.dollars,
+        }
+        if remote
+        else None,
         "frames": [
             {"n": n, "pts": p, "time": t, "rect": r} for n, (p, t, r) in enumerate(zip(pts, times, rects, strict=True))
         ],
@@ -98,8 +109,8 @@ def plan_to_json(plan: Plan) -> str:
     return msgspec.json.encode(document).decode()
 
 
-def summarise(plan: Plan) -> list[tuple[str, str]]:
-    """Label and value rows, for a short table."""
+def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[str, str]]:
+    """Label and value rows, for a short table; `remote` where the job's chunks are made remotely."""
     info, model, estimate = plan.info, plan.model, plan.estimate
     shown = len(set(plan.source_index.tolist()))
     camera = plan.rects[:, 2:]
@@ -122,22 +133,36 @@ def summarise(plan: Plan) -> list[tuple[str, str]]:
         ),
         ("Camera", f"sees {sees} pixels; {shown} source frames shown, largest enlargement {plan.ratio:.3f}"),
         ("Model", f"{model.name}, x{model.scale}" if model else "none: sampling only (Lanczos)"),
-        *([("Runs in", " or ".join(map(str, plan.executions)))] if plan.executions else []),
+        *([("Runs in", " or ".join(map(str, plan.executions)))] if plan.executions and not remote else []),
         ("Encoder", _encoder_row(plan)),
         ("Chunks", f"{len(plan.chunks)} of about {float(plan.chunks[0].frames / plan.rate):.1f} s"),
     ]
     sound = [f"{t.codec} {t.action}" for t in plan.tracks if t.kind == "audio" and t.action != "drop"]
     rows.append(("Sound", ", ".join(sound) or "none"))
-    if model and estimate.seconds is not None:
+    if remote is not None:
+        where = "CPUs" if remote.gpu == "none" else f"{remote.gpu} GPUs"
+        rows += [
+            ("Remote", f"{remote.chunks} chunks in up to {remote.containers} containers with {where}"),
+            (
+                "Estimate",
+                f"{remote.minutes:.1f} minutes until the last chunk, ${remote.dollars:.2f} at list prices; speeds from "
+                "data sheets, not measured",
+            ),
+        ]
+    elif model and estimate.seconds is not None:
         basis = "measured here" if estimate.measured else "not measured here yet"
         rows.append(
             (
                 "Estimate",
                 f"{_clock(estimate.seconds)} of network time on {estimate.device} ({basis}): "
-                f"{estimate.inferred_frames} frames, {estimate.macs / 1e12:.1f} T MAC",
+                f"{estimate.inferred_frames} frames, {_macs(estimate.macs)}",
             )
         )
     return rows
+
+
+def _macs(count: int) -> str:
+    return f"{count / 1e12:.1f} T MAC" if count >= 1e11 else f"{count / 1e9:.2g} G MAC"
 
 
 def _encoder_row(plan: Plan) -> str:

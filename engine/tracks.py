@@ -13,7 +13,15 @@ from keyscale.engine.errors import UsageError
 from keyscale.engine.probe import StreamInfo
 from keyscale.engine.timemap import TimeMap
 
-__all__ = ["CONTAINERS", "Container", "TrackPlan", "container_of", "plan_tracks", "video_codec_fits"]
+__all__ = [
+    "CONTAINERS",
+    "Container",
+    "TrackPlan",
+    "container_of",
+    "content_type_of",
+    "plan_tracks",
+    "video_codec_fits",
+]
 
 Container = Literal["mp4", "mov", "mkv", "webm"]
 
@@ -25,6 +33,14 @@ CONTAINERS: dict[str, Container] = {
     ".webm": "webm",
 }
 """Container by file extension, in lower case."""
+
+_CONTENT_TYPES: dict[Container, str] = {
+    "mp4": "video/mp4",
+    "mov": "video/quicktime",
+    "mkv": "video/matroska",
+    "webm": "video/webm",
+}
+"""As registered with IANA; Matroska by RFC 9559."""
 
 _SAME_END = 0.05
 """Seconds by which a time map may end before the source does and still count as untrimmed: a frame or two, from
@@ -98,6 +114,11 @@ def container_of(path: str) -> Container:
             remedy=f"End its name in one of {', '.join(CONTAINERS)}.",
         )
     return container
+
+
+def content_type_of(container: Container) -> str:
+    """The media type of files of a container."""
+    return _CONTENT_TYPES[container]
 
 
 def video_codec_fits(container: Container, codec: str) -> bool:

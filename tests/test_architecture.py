@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,8 +24,19 @@ TORCH_AT_IMPORT = {
 OPENVINO = "engine/models/inference.py"
 """The one module that loads OpenVINO: without its telemetry."""
 
-ABSENT = {"modal", "boto3", "botocore", "cv2", "torchvision", "scipy"}
+ABSENT = {"cv2", "torchvision", "scipy", "grpclib", "modal_proto"}
 """Packages that nothing installed needs."""
+
+STUB = ROOT / "modal_stub.py"
+
+MODAL = "engine/runners/calls.py"
+"""The one module beside the stub that talks to Modal."""
+
+S3 = re.compile(r"engine/storage(_[a-z]+)?\.py")
+"""Modules that talk to object storage."""
+
+REMOTE = ("modal", "boto3", "botocore", "grpclib")
+"""What only a remote job loads, once it runs."""
 
 LONGEST = 450
 LONGEST_OF = {"cli/options.py": 560, "cli/progress.py": 520}
@@ -104,9 +116,41 @@ def test_openvino_is_loaded_in_one_place_alone(path: Path) -> None:
     assert ('import_module("openvino' in path.read_text(encoding="utf-8")) is (short(path) == OPENVINO)
 
 
-@pytest.mark.parametrize("path", [*sources("engine"), *sources("cli"), *sources("src")], ids=short)
+@pytest.mark.parametrize("path", [*sources("engine"), *sources("cli"), *sources("src"), STUB], ids=short)
 def test_packages_that_are_not_needed_are_not_imported(path: Path) -> None:
     assert not roots(path) & ABSENT
+
+
+@pytest.mark.parametrize("path", [*sources("engine"), *sources("cli"), STUB], ids=short)
+def test_modal_is_imported_by_the_stub_and_by_whoever_calls_it(path: Path) -> None:
+    assert ("modal" in roots(path)) is (path == STUB or short(path) == MODAL)
+    if path != STUB:
+        assert "modal" not in roots(path, at_import=True)
+
+
+@pytest.mark.parametrize("path", [*sources("engine"), *sources("cli"), STUB], ids=short)
+def test_object_storage_is_talked_to_in_its_modules_alone_and_loaded_once_it_is(path: Path) -> None:
+    packages = {"boto3", "botocore", "s3transfer"}
+    if not S3.fullmatch(short(path)):
+        assert not roots(path) & packages
+    assert not roots(path, at_import=True) & packages
+
+
+def test_the_stub_imports_nothing_of_the_engine_that_deploying_would_have_to_load() -> None:
+    early = {item.module for item in imports(STUB) if item.at_import and item.module.startswith("keyscale")}
+    assert early == {f"keyscale.engine.{name}" for name in ("models.registry", "prices", "remote_names")}
+
+
+@pytest.mark.parametrize("module", ["container", "links", "task", "ranged", "deployment"])
+def test_what_makes_a_chunk_knows_neither_keys_nor_modal(module: str) -> None:
+    reached: set[str] = set()
+    due = [f"keyscale.engine.{module}"]
+    while due:
+        name = due.pop()
+        if name not in reached:
+            reached.add(name)
+            due += [item.module for item in imports(MODULES[name]) if item.module in MODULES]
+    assert not [name for name in reached if "storage" in name or name.startswith("keyscale.engine.runners")]
 
 
 @pytest.mark.parametrize("path", sources("cli"), ids=short)
@@ -153,7 +197,7 @@ def test_the_lowest_modules_stand_on_little(module: str, allowed: set[str]) -> N
     assert own <= {f"keyscale.engine.{name}" for name in allowed}
 
 
-@pytest.mark.parametrize("path", [*sources("engine"), *sources("cli")], ids=short)
+@pytest.mark.parametrize("path", [*sources("engine"), *sources("cli"), STUB], ids=short)
 def test_modules_stay_short_enough_to_be_read(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= LONGEST_OF.get(short(path), LONGEST)
@@ -162,13 +206,17 @@ def test_modules_stay_short_enough_to_be_read(path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("keyscale.cli.app", {"torch", "numpy", "av", "PIL", "keyscale.engine.plan"}),
+        ("keyscale.cli.app", {"torch", "numpy", "av", "PIL", "keyscale.engine.plan", *REMOTE}),
         ("keyscale.engine.plan", {"torch", "openvino", "typer", "rich"}),
         ("keyscale.engine.models", {"torch", "openvino", "numpy", "safetensors"}),
         ("keyscale.engine.upscaler", {"torch", "openvino"}),
         ("keyscale.engine.models.compiled", {"torch", "openvino"}),
         ("keyscale.engine.pipeline", {"torch", "openvino", "typer", "rich"}),
-        ("keyscale.engine.runners.local", {"torch", "openvino", "typer", "rich"}),
+        ("keyscale.engine.runners.local", {"torch", "openvino", "typer", "rich", *REMOTE}),
+        ("keyscale.engine.runners.remote", {"torch", "openvino", "typer", "rich", *REMOTE}),
+        ("keyscale.engine.storage", {"torch", "av", "typer", "rich", *REMOTE}),
+        ("keyscale.engine.container", {"torch", "openvino", "typer", "rich", "keyscale.engine.storage", *REMOTE}),
+        ("keyscale.engine.prices", {"torch", "openvino", "numpy", "av"}),
     ],
 )
 def test_importing_a_module_loads_nothing_heavy(module: str, absent: set[str]) -> None:

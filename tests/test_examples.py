@@ -15,7 +15,7 @@ import pytest
 from keyscale.engine.framing import load_framing
 from keyscale.engine.job import Job, Target
 from keyscale.engine.probe import probe
-from keyscale.engine.runners.local import prepare_plan
+from keyscale.engine.runners.prepare import prepare_plan
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CLIP, CAMERA = EXAMPLES / "court.mp4", EXAMPLES / "court.json"

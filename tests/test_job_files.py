@@ -31,7 +31,8 @@ from keyscale.engine.errors import (
     UsageError,
 )
 from keyscale.engine.job import Codec, Compute, Done, Encoding, Job, ModelChoice, Phase, Progress, Target
-from keyscale.engine.runners.local import prepare, run_local
+from keyscale.engine.runners.local import run_local
+from keyscale.engine.runners.prepare import prepare
 from keyscale.engine.workfolder import work_folder_of
 
 BIG = (320, 240)

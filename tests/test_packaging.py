@@ -49,12 +49,18 @@ def test_the_wheel_puts_one_name_on_the_path(built: dict[str, Path], way: str) -
 
 @pytest.mark.parametrize("way", ["checkout", "sdist"])
 def test_the_wheel_holds_every_module_and_the_shipped_networks(built: dict[str, Path], way: str) -> None:
-    expected = {"keyscale/__init__.py", "keyscale/py.typed"}
+    expected = {"keyscale/__init__.py", "keyscale/py.typed", "keyscale/modal_stub.py"}
     for room in ("cli", "engine"):
         expected |= {f"keyscale/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / room).rglob("*.py")}
     data = ROOT / "engine" / "models" / "data"
     expected |= {f"keyscale/{path.relative_to(ROOT).as_posix()}" for path in data.iterdir()}
     assert {name for name in members(built[way]) if name.startswith("keyscale/")} == expected
+
+
+def test_what_modal_deploys_is_in_the_wheel_as_it_is_in_the_checkout(built: dict[str, Path]) -> None:
+    for way in ("checkout", "sdist"):
+        with zipfile.ZipFile(built[way]) as file:
+            assert file.read("keyscale/modal_stub.py") == (ROOT / "modal_stub.py").read_bytes()
 
 
 def test_the_wheel_is_small(built: dict[str, Path]) -> None:

@@ -14,7 +14,7 @@ from numbered import planes, run, small_job
 
 from keyscale.engine.errors import DeviceError, UsageError
 from keyscale.engine.job import Compute, Encoding
-from keyscale.engine.runners.local import prepare
+from keyscale.engine.runners.prepare import prepare
 
 
 def test_h264_does_not_depend_on_what_the_heap_held(shared: Path, tmp_path: Path) -> None:

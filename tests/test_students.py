@@ -42,7 +42,7 @@ from keyscale.engine.models.inference import load_openvino, thread_count
 from keyscale.engine.models.networks import PlainNet, build, inspect
 from keyscale.engine.models.registry import macs_per_pixel
 from keyscale.engine.planview import plan_to_json, summarise
-from keyscale.engine.runners.local import prepare_plan
+from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.upscaler import Upscaler
 
 Pixels = npt.NDArray[Any]

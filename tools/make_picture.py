@@ -18,7 +18,7 @@ from keyscale.engine.job import Compute, Job, ModelChoice, Target
 from keyscale.engine.models import open_model
 from keyscale.engine.plan import LANCZOS, Plan
 from keyscale.engine.reader import SourceFrame, read_frames
-from keyscale.engine.runners.local import prepare_plan
+from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.sampler import sample
 from keyscale.engine.upscaler import Upscaler
 

@@ -56,6 +56,11 @@ class Meter:
         silence = self._clock() - self._told
         return silence >= HEARTBEAT_SECONDS or (frame > self._frame and silence >= SHORTEST_SECONDS)
 
+    def begin(self, frame: int) -> Progress:
+        """The first event, once the work itself begins: what came before does not count for the rate."""
+        self._past = deque([(self._clock(), max(frame, self._frame))])
+        return self.progress(frame)
+
     def progress(self, frame: int) -> Progress:
         """The event for `frame` frames done."""
         now = self._clock()

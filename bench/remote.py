@@ -1,0 +1,149 @@
+"""What the remote path costs beside the work, and how it scales, against servers on this machine.
+
+    python -m bench.remote [--chunk-seconds S] [--chunks N] [--containers N ...] [--rounds N] [--json FILE]
+
+Two deployments of the real chunk function, without a network (the job only samples). In the first, chunks take what
+they take: the difference to the same job with `--local`, a job and a chunk. In the second each chunk is stretched to
+`--chunk-seconds`, as if a GPU needed that: the phase `upscale` against chunks * seconds / containers. Latency to a
+far-away service is not part of it. Nothing is asserted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from clips import make_clip  # noqa: E402 - the servers of the tests are what it runs against
+from modal_server import ModalServer  # noqa: E402
+from s3.rclone import RcloneServer  # noqa: E402
+
+FRAMES_A_CHUNK, RATE = 3, 30
+SIZE = (128, 96)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One job."""
+
+    seconds: float
+    """Of the whole command."""
+    upscale: float
+    """Of its phase `upscale`."""
+
+
+class Place:
+    """Servers, a deployment, a clip."""
+
+    def __init__(self, folder: Path, s3: RcloneServer, modal: ModalServer) -> None:
+        self.folder, self.s3, self.modal = folder, s3, modal
+        self.settings = s3.new_bucket()
+        self.clip = folder / "clip.mp4"
+
+    def deploy(self, seconds: float, containers: int) -> None:
+        environment = {
+            "KEYSCALE_GPU": "none",
+            "KEYSCALE_CONTAINERS": str(containers),
+            "BENCH_CHUNK_SECONDS": str(seconds),
+            "PYTHONPATH": str(ROOT),
+        }
+        done = self.modal.deploy("-m", "bench.remote_stub", cwd=ROOT, environment=environment)
+        if done.returncode:
+            raise SystemExit(done.stdout + done.stderr)
+
+    def job(self, *flags: str) -> Run:
+        environment = os.environ | self.modal.environment() | self.s3.environment(self.settings)
+        environment |= {"KEYSCALE_STATE_DIR": str(self.folder / "state")}
+        command = [
+            str(Path(sys.executable).with_name("keyscale")),
+            *("upscale", str(self.clip), "-o", str(self.folder / "out.mp4"), "--overwrite"),
+            *("--size", f"{SIZE[0]}x{SIZE[1]}", "--fps", str(RATE), "--model", "lanczos", "--progress", "json"),
+            *("--chunk-seconds", str(FRAMES_A_CHUNK / RATE), *flags),
+        ]
+        began = time.perf_counter()
+        marks: dict[str, tuple[float, float]] = {}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                event: dict[str, Any] = json.loads(line)
+                if event["event"] == "progress":
+                    first, _ = marks.get(event["phase"], (time.perf_counter(), 0.0))
+                    marks[event["phase"]] = (first, time.perf_counter())
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        stage_end = marks["stage"][1] if "stage" in marks else marks["upscale"][0]
+        return Run(time.perf_counter() - began, marks["upscale"][1] - stage_end)
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Place]:
+    (folder / "s3").mkdir()
+    s3 = RcloneServer(folder / "s3")
+    s3.start()
+    try:
+        with ModalServer(folder / "modal", python=Path(sys.executable), max_containers=16, scaledown_s=60) as modal:
+            yield Place(folder, s3, modal)
+    finally:
+        s3.close()
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.remote", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--chunk-seconds", type=float, default=2.0, help="that a pretended GPU takes for a chunk (2)")
+    parser.add_argument("--chunks", type=int, default=32, help="of the job that scales (32)")
+    parser.add_argument("--containers", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--rounds", type=int, default=3, help="turns of the measurement of overhead (3)")
+    parser.add_argument("--json", type=Path, help="write the numbers here too")
+    given = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}", flush=True)
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="keyscale-bench-") as name, opened(Path(name)) as place:
+        most = max(given.containers)
+        place.deploy(0.0, most)
+        few, many = 4, given.chunks
+        overheads: dict[int, list[float]] = {few: [], many: []}
+        for turn in range(given.rounds + 1):
+            for chunks, seconds in overheads.items():
+                make_clip(place.clip, frames=chunks * FRAMES_A_CHUNK, rate=RATE, size=SIZE)
+                local, remote = place.job("--local"), place.job("--remote", "--remote-containers", str(most))
+                if turn:  # the first one starts containers
+                    seconds.append(remote.seconds - local.seconds)
+        a, b = (statistics.median(overheads[chunks]) for chunks in (few, many))
+        chunk = (b - a) / (many - few)
+        found["overhead_job_s"], found["overhead_chunk_s"] = a - few * chunk, chunk
+        print(
+            f"overhead: {a - few * chunk:.2f} s a job, {chunk * 1000:.0f} ms a chunk with {most} containers", flush=True
+        )
+
+        place.deploy(given.chunk_seconds, most)
+        place.job("--remote", "--remote-containers", str(most))  # starts the containers
+        found["scaling"] = {}
+        for containers in given.containers:
+            run = place.job("--remote", "--remote-containers", str(containers))
+            ideal = given.chunks * given.chunk_seconds / containers
+            found["scaling"][containers] = {"seconds": run.upscale, "ideal": ideal}
+            share = run.upscale / ideal
+            print(f"{containers} containers: {run.upscale:.1f} s, ideal {ideal:.1f} s, {share:.3f} of it", flush=True)
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,188 @@
+"""`keyscale remote`: the deployed functions, jobs that a client left, and what lies in storage."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keyscale.cli.progress import ProgressKind, printable, renderer, write_data
+
+if TYPE_CHECKING:
+    from keyscale.engine.runners.remote_state import JobNote, RemoteState
+    from keyscale.engine.storage import Storage
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Run on Modal GPUs: deploy, follow and clean up.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The id that the run printed.", show_default=False)]
+_AGE = re.compile(r"(\d{1,5}(?:\.\d+)?)([smhd])", re.ASCII)
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+@app.command("deploy")
+def deploy() -> None:
+    """Put the functions of this version on Modal; again after every update of keyscale.
+
+    KEYSCALE_GPU names the GPUs in order of preference (L4,A10,T4), KEYSCALE_CONTAINERS how many containers run at
+    once at most (20), KEYSCALE_TIMEOUT the seconds a chunk may take (900), R2_SECRET the Modal secret with the R2_*
+    variables that process_framing_ai reads (r2-credentials; none does without).
+    """
+    from keyscale.engine import prices
+    from keyscale.engine.errors import RemoteError
+
+    # Where the stub itself reads them, what is wrong would come as a traceback.
+    prices.whole_number(os.environ, "KEYSCALE_CONTAINERS", prices.CONTAINERS)
+    prices.whole_number(os.environ, "KEYSCALE_TIMEOUT", prices.TIMEOUT_S)
+    done = subprocess.run([sys.executable, "-m", "modal", "deploy", "-m", "keyscale.modal_stub"], check=False)
+    if done.returncode:
+        raise RemoteError(
+            f"modal deploy failed with exit code {done.returncode}",
+            remedy="See what it printed above. Credentials are set by MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or "
+            "`modal setup`; a secret that is missing by `modal secret create r2-credentials` with the R2_* variables, "
+            "or R2_SECRET=none does without it.",
+        )
+
+
+@app.command("status")
+def status(
+    job: Annotated[
+        str | None, typer.Argument(metavar="[JOB]", help="One job alone; without it all.", show_default=False)
+    ] = None,
+) -> None:
+    """Show jobs that are not finished, and what their calls do."""
+    from keyscale.engine.runners.calls import Calls
+    from keyscale.engine.runners.remote_state import all_notes, find_note
+
+    notes = [find_note(job)] if job is not None else all_notes()
+    calls = Calls()
+    if notes:
+        calls.knock()  # each call would be asked for until Modal's client gives up, a minute each
+    lines = []
+    for note in notes:
+        state = _state(note)
+        lines.append(f"{note.job_id}  {note.job.output}")
+        if state is None or state.job_id != note.job_id:
+            lines.append("    nothing is running; `keyscale remote resume` goes on from the finished chunks")
+            continue
+        lines += [
+            f"    frames {call.start} to {call.end} (chunk {call.index}): {calls.state(call.id)}"
+            for call in sorted(state.calls, key=lambda call: call.start)
+        ]
+    if not lines:
+        lines = ["no remote job is unfinished on this machine"]
+    write_data("".join(f"{printable(line)}\n" for line in lines))
+
+
+@app.command("cancel")
+def cancel(job: JobArgument) -> None:
+    """Stop a job's calls and remove what it staged; finished chunks on this machine are kept."""
+    from keyscale.engine.errors import RemoteError
+    from keyscale.engine.runners.calls import Calls
+    from keyscale.engine.runners.remote_state import find_note, forget_note, state_path_of
+    from keyscale.engine.storage import job_prefix
+
+    note = find_note(job)
+    state = _state(note)
+    if state is not None and state.job_id == job:
+        calls = Calls()
+        if state.calls:
+            calls.knock()
+        if running := calls.cancel([call.id for call in state.calls]):
+            raise RemoteError(
+                f"{len(running)} calls of {job} may still run: Modal did not take their cancellation",
+                remedy=f"Check credentials and network, then run `keyscale remote cancel {job}` again.",
+            )
+        # First of all: a client that still follows the job sees by it that it is over.
+        state_path_of(note).unlink(missing_ok=True)
+    with _storage() as storage:
+        removed = storage.delete_prefix(job_prefix(job))
+    forget_note(job)
+    write_data(f"{job} is cancelled, {removed} objects were removed\n")
+
+
+@app.command("resume")
+def resume(
+    job: JobArgument,
+    progress: Annotated[
+        ProgressKind, typer.Option("--progress", case_sensitive=False, help="As of 'keyscale upscale'.")
+    ] = ProgressKind.AUTO,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")] = False,
+) -> None:
+    """Go on with a job whose client ended: its finished and running chunks are picked up."""
+    import contextlib
+
+    from keyscale.cli.progress import failure
+    from keyscale.cli.upscale import run_job
+    from keyscale.engine.job import loads
+    from keyscale.engine.runners.remote import RemoteOptions
+    from keyscale.engine.runners.remote_state import find_note
+
+    with renderer(progress, quiet=quiet) as view:
+        try:
+            note = find_note(job)
+            done = run_job(note.job, loads(note.options, RemoteOptions), view)
+        except (Exception, KeyboardInterrupt) as error:
+            with contextlib.suppress(OSError):
+                view.handle(failure(error))
+            raise
+    if progress is not ProgressKind.JSON:
+        write_data(done.output + "\n")
+
+
+@app.command("clean")
+def clean(
+    older_than: Annotated[
+        str,
+        typer.Option("--older-than", metavar="AGE", help="What was last changed before: 90s, 30m, 12h or 1d."),
+    ] = "1d",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show it.")] = False,
+) -> None:
+    """Remove what jobs of dead machines left in storage: objects and interrupted uploads."""
+    from keyscale.engine.runners.remote_state import forget_note
+    from keyscale.engine.storage import job_prefix
+
+    age = _age(older_than)
+    lines = []
+    with _storage() as storage:
+        for stale in storage.stale_jobs(age):
+            if not dry_run:
+                storage.delete_prefix(job_prefix(stale.job_id))
+                forget_note(stale.job_id)
+            lines.append(
+                f"{stale.job_id}  {stale.objects} objects, {stale.size / 1e6:.1f} MB, last changed "
+                f"{stale.newest:%Y-%m-%d %H:%M} UTC{'' if dry_run else ', removed'}"
+            )
+    write_data("".join(f"{line}\n" for line in lines) or f"nothing is older than {older_than}\n")
+
+
+def _age(text: str) -> timedelta:
+    from keyscale.engine.errors import UsageError
+
+    found = _AGE.fullmatch(text.strip().lower())
+    if not found:
+        raise UsageError(f"--older-than {text!r} is no age", remedy="Write 90s, 30m, 12h or 1d.")
+    settings: dict[str, Any] = {_UNITS[found[2]]: float(found[1])}
+    return timedelta(**settings)
+
+
+def _storage() -> Storage:
+    from keyscale.engine.storage import Storage, StorageSettings
+
+    return Storage(StorageSettings.from_environment(os.environ))
+
+
+def _state(note: JobNote) -> RemoteState | None:
+    from keyscale.engine.runners.remote_state import RemoteState, state_path_of
+
+    return RemoteState.read(state_path_of(note))

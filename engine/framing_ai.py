@@ -1,0 +1,179 @@
+"""The whole job in one place, between two keys of a bucket: what existing editors call `process_framing_ai`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from threading import Event as StopFlag
+from typing import Any
+
+from keyscale.engine.errors import KeyscaleError, UsageError
+from keyscale.engine.job import Compute, Done, Encoding, Event, Job, Phase, Progress, Target, Trim, parse_rate
+from keyscale.engine.runners.background import in_background
+from keyscale.engine.runners.local import run_local
+from keyscale.engine.runners.prepare import prepare
+from keyscale.engine.storage import Storage, StorageSettings
+from keyscale.engine.tracks import container_of, content_type_of
+
+__all__ = ["FramingRequest", "process"]
+
+SHARES = {
+    Phase.FETCH: (0, 10),
+    Phase.PREPARE: (10, 12),
+    Phase.UPSCALE: (12, 85),
+    Phase.JOIN: (85, 88),
+    Phase.VERIFY: (88, 92),
+    Phase.PUBLISH: (92, 99),
+}
+"""Part of the whole, in percent, that each phase counts for: by its usual share of the time."""
+
+WORDS = {
+    Phase.FETCH: "Downloading the source",
+    Phase.PREPARE: "Preparing",
+    Phase.UPSCALE: "Upscaling frame {current} of {total}",
+    Phase.JOIN: "Putting the video together",
+    Phase.VERIFY: "Checking the video",
+    Phase.PUBLISH: "Uploading the video",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramingRequest:
+    """The arguments of `process_framing_ai`."""
+
+    job_id: str
+    user_id: str
+    input_key: str
+    output_key: str
+    keyframes: Sequence[Mapping[str, Any]]
+    output_width: int = 810
+    output_height: int = 1440
+    fps: float = 30
+    segment_data: Mapping[str, Any] | None = None
+    include_audio: bool = True
+    source_start_time: float | None = None
+    source_end_time: float | None = None
+    rotation: float = 0
+
+
+def process(request: FramingRequest, environment: Mapping[str, str], *, device: str) -> Iterator[dict[str, Any]]:
+    """Read `{user_id}/{input_key}`, do the job, write `{user_id}/{output_key}`.
+
+    Args:
+        request: what is asked for.
+        environment: holds the `R2_*` variables of `StorageSettings.from_environment`.
+        device: where the network runs: `cuda` or `cpu`.
+
+    Yields:
+        `{"progress": 0..100, "phase", "message", "current", "total"}`, progress never falling; last
+        `{"status": "success", "output_key", "frames_processed"}` or `{"status": "error", "error"}`.
+    """
+    try:
+        done = yield from _work(request, environment, device)
+    except KeyscaleError as error:
+        text = error.message if error.remedy is None else f"{error.message}. {error.remedy}"
+        yield {"status": "error", "error": text}
+        return
+    except Exception as error:
+        # Whoever reads this waits for a last item of one of two forms, whatever happened; the log has the rest.
+        logging.getLogger(__name__).exception("process_framing_ai failed")
+        yield {"status": "error", "error": f"keyscale failed ({type(error).__name__}): see the log of the function"}
+        return
+    yield {"status": "success", "output_key": request.output_key, "frames_processed": done.frames}
+
+
+def _work(
+    request: FramingRequest, environment: Mapping[str, str], device: str
+) -> Generator[dict[str, Any], None, Done]:
+    settings = StorageSettings.from_environment(environment)
+    source_key, output_key = (_key(request.user_id, key) for key in (request.input_key, request.output_key))
+    progress = _Percent()
+    with tempfile.TemporaryDirectory(prefix="keyscale-") as folder, Storage(settings) as storage, ExitStack() as stack:
+        source = Path(folder) / f"source{PurePosixPath(source_key).suffix}"
+        camera, result = Path(folder) / "keyframes.json", f"result{PurePosixPath(output_key).suffix or '.mp4'}"
+        words = {str(source): request.input_key, str(camera): "keyframes", f"{folder}/{result}": request.output_key}
+        stack.enter_context(_in_the_words_of_the_caller(words))
+        job = _job(request, source, camera, Path(folder) / result, device)
+
+        def download(report: Callable[[int, int], None]) -> None:
+            storage.download(source_key, source, on_progress=report)
+
+        yield from map(progress.told, in_background(Phase.FETCH, download, lambda: False, unit="bytes"))
+        prepared = prepare(job)
+        done: Done | None = None
+        for event in run_local(prepared, StopFlag()):
+            if isinstance(event, Progress):
+                yield progress.told(event)
+            elif isinstance(event, Done):
+                done = event
+        assert done is not None
+
+        def upload(report: Callable[[int, int], None]) -> None:
+            kind = content_type_of(container_of(job.output))
+            storage.publish(Path(job.output), output_key, kind, on_progress=report)
+
+        yield from map(progress.told, in_background(Phase.PUBLISH, upload, lambda: False, unit="bytes"))
+        return done
+
+
+@contextmanager
+def _in_the_words_of_the_caller(words: Mapping[str, str]) -> Iterator[None]:
+    """Name files of this machine in errors as the caller knows them."""
+    try:
+        yield
+    except KeyscaleError as error:
+        for here, there in words.items():
+            error.message = error.message.replace(here, there)
+            error.remedy = error.remedy and error.remedy.replace(here, there)
+        raise
+
+
+def _job(request: FramingRequest, source: Path, keyframes: Path, output: Path, device: str) -> Job:
+    camera: dict[str, Any] = {"keyframes": request.keyframes, "rotation": request.rotation}
+    if request.segment_data is not None:
+        camera["segment_data"] = request.segment_data
+    try:
+        keyframes.write_text(json.dumps(camera), encoding="utf-8")
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the keyframes are no plain data ({error})", remedy="Send numbers and texts only.") from error
+    return Job(
+        source=str(source),
+        output=str(output),
+        keyframes=str(keyframes),
+        target=Target(width=request.output_width, height=request.output_height, rate=parse_rate(str(request.fps))),
+        trim=Trim(start=request.source_start_time, end=request.source_end_time),
+        encoding=Encoding(audio=request.include_audio),
+        compute=Compute(device=device),
+    )
+
+
+def _key(user: str, key: str) -> str:
+    if not user or "/" in user or ".." in user.split("/") or ".." in key.split("/") or not key.strip("/"):
+        raise UsageError(f"{user}/{key} is no key of a user's folder", remedy="Give a user id and a key below it.")
+    return f"{user}/{key.lstrip('/')}"
+
+
+class _Percent:
+    """Progress over all phases, never falling."""
+
+    def __init__(self) -> None:
+        self._reached = 0
+
+    def told(self, event: Event) -> dict[str, Any]:
+        assert isinstance(event, Progress)
+        low, high = SHARES.get(event.phase, (self._reached, self._reached))
+        share = event.frame / event.total if event.total else 0.0
+        self._reached = max(self._reached, int(low + share * (high - low)))
+        words = WORDS.get(event.phase, str(event.phase))
+        return {
+            "progress": self._reached,
+            "phase": event.phase.value,
+            "message": words.format(current=event.frame, total=event.total),
+            "current": event.frame,
+            "total": event.total,
+        }

@@ -1,0 +1,188 @@
+"""What a remote job costs: list prices of Modal, and how fast its GPUs are taken to be.
+
+Prices are those of modal.com/pricing in dollars a second, without regional or non-preemptible surcharges; they change,
+and this is the one file that holds them. Speeds were not measured on those GPUs: they are a share of the data sheets'
+dense fp16 rates, and the summary of a run tells what it came to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keyscale.engine.errors import UsageError
+
+if TYPE_CHECKING:
+    from keyscale.engine.plan import Plan
+
+__all__ = [
+    "CONTAINERS",
+    "CORES",
+    "GIB",
+    "GPU",
+    "GPUS",
+    "PREFERRED",
+    "TIMEOUT_S",
+    "RemoteEstimate",
+    "affordable",
+    "cost",
+    "deployment_estimate",
+    "estimate",
+    "gpu_of",
+    "wanted_gpus",
+    "whole_number",
+]
+
+CORE_SECOND = 0.0000131
+"""Dollars for a physical core and second."""
+GIB_SECOND = 0.00000222
+"""Dollars for a GiB of memory and second."""
+
+PREFERRED = "L4,A10,T4"
+"""GPUs that `modal_stub.py` asks for unless `KEYSCALE_GPU` says otherwise: cheap ones that encode video as well. By
+data sheet and price the first does the most for a dollar among those."""
+
+CONTAINERS = 20
+"""Containers at once, unless `KEYSCALE_CONTAINERS` says otherwise."""
+
+TIMEOUT_S = 900
+"""Seconds after which a chunk is given up, unless `KEYSCALE_TIMEOUT` says otherwise."""
+
+CORES, GIB = 4.0, 8.0
+"""What a container of `modal_stub.py` asks for; a test holds the two together."""
+
+FP16_SHARE = 0.15
+"""Of the data sheet's dense fp16 rate that small convolutions are taken to reach."""
+
+FRAME_S = 0.05
+"""Seconds that decoding, sampling and encoding are taken to need for a 1080x1920 frame on four cores: half of what
+docs/benchmarks.md has for two, a small network included."""
+
+START_S = 20.0
+"""Seconds until a container that was not running makes its first frame; a guess."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPU:
+    """A kind of GPU on Modal."""
+
+    name: str
+    """As Modal names it."""
+    dollars_s: float
+    tflops: float
+    """Dense fp16 with tensor cores, by NVIDIA's data sheets."""
+    nvenc: bool
+    """Whether it encodes video."""
+
+
+GPUS = (
+    GPU(name="T4", dollars_s=0.000164, tflops=65, nvenc=True),
+    GPU(name="L4", dollars_s=0.000222, tflops=121, nvenc=True),
+    GPU(name="A10", dollars_s=0.000306, tflops=125, nvenc=True),
+    GPU(name="L40S", dollars_s=0.000542, tflops=362, nvenc=True),
+    GPU(name="A100-40GB", dollars_s=0.000583, tflops=312, nvenc=False),
+    GPU(name="A100-80GB", dollars_s=0.000694, tflops=312, nvenc=False),
+    GPU(name="H100", dollars_s=0.001097, tflops=989, nvenc=False),
+    GPU(name="H200", dollars_s=0.001261, tflops=989, nvenc=False),
+    GPU(name="B200", dollars_s=0.001736, tflops=2250, nvenc=False),
+)
+
+CPU = GPU(name="none", dollars_s=0.0, tflops=1.0, nvenc=False)
+
+
+def gpu_of(name: str) -> GPU:
+    """The entry that a driver's name (`NVIDIA A10G`) or Modal's own means; an unknown one counts as the dearest."""
+    wanted = name.upper().replace("NVIDIA ", "").replace("TESLA ", "")
+    if wanted in {"CPU", "NONE"}:
+        return CPU
+    found = [gpu for gpu in GPUS if _matches(gpu.name, wanted)]
+    return max(found or GPUS, key=lambda gpu: (len(gpu.name), gpu.dollars_s) if found else (0, gpu.dollars_s))
+
+
+def _matches(name: str, wanted: str) -> bool:
+    kind, _, memory = name.partition("-")
+    return wanted.replace("-", " ").split(" ")[0].rstrip("G!") in {kind, f"{kind}G"} and (
+        not memory or memory in wanted or wanted == kind
+    )
+
+
+def cost(gpu: str, seconds: float) -> float:
+    """Dollars for so many seconds of a container with that GPU, or `cpu`."""
+    return seconds * (gpu_of(gpu).dollars_s + CORES * CORE_SECOND + GIB * GIB_SECOND)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteEstimate:
+    """What a job is expected to take."""
+
+    chunks: int
+    containers: int
+    gpu: str
+    minutes: float
+    """Until the last chunk is made, upload and download not counted."""
+    dollars: float
+    """Of all containers together."""
+
+
+def estimate(plan: Plan, *, gpu: str, containers: int) -> RemoteEstimate:
+    """What the chunks of a plan take and cost.
+
+    Args:
+        plan: what is to be made.
+        gpu: of the containers, or `none`.
+        containers: that run at once at most.
+    """
+    kind = gpu_of(gpu)
+    network = plan.estimate.macs * 2 / (kind.tflops * 1e12 * FP16_SHARE)
+    pixels = plan.job.target.width * plan.job.target.height * plan.frames
+    work = max(network, FRAME_S * pixels / (1080 * 1920))
+    running = max(1, min(containers, len(plan.chunks)))
+    rounds = -(-len(plan.chunks) // running)
+    seconds = START_S + work * rounds / len(plan.chunks)
+    return RemoteEstimate(
+        chunks=len(plan.chunks),
+        containers=running,
+        gpu=kind.name,
+        minutes=seconds / 60,
+        dollars=cost(kind.name, work + running * START_S),
+    )
+
+
+def deployment_estimate(plan: Plan, environment: Mapping[str, str], *, containers: int | None) -> RemoteEstimate:
+    """`estimate` for what a deployment with this environment would have.
+
+    Raises:
+        UsageError: a variable is not of its form.
+    """
+    gpu = (wanted_gpus(environment) or ("none",))[0]
+    most = whole_number(environment, "KEYSCALE_CONTAINERS", CONTAINERS)
+    return estimate(plan, gpu=gpu, containers=min(most, containers or most))
+
+
+def wanted_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """GPUs in order of preference, by `KEYSCALE_GPU`; empty where the functions are to run on CPUs."""
+    text = environment.get("KEYSCALE_GPU", "").strip() or PREFERRED
+    chosen = tuple(part.strip() for part in text.split(",") if part.strip())
+    return () if [part.lower() for part in chosen] == ["none"] else chosen
+
+
+def whole_number(environment: Mapping[str, str], name: str, default: int) -> int:
+    """A variable that holds a whole number above 0.
+
+    Raises:
+        UsageError: it holds something else.
+    """
+    text = environment.get(name, "").strip() or str(default)
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
+        raise UsageError(f"{name} is {text!r}, not a whole number above 0", remedy=f"Set {name}, or leave it out.")
+    return int(text)
+
+
+def affordable(expected: RemoteEstimate, most: float | None) -> None:
+    """Raise a `UsageError` where more than `most` dollars are expected."""
+    if most is not None and expected.dollars > most:
+        raise UsageError(
+            f"the job is estimated at ${expected.dollars:.2f}, more than --max-cost {most:g}",
+            remedy="Raise --max-cost, trim the job, or run it with --local.",
+        )

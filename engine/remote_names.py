@@ -1,0 +1,15 @@
+"""Names under which the functions are deployed on Modal, on both sides."""
+
+from __future__ import annotations
+
+__all__ = ["APP", "CHUNK", "DEPLOYED", "ENGINE", "QUEUE"]
+
+APP = "keyscale"
+ENGINE = "Engine"
+"""The class that holds the network."""
+CHUNK = "upscale_chunk"
+"""Its method."""
+DEPLOYED = "describe"
+"""The function that tells what is deployed."""
+QUEUE = "keyscale-progress"
+"""The queue through which containers report, a partition a job."""

@@ -1,0 +1,167 @@
+"""Which parts of a job are waiting, running or there, and what becomes of one whose call went wrong.
+
+A piece is a chunk, or a half of one that took too long. No clock runs here and nothing is called.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from keyscale.engine import errors
+from keyscale.engine.errors import KeyscaleError, RemoteError
+from keyscale.engine.plan import Chunk
+from keyscale.engine.runners.calls import Kind, Outcome
+from keyscale.engine.task import Made, TooSlow
+
+__all__ = ["ATTEMPTS", "Piece", "Pieces", "refused"]
+
+ATTEMPTS = 4
+"""How often a piece is started at most; each start is tried again by Modal itself as well."""
+
+FIRST_PAUSE_S = 1.0
+"""Before the second start; doubled before each further one."""
+
+EXPIRED = frozenset({"LinkRefused", "LinkChanged"})
+"""Refusals that new links, or an object that was sent again, may end."""
+
+
+@dataclass(eq=False)
+class Piece:
+    """Output frames that one call makes."""
+
+    chunk: Chunk
+    starts: int = 0
+    """How often it was started."""
+    due: float = 0.0
+    """When it may be started, on the clock of whoever asks."""
+    frames: int = 0
+    """Reported as done by the call that runs."""
+
+
+@dataclass
+class _Parts:
+    """What there is of one chunk."""
+
+    whole: Chunk
+    made: dict[int, tuple[Chunk, Made, Path]] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return sum(part.frames for part, _, _ in self.made.values()) == self.whole.frames
+
+
+class Pieces:
+    """The pieces of a job."""
+
+    def __init__(self, chunks: Iterable[Chunk], shortest: int) -> None:
+        """All wait.
+
+        Args:
+            chunks: to be made.
+            shortest: frames below which a piece is not split.
+        """
+        self._shortest = shortest
+        self._parts = {chunk.index: _Parts(chunk) for chunk in chunks}
+        self.waiting: deque[Piece] = deque(Piece(parts.whole) for parts in self._parts.values())
+        self.running: dict[str, Piece] = {}
+        """By the id of the call."""
+        self._done = 0
+
+    @property
+    def left(self) -> bool:
+        """Whether anything is not there yet."""
+        return bool(self.waiting or self.running)
+
+    @property
+    def frames(self) -> int:
+        """Frames that are there, and those that running calls report."""
+        return self._done + sum(min(piece.frames, piece.chunk.frames) for piece in self.running.values())
+
+    def take(self, now: float) -> Piece | None:
+        """The next piece that may be started."""
+        for _ in range(len(self.waiting)):
+            piece = self.waiting.popleft()
+            if piece.due <= now:
+                piece.starts += 1
+                piece.frames = 0
+                return piece
+            self.waiting.append(piece)
+        return None
+
+    def adopt(self, call_id: str, part: Chunk) -> bool:
+        """Take over a call that an earlier client started; False where its chunk is not wanted (any more)."""
+        for piece in list(self.waiting):
+            whole = piece.chunk
+            if whole.index != part.index or not (whole.start <= part.start < part.end <= whole.end):
+                continue
+            self.waiting.remove(piece)
+            # What an earlier client had split is still split.
+            for start, end in ((whole.start, part.start), (part.end, whole.end)):
+                if start < end:
+                    self.waiting.append(Piece(replace(whole, start=start, end=end)))
+            self.running[call_id] = Piece(part, starts=1)
+            return True
+        return False
+
+    def reported(self, index: int, start: int, frames: int) -> None:
+        """A call says how far it is."""
+        for piece in self.running.values():
+            if (piece.chunk.index, piece.chunk.start) == (index, start):
+                piece.frames = max(piece.frames, frames)
+
+    def finished(self, call_id: str, made: Made, path: Path) -> list[tuple[Made, Path]] | None:
+        """A piece is here, in `path`; all of its chunk's in order once that is whole, else None."""
+        piece = self.running.pop(call_id)
+        parts = self._parts[piece.chunk.index]
+        parts.made[piece.chunk.start] = piece.chunk, made, path
+        self._done += piece.chunk.frames
+        if not parts.complete:
+            return None
+        return [(made, path) for _, (_, made, path) in sorted(parts.made.items())]
+
+    def failed(self, call_id: str, outcome: Outcome, now: float) -> str | None:
+        """Let a piece wait to be started again, or its halves.
+
+        Returns:
+            What a person should know of it, if anything.
+
+        Raises:
+            KeyscaleError: it would fail again, or has failed too often.
+        """
+        piece = self.running.pop(call_id)
+        error = outcome.error or RemoteError("a call ended without an answer")
+        what = f"frames {piece.chunk.start} to {piece.chunk.end} (chunk {piece.chunk.index})"
+        is_timeout = outcome.kind is Kind.TIMEOUT
+        if outcome.kind is Kind.ANSWERED and outcome.answer is not None:
+            refusal = refused(outcome.answer, what)
+            is_timeout = outcome.answer.get("error") == TooSlow.__name__
+            if not is_timeout and outcome.answer.get("error") not in EXPIRED:
+                raise refusal
+            error = RemoteError(refusal.message, remedy=refusal.remedy)
+        if outcome.kind is Kind.FAILED:
+            raise error
+        if is_timeout and piece.chunk.frames >= 2 * self._shortest:
+            middle = (piece.chunk.start + piece.chunk.end) // 2
+            for part in (replace(piece.chunk, end=middle), replace(piece.chunk, start=middle)):
+                self.waiting.append(Piece(part))
+            how_far = f" ({outcome.answer.get('message')})" if outcome.answer is not None else ""
+            return f"{what} took too long and are made in two halves{how_far}"
+        if piece.starts >= ATTEMPTS:
+            raise RemoteError(
+                f"{what} failed {piece.starts} times, the last time so: {error.message}", remedy=error.remedy
+            )
+        piece.due = now + FIRST_PAUSE_S * 2 ** (piece.starts - 1)
+        self.waiting.append(piece)
+        return f"{what} are started again: {error.message}"
+
+
+def refused(answer: dict[str, object], what: str) -> KeyscaleError:
+    """The error that a call answered with."""
+    kind = getattr(errors, str(answer.get("error")), RemoteError)
+    if not (isinstance(kind, type) and issubclass(kind, KeyscaleError)):
+        kind = RemoteError
+    remedy = answer.get("remedy")
+    return kind(f"{what}: {answer.get('message')}", remedy=None if remedy is None else str(remedy))

@@ -1,0 +1,168 @@
+"""A job planned, and everything checked that can be checked before long work, wherever its chunks are made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from keyscale.engine.errors import InputError, StorageError, UsageError
+from keyscale.engine.framing import load_framing
+from keyscale.engine.job import Job
+from keyscale.engine.models import ModelSpec, defaults_for, describe, needs_openvino
+from keyscale.engine.plan import LANCZOS, Plan, make_plan
+from keyscale.engine.probe import probe
+from keyscale.engine.speeds import known_speeds
+from keyscale.engine.threads import share_cores
+from keyscale.engine.workfolder import work_folder_of
+from keyscale.engine.writer import check_encoder, storage_error
+
+__all__ = ["Prepared", "check_absent", "check_source", "prepare", "prepare_plan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A job that passed every check that can be made before long work."""
+
+    job: Job
+    plan: Plan
+    source_stat: tuple[int, int]
+    """Size and modification time in ns of the source as planned."""
+
+
+def prepare_plan(job: Job, *, remote: bool = False) -> Plan:
+    """Probe, read the keyframes and plan. No network runs; torch is imported for a checkpoint's path only, and
+    OpenVINO where it has to be asked what it can do on this CPU.
+
+    Args:
+        job: what is asked for.
+        remote: chunks are made elsewhere, so that nothing hangs on what this machine can do.
+
+    Raises:
+        KeyscaleError: the source, the keyframes, the model or the settings are wrong.
+    """
+    _check_paths(job)
+    framing = load_framing(job.keyframes) if job.keyframes is not None else None
+    models = _models(job)
+    info = probe(job.source, tolerate_damage=job.keep_going_on_decode_errors)
+    return make_plan(job, info, framing, models, known_speeds(), has_int8=remote or _has_int8(job, models.values()))
+
+
+def prepare(job: Job, *, remote: bool = False) -> Prepared:
+    """Plan, and check all that can fail before long work: output, rights, space, encoder. `remote` as above.
+
+    Raises:
+        KeyscaleError: of the kind that fails.
+    """
+    output = Path(job.output)
+    before = _stat(job)
+    plan = prepare_plan(job, remote=remote)
+    check_absent(job)
+    _check_folder(output, plan, remote=remote)
+    return Prepared(job=job, plan=plan, source_stat=before)
+
+
+def _models(job: Job) -> dict[int, ModelSpec]:
+    name = job.model.name
+    if name is None:
+        models = defaults_for(job.model.mode)
+    elif name.lower() == LANCZOS:
+        models = {}
+    else:
+        share_cores()
+        spec = describe(name)
+        models = {spec.scale: spec}
+    if job.model.denoise is not None and not any(spec.family == "general" for spec in models.values()):
+        raise UsageError(
+            "--denoise works with realesr-general-x4v3 alone",
+            remedy="Add --model realesr-general-x4v3, or leave --denoise out.",
+        )
+    return models
+
+
+def _has_int8(job: Job, models: Iterable[ModelSpec]) -> bool:
+    """Whether OpenVINO has int8 here; it is loaded and asked only where that matters."""
+    if not any(needs_openvino(spec, job.compute.device, job.compute.precision) for spec in models):
+        return False
+    from keyscale.engine.models.inference import cpu_has_int8
+
+    return cpu_has_int8()
+
+
+def _check_paths(job: Job) -> None:
+    source, output = Path(job.source), Path(job.output)
+    try:
+        same = source.exists() and output.exists() and source.samefile(output)
+    except OSError:
+        same = False
+    if same or source.absolute() == output.absolute():
+        raise UsageError(f"input and output are the same file, {source}", remedy="Choose another name with -o.")
+    try:
+        folder = output.is_dir()
+    except OSError as error:
+        raise UsageError(
+            f"the output {output} is no usable name: {error.strerror}", remedy="Choose a shorter name with -o."
+        ) from error
+    if folder:
+        raise UsageError(f"the output {output} is a directory", remedy="Give a file name with -o.")
+
+
+def check_absent(job: Job) -> None:
+    """Raise a `StorageError` where the output is there and may not be replaced."""
+    if not job.overwrite and os.path.lexists(job.output):
+        raise StorageError(f"{job.output} is already there", remedy="Give --overwrite, or another name with -o.")
+
+
+def check_source(prepared: Prepared) -> None:
+    """Raise an `InputError` where the source is no longer the file that was planned."""
+    if _stat(prepared.job) != prepared.source_stat:
+        raise InputError(
+            f"{prepared.job.source} was changed during the job; nothing was published",
+            remedy="Run the command again once the file is complete.",
+        )
+
+
+def _stat(job: Job) -> tuple[int, int]:
+    try:
+        info = Path(job.source).stat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {job.source}: {reason}", remedy="Check the path of the video.") from error
+    return info.st_size, info.st_mtime_ns
+
+
+def _check_folder(output: Path, plan: Plan, *, remote: bool) -> None:
+    """Rights and space of the output's folder, and the encoder, by opening it there once."""
+    folder = output.parent
+    if not folder.is_dir():
+        raise StorageError(f"the folder {folder} is not there", remedy="Create it, or choose another -o.")
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    # The chunks and the joined file stand beside each other for a moment.
+    needed = 2 * plan.estimate.output_bytes
+    if free < needed:
+        raise StorageError(
+            f"{folder} has {free / 2**20:.0f} MiB free, the job needs about {needed / 2**20:.0f} MiB",
+            remedy="Free some space, or choose another -o.",
+        )
+    if work_folder_of(output).is_symlink():
+        raise StorageError(f"{work_folder_of(output)} is a symbolic link", remedy="Remove it; keyscale works there.")
+    if remote and plan.encoder.encoder.endswith("_nvenc"):
+        return  # it need not be here
+    try:
+        # A folder of its own, since another process may hold the work folder's lock.
+        with tempfile.TemporaryDirectory(prefix=".keyscale-check-", dir=folder) as private:
+            check_encoder(
+                plan.encoder,
+                plan.info.colour.encoded(plan.encoder.codec),
+                (plan.job.target.width, plan.job.target.height),
+                plan.rate,
+                Path(private),
+            )
+    except OSError as error:
+        raise storage_error(error, folder) from error

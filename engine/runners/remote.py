@@ -1,0 +1,389 @@
+"""A job whose chunks are made by deployed functions, between objects in storage; the rest is done here, as ever."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event as StopFlag
+
+from keyscale.engine.errors import KeyscaleError, RemoteError, UsageError
+from keyscale.engine.job import Done, Event, Note, Phase, RemoteUse, dumps
+from keyscale.engine.models import Execution, all_models, choose_execution, possible_executions
+from keyscale.engine.plan import LANCZOS, Chunk
+from keyscale.engine.prices import affordable, cost, estimate
+from keyscale.engine.runners.calls import PATIENCE_S, Calls
+from keyscale.engine.runners.fan_out import FanOut
+from keyscale.engine.runners.local import LocalRun
+from keyscale.engine.runners.meter import Meter
+from keyscale.engine.runners.prepare import Prepared
+from keyscale.engine.runners.remote_state import (
+    JobNote,
+    RemoteState,
+    absolute_job,
+    forget_note,
+    forget_notes_of,
+    keep_note,
+    state_path,
+)
+from keyscale.engine.runners.run import Run
+from keyscale.engine.runners.staging import Staging
+from keyscale.engine.storage import Storage, StorageFault, StorageSettings, job_prefix, new_job_id
+from keyscale.engine.task import Deployment, Made, Task, read_task
+from keyscale.engine.workfolder import WorkFolder, sha256_file
+from keyscale.engine.writer import chunk_suffix
+
+__all__ = ["RemoteOptions", "run_remote"]
+
+STORAGE_PATIENCE_S = 60.0
+"""How long storage may be out of reach, for each request."""
+CLEAN_PATIENCE_S = 15.0
+"""The same while a job ends: whoever pressed Ctrl-C waits for it."""
+SENT_S = 15.0
+"""How long the end of an interrupted upload is waited for, which notices by itself."""
+POLL_S = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteOptions:
+    """How a job runs remotely."""
+
+    containers: int | None = None
+    """How many calls run at once at most; None takes what the deployment allows."""
+    fallback_local: bool = False
+    """Make here what cannot be made there, and say so."""
+    max_cost: float | None = None
+    """Dollars above which nothing is begun."""
+
+
+def run_remote(prepared: Prepared, options: RemoteOptions, stop: StopFlag) -> Iterator[Event]:
+    """Do the job with remote chunks; events and errors as of `Run.events`.
+
+    Whatever happens but the death of this process, calls are cancelled and nothing of the job is left in storage.
+
+    Raises:
+        RemoteError: storage or functions are not set up, fail, or cannot be reached.
+    """
+    return _RemoteRun(prepared, options, stop).events()
+
+
+class _RemoteRun(Run):
+    def __init__(self, prepared: Prepared, options: RemoteOptions, stop: StopFlag) -> None:
+        super().__init__(prepared, stop)
+        self.options = options
+        self.calls = Calls(patience_s=PATIENCE_S)
+        self.storage: Storage | None = None
+        self.deployment: Deployment | None = None
+        self.execution: Execution | None = None
+        self.job_id = new_job_id()
+        self.mades: list[Made] = []
+        self.fan_out: FanOut | None = None
+        self.local: LocalRun | None = None
+        self.local_frames = 0
+        self._checkpoint = _own_checkpoint(prepared)
+        self._sending = threading.Lock()
+
+    def events(self) -> Iterator[Event]:
+        try:
+            yield from super().events()
+        finally:
+            if self.storage is not None:
+                self.storage.close()
+
+    # Made ready
+
+    def load(self) -> Iterator[Event]:
+        settings = StorageSettings.from_environment(os.environ)
+        storage = self.storage = Storage(settings, patience_s=STORAGE_PATIENCE_S)
+
+        def connect(_: Callable[[int, int], None]) -> Deployment:
+            storage.check()
+            return self.calls.connect()
+
+        try:
+            deployment = self.deployment = yield from self.during(Phase.CONNECT, connect)
+        except RemoteError as error:
+            if not self.options.fallback_local:
+                raise
+            yield Note(level="warning", message=f"everything is made on this machine: {error.message}")
+            self.local = self._local_run()
+            yield from self.local.load()
+            return
+        self.execution = self._execution(deployment)
+        gpu = deployment.gpus[0] if deployment.gpus else "none"
+        expected = estimate(self.plan, gpu=gpu, containers=self._containers)
+        affordable(expected, self.options.max_cost)
+        how = "on CPUs" if not deployment.gpus else f"on {' or '.join(deployment.gpus)}"
+        network = f"{self.execution}; model {self.plan.model.name}" if self.plan.model else "no network"
+        yield Note(
+            level="info",
+            message=f"up to {self._containers} containers {how}; {network}; about ${expected.dollars:.2f}",
+        )
+
+    @property
+    def _containers(self) -> int:
+        assert self.deployment is not None
+        most = self.deployment.containers
+        return max(1, min(most, self.options.containers or most))
+
+    def _execution(self, deployment: Deployment) -> Execution | None:
+        asked = self.job.compute.device
+        if asked.partition(":")[0] not in {"auto", deployment.device}:
+            raise UsageError(
+                f"--device {asked} with --remote: the deployed functions run on {deployment.device}",
+                remedy="Leave --device out, or deploy with another KEYSCALE_GPU.",
+            )
+        if self.plan.model is None:
+            return None
+        return choose_execution(self.plan.model, deployment.device, self.job.compute.precision, has_int8=True)
+
+    def made_by(self) -> str:
+        if self.deployment is None:
+            assert self.local is not None
+            return self.local.made_by()
+        network = LANCZOS
+        if self.plan.model is not None:
+            if self._checkpoint is not None:
+                files = [sha256_file(self._checkpoint)]
+            else:
+                files = [file.sha256 for file in (*self.plan.model.files, *self.plan.model.quantised)]
+            network = f"{files} {self.job.model.denoise} {self.execution}"
+        return f"remote {self.deployment.version} {self.deployment.libraries} {network}"
+
+    # Chunks
+
+    def _upscale(self, folder: WorkFolder) -> Iterator[Event]:
+        yield from super()._upscale(folder)
+        path = state_path(folder.root)
+        state = RemoteState.read(path)
+        if self.deployment is not None and self.fan_out is None and state is not None:
+            # Of a client that died just after its last chunk came.
+            self.job_id = state.job_id
+            yield from self._left(path, Meter(Phase.UPSCALE, self.plan.frames, done=self.plan.frames))
+
+    def make(self, missing: list[Chunk], folder: WorkFolder, meter: Meter) -> Iterator[Event]:
+        path = state_path(folder.root)
+        failed: BaseException | None = None
+        if self.deployment is not None:
+            try:
+                yield from self._make_there(missing, folder, path, meter)
+            except GeneratorExit:
+                self._leave_nothing(path)
+                raise
+            except BaseException as error:
+                failed = error
+            yield from self._left(path, meter)
+            if failed is None:
+                return
+            if not (isinstance(failed, RemoteError) and self.options.fallback_local):
+                raise failed
+        left = [chunk for chunk in missing if folder.lost_in(chunk) is None]
+        self.local_frames = sum(chunk.frames for chunk in left)
+        if isinstance(failed, RemoteError):
+            message = f"{len(left)} of {len(missing)} chunks are made on this machine: {failed.message}"
+            yield Note(level="warning", message=message)
+        yield from self._make_here(left, folder, meter)
+
+    def _make_there(self, missing: list[Chunk], folder: WorkFolder, path: Path, meter: Meter) -> Iterator[Event]:
+        assert self.storage is not None
+        suffix = chunk_suffix(self.plan.encoder)
+        state = yield from self._resumed(folder, path)
+        if state is None:
+            staging = Staging(self.storage, self.job_id, suffix)
+            state = yield from self._stage(staging, folder, path)
+        else:
+            staging = Staging(self.storage, self.job_id, suffix)
+        self._note_job(path)
+        fan_out = self.fan_out = FanOut(
+            self.plan,
+            calls=self.calls,
+            staging=staging,
+            state=state,
+            path=path,
+            folder=folder,
+            containers=self._containers,
+            stop=self.stop,
+            tally=self.tally,
+        )
+        try:
+            yield from fan_out.run(missing, meter, done_before=self.resumed)
+        finally:
+            self.mades += fan_out.mades
+
+    def _resumed(self, folder: WorkFolder, path: Path) -> Generator[Event, None, RemoteState | None]:
+        """A job that another client left, if it is this one and all of it is there still."""
+        assert self.storage is not None
+        state = RemoteState.read(path)
+        if state is None:
+            return None
+        task = _task(state)
+        staging = Staging(self.storage, state.job_id, chunk_suffix(self.plan.encoder))
+        if (
+            state.key == folder.folder.name
+            and self.job.resume
+            and task is not None
+            and task.execution == self.execution
+        ):
+            self.job_id = state.job_id
+            whole = yield from self.during(Phase.STAGE, lambda _: staging.is_there(state.source_key, task))
+            if whole:
+                yield Note(
+                    level="info", message=f"remote job {self.job_id} goes on: {len(state.calls)} calls were started"
+                )
+                return state
+            if task.excerpt_begins is None and task.source_size == self.prepared.source_stat[0]:
+                return None  # staged in part: sent on under the same id
+        old = state
+
+        def clear(_: Callable[[int, int], None]) -> None:
+            self.calls.cancel([call.id for call in old.calls], old.job_id)
+            staging.clear()
+
+        yield from self.during(Phase.CONNECT, clear)
+        forget_note(state.job_id)
+        if self.job_id == state.job_id:
+            self.job_id = new_job_id()
+        return None
+
+    def _stage(self, staging: Staging, folder: WorkFolder, path: Path) -> Generator[Event, None, RemoteState]:
+        checkpoint = self._checkpoint
+        task, key, source, data = yield from self.during(
+            Phase.STAGE,
+            lambda _: staging.prepare(self.plan, self.execution, checkpoint, folder.folder, self.stop.is_set),
+        )
+        state = RemoteState(job_id=self.job_id, key=folder.folder.name, task_json=dumps(task), source_key=key)
+        # Before the first byte: whoever finds this after a crash knows what may have been sent.
+        state.save(path)
+        self._note_job(path)
+        yield Note(level="info", message=f"remote job {self.job_id} begins")
+
+        def send(report: Callable[[int, int], None]) -> None:
+            with self._sending:
+                staging.send(key, source, data, checkpoint, report=report, should_stop=self.stop.is_set)
+
+        try:
+            yield from self.during(Phase.STAGE, send)
+        finally:
+            if source != Path(self.job.source):
+                source.unlink(missing_ok=True)
+        return state
+
+    def _note_job(self, path: Path) -> None:
+        forget_notes_of(self.job, but=self.job_id)
+        keep_note(
+            JobNote(
+                job_id=self.job_id,
+                job=absolute_job(self.job, self._checkpoint),
+                state=str(path.absolute()),
+                options=dumps(self.options),
+            )
+        )
+
+    def _left(self, path: Path, meter: Meter) -> Iterator[Event]:
+        """`_leave_nothing`, with signs of life."""
+        thread = threading.Thread(target=self._leave_nothing, args=(path,), name="keyscale-leave", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(POLL_S)
+            if meter.is_due(0):
+                yield meter.progress(0)
+        yield from self.told()
+
+    def _leave_nothing(self, path: Path) -> None:
+        """Cancel what runs and remove what was staged; what cannot be done is said."""
+        assert self.storage is not None
+        if self._sending.acquire(timeout=SENT_S):  # what is on its way would arrive after all was removed
+            self._sending.release()
+        state = RemoteState.read(path)
+        self.calls.close()
+        calls = [call.id for call in state.calls] if state is not None else []
+        if self.fan_out is not None:
+            calls = self.fan_out.calls()
+        running = self.calls.cancel(calls, self.job_id) if calls else []
+        ended = self.fan_out is None or self.fan_out.leave()
+        job_id = state.job_id if state is not None else self.job_id
+        try:
+            with Storage(self.storage.settings, patience_s=CLEAN_PATIENCE_S) as storage:
+                storage.delete_prefix(job_prefix(job_id))
+                if not ended and self.fan_out is not None and not running:
+                    self.fan_out.leave()  # a call that ends late may have stored something
+                    storage.delete_prefix(job_prefix(job_id))
+        except StorageFault as fault:
+            remedy = "`keyscale remote clean` removes it"
+            self._warn(f"{job_prefix(job_id)} may be left in storage ({fault.message}): {remedy}")
+            return
+        if running:
+            remedy = f"`keyscale remote cancel {job_id}` stops them"
+            self._warn(f"Modal is out of reach, {len(running)} calls may still run: {remedy}")
+            return
+        path.unlink(missing_ok=True)
+
+    def _warn(self, message: str) -> None:
+        self.notes.append(Note(level="warning", message=message))
+
+    # In the end
+
+    def _local_run(self) -> LocalRun:
+        plan = self.plan
+        if plan.model is not None:
+            ways = possible_executions(plan.model, "auto", self.job.compute.precision, has_int8=True)
+            plan = dataclasses.replace(plan, executions=ways)
+        return LocalRun(dataclasses.replace(self.prepared, plan=plan), self.stop)
+
+    def _make_here(self, left: list[Chunk], folder: WorkFolder, meter: Meter) -> Iterator[Event]:
+        if self.local is None:
+            self.local = self._local_run()
+            yield from self.local.load()
+        self.local.resumed = self.plan.frames - sum(chunk.frames for chunk in left)
+        self.local.tally = dataclasses.replace(self.tally, frames=0)
+        yield from self.local.make(left, folder, meter)
+        self.tally.lost = self.local.tally.lost
+
+    def done(self) -> Done:
+        forget_notes_of(self.job)
+        gpus = sorted({made.gpu for made in self.mades})
+        here = self.local.done() if self.local is not None else None
+        devices = []
+        if self.execution is not None:
+            made_on = gpus or ([] if here else [self.execution.kind])
+            devices = [f"remote {device} {self.execution.precision}" for device in made_on]
+            devices += [here.device] if here else []
+        return Done(
+            output=self.job.output,
+            frames=self.plan.frames,
+            seconds=time.monotonic() - self.began,
+            resumed_frames=self.resumed,
+            inferred_frames=sum(made.inferred for made in self.mades) + (here.inferred_frames if here else 0),
+            lost_frames=self.tally.lost,
+            device=" and ".join(devices) or "none",
+            model=self.plan.model.name if self.plan.model else LANCZOS,
+            runtime=self.execution.runtime if self.execution else "none",
+            published=self.published,
+            remote=RemoteUse(
+                job_id=self.job_id,
+                containers=len({made.container for made in self.mades}),
+                gpus=tuple(gpus),
+                seconds=sum(made.seconds for made in self.mades),
+                dollars=sum(cost(made.gpu, made.seconds) for made in self.mades),
+                local_frames=self.local_frames,
+            ),
+        )
+
+
+def _task(state: RemoteState) -> Task | None:
+    try:
+        return read_task(state.task_json)
+    except KeyscaleError:
+        return None
+
+
+def _own_checkpoint(prepared: Prepared) -> Path | None:
+    """The user's checkpoint, where the job names no published network."""
+    name = prepared.job.model.name
+    if prepared.plan.model is None or name is None or name.lower() in {spec.name.lower() for spec in all_models()}:
+        return None
+    return Path(name).expanduser()

@@ -1,0 +1,180 @@
+"""What a client keeps of a remote job, so that another one can go on with it: ids and keys, never a link.
+
+The state lies in the job's own work folder. A small note in the user's state directory leads from a job's id to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import platformdirs
+
+from keyscale.engine.errors import KeyscaleError, RemoteError
+from keyscale.engine.job import Job, dumps, loads
+from keyscale.engine.writer import storage_error
+
+__all__ = [
+    "Call",
+    "JobNote",
+    "RemoteState",
+    "absolute_job",
+    "all_notes",
+    "find_note",
+    "forget_note",
+    "forget_notes_of",
+    "keep_note",
+    "state_path",
+    "state_path_of",
+]
+
+STATE_VERSION = 1
+FILE = "remote.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A call that was started for the output frames `[start, end)`."""
+
+    id: str
+    index: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteState:
+    """A job that is staged."""
+
+    version: int = STATE_VERSION
+    job_id: str
+    key: str
+    """Of the work folder: what decides the pixels."""
+    task_json: str
+    """The `Task` that its calls are given."""
+    source_key: str
+    calls: tuple[Call, ...] = field(default=())
+
+    def save(self, path: Path) -> None:
+        """Write it, whole or not at all, readable by this user alone.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        _write(path, dumps(self))
+
+    @classmethod
+    def read(cls, path: Path) -> RemoteState | None:
+        """What was kept; None where there is nothing that can be used."""
+        try:
+            state = loads(path.read_bytes(), cls)
+        except (OSError, KeyscaleError):
+            return None
+        return state if state.version == STATE_VERSION else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobNote:
+    """Where a job id leads to."""
+
+    job_id: str
+    job: Job
+    state: str
+    """Path of its `RemoteState`."""
+    options: str = "{}"
+    """How it was run, as JSON of the runner's own options."""
+
+
+def state_path(root: Path) -> Path:
+    """Where the state lies in a work folder."""
+    return root / FILE
+
+
+def state_path_of(note: JobNote) -> Path:
+    """Where the state of a note's job lies."""
+    return Path(note.state)
+
+
+def keep_note(note: JobNote) -> None:
+    """Keep a note.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    _write(_note_path(note.job_id), dumps(note))
+
+
+def find_note(job_id: str) -> JobNote:
+    """The note of a job.
+
+    Raises:
+        RemoteError: there is none on this machine.
+    """
+    try:
+        return loads(_note_path(job_id).read_bytes(), JobNote)
+    except (OSError, KeyscaleError) as error:
+        raise RemoteError(
+            f"no unfinished remote job {job_id} is known on this machine",
+            remedy="'keyscale remote status' lists those that are.",
+        ) from error
+
+
+def forget_note(job_id: str) -> None:
+    """Remove a note, if it is there."""
+    with contextlib.suppress(OSError):
+        _note_path(job_id).unlink(missing_ok=True)
+
+
+def forget_notes_of(job: Job, *, but: str | None = None) -> None:
+    """Remove the notes of all jobs for the output of `job`, but the one with that id."""
+    output = Path(job.output).absolute()
+    for note in all_notes():
+        if note.job_id != but and Path(note.job.output).absolute() == output:
+            forget_note(note.job_id)
+
+
+def absolute_job(job: Job, checkpoint: Path | None) -> Job:
+    """The job as it can be run from another folder; `checkpoint` is the network that it names by its path, if any."""
+    return replace(
+        job,
+        source=str(Path(job.source).absolute()),
+        output=str(Path(job.output).absolute()),
+        keyframes=None if job.keyframes is None else str(Path(job.keyframes).absolute()),
+        model=job.model if checkpoint is None else replace(job.model, name=str(checkpoint.absolute())),
+    )
+
+
+def all_notes() -> list[JobNote]:
+    """All jobs that are not finished, in the order in which they began."""
+    notes = []
+    for path in sorted(_folder().glob("*.json")):
+        with contextlib.suppress(OSError, KeyscaleError):
+            notes.append(loads(path.read_bytes(), JobNote))
+    return notes
+
+
+def _folder() -> Path:
+    chosen = os.environ.get("KEYSCALE_STATE_DIR")
+    return (Path(chosen) if chosen else platformdirs.user_state_path("keyscale")) / "remote"
+
+
+def _note_path(job_id: str) -> Path:
+    if not job_id or not all(letter.isascii() and (letter.isalnum() or letter == "-") for letter in job_id):
+        raise RemoteError(f"{job_id!r} is no job id", remedy="'keyscale remote status' lists those that are.")
+    return _folder() / f"{job_id}.json"
+
+
+def _write(path: Path, text: str) -> None:
+    draft = path.with_name(f"{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Made with its mode, not given it afterwards: there is no moment at which others can read it.
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise storage_error(error, path) from error

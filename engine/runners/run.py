@@ -1,0 +1,242 @@
+"""What every runner does alike: find finished chunks, have the others made, join, verify, publish."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from threading import Event as StopFlag
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from keyscale.engine.errors import InputError, Interrupted, RemoteError
+from keyscale.engine.job import Done, Event, Note, Phase, dumps
+from keyscale.engine.mux import Assembly, assemble
+from keyscale.engine.pipeline import Tally
+from keyscale.engine.plan import Chunk
+from keyscale.engine.runners.background import in_background
+from keyscale.engine.runners.meter import Meter
+from keyscale.engine.runners.prepare import Prepared, check_absent, check_source
+from keyscale.engine.tracks import content_type_of
+from keyscale.engine.verify import verify
+from keyscale.engine.workfolder import WorkFolder, publish, sha256_file
+from keyscale.engine.writer import chunk_suffix
+
+if TYPE_CHECKING:
+    from keyscale.engine.storage import StorageSettings
+
+__all__ = ["Run"]
+
+T = TypeVar("T")
+
+BYTES = frozenset({Phase.FETCH, Phase.PREPARE, Phase.CONNECT, Phase.STAGE, Phase.PUBLISH})
+"""Phases that are counted in bytes."""
+
+
+class Run(ABC):
+    """One job from its plan to the published file; a runner says how missing chunks are made."""
+
+    def __init__(self, prepared: Prepared, stop: StopFlag) -> None:
+        self.prepared = prepared
+        self.job = prepared.job
+        self.plan = prepared.plan
+        self.stop = stop
+        self.began = time.monotonic()
+        self.tally = Tally()
+        self.notes: list[Note] = []
+        """What the work itself has to say, told at the next chance."""
+        self.resumed = 0
+        self.published: str | None = None
+        """Where the finished file stands as well."""
+        self.source_sha256 = ""
+        """Of the source's content, once it was read."""
+
+    @abstractmethod
+    def load(self) -> Iterator[Event]:
+        """Make ready what makes chunks; before the source is read."""
+
+    @abstractmethod
+    def made_by(self) -> str:
+        """All that decides the pixels of a chunk beside source and plan: network, arithmetic, library versions."""
+
+    @abstractmethod
+    def make(self, missing: list[Chunk], folder: WorkFolder, meter: Meter) -> Iterator[Event]:
+        """Have these chunks finished in the folder; `meter.begin` is told once that itself begins."""
+
+    @abstractmethod
+    def done(self) -> Done:
+        """The last event."""
+
+    def events(self) -> Iterator[Event]:
+        """Do the job; the last event is `Done`. At least one event every 2 s.
+
+        Raises:
+            Interrupted: `stop` was set; finished chunks are kept.
+            KeyscaleError: whatever failed; nothing was published.
+        """
+        for warning in self.plan.warnings:
+            yield Note(level="warning", message=warning)
+        destination = self._destination()
+        yield from self.load()
+        if destination is not None:
+            yield from self._check_destination(destination)
+        key = yield from self._key()
+        output = Path(self.job.output)
+        suffix = chunk_suffix(self.plan.encoder)
+        with WorkFolder.open_for(output, key, suffix, resume=self.job.resume) as folder:
+            # Another process may have finished it while this one prepared.
+            check_absent(self.job)
+            yield from self._upscale(folder)
+            joined = folder.joined(output.suffix)
+            assembly = yield from self._join(folder, joined)
+            yield from self._verify(joined, assembly)
+            check_source(self.prepared)
+            publish(joined, output, overwrite=self.job.overwrite)
+            folder.clear()
+        if destination is not None:
+            yield from self._publish(output, destination)
+        yield self.done()
+
+    def _destination(self) -> tuple[StorageSettings, str] | None:
+        """Bucket and key where the finished file goes as well."""
+        if self.job.publish_to is None:
+            return None
+        from keyscale.engine.storage import StorageSettings, parse_address
+
+        bucket, key = parse_address(self.job.publish_to)
+        return replace(StorageSettings.from_environment(os.environ), bucket=bucket), key
+
+    def _check_destination(self, destination: tuple[StorageSettings, str]) -> Iterator[Event]:
+        from keyscale.engine.storage import Storage
+
+        with Storage(destination[0]) as storage:
+            yield from self.during(Phase.CONNECT, lambda _: storage.check())
+
+    def _publish(self, output: Path, destination: tuple[StorageSettings, str]) -> Iterator[Event]:
+        from keyscale.engine.storage import Storage
+
+        settings, key = destination
+        kind = content_type_of(self.plan.container)
+        try:
+            with Storage(settings) as storage:
+                yield from self.during(
+                    Phase.PUBLISH,
+                    lambda report: storage.publish(output, key, kind, on_progress=report, should_stop=self.stop.is_set),
+                )
+        except RemoteError as error:
+            error.remedy = f"The finished file is {output}. {error.remedy or ''}".rstrip()
+            raise
+        self.published = self.job.publish_to
+
+    def _key(self) -> Generator[Event, None, str]:
+        """SHA-256 over all that decides the pixels of a chunk: source content, plan, model, engine."""
+        source = Path(self.job.source)
+
+        def read(report: Callable[[int, int], None]) -> str:
+            return sha256_file(source, lambda done: report(done, self.prepared.source_stat[0]))
+
+        try:
+            content = yield from self.during(Phase.PREPARE, read)
+        except OSError as error:
+            raise InputError(f"cannot read {source}: {error}") from error
+        self.source_sha256 = content
+        digest = hashlib.sha256()
+        plan = self.plan
+        for part in (
+            content,
+            repr((plan.info.colour, plan.info.orientation, plan.info.interlaced, plan.info.field_order)),
+            repr((plan.geometry, plan.rate, plan.encoder, plan.chunks, plan.model, plan.container)),
+            dumps(self.job.target),
+            repr(self.job.compute.tile),
+            repr(self.job.keep_going_on_decode_errors),
+            self.made_by(),
+        ):
+            digest.update(part.encode() + b"\0")
+        for array in (plan.info.pts[plan.source_index], plan.rects, plan.placements):
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def _upscale(self, folder: WorkFolder) -> Iterator[Event]:
+        chunks = self.plan.chunks
+        missing = []
+        for chunk in chunks:
+            lost = folder.lost_in(chunk)
+            if lost is not None:
+                self.resumed += chunk.frames
+                self.tally.lost += lost
+            else:
+                missing.append(chunk)
+            self.check_stop()
+        if self.resumed:
+            message = f"resumed: {len(chunks) - len(missing)} of {len(chunks)} chunks were finished already"
+            yield Note(level="info", message=message)
+        meter = Meter(Phase.UPSCALE, self.plan.frames, done=self.resumed)
+        if not missing:
+            yield meter.begin(self.resumed)
+            return
+        yield from self.make(missing, folder, meter)
+        self.check_stop()
+        yield from self.told()
+        yield meter.progress(self.plan.frames)
+
+    def _join(self, folder: WorkFolder, joined: Path) -> Generator[Event, None, Assembly]:
+        plan = self.plan
+
+        def work(report: Callable[[int, int], None]) -> Assembly:
+            return assemble(
+                chunks=[folder.chunk(chunk) for chunk in plan.chunks],
+                output=joined,
+                container=plan.container,
+                rate=plan.rate,
+                source=self.job.source,
+                video_index=plan.info.video_index,
+                origin=plan.info.origin,
+                time_map=plan.time_map,
+                tracks=plan.tracks,
+                on_progress=lambda share: report(round(share * plan.frames), plan.frames),
+                should_stop=self.stop.is_set,
+                keep_going=self.job.keep_going_on_decode_errors,
+            )
+
+        assembly = yield from self.during(Phase.JOIN, work)
+        if assembly.lost_audio:
+            message = f"{assembly.lost_audio} packet(s) of sound could not be decoded and are silent"
+            yield Note(level="warning", message=message)
+        for message in assembly.notes:
+            yield Note(level="warning", message=message)
+        return assembly
+
+    def _verify(self, joined: Path, assembly: Assembly) -> Iterator[Event]:
+        plan = self.plan
+
+        def work(report: Callable[[int, int], None]) -> None:
+            verify(
+                joined,
+                plan,
+                assembly,
+                on_progress=lambda share: report(round(share * plan.frames), plan.frames),
+                should_stop=self.stop.is_set,
+            )
+
+        yield from self.during(Phase.VERIFY, work)
+
+    def during(self, phase: Phase, work: Callable[[Callable[[int, int], None]], T]) -> Generator[Event, None, T]:
+        """Run `work` in a thread while its progress is told; it is given a function for (done, total)."""
+        unit: Literal["frames", "bytes"] = "bytes" if phase in BYTES else "frames"
+        result = yield from in_background(phase, work, self.stop.is_set, unit=unit)
+        yield from self.told()
+        self.check_stop()
+        return result
+
+    def told(self) -> Iterator[Event]:
+        """The notes that have come up since."""
+        while self.notes:
+            yield self.notes.pop(0)
+
+    def check_stop(self) -> None:
+        """Raise `Interrupted` once `stop` is set."""
+        if self.stop.is_set():
+            raise Interrupted("interrupted")

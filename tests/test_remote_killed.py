@@ -1,0 +1,155 @@
+"""Clients of `--remote` that are killed or interrupted: what stays, and that another one goes on from there."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from faulty_place import (  # noqa: F401 - fixtures
+    DELETES,
+    FETCHES_CHUNK,
+    READS_SOURCE,
+    SENDS_SOURCE,
+    Asked,
+    FaultyPlace,
+    faulty,
+    faulty_place,
+)
+from remote_place import container_python, rclone  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("point", "way", "held"),
+    [
+        pytest.param(SENDS_SOURCE, "resume", 1, id="while it sends the source, then resumed"),
+        pytest.param(READS_SOURCE, "resume", 2, id="while containers work, then resumed"),
+        pytest.param(FETCHES_CHUNK, "again", 1, id="while it fetches a chunk, then the same command again"),
+        pytest.param(DELETES, "again", 1, id="while it cleans up, then the same command again"),
+    ],
+)
+def test_a_killed_client_is_followed_by_another_that_starts_no_chunk_twice(
+    faulty: FaultyPlace,  # noqa: F811
+    tmp_path: Path,
+    point: Asked,
+    way: str,
+    held: int,
+) -> None:
+    before = faulty.spawned()
+    after_connect = point is DELETES  # the trial of the storage deletes too
+    if not after_connect:
+        faulty.proxy.hold(point)
+    client = faulty.upscale(tmp_path)
+    if after_connect:
+        client.until_phase("upscale")
+        faulty.proxy.hold(point)
+    faulty.proxy.wait_held(held)
+    client.kill()
+    assert not (tmp_path / "out.mp4").exists()
+    faulty.proxy.release()
+    follower = faulty.upscale(tmp_path) if way == "again" else faulty.resume(tmp_path, client.job)
+    faulty.check_done(follower, tmp_path)
+    assert faulty.spawned() - before == 3
+    if way == "resume":
+        assert follower.job == client.job
+
+
+def test_after_a_kill_another_job_for_the_same_output_stops_the_calls_of_the_first(
+    faulty: FaultyPlace,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    before = faulty.spawned()
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    client.kill()
+    other = faulty.upscale(tmp_path, "--crf", "30")
+    faulty.proxy.wait_held(2 + 2)
+    assert client.job not in " ".join(faulty.left())
+    faulty.proxy.release()
+    faulty.check_done(other, tmp_path)
+    assert other.job != client.job
+    assert faulty.spawned() - before == 2 + 3
+
+
+@pytest.mark.parametrize(
+    ("number", "phase"),
+    [
+        (signal.SIGTERM, "connect"),
+        (signal.SIGINT, "stage"),
+        (signal.SIGTERM, "upscale"),
+        (signal.SIGINT, "fetch"),
+        (signal.SIGTERM, "join"),
+    ],
+)
+def test_an_interrupted_client_cancels_and_removes_everything_and_can_be_resumed(
+    faulty: FaultyPlace,  # noqa: F811
+    tmp_path: Path,
+    number: signal.Signals,
+    phase: str,
+) -> None:
+    if phase == "stage":
+        faulty.proxy.answer(SENDS_SOURCE, 503, "SlowDown")
+    if phase == "upscale":
+        faulty.proxy.hold(READS_SOURCE)
+    if phase == "fetch":
+        faulty.proxy.hold(FETCHES_CHUNK)
+    client = faulty.upscale(tmp_path)
+    if phase in {"upscale", "fetch"}:
+        faulty.proxy.wait_held(2 if phase == "upscale" else 1)
+    elif phase == "stage":
+        client.until(lambda event: event.get("phase") == "stage")
+    else:
+        client.until_phase(phase)
+    began = time.monotonic()
+    client.signal(number)
+    assert client.end() == 128 + number
+    assert time.monotonic() - began < 20
+    client.check()
+    assert client.last["exit_code"] == 128 + number
+    faulty.mend()
+    faulty.check_clean(tmp_path)
+    if phase == "connect":
+        follower = faulty.upscale(tmp_path)
+    else:
+        follower = faulty.resume(tmp_path, client.job)
+    faulty.check_done(follower, tmp_path)
+
+
+def test_a_second_interrupt_ends_at_once_and_what_it_leaves_is_swept(faulty: FaultyPlace, tmp_path: Path) -> None:  # noqa: F811
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    faulty.proxy.hold(DELETES)
+    client.signal(signal.SIGINT)
+    faulty.proxy.wait_held(3)
+    began = time.monotonic()
+    client.signal(signal.SIGINT)
+    assert client.end() == 130
+    assert time.monotonic() - began < 2
+    client.check()
+    faulty.proxy.release()
+    assert faulty.left() != []
+    swept = faulty.run("remote", "clean", "--older-than", "0s", environment=faulty.home(tmp_path))
+    assert swept.returncode == 0, swept.stderr
+    assert client.job in swept.stdout
+    faulty.check_clean(tmp_path)
+
+
+def test_a_client_whose_job_is_cancelled_by_another_command_ends_and_says_so(
+    faulty: FaultyPlace,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    done = faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert client.end() == 5
+    client.check()
+    assert "cancelled by another command" in client.last["message"]
+    faulty.mend()
+    faulty.check_clean(tmp_path)
