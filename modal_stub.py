@@ -96,7 +96,7 @@ app = modal.App(APP)
 _HEAVY: dict[str, Any] = {
     "image": image,
     "gpu": GPUS or None,
-    # The encoder runs beside the GPU: two cores keep up with it at 1080x1920 in the fast mode.
+    # The encoder and the sampler run beside the GPU.
     "cpu": prices.CORES,
     "memory": int(prices.GIB * 1024),
     "timeout": TIMEOUT_S,

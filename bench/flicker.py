@@ -14,7 +14,7 @@ import numpy as np
 from bench.metrics import Pixels, luma
 from bench.sets import SCALE, reduced
 
-__all__ = ["FRAMES", "MARGIN", "noise_energy", "pan_energy", "pan_windows"]
+__all__ = ["FRAMES", "MARGIN", "centre", "noise_energy", "pan_energy", "pan_windows"]
 
 Enlarge = Callable[[Pixels], Pixels]
 
@@ -24,6 +24,17 @@ MARGIN = 12
 do there is no flicker."""
 PAN_SIDE = 96
 """Side of the window that pans, in input pixels."""
+FULL_SIDE = 160
+"""Side of the window of a picture at full size, in input pixels."""
+
+
+def centre(picture: Pixels) -> Pixels:
+    """The middle of a picture, `FULL_SIDE` pixels or less each way, not reduced.
+
+    A frame at full size has softer edges than a picture that was reduced, and the teacher calms it more.
+    """
+    top, left = (max(0, (side - FULL_SIDE) // 2) for side in picture.shape[:2])
+    return np.ascontiguousarray(picture[top : top + FULL_SIDE, left : left + FULL_SIDE])
 
 
 def noise_energy(enlarge: Enlarge, pictures: Sequence[Pixels], sigma: float, *, seed: int = 1) -> float:

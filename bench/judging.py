@@ -148,18 +148,22 @@ def over_all_sets(rows: Sequence[Row], more: Mapping[str, Mapping[tuple[str, int
 
 
 def flicker_measures(
-    candidates: Sequence[Candidate], stills: Sequence[Pixels], photos: Sequence[Pixels]
+    candidates: Sequence[Candidate], stills: Sequence[Pixels], photos: Sequence[Pixels], frames: Sequence[Pixels]
 ) -> dict[str, dict[tuple[str, int], float | None]]:
     """Energies of `bench.flicker`, those under noise and in a pan of half pixels relative to the teacher's.
 
     Args:
         candidates: with the teacher among them at each scale.
         stills: inputs that noise is added to.
-        photos: originals that are panned over.
+        photos: originals that are panned over, and whose middle gets noise at full size.
+        frames: of footage, whose middle gets noise too.
     """
+    windows = [flicker.centre(picture) for picture in (*photos, *frames)]
     measures: dict[str, Callable[[Candidate], float]] = {
         "noise_2": lambda c: flicker.noise_energy(c.run, stills, 2.0),
         "noise_5": lambda c: flicker.noise_energy(c.run, stills, 5.0),
+        "full_2": lambda c: flicker.noise_energy(c.run, windows, 2.0),
+        "full_5": lambda c: flicker.noise_energy(c.run, windows, 5.0),
         "pan_1": lambda c: flicker.pan_energy(c.run, photos, SCALE),
         "pan_half": lambda c: flicker.pan_energy(c.run, photos, SCALE // 2),
     }

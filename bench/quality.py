@@ -76,7 +76,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, argparse.Nam
         limit=given.limit if given.limit is not None else (3 if quick else None),
         rounds=given.rounds if given.rounds is not None else (2 if quick else 5),
         threads=given.threads,
-        flicker_pictures=0 if given.no_flicker else (1 if quick else 3),
+        flicker_pictures=0 if given.no_flicker else (1 if quick else 6),
         students=tuple(given.student),
         only=tuple(given.only),
         shared=given.shared or Path(os.environ.get("KEYSCALE_SHARED") or ROOT.parent / "shared"),
@@ -112,6 +112,7 @@ def measure(
     candidates: Sequence[Candidate],
     sets: Sequence[PictureSet],
     photos: Sequence[Sample],
+    frames: Sequence[Sample],
     options: Options,
     say: Callable[[str], None],
 ) -> tuple[list[Row], dict[str, list[float]]]:
@@ -121,6 +122,7 @@ def measure(
         candidates: with the teacher among them at each scale.
         sets: to judge on.
         photos: pictures with originals for timing (the first one), noise and pans; none leaves all that out.
+        frames: of footage, for noise.
         options: limits, turns and threads.
         say: called with lines of progress.
     """
@@ -138,7 +140,7 @@ def measure(
     tried = photos[: options.flicker_pictures]
     if tried:
         originals = [photo.truth for photo in tried if photo.truth is not None]
-        more |= flicker_measures(candidates, [photo.low for photo in tried], originals)
+        more |= flicker_measures(candidates, [photo.low for photo in tried], originals, [frame.low for frame in frames])
         say(f"noise and pans: {len(tried)} pictures")
     rows: list[Row] = []
     for one in sets:
@@ -202,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         timed = 1 if options.rounds else 0
         count = max(options.flicker_pictures, timed)
         photos = list(find_sets(options.shared)[PHOTOS].load(count)) if count else []
+        frames = list(find_sets(options.shared)["footage"].load(options.flicker_pictures)) if count else []
         candidates = find_candidates(options.students, options.only)
     except FileNotFoundError as error:
         print(f"{error} is not there; see --shared and KEYSCALE_SHARED", file=sys.stderr)
@@ -215,7 +218,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not ssimulacra2_is_there():
         print("SSIMULACRA 2 is left out: pip install ssimulacra2", file=sys.stderr)
     print(sentence(about), flush=True)
-    rows, seconds = measure(candidates, sets, photos, options, lambda line: print(line, file=sys.stderr, flush=True))
+    rows, seconds = measure(
+        candidates, sets, photos, frames, options, lambda line: print(line, file=sys.stderr, flush=True)
+    )
     about["seconds"] = time.perf_counter() - began
     Console(width=max(WIDTH, Console().width)).print(tables.terminal(rows))
     print(f"measured in {about['seconds']:.0f} s")

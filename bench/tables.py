@@ -58,6 +58,7 @@ COLUMNS = (
         "energy of frame differences of still pictures under Gaussian "
         "noise of 2 and 5 codes, as multiples of the teacher's",
     ),
+    Column("full 2/5", ("full_2", "full_5"), ".3f", "the same of the middle of photographs and frames at full size"),
     Column(
         "pan 1/2",
         ("pan_half",),

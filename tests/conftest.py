@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from support import shared_dir
 
+pytest_plugins = ("s3.fixtures", "remote_place")
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

@@ -18,13 +18,12 @@ import platformdirs
 import pytest
 from botocore.exceptions import ClientError
 from modal_server import ModalServer
-from s3.fixtures import rclone, swift
 from s3.server import S3Server
 
 import modal_stub
 from keyscale.engine.storage import Storage, StorageSettings
 
-__all__ = ["Place", "container_python", "deployed", "place", "rclone", "swift", "swift_place"]
+__all__ = ["Place", "container_python", "deployed", "place", "swift_place"]
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYSCALE = str(Path(sys.executable).with_name("keyscale"))

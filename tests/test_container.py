@@ -16,7 +16,6 @@ import torch
 from clips import make_clip
 from numbered import planes, shown, small_job
 from numbered import run as run_here
-from s3.fixtures import rclone  # noqa: F401 - a fixture
 from s3.server import S3Server
 
 from keyscale.engine import container
@@ -83,7 +82,7 @@ class Staged:
 
 
 @pytest.fixture
-def storage(rclone: S3Server) -> Iterator[Storage]:  # noqa: F811
+def storage(rclone: S3Server) -> Iterator[Storage]:
     with Storage(rclone.new_bucket()) as storage:
         yield storage
 

@@ -107,6 +107,14 @@ class TestLosses:
         assert halved.shape[2:] == (32, 24)
         assert (halved - 0.5).abs().max() < 0.02
 
+    def test_undoing_the_motion_of_one_scene_leaves_nothing(self) -> None:
+        scene = torch.rand(1, 3, 20, 24)
+        before, after = scene[..., :16, :16], scene[..., 3:19, 1:17]
+        left = losses.displaced(before, after, (3, 1))
+        assert left.shape[2:] == (13, 15)
+        assert not left.any()
+        assert losses.displaced(before, after, (1, 3)).abs().mean() > 0.1
+
 
 class TestStudent:
     def test_folding_changes_nothing(self) -> None:
@@ -151,8 +159,26 @@ class TestOptimizer:
         assert loss.item() < 0.05
 
 
+def drawn(pairs: data.Pairs) -> data.Pairs:
+    """The same tiles, enlarged smoothly instead of repeated."""
+    high = [Image.fromarray(tile).resize((512, 512), Image.Resampling.BICUBIC) for tile in pairs.low]
+    return data.Pairs(pairs.low, np.stack([np.asarray(image) for image in high]))
+
+
 class TestTraining:
-    RECIPE = train.Recipe(features=8, blocks=1, scale=4, steps=8, batch=2, patch=32, warm_up=2, detail=0.3)
+    RECIPE = train.Recipe(
+        features=8,
+        blocks=1,
+        scale=4,
+        steps=8,
+        batch=4,
+        patch=32,
+        warm_up=2,
+        detail=0.3,
+        calm_noise=0.5,
+        calm_pan=0.1,
+        grain=True,
+    )
 
     @pytest.fixture
     def pairs(self) -> data.Pairs:
@@ -167,7 +193,7 @@ class TestTraining:
         run = train._Run(tmp_path / "b.ckpt", self.RECIPE, cpu)
         batches = train._Batches(pairs, self.RECIPE, 0, cpu)
         for _ in range(3):
-            run.advance(*batches.next())
+            run.advance(batches.next())
         run.save()
         again = train.train(tmp_path / "b.ckpt", self.RECIPE, pairs, pairs, device=cpu, log=lambda _: None)
         for key, value in whole.state_dict().items():
@@ -181,14 +207,58 @@ class TestTraining:
             train.train(tmp_path / "a.ckpt", other, pairs, pairs, device=cpu, log=lambda _: None)
 
     def test_learns(self, pairs: data.Pairs, tmp_path: Path) -> None:
-        smooth = [Image.fromarray(tile).resize((512, 512), Image.Resampling.BICUBIC) for tile in pairs.low]
-        wanted = data.Pairs(pairs.low, np.stack([np.asarray(image) for image in smooth]))
+        wanted = drawn(pairs)
         recipe = dataclasses.replace(self.RECIPE, steps=60, batch=4)
         cpu = torch.device("cpu")
         untrained = train.score(Student(features=8, blocks=1, scale=4), wanted, cpu)
         student = train.train(tmp_path / "c.ckpt", recipe, wanted, wanted, device=cpu, log=lambda _: None)
         assert train.score(student, wanted, cpu).psnr > untrained.psnr + 2
         assert (tmp_path / "c.log").read_text().count("held_psnr") == 1
+
+    @pytest.mark.parametrize("scale", [2, 4])
+    def test_a_scene_is_seen_a_second_time_under_noise_and_from_elsewhere(self, pairs: data.Pairs, scale: int) -> None:
+        recipe = dataclasses.replace(self.RECIPE, scale=scale, batch=8)
+        motions = set()
+        for batch in (train._Batches(drawn(pairs), recipe, step, torch.device("cpu")).next() for step in range(6)):
+            assert (len(batch.low), len(batch.again), len(batch.moved)) == (8, 4, 4)
+            noise = (batch.again - batch.low[:4]).mul(255).std(dim=(1, 2, 3))
+            assert bool(((noise > 0.5) & (noise < 7)).all())
+            assert all(0 <= step < scale for step in batch.motion)
+            before, after = torch.nn.functional.interpolate(batch.moved, scale_factor=scale, mode="bicubic").chunk(2)
+            apart = losses.displaced(before, after, batch.motion)[..., 8:-8, 8:-8].abs().mean()
+            still = (before - after)[..., 8:-8, 8:-8].abs().mean()
+            assert apart < 0.5 * still if any(batch.motion) else apart == still
+            motions.add(batch.motion)
+        assert len(motions) > 1
+
+    def test_no_second_view_is_made_where_calm_does_not_count(self, pairs: data.Pairs) -> None:
+        recipe = dataclasses.replace(self.RECIPE, calm_noise=0.0, calm_pan=0.0)
+        batch = train._Batches(pairs, recipe, 0, torch.device("cpu")).next()
+        assert len(batch.again) == len(batch.moved) == 0
+        calm = train._Batches(pairs, self.RECIPE, 0, torch.device("cpu")).next()
+        assert torch.equal(batch.low, calm.low)
+
+    def test_asked_for_calm_it_answers_noise_with_less(self, pairs: data.Pairs, tmp_path: Path) -> None:
+        cpu, wanted, answers = torch.device("cpu"), drawn(pairs), []
+        x = train.to_floats(pairs.low)
+        noisy = x + torch.randn(x.shape, generator=torch.Generator().manual_seed(0)) * 5 / 255
+        for weight in (0.0, 4.0):
+            recipe = dataclasses.replace(self.RECIPE, features=16, steps=150, calm_noise=weight)
+            student = train.train(tmp_path / f"{weight}.ckpt", recipe, wanted, wanted, device=cpu, log=lambda _: None)
+            with torch.inference_mode():
+                answers.append(float((student(noisy) - student(x)).square().mean()))
+        assert answers[1] < 0.8 * answers[0]
+
+    def test_grain_is_as_strong_as_rounding_to_8_bits_and_depends_on_its_seed(self) -> None:
+        torch.manual_seed(2)
+        student = Student(features=8, blocks=2, scale=2)
+        x = torch.rand(2, 3, 24, 24)
+        plain, first, again, other = (
+            student(x, None if seed is None else torch.Generator().manual_seed(seed)) for seed in (None, 1, 1, 2)
+        )
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+        assert 0 < (first - plain).abs().max() < 0.1 * plain.abs().max()
 
     def test_the_x2_student_starts_from_the_x4_one(self, pairs: data.Pairs, tmp_path: Path) -> None:
         cpu = torch.device("cpu")
@@ -217,11 +287,17 @@ class TestPlans:
     @pytest.mark.parametrize("plan", recipes.PLANS.values(), ids=recipes.PLANS)
     def test_a_student_is_trained_after_the_one_it_starts_from(self, plan: recipes.Plan) -> None:
         order = recipes.training_order(plan)
-        assert sorted(order) == sorted(plan.students)
-        for name, donor in recipes.START_FROM.items():
-            assert order.index(donor) < order.index(name)
-            assert plan.students[name].blocks % plan.students[donor].blocks == 0
-            assert plan.students[name].features == plan.students[donor].features
+        assert sorted(order) == sorted(plan.stages)
+        for name in order:
+            if donor := recipes.donor_of(name):
+                assert order.index(donor) < order.index(name)
+                assert plan.stages[name].blocks % plan.stages[donor].blocks == 0
+                assert plan.stages[name].features == plan.stages[donor].features
+
+    def test_what_is_shipped_was_calmed_and_drafts_are_not_shipped(self) -> None:
+        for plan in recipes.PLANS.values():
+            assert all(recipe.calm_noise and recipe.calm_pan for recipe in plan.students.values())
+            assert list(plan.drafts) == [name + recipes.DRAFT for name in plan.students]
 
     def test_the_cpu_plan_is_what_the_package_holds(self) -> None:
         shipped = {each.name: each for each in read_manifest().students}

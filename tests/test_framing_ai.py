@@ -15,7 +15,7 @@ import pytest
 from clips import clicks_track, make_clip, sound_of
 from numbered import planes, shown, small_job, times
 from numbered import run as run_here
-from remote_place import Place, container_python, deployed, rclone  # noqa: F401 - fixtures
+from remote_place import Place
 
 from keyscale.engine.job import Encoding
 from keyscale.engine.storage import Storage
@@ -81,7 +81,7 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def items(deployed: Place, numbers: Path) -> dict[str, list[dict[str, Any]]]:  # noqa: F811
+def items(deployed: Place, numbers: Path) -> dict[str, list[dict[str, Any]]]:
     """What each case yielded, all of them asked for by one client."""
     with Storage(deployed.settings) as storage:
         storage.upload(EXAMPLES / "court.mp4", "ann/in/court.mp4")
@@ -138,7 +138,7 @@ def test_progress_has_its_keys_never_falls_and_the_last_item_says_what_came_of_i
 
 def test_by_default_the_result_has_810x1440_at_30_a_second_and_the_sound(
     items: dict[str, list[dict[str, Any]]],
-    deployed: Place,  # noqa: F811
+    deployed: Place,
     tmp_path: Path,
 ) -> None:
     assert items["as it is called"][-1]["frames_processed"] == 18
@@ -157,7 +157,7 @@ def test_by_default_the_result_has_810x1440_at_30_a_second_and_the_sound(
 
 def test_start_and_end_times_choose_the_part(
     items: dict[str, list[dict[str, Any]]],
-    deployed: Place,  # noqa: F811
+    deployed: Place,
     tmp_path: Path,
 ) -> None:
     path = result(deployed, "ann/out/part.mp4", tmp_path)
@@ -168,7 +168,7 @@ def test_start_and_end_times_choose_the_part(
 
 def test_sound_can_be_left_out(
     items: dict[str, list[dict[str, Any]]],
-    deployed: Place,  # noqa: F811
+    deployed: Place,
     tmp_path: Path,
 ) -> None:
     with av.open(result(deployed, "ann/out/silent.mp4", tmp_path)) as container:
@@ -179,7 +179,7 @@ def test_sound_can_be_left_out(
 
 def test_segments_change_the_speed(
     items: dict[str, list[dict[str, Any]]],
-    deployed: Place,  # noqa: F811
+    deployed: Place,
     tmp_path: Path,
 ) -> None:
     path = result(deployed, "ann/out/slow.mp4", tmp_path)
@@ -190,7 +190,7 @@ def test_segments_change_the_speed(
 
 def test_rotation_is_that_of_the_keyframes_file(
     items: dict[str, list[dict[str, Any]]],
-    deployed: Place,  # noqa: F811
+    deployed: Place,
     numbers: Path,
     tmp_path: Path,
 ) -> None:
@@ -208,7 +208,7 @@ def test_rotation_is_that_of_the_keyframes_file(
 
 def test_a_rate_of_29_97_is_the_broadcast_one(
     items: dict[str, list[dict[str, Any]]],
-    deployed: Place,  # noqa: F811
+    deployed: Place,
     tmp_path: Path,
 ) -> None:
     found = times(result(deployed, "ann/out/rate.mp4", tmp_path))
@@ -246,7 +246,7 @@ def test_what_goes_wrong_is_the_last_item_and_nothing_else(
 
 def test_nothing_is_written_where_something_went_wrong(
     items: dict[str, list[dict[str, Any]]],
-    deployed: Place,  # noqa: F811
+    deployed: Place,
 ) -> None:
     inputs = {"ann/in/court.mp4", "ann/in/numbers.mp4", "ann/in/words.mp4", "other/in/numbers.mp4"}
     assert set(deployed.left()) - inputs == {f"ann/{CASES[case]['output_key']}" for case in SUCCESSES}
@@ -254,7 +254,7 @@ def test_nothing_is_written_where_something_went_wrong(
 
 def test_the_function_that_can_be_spawned_reports_to_a_queue(
     items: dict[str, list[dict[str, Any]]],
-    deployed: Place,  # noqa: F811
+    deployed: Place,
 ) -> None:
     code = """
 import json, sys, modal
@@ -280,7 +280,7 @@ with modal.Queue.ephemeral() as queue:
 
 def test_the_function_that_can_be_spawned_can_be_cancelled(
     items: dict[str, list[dict[str, Any]]],
-    deployed: Place,  # noqa: F811
+    deployed: Place,
 ) -> None:
     code = """
 import json, sys, modal

@@ -141,6 +141,12 @@ def test_noise_flickers_and_a_static_input_does_not() -> None:
     assert flicker.noise_energy(repeated, still, 5) == flicker.noise_energy(repeated, still, 5)
 
 
+def test_noise_at_full_size_is_tried_in_the_middle() -> None:
+    scene = photo(400, 501)
+    assert np.array_equal(flicker.centre(scene), scene[120:280, 170:330])
+    assert flicker.centre(photo(90, 400)).shape == (90, 160, 3)
+
+
 def test_coding_keeps_odd_sizes_and_repeats() -> None:
     picture = photo(61, 83)
     coded = sets.encoded([picture, picture], 12)
@@ -203,7 +209,7 @@ def test_the_table_has_a_row_for_each_candidate_and_set() -> None:
         sets.PictureSet("without", lambda limit: iter([sets.Sample("a", samples[0].low)][:limit])),
     ]
     options, _ = quality.parse(["--rounds", "1", "--threads", "1", "--limit", "2"])
-    rows, seconds = quality.measure(stand_ins(), both, samples[:1], options, lambda _: None)
+    rows, seconds = quality.measure(stand_ins(), both, samples[:1], samples[1:], options, lambda _: None)
     names = [candidate.name for candidate in stand_ins()]
     assert [row.set_name for row in rows] == [name for name in (judging.ALL, *(s.name for s in both)) for _ in names]
     assert [row.candidate for row in rows] == 3 * names

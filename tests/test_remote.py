@@ -20,7 +20,7 @@ import psutil
 import pytest
 from clips import make_clip, sound_of
 from numbered import leftovers, planes, shown, times, write_video
-from remote_place import Place, container_python, deployed, events_of, rclone, swift, swift_place  # noqa: F401 - fixtures
+from remote_place import Place, events_of
 from s3.proxy import Proxy
 from s3.rclone import RcloneServer
 from s3.server import via
@@ -136,7 +136,7 @@ def tasks(place: Place) -> list[dict[str, Any]]:
     return found
 
 
-def test_the_result_is_the_local_one_made_by_three_containers(deployed: Place) -> None:  # noqa: F811
+def test_the_result_is_the_local_one_made_by_three_containers(deployed: Place) -> None:
     flags = (COURT, CAMERA, "--size", "540x960", "--chunk-seconds", "0.5", "--device", "cpu")
     here = deployed.run("upscale", *flags, "-o", "here.mp4", "--local")
     assert here.returncode == 0, here.stderr
@@ -166,7 +166,7 @@ def test_the_result_is_the_local_one_made_by_three_containers(deployed: Place) -
     assert not list(deployed.state.rglob("*.json"))
 
 
-def test_four_clips_at_once_share_deployment_and_bucket(deployed: Place) -> None:  # noqa: F811
+def test_four_clips_at_once_share_deployment_and_bucket(deployed: Place) -> None:
     folder = deployed.folder / "four"
     folder.mkdir()
     for number in range(4):
@@ -187,7 +187,7 @@ def test_four_clips_at_once_share_deployment_and_bucket(deployed: Place) -> None
     assert not list(deployed.state.rglob("*.json"))
 
 
-def test_the_events_are_those_of_a_local_run_with_two_phases_more(deployed: Place) -> None:  # noqa: F811
+def test_the_events_are_those_of_a_local_run_with_two_phases_more(deployed: Place) -> None:
     clip = make_clip(deployed.folder / "spoken.mp4", frames=90, rate=30)
     process = deployed.start(
         *("upscale", clip, "--model", "lanczos", "--size", "64x64", "--chunk-seconds", "1", "--remote"),
@@ -240,7 +240,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SAMPLED = ("--model", "lanczos", "--size", "160x120", "--fps", "source", "--preset", "ultrafast", "--no-audio")
 
 
-def test_a_container_reads_the_part_of_a_long_source_that_its_chunk_shows(deployed: Place, noise: Path) -> None:  # noqa: F811
+def test_a_container_reads_the_part_of_a_long_source_that_its_chunk_shows(deployed: Place, noise: Path) -> None:
     size = noise.stat().st_size
     assert size > 24e6
     flags = ("upscale", noise, *SAMPLED, "--chunk-seconds", "2")
@@ -255,7 +255,7 @@ def test_a_container_reads_the_part_of_a_long_source_that_its_chunk_shows(deploy
     assert planes(deployed.folder / "long.mp4") == planes(deployed.folder / "long-here.mp4")
 
 
-def test_a_source_in_many_parts_goes_through_a_strict_server(swift_place: Place, noise: Path) -> None:  # noqa: F811
+def test_a_source_in_many_parts_goes_through_a_strict_server(swift_place: Place, noise: Path) -> None:
     swift_place.deploy(containers=2)
     flags = ("upscale", noise, *SAMPLED, "--chunk-seconds", "4")
     done = swift_place.run(*flags, "-o", "strict.mp4", "--remote")
@@ -265,7 +265,7 @@ def test_a_source_in_many_parts_goes_through_a_strict_server(swift_place: Place,
     assert planes(swift_place.folder / "strict.mp4") == planes(swift_place.folder / "strict-here.mp4")
 
 
-def test_of_a_large_source_only_the_trimmed_part_is_sent(deployed: Place, noise: Path) -> None:  # noqa: F811
+def test_of_a_large_source_only_the_trimmed_part_is_sent(deployed: Place, noise: Path) -> None:
     flags = ("upscale", noise, *SAMPLED, "--start", "7.3", "--end", "9.1", "--chunk-seconds", "1")
     done = deployed.run(*flags, "-o", "part.mp4", "--remote")
     assert done.returncode == 0, done.stderr
@@ -301,7 +301,7 @@ def leaks(place: Place, found: dict[str, bytes]) -> list[str]:
     return [f"{name}: {secret!r}" for name, content in found.items() for secret in secrets if secret in content]
 
 
-def test_keys_and_links_are_nowhere_but_in_the_calls_own_arguments(deployed: Place) -> None:  # noqa: F811
+def test_keys_and_links_are_nowhere_but_in_the_calls_own_arguments(deployed: Place) -> None:
     clip = make_clip(deployed.folder / "secretive.mp4", frames=90, rate=30)
     flags = ("upscale", clip, "--model", "lanczos", "--size", "64x64", "--chunk-seconds", "1", "--remote", "-vv")
     with watched(deployed) as seen:
@@ -321,7 +321,7 @@ def test_keys_and_links_are_nowhere_but_in_the_calls_own_arguments(deployed: Pla
     assert any(b"FunctionMap" in name.encode() and b"source_size" in content for name, content in found.items())
 
 
-def test_a_failing_run_tells_no_secret_either(deployed: Place) -> None:  # noqa: F811
+def test_a_failing_run_tells_no_secret_either(deployed: Place) -> None:
     clip = make_clip(deployed.folder / "failing.mp4", frames=60, rate=30)
     flags = ("upscale", clip, "--model", "lanczos", "--size", "64x64", "--chunk-seconds", "1", "--remote", "-vv")
     with Proxy(deployed.settings.endpoint) as proxy, watched(deployed) as seen:
@@ -344,7 +344,7 @@ def test_a_failing_run_tells_no_secret_either(deployed: Place) -> None:  # noqa:
     assert deployed.left() == []
 
 
-def test_containers_have_no_keys_and_hear_nothing_of_the_clients_folders(deployed: Place) -> None:  # noqa: F811
+def test_containers_have_no_keys_and_hear_nothing_of_the_clients_folders(deployed: Place) -> None:
     home = deployed.folder / "a folder of my own"
     home.mkdir()
     clip = make_clip(home / "private.mp4", frames=60, rate=30)

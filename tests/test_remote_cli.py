@@ -13,7 +13,7 @@ import pytest
 import torch
 from clips import make_clip
 from numbered import planes, shown
-from remote_place import Place, container_python, deployed, events_of, place, rclone  # noqa: F401 - fixtures
+from remote_place import Place, events_of
 
 from keyscale.cli.app import run
 from keyscale.cli.remote_options import FallbackChoice, build_remote_options, is_remote, split_output
@@ -181,7 +181,7 @@ def test_deploying_with_a_number_that_is_none_is_refused(
 FLAGS = ("upscale", COURT, "--model", "lanczos", "--size", "64x64", "-o", "out.mp4", "--remote")
 
 
-def fails(place: Place, *arguments: str | Path, environment: dict[str, str]) -> str:  # noqa: F811
+def fails(place: Place, *arguments: str | Path, environment: dict[str, str]) -> str:
     """The one message of a command that has to fail soon, with exit code 5 and nothing left."""
     began = time.monotonic()
     done = place.run(*arguments, environment=environment)
@@ -200,7 +200,7 @@ def closed_port() -> str:
 
 
 @pytest.mark.slow
-def test_every_variable_of_storage_that_is_missing_is_named(place: Place) -> None:  # noqa: F811
+def test_every_variable_of_storage_that_is_missing_is_named(place: Place) -> None:
     text = fails(place, *FLAGS, environment={name: "" for name in place.environment() if name.startswith("R2_")})
     for name in ("R2_ENDPOINT_URL", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY", "R2_BUCKET_NAME"):
         assert f"{name} " in text.partition("->")[0]
@@ -217,7 +217,7 @@ def test_every_variable_of_storage_that_is_missing_is_named(place: Place) -> Non
     ],
 )
 def test_credentials_that_are_not_accepted_are_named(
-    place: Place,  # noqa: F811
+    place: Place,
     variable: str,
     value: str,
     text: str,
@@ -230,20 +230,20 @@ def test_credentials_that_are_not_accepted_are_named(
 
 
 @pytest.mark.slow
-def test_without_a_token_of_modal_it_is_said_how_to_get_one(place: Place) -> None:  # noqa: F811
+def test_without_a_token_of_modal_it_is_said_how_to_get_one(place: Place) -> None:
     told = fails(place, *FLAGS, environment={"MODAL_TOKEN_ID": "", "MODAL_TOKEN_SECRET": ""})
     assert "MODAL_TOKEN_ID" in told
 
 
 @pytest.mark.slow
-def test_functions_that_are_not_deployed_are_to_be_deployed(place: Place) -> None:  # noqa: F811
+def test_functions_that_are_not_deployed_are_to_be_deployed(place: Place) -> None:
     told = fails(place, *FLAGS, environment={})
     assert "is not deployed" in told
     assert "Run `keyscale remote deploy`." in told
 
 
 @pytest.mark.slow
-def test_a_server_that_does_not_listen_is_told_at_once(place: Place) -> None:  # noqa: F811
+def test_a_server_that_does_not_listen_is_told_at_once(place: Place) -> None:
     told = fails(place, *FLAGS, environment={"MODAL_SERVER_URL": closed_port()})
     assert "Modal is not to be reached at 127.0.0.1" in told
 
@@ -263,7 +263,7 @@ def describe():
     ("answer", "schema"),
     [({"schema": 0, "version": "0.0.1"}, "schema 0"), ("0.0.1", "schema 0"), ({"a": 1}, "schema 0")],
 )
-def test_an_older_deployment_is_to_be_deployed_anew(place: Place, answer: object, schema: str) -> None:  # noqa: F811
+def test_an_older_deployment_is_to_be_deployed_anew(place: Place, answer: object, schema: str) -> None:
     (place.folder / "old.py").write_text(OLD.replace("{answer}", repr(answer)))
     assert place.modal.deploy("old.py", cwd=place.folder).returncode == 0
     told = fails(place, *FLAGS, environment={})
@@ -272,7 +272,7 @@ def test_an_older_deployment_is_to_be_deployed_anew(place: Place, answer: object
 
 
 @pytest.mark.slow
-def test_publishing_is_tried_before_the_work_and_not_after_it(place: Place) -> None:  # noqa: F811
+def test_publishing_is_tried_before_the_work_and_not_after_it(place: Place) -> None:
     flags = ("upscale", COURT, "--size", "64x64", "--local", "-o")
     told = fails(place, *flags, "r2://videos/out.mp4", environment={"R2_ACCESS_KEY_ID": ""})
     assert "R2_ACCESS_KEY_ID is not set" in told
@@ -286,7 +286,7 @@ def test_publishing_is_tried_before_the_work_and_not_after_it(place: Place) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("device", ["mps", "cuda"])
 @pytest.mark.parametrize("model", ["lanczos", "keyscale-tiny-x2"])
-def test_a_device_that_the_functions_do_not_have_is_refused(deployed: Place, device: str, model: str) -> None:  # noqa: F811
+def test_a_device_that_the_functions_do_not_have_is_refused(deployed: Place, device: str, model: str) -> None:
     flags = ("upscale", COURT, "--size", "64x64", "-o", "mps.mp4", "--remote", "--device", device, "--model", model)
     done = deployed.run(*flags)
     assert (done.returncode, done.stdout) == (2, "")
@@ -295,7 +295,7 @@ def test_a_device_that_the_functions_do_not_have_is_refused(deployed: Place, dev
 
 
 @pytest.mark.slow
-def test_nothing_is_begun_that_is_estimated_to_cost_too_much(deployed: Place) -> None:  # noqa: F811
+def test_nothing_is_begun_that_is_estimated_to_cost_too_much(deployed: Place) -> None:
     done = deployed.run("upscale", COURT, "-o", "dear.mp4", "--remote", "--max-cost", "0.000001")
     assert (done.returncode, done.stdout) == (2, "")
     assert "more than --max-cost 1e-06" in done.stderr
@@ -304,7 +304,7 @@ def test_nothing_is_begun_that_is_estimated_to_cost_too_much(deployed: Place) ->
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_ones_own_reaches_the_containers(deployed: Place) -> None:  # noqa: F811
+def test_a_checkpoint_of_ones_own_reaches_the_containers(deployed: Place) -> None:
     torch.manual_seed(3)
     own = deployed.folder / "my net.pth"
     torch.save({"params": SRVGGNetCompact(features=4, blocks=1, scale=2).state_dict()}, own)
@@ -324,7 +324,7 @@ def test_a_checkpoint_of_ones_own_reaches_the_containers(deployed: Place) -> Non
 
 
 @pytest.mark.slow
-def test_a_local_job_publishes_to_an_address_too(deployed: Place) -> None:  # noqa: F811
+def test_a_local_job_publishes_to_an_address_too(deployed: Place) -> None:
     clip = make_clip(deployed.folder / "published.mov", frames=20, rate=30)
     address = f"r2://{deployed.settings.bucket}/a folder/clip.mov"
     flags = ("upscale", clip, "--model", "lanczos", "--size", "64x48", "--crf", "8", "--local", "--progress", "json")
@@ -344,7 +344,7 @@ def test_a_local_job_publishes_to_an_address_too(deployed: Place) -> None:  # no
 
 
 @pytest.mark.slow
-def test_remote_deploy_deploys_the_stub(place: Place) -> None:  # noqa: F811
+def test_remote_deploy_deploys_the_stub(place: Place) -> None:
     lacking = place.run("remote", "deploy")
     assert lacking.returncode == 5
     assert "Secret 'r2-credentials' not found" in lacking.stderr
@@ -362,7 +362,7 @@ def test_remote_deploy_deploys_the_stub(place: Place) -> None:  # noqa: F811
 
 
 @pytest.mark.slow
-def test_who_needs_no_framing_function_deploys_without_its_secret(place: Place) -> None:  # noqa: F811
+def test_who_needs_no_framing_function_deploys_without_its_secret(place: Place) -> None:
     chosen = {"KEYSCALE_GPU": "none", "R2_SECRET": "none", "KEYSCALE_CONTAINERS": "1"}
     deployed_so = place.run("remote", "deploy", environment=chosen)
     assert deployed_so.returncode == 0, deployed_so.stderr
@@ -373,7 +373,7 @@ def test_who_needs_no_framing_function_deploys_without_its_secret(place: Place) 
 
 
 @pytest.mark.slow
-def test_status_and_cancel_of_a_job_whose_client_died(deployed: Place) -> None:  # noqa: F811
+def test_status_and_cancel_of_a_job_whose_client_died(deployed: Place) -> None:
     flags = ("upscale", COURT, CAMERA, "--chunk-seconds", "2", "--remote")
     assert "no remote job is unfinished on this machine" in deployed.run("remote", "status").stdout
     client = deployed.start(*flags, "-o", "orphan.mp4")
@@ -426,7 +426,7 @@ def test_what_is_no_job_is_refused(
 
 
 @pytest.mark.slow
-def test_clean_removes_what_is_older_and_nothing_else(place: Place) -> None:  # noqa: F811
+def test_clean_removes_what_is_older_and_nothing_else(place: Place) -> None:
     with Storage(place.settings) as storage:
         storage.put("temp/upscale_20200101t000000-0123456789ab/source.mp4", b"old")
         storage.put("temp/upscale_20200101t000000-0123456789ab/chunks/00000-0-5.mp4", b"old too")

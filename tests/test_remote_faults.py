@@ -21,7 +21,6 @@ from faulty_place import (  # noqa: F401 - fixtures
     faulty_place,
 )
 from numbered import grey
-from remote_place import container_python, rclone  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,6 @@ from faulty_place import (  # noqa: F401 - fixtures
     faulty,
     faulty_place,
 )
-from remote_place import container_python, rclone  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.slow
 

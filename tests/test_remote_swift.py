@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from clips import make_clip
 from faulty_place import FRAMES, READS_SOURCE, SIZE, FaultyPlace, asked, faulty_on
-from remote_place import container_python, swift  # noqa: F401 - fixtures
 from s3.server import S3Server
 
 pytestmark = pytest.mark.slow
@@ -22,8 +21,8 @@ THIRD_PART = asked(r"PUT BUCKET/temp/upscale_[^/]+/source.*partNumber=3")
 @pytest.fixture(scope="module")
 def strict(
     tmp_path_factory: pytest.TempPathFactory,
-    swift: S3Server,  # noqa: F811
-    container_python: Path,  # noqa: F811
+    swift: S3Server,
+    container_python: Path,
 ) -> Iterator[FaultyPlace]:
     yield from faulty_on(tmp_path_factory.mktemp("strict"), swift, container_python)
 

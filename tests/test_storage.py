@@ -37,8 +37,6 @@ from keyscale.engine.storage import (
     source_key,
 )
 
-pytest_plugins = ("s3.fixtures",)
-
 MIB = 1 << 20
 PART = 5 * MIB
 """The smallest part that servers take."""

@@ -33,8 +33,6 @@ from keyscale.engine.storage import (
     source_key,
 )
 
-pytest_plugins = ("s3.fixtures",)
-
 MIB = 1 << 20
 PART = 5 * MIB
 SLACK = MIB

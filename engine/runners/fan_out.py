@@ -33,7 +33,7 @@ from keyscale.engine.workfolder import WorkFolder
 __all__ = ["FanOut"]
 
 POLL_S = 0.25
-NEWS_S = 1.0
+NEWS_S = 0.5
 """How long one request for reports waits."""
 LEAVE_S = 3.0
 """How long threads are waited for in the end."""
@@ -89,8 +89,11 @@ class FanOut:
         self._containers, self._stop, self._tally = containers, stop, tally
         self._task = read_task(state.task_json)
         self._pieces = Pieces((), 1)
-        self._news: queue.Queue[_News] = queue.Queue()
+        self._news: queue.Queue[_News | None] = queue.Queue()
+        """None says that a call was answered, and that another one may be started."""
         self._reports: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._busy: set[str] = set()
+        """Calls that are not answered yet: fetching a result keeps no container."""
         self._threads: list[threading.Thread] = []
         self._starting: tuple[threading.Thread, Chunk, queue.Queue[str | KeyscaleError]] | None = None
 
@@ -149,7 +152,7 @@ class FanOut:
         while pieces.left:
             if self._stop.is_set():
                 raise Interrupted("interrupted")
-            if len(pieces.running) < self._containers and (piece := pieces.take(time.monotonic())):
+            if len(self._busy) < self._containers and (piece := pieces.take(time.monotonic())):
                 call_id = yield from self._spawn(piece.chunk, meter, done_before)
                 pieces.running[call_id] = piece
                 self._watch(call_id, piece.chunk)
@@ -157,7 +160,9 @@ class FanOut:
             else:
                 wait = POLL_S
             with contextlib.suppress(queue.Empty):
-                yield from self._judge(self._news.get(timeout=wait) if wait else self._news.get_nowait())
+                news = self._news.get(timeout=wait) if wait else self._news.get_nowait()
+                if news is not None:
+                    yield from self._judge(news)
             while not self._reports.empty():
                 report = self._reports.get()
                 with contextlib.suppress(KeyError, TypeError, ValueError):
@@ -203,6 +208,8 @@ class FanOut:
 
         def act() -> None:
             outcome = self._calls.wait(call_id)
+            self._busy.discard(call_id)
+            self._news.put(None)
             made = path = fault = None
             try:
                 if outcome.answer is not None and outcome.answer.get("status") == "ok":
@@ -216,6 +223,7 @@ class FanOut:
                 fault = RemoteError(f"chunk {chunk.index} cannot be fetched ({type(error).__name__})")
             self._news.put(_News(call_id, outcome, made, path, fault))
 
+        self._busy.add(call_id)
         self._start(act, f"keyscale-call-{chunk.index}")
 
     def _dropped(self, piece: Chunk, error: RemoteError) -> tuple[Outcome, KeyscaleError | None]:

@@ -20,7 +20,7 @@ from keyscale.engine.threads import share_cores
 from keyscale.engine.workfolder import work_folder_of
 from keyscale.engine.writer import check_encoder, storage_error
 
-__all__ = ["Prepared", "check_absent", "check_source", "prepare", "prepare_plan"]
+__all__ = ["Prepared", "check_absent", "check_source", "has_int8", "prepare", "prepare_plan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def prepare_plan(job: Job, *, remote: bool = False) -> Plan:
     framing = load_framing(job.keyframes) if job.keyframes is not None else None
     models = _models(job)
     info = probe(job.source, tolerate_damage=job.keep_going_on_decode_errors)
-    return make_plan(job, info, framing, models, known_speeds(), has_int8=remote or _has_int8(job, models.values()))
+    return make_plan(job, info, framing, models, known_speeds(), has_int8=remote or has_int8(job, models.values()))
 
 
 def prepare(job: Job, *, remote: bool = False) -> Prepared:
@@ -83,7 +83,7 @@ def _models(job: Job) -> dict[int, ModelSpec]:
     return models
 
 
-def _has_int8(job: Job, models: Iterable[ModelSpec]) -> bool:
+def has_int8(job: Job, models: Iterable[ModelSpec]) -> bool:
     """Whether OpenVINO has int8 here; it is loaded and asked only where that matters."""
     if not any(needs_openvino(spec, job.compute.device, job.compute.precision) for spec in models):
         return False

@@ -20,7 +20,7 @@ from keyscale.engine.runners.calls import PATIENCE_S, Calls
 from keyscale.engine.runners.fan_out import FanOut
 from keyscale.engine.runners.local import LocalRun
 from keyscale.engine.runners.meter import Meter
-from keyscale.engine.runners.prepare import Prepared
+from keyscale.engine.runners.prepare import Prepared, has_int8
 from keyscale.engine.runners.remote_state import (
     JobNote,
     RemoteState,
@@ -330,7 +330,8 @@ class _RemoteRun(Run):
     def _local_run(self) -> LocalRun:
         plan = self.plan
         if plan.model is not None:
-            ways = possible_executions(plan.model, "auto", self.job.compute.precision, has_int8=True)
+            int8 = has_int8(self.job, [plan.model])
+            ways = possible_executions(plan.model, "auto", self.job.compute.precision, has_int8=int8)
             plan = dataclasses.replace(plan, executions=ways)
         return LocalRun(dataclasses.replace(self.prepared, plan=plan), self.stop)
 

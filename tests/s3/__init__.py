@@ -1,6 +1,6 @@
 """Real S3 servers on this machine, for tests: `S3Server`, a breakable `Proxy`, and the fixtures in `s3.fixtures`.
 
-A test module gets the fixtures by `pytest_plugins = ("s3.fixtures",)`.
+`conftest.py` makes the fixtures known to all test modules.
 """
 
 from __future__ import annotations

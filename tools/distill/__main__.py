@@ -18,7 +18,7 @@ from keyscale.engine.models import load_model
 from tools.distill.data import find_sources, make_tiles, open_pairs, prepare
 from tools.distill.export import export
 from tools.distill.quantise import TILES
-from tools.distill.recipes import PLANS, START_FROM, training_order
+from tools.distill.recipes import PLANS, donor_of, training_order
 from tools.distill.train import train
 
 TEACHER = "realesr-general-x4v3"
@@ -56,26 +56,29 @@ def main() -> None:
     prepare(given.work / "train", sources, teacher, count=plan.pairs, seed=SEED, log=log)
     prepare(given.work / "held", sources, teacher, count=plan.held, seed=HELD_SEED, log=log)
     pairs, held = open_pairs(given.work / "train"), open_pairs(given.work / "held")
-    checkpoints = {name: given.work / "students" / f"{name}.ckpt" for name in plan.students}
+    checkpoints = {name: given.work / "students" / f"{name}.ckpt" for name in plan.stages}
     for name in training_order(plan):
         if given.only and name not in given.only:
             continue
-        donor = START_FROM.get(name)
+        donor = donor_of(name)
+        if donor and not checkpoints[donor].is_file():
+            parser.error(f"{name} begins as {donor}, which is not trained yet: leave --only out, or train that first")
         train(
             checkpoints[name],
-            plan.students[name],
+            plan.stages[name],
             pairs,
             held,
             device=torch.device(given.device),
             start_from=checkpoints[donor] if donor else None,
             log=log,
         )
-    missing = [name for name, path in checkpoints.items() if not path.is_file()]
+    finished = {name: checkpoints[name] for name in plan.students}
+    missing = [name for name, path in finished.items() if not path.is_file()]
     if missing:
         log(f"not exported: {', '.join(missing)} are not trained yet")
         return
     tiles = make_tiles(sources, seed=CALIBRATION_SEED, count=TILES)
-    log(f"wrote {export(checkpoints, tiles, held, given.into or given.work / 'shipped', log=log)}")
+    log(f"wrote {export(finished, tiles, held, given.into or given.work / 'shipped', log=log)}")
 
 
 if __name__ == "__main__":

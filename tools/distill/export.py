@@ -37,8 +37,8 @@ def without_pattern(student: Student, held: Pairs) -> None:
     total, count = torch.zeros(3 * scale**2), 0
     with torch.inference_mode():
         for i in range(0, len(held.low), 4):
-            x = to_floats(torch.from_numpy(held.low[i : i + 4].copy()), torch.device("cpu"))
-            target = as_target(to_floats(torch.from_numpy(held.high[i : i + 4].copy()), torch.device("cpu")), scale)
+            x = to_floats(held.low[i : i + 4].copy())
+            target = as_target(to_floats(held.high[i : i + 4].copy()), scale)
             error = functional.pixel_unshuffle(student(x).clamp(0, 1) - target, scale)
             widest = functional.max_pool2d(x, 5, 1, 2) + functional.max_pool2d(-x, 5, 1, 2)
             smooth = widest.amax(1) < SMOOTH

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["distance", "gradient_energy", "halve", "sharpened"]
+__all__ = ["displaced", "distance", "gradient_energy", "halve", "sharpened"]
 
 BLOCK = 8
 """Side of the blocks whose gradients are compared, in output pixels: two low-resolution pixels of x4."""
@@ -64,3 +64,16 @@ def distance(result: Tensor, target: Tensor, detail: float) -> tuple[Tensor, dic
         return pixels, {"pixels": pixels.item()}
     strength = (_block_strength(result) - _block_strength(target)).abs().mean()
     return pixels + detail * strength, {"pixels": pixels.item(), "strength": strength.item()}
+
+
+def displaced(before: Tensor, after: Tensor, motion: tuple[int, int]) -> Tensor:
+    """What is left of the difference between two views of one scene once their motion is undone.
+
+    Args:
+        before: `(N, C, H, W)`.
+        after: the same shape, its origin `motion` pixels further down and right in the scene.
+        motion: down and right, whole pixels from 0.
+    """
+    down, right = motion
+    height, width = before.shape[-2:]
+    return before[..., down:, right:] - after[..., : height - down, : width - right]

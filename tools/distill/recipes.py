@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tools.distill.train import Recipe
 
-__all__ = ["PLANS", "START_FROM", "Plan", "training_order"]
+__all__ = ["DRAFT", "PLANS", "START_FROM", "Plan", "donor_of", "training_order"]
 
 FEATURES = 32
 SHARPEN_X2 = 0.1
 """Less than at x4: halved, the teacher's picture keeps less that a student cannot know. With 0.4 the student came out
 at 1.1 of its gradient energy."""
 
+DRAFT = "-draft"
+"""Ends the names of students that are sharp and restless yet: what is shipped begins as its draft and is calmed."""
+
 START_FROM = {
-    "keyscale-compact-x4": "keyscale-tiny-x4",
-    "keyscale-compact-x2": "keyscale-tiny-x2",
-    "keyscale-tiny-x2": "keyscale-tiny-x4",
+    "keyscale-compact-x4-draft": "keyscale-tiny-x4-draft",
+    "keyscale-compact-x2-draft": "keyscale-tiny-x2-draft",
+    "keyscale-tiny-x2-draft": "keyscale-tiny-x4-draft",
 }
-"""The student that another one begins as. The deeper one does not train well from nothing: its channels die."""
+"""The draft that another one begins as. The deeper one does not train well from nothing: its channels die."""
+
+NAMES = ("keyscale-compact-x4", "keyscale-compact-x2", "keyscale-tiny-x4", "keyscale-tiny-x2")
 
 
 @dataclass(frozen=True)
@@ -29,41 +35,80 @@ class Plan:
     """Tiles to train on."""
     held: int
     """Tiles to judge on."""
+    drafts: dict[str, Recipe]
     students: dict[str, Recipe]
-    """By name, in the order in which they are listed to people."""
+    """Those that are shipped, by name, in the order in which they are listed to people."""
+
+    @property
+    def stages(self) -> dict[str, Recipe]:
+        """All that is trained."""
+        return self.drafts | self.students
 
 
-def _students(steps: int, batch: int) -> dict[str, Recipe]:
+def donor_of(name: str) -> str | None:
+    """What a draft or student begins as; None where it begins from nothing."""
+    return START_FROM.get(name) if name.endswith(DRAFT) else name + DRAFT
+
+
+def _drafts(steps: int, batch: int) -> dict[str, Recipe]:
     first = Recipe(features=FEATURES, blocks=4, scale=4, steps=steps, batch=batch, detail=0.3, sharpen=0.5)
     # Those that begin as a finished student ask for details at once, and learn more gently.
     deeper = replace(
         first, blocks=8, steps=steps // 2, muon_rate=0.01, adam_rate=1e-3, decay=1.0, detail_from=0.0, sharpen=0.4
     )
-    return {
-        "keyscale-compact-x4": deeper,
-        "keyscale-compact-x2": replace(deeper, scale=2, steps=steps // 8, sharpen=SHARPEN_X2),
-        "keyscale-tiny-x4": first,
-        "keyscale-tiny-x2": replace(deeper, blocks=4, scale=2, steps=steps // 8, sharpen=SHARPEN_X2),
-    }
+    drafts = (
+        deeper,
+        replace(deeper, scale=2, steps=steps // 8, sharpen=SHARPEN_X2),
+        first,
+        replace(deeper, blocks=4, scale=2, steps=steps // 8, sharpen=SHARPEN_X2),
+    )
+    return {name + DRAFT: recipe for name, recipe in zip(NAMES, drafts, strict=True)}
+
+
+def _calmed(drafts: dict[str, Recipe], share: float) -> dict[str, Recipe]:
+    """Each draft again, a shorter while, with the weights that noise and pans have; `share` of those steps.
+
+    Calm costs details, so more of them is asked for. The margin is the receptive field: what a patch's border does
+    is left out as well.
+    """
+    common = {"calm_pan": 0.03, "muon_rate": 0.01, "adam_rate": 1e-3, "decay": 1.0, "detail_from": 0.0}
+    x2 = common | {"calm_noise": 1.5, "detail": 0.35, "sharpen": 0.1}
+    changes: tuple[dict[str, Any], ...] = (
+        common | {"calm_noise": 1.3, "detail": 0.4, "sharpen": 0.45, "grain": True, "steps": round(1100 * share)},
+        x2 | {"steps": round(1000 * share)},
+        common | {"calm_noise": 0.6, "detail": 0.4, "sharpen": 0.6, "steps": round(1200 * share)},
+        x2 | {"steps": round(800 * share)},
+    )
+    students = {}
+    for name, change in zip(NAMES, changes, strict=True):
+        draft = drafts[name + DRAFT]
+        students[name] = replace(draft, margin=draft.blocks + 2, **change)
+    return students
+
+
+def _plan(pairs: int, held: int, *, steps: int, batch: int) -> Plan:
+    drafts = _drafts(steps, batch)
+    return Plan(pairs, held, drafts, _calmed(drafts, steps / 8000))
 
 
 PLANS = {
-    # Some two hours on two cores; the shipped weights were made by this one.
-    "cpu": Plan(4608, 48, _students(8000, 16)),
-    "full": Plan(46080, 192, _students(80000, 64)),
+    # Some three hours on two cores; the shipped weights were made by this one.
+    "cpu": _plan(4608, 48, steps=8000, batch=16),
+    "full": _plan(46080, 192, steps=80000, batch=64),
 }
 
 
 def training_order(plan: Plan) -> list[str]:
-    """Names of the plan's students, each after the one that it starts from."""
+    """Names of all stages, each after the one that it starts from."""
     order: list[str] = []
 
     def place(name: str) -> None:
         if name not in order:
-            if name in START_FROM:
-                place(START_FROM[name])
+            donor = donor_of(name)
+            if donor is not None:
+                place(donor)
             order.append(name)
 
-    for name in plan.students:
+    for name in plan.stages:
         place(name)
     return order

@@ -35,6 +35,14 @@ class FoldedConv(nn.Module):
         return functional.conv2d(x, kernel, self.bias, padding=1)
 
 
+def _grained(y: Tensor, grain: torch.Generator | None) -> Tensor:
+    if grain is None:
+        return y
+    step = y.detach().amax() / 255
+    # The same for all pictures of a batch: drawing takes as long as convolving does.
+    return y + step * (torch.rand(y.shape[1:], generator=grain, device=y.device) - 0.5)
+
+
 class Student(nn.Module):
     """Convolution and ReLU, `blocks + 1` times, a last convolution, pixel shuffle, plus the input repeated."""
 
@@ -50,11 +58,14 @@ class Student(nn.Module):
             assert bias is not None
             nn.init.zeros_(bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """RGB in [0, 1], `(N, 3, H, W)` -> `(N, 3, scale*H, scale*W)`, not clamped."""
-        y = functional.relu(self.first(x))
+    def forward(self, x: Tensor, grain: torch.Generator | None = None) -> Tensor:
+        """RGB in [0, 1], `(N, 3, H, W)` -> `(N, 3, scale*H, scale*W)`, not clamped.
+
+        With `grain` hidden activations get noise as strong as rounding them to 8 bits would be.
+        """
+        y = _grained(functional.relu(self.first(x)), grain)
         for conv in self.middle:
-            y = functional.relu(conv(y))
+            y = _grained(functional.relu(conv(y)), grain)
         base = x.repeat_interleave(self.scale**2, dim=1)
         return functional.pixel_shuffle(self.last(y) + base, self.scale)
 

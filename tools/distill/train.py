@@ -13,11 +13,13 @@ from queue import Queue
 from threading import Thread
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tools.distill.data import TILE, Pairs
-from tools.distill.losses import distance, gradient_energy, halve, sharpened
+from tools.distill.losses import displaced, distance, gradient_energy, halve, sharpened
 from tools.distill.optimizer import Muon
 from tools.distill.student import Student
 
@@ -56,6 +58,14 @@ class Recipe:
     """Weight of the strength of details, see `losses.distance`."""
     sharpen: float = 0.0
     """How much sharper than the teacher the target is, see `losses.sharpened`."""
+    calm_noise: float = 0.0
+    """Weight of the mean absolute difference between results for one scene seen twice under noise (`Batch.again`),
+    relative to that of pixels."""
+    calm_pan: float = 0.0
+    """The same for one scene seen from places that are parts of a pixel apart (`Batch.moved`)."""
+    grain: bool = False
+    """Train with the noise that 8 bits give to activations, so that the int8 network stays near this one
+    (quantisation noise, arXiv 2004.07320)."""
     seed: int = 0
 
 
@@ -69,6 +79,25 @@ class Score:
     """Gradient energy of luma relative to the teacher's; 1 is as sharp."""
 
 
+NOISE = (1.0, 6.0)
+"""Standard deviation in codes of the noise of a scene's second view."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one step learns from; pictures `(N, 3, H, W)` in [0, 1], of one height and width."""
+
+    low: Tensor
+    high: Tensor
+    """The teacher's results for `low`, at the student's scale."""
+    again: Tensor
+    """The first pictures of `low` with more noise: half as many as `low`, or none."""
+    moved: Tensor
+    """Scenes sampled twice, apart by parts of a pixel: first all of them in one place, then all in the other."""
+    motion: tuple[int, int]
+    """How far down and right the second place is, in output pixels."""
+
+
 class _Batches:
     """Random patches, put together in a thread of their own. Batch n depends on the seed and n alone.
 
@@ -78,7 +107,7 @@ class _Batches:
 
     def __init__(self, pairs: Pairs, recipe: Recipe, first: int, device: torch.device) -> None:
         self.pairs, self.recipe, self.device = pairs, recipe, device
-        self.queue: Queue[tuple[Tensor, Tensor]] = Queue(4)
+        self.queue: Queue[Batch] = Queue(4)
         Thread(target=self._fill, args=(first,), daemon=True).start()
 
     def _fill(self, step: int) -> None:
@@ -86,7 +115,7 @@ class _Batches:
             self.queue.put(self._make(step))
             step += 1
 
-    def _make(self, step: int) -> tuple[Tensor, Tensor]:
+    def _make(self, step: int) -> Batch:
         recipe = self.recipe
         rng = np.random.default_rng((recipe.seed, step))
         side, up = recipe.patch, TEACHER_SCALE
@@ -96,17 +125,41 @@ class _Batches:
             n, (y, x) = rng.integers(len(self.pairs.low)), rng.integers(0, TILE + 1 - side, 2)
             low[i] = self.pairs.low[n, y : y + side, x : x + side]
             high[i] = self.pairs.high[n, up * y : up * (y + side), up * x : up * (x + side)]
-        return torch.from_numpy(low), torch.from_numpy(high)
+        twice = recipe.batch if recipe.calm_noise or recipe.calm_pan else 0
+        first = low[: twice // 2]
+        noise = rng.normal(0, rng.uniform(*NOISE, (len(first), 1, 1, 1)), first.shape)
+        again = np.clip(np.round(first + noise), 0, 255).astype(np.uint8)
+        unit = up // recipe.scale
+        motion = rng.integers(0, recipe.scale, 2)
+        moved = self._move(rng, twice // 4, motion * unit)
+        return Batch(to_floats(low), to_floats(high), to_floats(again), moved, (int(motion[0]), int(motion[1])))
 
-    def next(self) -> tuple[Tensor, Tensor]:
-        """Pictures and targets in [0, 1], `(N, 3, H, W)`, the target at the student's scale."""
-        low, high = self.queue.get()
-        return to_floats(low, self.device), as_target(to_floats(high, self.device), self.recipe.scale)
+    def _move(self, rng: np.random.Generator, count: int, motion: npt.NDArray[np.int64]) -> Tensor:
+        """Scenes at the teacher's size, sampled in two places that are `motion` of its pixels apart.
+
+        Only there can a scene be moved by parts of a pixel; that the teacher drew it does not matter.
+        """
+        side, up = self.recipe.patch, TEACHER_SCALE
+        views = np.empty((2 * count, up * side, up * side, 3), np.uint8)
+        for i in range(count):
+            n, (y, x) = rng.integers(len(self.pairs.high)), up * rng.integers(0, TILE - side, 2)
+            for view, (top, left) in ((i, (y, x)), (count + i, (y + motion[0], x + motion[1]))):
+                views[view] = self.pairs.high[n, top : top + up * side, left : left + up * side]
+        reduced = functional.interpolate(to_floats(views), size=side, mode="bicubic", antialias=True)
+        return reduced.clamp(0, 1).mul(255).round().div(255)
+
+    def next(self) -> Batch:
+        """The next step's pictures, on the device."""
+        batch = self.queue.get()
+        low, high, again, moved = (
+            part.to(self.device, non_blocking=True) for part in (batch.low, batch.high, batch.again, batch.moved)
+        )
+        return Batch(low, as_target(high, self.recipe.scale), again, moved, batch.motion)
 
 
-def to_floats(pixels: Tensor, device: torch.device) -> Tensor:
+def to_floats(pixels: npt.NDArray[np.uint8]) -> Tensor:
     """uint8 `(N, H, W, 3)` -> float32 `(N, 3, H, W)` in [0, 1]."""
-    return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)
 
 
 def as_target(high: Tensor, scale: int) -> Tensor:
@@ -125,8 +178,8 @@ def score(student: Student, pairs: Pairs, device: torch.device) -> Score:
     decibel = made = wanted = 0.0
     with torch.inference_mode():
         for i in range(0, len(pairs.low), 4):
-            x = to_floats(torch.from_numpy(pairs.low[i : i + 4].copy()), device)
-            target = as_target(to_floats(torch.from_numpy(pairs.high[i : i + 4].copy()), device), student.scale)
+            x = to_floats(pairs.low[i : i + 4].copy()).to(device)
+            target = as_target(to_floats(pairs.high[i : i + 4].copy()).to(device), student.scale)
             y = student(x).clamp(0, 1)
             decibel -= 10 * (y - target).square().mean((1, 2, 3)).clamp_min(1e-10).log10().sum().item()
             made += gradient_energy(y.mean(1, keepdim=True)).item()
@@ -223,7 +276,7 @@ class _Run:
         self.adam.load_state_dict(content["adam"])
         self.step = content["step"]
 
-    def advance(self, x: Tensor, target: Tensor) -> dict[str, float]:
+    def advance(self, batch: Batch) -> dict[str, float]:
         """One step on a batch; the terms of its loss."""
         recipe = self.recipe
         for optimizer, full in ((self.muon, recipe.muon_rate), (self.adam, recipe.adam_rate)):
@@ -232,11 +285,23 @@ class _Run:
             optimizer.zero_grad()
         cut = recipe.margin * recipe.scale
         inner = np.s_[..., cut:-cut, cut:-cut]
-        result = self.student(x.contiguous(memory_format=torch.channels_last))
+        x = torch.cat((batch.low, batch.again, batch.moved)).contiguous(memory_format=torch.channels_last)
+        parts = len(batch.low), len(batch.again), len(batch.moved) // 2, len(batch.moved) // 2
+        grain = None
+        if recipe.grain:
+            # Of the step alone, so that a training that goes on after a stop draws the same.
+            grain = torch.Generator(self.device).manual_seed((recipe.seed << 32) + self.step)
+        result, again, before, after = self.student(x, grain)[inner].split(parts)
+        target = batch.high[inner]
         detail = 0.0
         if self.step >= recipe.detail_from * recipe.steps:
             detail, target = recipe.detail, sharpened(target, recipe.sharpen)
-        loss, terms = distance(result[inner], target[inner], detail)
+        loss, terms = distance(result, target, detail)
+        if len(again):
+            noise = (again - result[: len(again)]).abs().mean()
+            pan = displaced(before, after, batch.motion).abs().mean()
+            loss = loss + recipe.calm_noise * noise + recipe.calm_pan * pan
+            terms |= {"noise": noise.item(), "pan": pan.item()}
         torch.autograd.backward(loss)
         self.muon.step()
         self.adam.step()
@@ -296,7 +361,7 @@ def train(
     counted = 0
     saved = time.monotonic()
     while run.step < recipe.steps:
-        for name, term in run.advance(*batches.next()).items():
+        for name, term in run.advance(batches.next()).items():
             sums[name] = sums.get(name, 0) + term
         counted += 1
         last = run.step == recipe.steps
