@@ -31,6 +31,8 @@ from keyscale.engine.reader import SourceFrame, read_frames
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.workfolder import WorkFolder
 
+pytestmark = pytest.mark.slow
+
 DAMAGED = {"trunc_mdat.mp4", "corrupt_invalid_nalu.mp4"}
 UNREADABLE = {
     "audio_only_opus.mp4",

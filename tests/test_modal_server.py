@@ -22,6 +22,8 @@ modal = pytest.importorskip("modal", reason="the remote runner's extra is not in
 
 from modal_server import ModalServer  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).resolve().parent
 SAMPLE = TESTS / "modal_server" / "sample_app.py"
 LONG_S = 30.0

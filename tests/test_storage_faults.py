@@ -33,6 +33,8 @@ from keyscale.engine.storage import (
     source_key,
 )
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 PART = 5 * MIB
 SLACK = MIB

@@ -75,7 +75,7 @@ def _calmed(drafts: dict[str, Recipe], share: float) -> dict[str, Recipe]:
     x2 = common | {"calm_noise": 1.5, "detail": 0.35, "sharpen": 0.1}
     changes: tuple[dict[str, Any], ...] = (
         common | {"calm_noise": 1.3, "detail": 0.4, "sharpen": 0.45, "grain": True, "steps": round(1100 * share)},
-        x2 | {"steps": round(1000 * share)},
+        x2 | {"calm_noise": 1.7, "calm_pan": 0.12, "detail": 0.38, "grain": True, "steps": round(850 * share)},
         common | {"calm_noise": 0.6, "detail": 0.4, "sharpen": 0.6, "steps": round(1200 * share)},
         x2 | {"steps": round(800 * share)},
     )
