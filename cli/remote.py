@@ -94,7 +94,10 @@ def cancel(job: JobArgument) -> None:
 
     note = find_note(job)
     state = _state(note)
+    with _storage() as storage:
+        settings = storage.settings
     if state is not None and state.job_id == job:
+        state.check_place(settings.endpoint, settings.bucket)
         calls = Calls()
         if state.calls:
             calls.knock()

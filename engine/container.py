@@ -152,6 +152,9 @@ def make_chunk(
         if may_pass(error):
             raise
         return refusal(error)
+    except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+        # A defect, which another try would meet again.
+        return refusal(KeyscaleError(f"unexpected {type(error).__name__}: {error}", remedy="Please report it."))
 
 
 def may_pass(error: KeyscaleError) -> bool:
@@ -197,7 +200,7 @@ def _make(
         read += size
 
     tally = Tally()
-    with closing(RangedFile(urls["source"], size=task.source_size, name="the source", on_bytes=count)) as file:
+    with closing(_source(task, urls["source"], count)) as file:
         if task.excerpt_begins is None:
             media = partial(stream_media, file, plan.info)
         else:
@@ -245,6 +248,10 @@ def _make(
         bytes_read=read,
         notes=tuple(notes),
     )
+
+
+def _source(task: Task, url: str, count: Callable[[int], None]) -> RangedFile:
+    return RangedFile(url, size=task.source_size, tag=task.source_tag or None, name="the source", on_bytes=count)
 
 
 def _upscaler(workshop: Workshop, task: Task, plan: Plan, urls: Mapping[str, str], notes: list[str]) -> Upscaler | None:

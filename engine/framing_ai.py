@@ -92,6 +92,8 @@ def _work(
 ) -> Generator[dict[str, Any], None, Done]:
     settings = StorageSettings.from_environment(environment)
     source_key, output_key = (_key(request.user_id, key) for key in (request.input_key, request.output_key))
+    if source_key == output_key:
+        raise UsageError(f"input and output are the same object, {source_key}", remedy="Give another output_key.")
     progress = _Percent()
     with tempfile.TemporaryDirectory(prefix="keyscale-") as folder, Storage(settings) as storage, ExitStack() as stack:
         source = Path(folder) / f"source{PurePosixPath(source_key).suffix}"

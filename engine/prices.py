@@ -7,6 +7,7 @@ dense fp16 rates, and the summary of a run tells what it came to.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -164,7 +165,15 @@ def wanted_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
     """GPUs in order of preference, by `KEYSCALE_GPU`; empty where the functions are to run on CPUs."""
     text = environment.get("KEYSCALE_GPU", "").strip() or PREFERRED
     chosen = tuple(part.strip() for part in text.split(",") if part.strip())
-    return () if [part.lower() for part in chosen] == ["none"] else chosen
+    if [part.lower() for part in chosen] == ["none"]:
+        return ()
+    wrong = [part for part in chosen if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", part) or part.lower() == "none"]
+    if wrong or not chosen:
+        raise UsageError(
+            f"KEYSCALE_GPU is {text!r}, which names no GPUs ({', '.join(wrong) or 'none'})",
+            remedy="Name GPUs in order of preference, such as L4,A10,T4, or none for CPUs.",
+        )
+    return chosen
 
 
 def whole_number(environment: Mapping[str, str], name: str, default: int) -> int:

@@ -110,6 +110,7 @@ class RangedFile(io.RawIOBase):
         *,
         name: str,
         size: int | None = None,
+        tag: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
         patience_s: float = PATIENCE_S,
         memory: int = MEMORY,
@@ -120,6 +121,7 @@ class RangedFile(io.RawIOBase):
             url: an http or https link; all of it but the host is kept secret.
             name: what errors call the file.
             size: bytes that it must have, where that is known.
+            tag: its ETag, without quotes, where that is known.
             on_bytes: told how many bytes came over the network, piece by piece.
             patience_s: seconds without a single byte after which a fault that may pass becomes an error.
             memory: bytes to cache, at least a few blocks.
@@ -130,6 +132,8 @@ class RangedFile(io.RawIOBase):
         super().__init__()
         self.name = name
         self._link = _Link(url, name, size, on_bytes or (lambda _: None), patience_s)
+        if tag:
+            self._link.expect(tag)
         self._position = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._most = max(2, memory // BLOCK)
@@ -268,6 +272,10 @@ class _Link:
         self._modified: str | None = None
         self._closed = False
         self._https, self._address, self._port, self._target = self._parts(url)
+
+    def expect(self, tag: str) -> None:
+        """Take no other version than the one with this ETag."""
+        self._tag = f'"{tag}"'
 
     def fetch(self, start: int, stop: int) -> bytes:
         """Bytes `[start, stop)`, less where the file ends before `stop`."""

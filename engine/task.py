@@ -59,6 +59,10 @@ class Task:
     checkpoint_sha256: str | None = None
     source_size: int
     """Bytes of what is staged: the source, or an excerpt of it."""
+    source_sha256: str
+    """Of the same."""
+    source_tag: str = ""
+    """The storage's own mark (ETag) of it once it was sent: a container reads no object that has another."""
     excerpt_begins: int | None = None
     """As `Excerpt.begins` of a staged excerpt; None where the whole source is staged."""
 

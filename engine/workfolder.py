@@ -22,7 +22,10 @@ from keyscale.engine.job import dumps, loads
 from keyscale.engine.plan import Chunk
 from keyscale.engine.writer import storage_error
 
-__all__ = ["WorkFolder", "publish", "sha256_file", "work_folder_of"]
+__all__ = ["REMOTE_STATE", "WorkFolder", "publish", "sha256_file", "work_folder_of"]
+
+REMOTE_STATE = "remote.json"
+"""What a remote run keeps in the folder while its calls run."""
 
 LONGEST_NAME = 255
 """Bytes of a file name on common file systems."""
@@ -154,9 +157,12 @@ class WorkFolder:
             raise storage_error(error, path) from error
 
     def clear(self) -> None:
-        """Remove all chunks, of earlier jobs for this output as well: the result is published."""
+        """Remove all chunks, of earlier jobs for this output as well: the result is published.
+
+        The state of a remote job that is not finished stays: it tells what may still run and lie elsewhere.
+        """
         for entry in self.root.iterdir():
-            if entry.name == "lock":
+            if entry.name in {"lock", REMOTE_STATE}:
                 continue
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)

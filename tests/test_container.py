@@ -94,8 +94,9 @@ def stage(
     if plan.model is not None and execution is None:
         execution = choose_execution(plan.model, "cpu", job.compute.precision, has_int8=True)
     staging = Staging(storage, new_job_id(), ".mp4")
-    task, key, source, data = staging.prepare(plan, execution, checkpoint, folder, lambda: False)
-    staging.send(key, source, data, checkpoint, report=silent, should_stop=lambda: False)
+    digest = hashlib.sha256(Path(job.source).read_bytes()).hexdigest()
+    task, key, source, data = staging.prepare(plan, execution, checkpoint, folder, digest, lambda: False)
+    task = staging.send(key, source, task, data, checkpoint, report=silent, should_stop=lambda: False)
     return Staged(staging, plan, task, key)
 
 
@@ -130,6 +131,15 @@ def test_a_chunk_is_the_one_that_a_local_run_makes(staged: Staged, clip: Path, t
         staged.make(number)
         found += planes(staged.fetch(number, tmp_path / f"{number}.mp4"))
     assert found == planes(here.path)
+
+
+def test_another_source_of_the_same_size_is_refused(staged: Staged, storage: Storage) -> None:
+    content = bytearray(storage.get(staged.source_key))
+    content[-1] ^= 1
+    storage.put(staged.source_key, bytes(content))
+    assert not staged.staging.is_there(staged.source_key, staged.task)
+    answer = staged.make(1)
+    assert (answer["status"], answer["error"]) == ("error", "LinkChanged")
 
 
 def test_a_chunk_that_is_there_is_not_made_again(staged: Staged) -> None:
@@ -189,6 +199,7 @@ def test_a_plan_that_is_not_the_one_that_was_sent_is_refused(staged: Staged) -> 
 
 def test_a_source_that_is_no_video_is_refused(staged: Staged) -> None:
     staged.storage.put(staged.source_key, bytes(staged.task.source_size))
+    staged = dataclasses.replace(staged, task=dataclasses.replace(staged.task, source_tag=""))
     answer = staged.make()
     assert (answer["status"], answer["error"], answer["exit_code"]) == ("error", "InputError", 3)
     assert staged.storage.head(staged.key(1, ".json")) is None

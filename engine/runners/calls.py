@@ -315,7 +315,7 @@ def _outcome(kind: Kind, text: str, remedy: str = LOGS) -> Outcome:
 def _short(error: BaseException) -> str:
     """The first line of an exception's text, without what may be a link."""
     line = next(iter(str(error).strip().splitlines()), "")
-    words = [word if "://" not in word else "(a link)" for word in line.split()]
+    words = [word if "://" not in word and "X-Amz-" not in word else "(a link)" for word in line.split()]
     return f"{type(error).__name__}: {' '.join(words)}"[:300] if words else type(error).__name__
 
 

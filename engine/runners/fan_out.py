@@ -208,11 +208,12 @@ class FanOut:
 
         def act() -> None:
             outcome = self._calls.wait(call_id)
-            self._busy.discard(call_id)
-            self._news.put(None)
             made = path = fault = None
             try:
                 if outcome.answer is not None and outcome.answer.get("status") == "ok":
+                    # Only now: after a fault nothing more is started before it is judged.
+                    self._busy.discard(call_id)
+                    self._news.put(None)
                     made, path = self._made(outcome.answer, chunk), self._place(chunk)
                     self._staging.fetch(chunk, made, path, lambda: self._stop.is_set() or self._calls.closed)
             except (ObjectDamaged, ObjectMissing) as error:
@@ -253,6 +254,7 @@ class FanOut:
 
     def _judge(self, news: _News) -> Iterator[Event]:
         pieces, now = self._pieces, time.monotonic()
+        self._busy.discard(news.call_id)
         self._keep(tuple(call for call in self._state.calls if call.id != news.call_id))
         warning: str | None = None
         if news.fault is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from threading import Event as StopFlag
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,11 @@ from keyscale.engine.pipeline import run_chunks
 from keyscale.engine.plan import LANCZOS, Chunk
 from keyscale.engine.runners.meter import Meter
 from keyscale.engine.runners.prepare import Prepared
+from keyscale.engine.runners.remote_state import RemoteState, state_path
 from keyscale.engine.runners.run import Run
 from keyscale.engine.speeds import remember_speed
 from keyscale.engine.threads import share_cores, usable_cores
-from keyscale.engine.workfolder import WorkFolder
+from keyscale.engine.workfolder import WorkFolder, work_folder_of
 
 if TYPE_CHECKING:
     from keyscale.engine.models.interface import Enlarger
@@ -41,6 +43,14 @@ class LocalRun(Run):
         self.model: Enlarger | None = None
         self.execution: Execution | None = None
         self.upscaler: Upscaler | None = None
+
+    def events(self) -> Iterator[Event]:
+        """As `Run.events`; a remote job that was left for the same output is told of."""
+        state = RemoteState.read(state_path(work_folder_of(Path(self.job.output))))
+        if state is not None:
+            message = f"remote job {state.job_id} for this output is not finished: `keyscale remote cancel` ends it"
+            yield Note(level="warning", message=message)
+        yield from super().events()
 
     def load(self) -> Iterator[Event]:
         """Load the network; a device that is absent is told of."""

@@ -24,8 +24,8 @@ ATTEMPTS = 4
 FIRST_PAUSE_S = 1.0
 """Before the second start; doubled before each further one."""
 
-EXPIRED = frozenset({"LinkRefused", "LinkChanged"})
-"""Refusals that new links, or an object that was sent again, may end."""
+EXPIRED = frozenset({"LinkRefused"})
+"""Refusals that new links may end."""
 
 
 @dataclass(eq=False)

@@ -220,6 +220,7 @@ class _RemoteRun(Run):
         state = RemoteState.read(path)
         if state is None:
             return None
+        state.check_place(self.storage.settings.endpoint, self.storage.settings.bucket)
         task = _task(state)
         staging = Staging(self.storage, state.job_id, chunk_suffix(self.plan.encoder))
         if (
@@ -243,7 +244,7 @@ class _RemoteRun(Run):
             self.calls.cancel([call.id for call in old.calls], old.job_id)
             staging.clear()
 
-        yield from self.during(Phase.CONNECT, clear)
+        yield from self.during(Phase.STAGE, clear)
         forget_note(state.job_id)
         if self.job_id == state.job_id:
             self.job_id = new_job_id()
@@ -253,23 +254,35 @@ class _RemoteRun(Run):
         checkpoint = self._checkpoint
         task, key, source, data = yield from self.during(
             Phase.STAGE,
-            lambda _: staging.prepare(self.plan, self.execution, checkpoint, folder.folder, self.stop.is_set),
+            lambda _: staging.prepare(
+                self.plan, self.execution, checkpoint, folder.folder, self.source_sha256, self.stop.is_set
+            ),
         )
-        state = RemoteState(job_id=self.job_id, key=folder.folder.name, task_json=dumps(task), source_key=key)
+        settings = staging.storage.settings
+        state = RemoteState(
+            job_id=self.job_id,
+            endpoint=settings.endpoint,
+            bucket=settings.bucket,
+            key=folder.folder.name,
+            task_json=dumps(task),
+            source_key=key,
+        )
         # Before the first byte: whoever finds this after a crash knows what may have been sent.
         state.save(path)
         self._note_job(path)
         yield Note(level="info", message=f"remote job {self.job_id} begins")
 
-        def send(report: Callable[[int, int], None]) -> None:
+        def send(report: Callable[[int, int], None]) -> Task:
             with self._sending:
-                staging.send(key, source, data, checkpoint, report=report, should_stop=self.stop.is_set)
+                return staging.send(key, source, task, data, checkpoint, report=report, should_stop=self.stop.is_set)
 
         try:
-            yield from self.during(Phase.STAGE, send)
+            sent = yield from self.during(Phase.STAGE, send)
         finally:
             if source != Path(self.job.source):
                 source.unlink(missing_ok=True)
+        state = dataclasses.replace(state, task_json=dumps(sent))
+        state.save(path)
         return state
 
     def _note_job(self, path: Path) -> None:
@@ -352,7 +365,8 @@ class _RemoteRun(Run):
         if self.execution is not None:
             made_on = gpus or ([] if here else [self.execution.kind])
             devices = [f"remote {device} {self.execution.precision}" for device in made_on]
-            devices += [here.device] if here else []
+        if here is not None and here.device != "none":
+            devices.append(here.device)
         return Done(
             output=self.job.output,
             frames=self.plan.frames,
@@ -362,7 +376,7 @@ class _RemoteRun(Run):
             lost_frames=self.tally.lost,
             device=" and ".join(devices) or "none",
             model=self.plan.model.name if self.plan.model else LANCZOS,
-            runtime=self.execution.runtime if self.execution else "none",
+            runtime=self.execution.runtime if self.execution else here.runtime if here else "none",
             published=self.published,
             remote=RemoteUse(
                 job_id=self.job_id,

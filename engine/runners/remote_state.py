@@ -14,6 +14,7 @@ import platformdirs
 
 from keyscale.engine.errors import KeyscaleError, RemoteError
 from keyscale.engine.job import Job, dumps, loads
+from keyscale.engine.workfolder import REMOTE_STATE
 from keyscale.engine.writer import storage_error
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
 ]
 
 STATE_VERSION = 1
-FILE = "remote.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,9 @@ class RemoteState:
 
     version: int = STATE_VERSION
     job_id: str
+    endpoint: str
+    bucket: str
+    """Where it is staged."""
     key: str
     """Of the work folder: what decides the pixels."""
     task_json: str
@@ -64,6 +67,15 @@ class RemoteState:
             StorageError: it cannot be written.
         """
         _write(path, dumps(self))
+
+    def check_place(self, endpoint: str, bucket: str) -> None:
+        """Raise a `RemoteError` where the job lies in another bucket than this one: nothing would be found there."""
+        if (self.endpoint, self.bucket) != (endpoint, bucket):
+            raise RemoteError(
+                f"remote job {self.job_id} is staged in the bucket {self.bucket} at {self.endpoint}, and {bucket} at "
+                f"{endpoint} is set",
+                remedy="Set R2_BUCKET_NAME and the endpoint to those, then run or cancel it.",
+            )
 
     @classmethod
     def read(cls, path: Path) -> RemoteState | None:
@@ -89,7 +101,7 @@ class JobNote:
 
 def state_path(root: Path) -> Path:
     """Where the state lies in a work folder."""
-    return root / FILE
+    return root / REMOTE_STATE
 
 
 def state_path_of(note: JobNote) -> Path:

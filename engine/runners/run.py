@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from threading import Event as StopFlag
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from keyscale.engine.errors import InputError, Interrupted, RemoteError
+from keyscale.engine.errors import InputError, Interrupted, RemoteError, StorageError
 from keyscale.engine.job import Done, Event, Note, Phase, dumps
 from keyscale.engine.mux import Assembly, assemble
 from keyscale.engine.pipeline import Tally
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 T = TypeVar("T")
+
+TAKEN_BACK_S = 10.0
+"""How long an interrupted upload of the result may take to end."""
 
 BYTES = frozenset({Phase.FETCH, Phase.PREPARE, Phase.CONNECT, Phase.STAGE, Phase.PUBLISH})
 """Phases that are counted in bytes."""
@@ -112,23 +116,39 @@ class Run(ABC):
     def _check_destination(self, destination: tuple[StorageSettings, str]) -> Iterator[Event]:
         from keyscale.engine.storage import Storage
 
-        with Storage(destination[0]) as storage:
-            yield from self.during(Phase.CONNECT, lambda _: storage.check())
+        settings, key = destination
+
+        def look(_: Callable[[int, int], None]) -> None:
+            storage.check()
+            if not self.job.overwrite and storage.head(key) is not None:
+                raise StorageError(
+                    f"{self.job.publish_to} is already there", remedy="Give --overwrite, or another address with -o."
+                )
+
+        with Storage(settings) as storage:
+            yield from self.during(Phase.CONNECT, look)
 
     def _publish(self, output: Path, destination: tuple[StorageSettings, str]) -> Iterator[Event]:
         from keyscale.engine.storage import Storage
 
         settings, key = destination
         kind = content_type_of(self.plan.container)
-        try:
-            with Storage(settings) as storage:
-                yield from self.during(
-                    Phase.PUBLISH,
-                    lambda report: storage.publish(output, key, kind, on_progress=report, should_stop=self.stop.is_set),
-                )
-        except RemoteError as error:
-            error.remedy = f"The finished file is {output}. {error.remedy or ''}".rstrip()
-            raise
+        sending = threading.Lock()
+
+        def send(report: Callable[[int, int], None]) -> None:
+            with sending:
+                storage.publish(output, key, kind, on_progress=report, should_stop=self.stop.is_set)
+
+        with Storage(settings) as storage:
+            try:
+                yield from self.during(Phase.PUBLISH, send)
+            except (RemoteError, Interrupted) as error:
+                # What was begun in storage is taken back before the connection goes.
+                if sending.acquire(timeout=TAKEN_BACK_S):
+                    sending.release()
+                also = "" if isinstance(error, Interrupted) else error.remedy or ""
+                error.remedy = f"The finished file is {output}; only its upload is missing. {also}".rstrip()
+                raise
         self.published = self.job.publish_to
 
     def _key(self) -> Generator[Event, None, str]:

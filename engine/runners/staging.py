@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from keyscale import __version__
@@ -42,6 +43,7 @@ class Staging:
         execution: Execution | None,
         checkpoint: Path | None,
         folder: Path,
+        source_sha256: str,
         should_stop: Callable[[], bool],
     ) -> tuple[Task, str, Path, bytes]:
         """What is to be sent: the task, the source's key, the file behind it, and the plan.
@@ -53,12 +55,12 @@ class Staging:
         """
         source = Path(plan.job.source)
         data = dump_plan(for_transfer(plan))
-        begins = None
+        begins, digest = None, source_sha256
         try:
             if worth_excerpt(plan, source.stat().st_size):
                 excerpt = make_excerpt(plan, folder / "excerpt.nut", should_stop=should_stop)
                 if excerpt is not None:
-                    source, begins = excerpt.path, excerpt.begins
+                    source, begins, digest = excerpt.path, excerpt.begins, excerpt.sha256
             task = Task(
                 version=__version__,
                 job_id=self.job_id,
@@ -67,6 +69,7 @@ class Staging:
                 checkpoint=checkpoint.name if checkpoint else None,
                 checkpoint_sha256=sha256_file(checkpoint) if checkpoint else None,
                 source_size=source.stat().st_size,
+                source_sha256=digest,
                 excerpt_begins=begins,
             )
         except OSError as error:
@@ -77,12 +80,13 @@ class Staging:
         self,
         key: str,
         source: Path,
+        task: Task,
         data: bytes,
         checkpoint: Path | None,
         *,
         report: Callable[[int, int], None],
         should_stop: Callable[[], bool],
-    ) -> None:
+    ) -> Task:
         """Send plan, checkpoint and source; parts of the source that are there already are not sent again.
 
         Raises:
@@ -93,13 +97,18 @@ class Staging:
         self.storage.put(f"{self.prefix}plan", data)
         if checkpoint is not None:
             self.storage.upload(checkpoint, f"{self.prefix}checkpoint", should_stop=should_stop)
-        self.storage.upload(source, key, on_progress=report, should_stop=should_stop)
+        sent = self.storage.upload(source, key, sha256=task.source_sha256, on_progress=report, should_stop=should_stop)
+        return replace(task, source_tag=sent.etag)
 
     def is_there(self, key: str, task: Task) -> bool:
         """Whether an earlier run staged all of it."""
         found = self.storage.head(key)
-        plan = self.storage.head(f"{self.prefix}plan")
-        return found is not None and found.size == task.source_size and plan is not None
+        if found is None or (found.size, found.etag) != (task.source_size, task.source_tag):
+            return False
+        if found.sha256 not in {None, task.source_sha256}:
+            return False
+        others = [f"{self.prefix}plan", *([f"{self.prefix}checkpoint"] if task.checkpoint else [])]
+        return all(self.storage.head(other) is not None for other in others)
 
     def links(self, key: str, piece: Chunk, *, checkpoint: bool) -> dict[str, str]:
         """What a call is given, and nothing else: links that expire."""
