@@ -130,6 +130,7 @@ def test_a_second_interrupt_ends_at_once_and_what_it_leaves_is_swept(faulty: Fau
     assert client.end() == 130
     assert time.monotonic() - began < 2
     client.check()
+    faulty.proxy.cut()  # what was held died with the client
     faulty.proxy.release()
     assert faulty.left() != []
     swept = faulty.run("remote", "clean", "--older-than", "0s", environment=faulty.home(tmp_path))
