@@ -104,7 +104,7 @@ def opened(folder: Path) -> Iterator[Place]:
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.remote", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--chunk-seconds", type=float, default=2.0, help="that a pretended GPU takes for a chunk (2)")
+    parser.add_argument("--chunk-seconds", type=float, default=4.0, help="that a pretended GPU takes for a chunk (4)")
     parser.add_argument("--chunks", type=int, default=32, help="of the job that scales (32)")
     parser.add_argument("--containers", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--rounds", type=int, default=3, help="turns of the measurement of overhead (3)")

@@ -133,7 +133,8 @@ def test_a_slow_pan_glides_through_a_network(
     result = film(tmp_path, file, frames=40, model=choice)
     assert result.plan.scale == 4
     places = follow(result, file, (256, 192), network=True)
-    glides(places[:, 0], -0.44)
+    # Measured from a coded picture, whose noise depends on the encoder's threads: up to 0.083 was seen.
+    glides(places[:, 0], -0.44, near=0.1)
 
 
 def test_a_zoom_holds_its_centre(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -138,7 +139,10 @@ def test_weights_that_are_not_what_they_should_be_stop_the_build(usual: Deployed
     source = tmp_path / "source"
     source.write_bytes(b"something else")
     command = re.sub(r"'https://[^']*'", f"'file://{source}'", command)
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    there = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # the image has a `python`, this machine perhaps not
+    done = subprocess.run(
+        ["bash", "-c", command], env=os.environ | {"PATH": there}, capture_output=True, text=True, check=False
+    )
     assert (tmp_path / name).read_bytes() == b"something else"
     assert done.returncode != 0
     assert "FAILED" in done.stdout
