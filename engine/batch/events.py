@@ -1,4 +1,4 @@
-"""What a batch tells: the events of its clips, how far all of it is, and the report in the end. Frozen, JSON both ways."""
+"""What a batch tells: events of its clips, how far all of it is, the report in the end. Frozen, JSON both ways."""
 
 from __future__ import annotations
 
