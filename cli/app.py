@@ -14,11 +14,12 @@ import typer
 from typer.main import get_command
 
 from keyscale import __version__
+from keyscale.cli.config import app as config_app
 from keyscale.cli.models import app as models_app
-from keyscale.cli.options import GroupedCommand
 from keyscale.cli.plan import plan
-from keyscale.cli.progress import SafeStream, failure, printable, show_failure
+from keyscale.cli.progress import SafeStream, printable, show_failure
 from keyscale.cli.remote import app as remote_app
+from keyscale.cli.settings import ConfiguredCommand, RunCommand
 from keyscale.cli.upscale import upscale
 
 __all__ = ["BROKEN_PIPE", "app", "main", "run"]
@@ -67,11 +68,10 @@ app = typer.Typer(
     rich_markup_mode=None,  # its panels load Markdown and Pygments: half of the time in which --help has to answer
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-app.command("upscale", cls=GroupedCommand, short_help="Crop, upscale and verify a clip.", epilog=_UPSCALE_EXAMPLES)(
-    upscale
-)
-app.command("plan", cls=GroupedCommand, short_help="Show what upscale would do.", epilog=_PLAN_EXAMPLES)(plan)
+app.command("upscale", cls=RunCommand, short_help="Crop, upscale and verify a clip.", epilog=_UPSCALE_EXAMPLES)(upscale)
+app.command("plan", cls=ConfiguredCommand, short_help="Show what upscale would do.", epilog=_PLAN_EXAMPLES)(plan)
 app.add_typer(models_app, name="models", help="Networks and their weights: list, fetch, verify.")
+app.add_typer(config_app, name="config", help="Defaults from files and the environment: show, path.")
 app.add_typer(remote_app, name="remote", help="Run on Modal GPUs: deploy, status, cancel, resume, clean.")
 
 
@@ -160,6 +160,8 @@ def run(argv: list[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, typer.Abort):
             error = KeyboardInterrupt()
+        from keyscale.engine.failures import failure
+
         failed = failure(error)
         show_failure(failed)
         if _verbosity(args) >= 2:

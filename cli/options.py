@@ -24,6 +24,7 @@ __all__ = [
     "ChunkSecondsOption",
     "CodecChoice",
     "CodecOption",
+    "ConfigOption",
     "CrfOption",
     "DenoiseOption",
     "DeviceOption",
@@ -50,6 +51,7 @@ __all__ = [
     "SizeOption",
     "StartOption",
     "TileOption",
+    "UpdateOption",
     "VerboseOption",
     "VerifyChoice",
     "VerifyOption",
@@ -216,6 +218,15 @@ OverwriteOption = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
+UpdateOption = Annotated[
+    bool,
+    typer.Option(
+        "--update",
+        help="Skip the job if the result is there and came of the same source, framing and settings; if keyscale made it "
+        "of others, make it again.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 CodecOption = Annotated[
     CodecChoice,
     typer.Option(
@@ -342,6 +353,17 @@ ResumeOption = Annotated[
         rich_help_panel=_RUNNING,
     ),
 ]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        envvar="KEYSCALE_CONFIG",
+        help="A file of defaults; without it keyscale.toml beside the input. 'keyscale config show' tells what holds.",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
+]
 ProgressOption = Annotated[
     ProgressKind,
     typer.Option(
@@ -450,6 +472,7 @@ def build_job(
     keyframes: str | None = None,
     output: str | None = None,
     overwrite: bool = False,
+    update: bool = False,
     size: str = "1080x1920",
     fit: FitChoice = FitChoice.COVER,
     fps: str = "30",
@@ -517,6 +540,7 @@ def build_job(
         compute=jobs.Compute(device=device, precision=jobs.Precision(precision.value), tile=_tile(tile)),
         chunk_seconds=chunk_seconds,
         overwrite=overwrite,
+        update=update,
         resume=resume,
         verify=jobs.Verify(verify.value),
         keep_going_on_decode_errors=keep_going,

@@ -41,6 +41,7 @@ def plan(
     fps: opt.FpsOption = "30",
     output: opt.OutputOption = None,
     overwrite: opt.OverwriteOption = False,
+    update: opt.UpdateOption = False,
     codec: opt.CodecOption = opt.CodecChoice.AUTO,
     crf: opt.CrfOption = None,
     preset: opt.PresetOption = None,
@@ -60,6 +61,7 @@ def plan(
     remote_containers: remote_opt.ContainersOption = None,
     remote_fallback: remote_opt.FallbackOption = remote_opt.FallbackChoice.NONE,
     max_cost: remote_opt.MaxCostOption = None,
+    config: opt.ConfigOption = None,  # noqa: ARG001 - the command's class reads it
     progress: opt.ProgressOption = ProgressKind.AUTO,  # noqa: ARG001
     quiet: opt.QuietOption = False,  # noqa: ARG001
     verbose: opt.VerboseOption = 0,  # noqa: ARG001
@@ -83,6 +85,7 @@ def plan(
         fps=fps,
         output=output,
         overwrite=overwrite,
+        update=update,
         codec=codec,
         crf=crf,
         preset=preset,

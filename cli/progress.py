@@ -26,8 +26,13 @@ __all__ = [
     "ProgressKind",
     "Renderer",
     "SafeStream",
-    "failure",
+    "bar_wanted",
+    "clock_text",
+    "counted",
+    "lost_text",
+    "note_text",
     "printable",
+    "rate_text",
     "renderer",
     "show_failure",
     "write_data",
@@ -147,37 +152,6 @@ def write_data(text: str, stream: TextIO | None = None, *, encoding: str | None 
     out.flush()
 
 
-def failure(error: BaseException) -> Failed:
-    """The event with which a run ends that `error` ended: what people read, and the exit code."""
-    from keyscale.engine.errors import EnvironmentFault, KeyscaleError
-    from keyscale.engine.job import Failed
-
-    name = type(error).__name__
-    if isinstance(error, KeyscaleError):
-        return Failed(error=name, message=error.message, remedy=error.remedy, exit_code=error.exit_code)
-    if isinstance(error, KeyboardInterrupt):
-        return Failed(
-            error="Interrupted",
-            message="interrupted",
-            remedy=None,
-            exit_code=getattr(error, "exit_code", 130),
-        )
-    if isinstance(error, MemoryError):
-        return Failed(
-            error=name,
-            message="this machine's memory is exhausted",
-            remedy="Close other programs, or give a smaller --tile, such as --tile 128.",
-            exit_code=EnvironmentFault.exit_code,
-        )
-    text = str(error)
-    return Failed(
-        error=name,
-        message=f"unexpected {name}: {text}" if text else f"unexpected {name}",
-        remedy="This is a defect of keyscale. Run the command again with -vv and report what it prints.",
-        exit_code=1,
-    )
-
-
 def show_failure(failed: Failed, stream: TextIO | None = None) -> None:
     """Print a failure for people: `error: MESSAGE`, and beneath it what to do."""
     text = f"error: {printable(failed.message)}"
@@ -212,26 +186,34 @@ def renderer(
         return _Json(out, quiet=quiet)
     if quiet or kind is ProgressKind.NONE:
         return _Silent(err)
-    dumb = os.environ.get("TERM", "") in ("dumb", "unknown")
-    if kind is ProgressKind.RICH or (kind is ProgressKind.AUTO and err.isatty() and not dumb):
+    if bar_wanted(kind, err):
         return _Rich(err, verbosity=verbosity, clock=clock)
     return _Plain(err, verbosity=verbosity, clock=clock)
 
 
-def _clock_text(seconds: float) -> str:
+def bar_wanted(kind: ProgressKind, err: SafeStream) -> bool:
+    """Whether live bars are drawn: where they are asked for, and by themselves on a terminal that can show them."""
+    dumb = os.environ.get("TERM", "") in ("dumb", "unknown")
+    return kind is ProgressKind.RICH or (kind is ProgressKind.AUTO and err.isatty() and not dumb)
+
+
+def clock_text(seconds: float) -> str:
+    """`75` -> `"1:15"`, `3675` -> `"1:01:15"`."""
     minutes, second = divmod(max(0, round(seconds)), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
-def _counted(progress: Progress) -> str:
+def counted(progress: Progress) -> str:
+    """How much of how much, with its unit."""
     if progress.unit == "bytes":
         done, total = f"{progress.frame / 1e6:.1f}", f"{progress.total / 1e6:.1f} MB"
         return f"{done}/{total}" if progress.total else f"{done} MB"
     return f"{progress.frame}/{progress.total} frames" if progress.total else f"{progress.frame} frames"
 
 
-def _rate_text(fps: float | None, unit: str = "frames") -> str:
+def rate_text(fps: float | None, unit: str = "frames") -> str:
+    """Units a second; empty where that is not known."""
     if fps is None:
         return ""
     if unit == "bytes":
@@ -239,11 +221,13 @@ def _rate_text(fps: float | None, unit: str = "frames") -> str:
     return f"{fps:.3g} fps" if fps < 100 else f"{fps:.0f} fps"
 
 
-def _note_text(note: Note) -> str:
+def note_text(note: Note) -> str:
+    """A note for people, safe to print."""
     return printable(f"warning: {note.message}" if note.level == "warning" else note.message)
 
 
-def _lost_text(done: Done) -> str | None:
+def lost_text(done: Done) -> str | None:
+    """The warning that frames of the source were bridged; None where none were."""
     if not done.lost_frames:
         return None
     lost, were = ("frame", "was") if done.lost_frames == 1 else ("frames", "were")
@@ -251,7 +235,9 @@ def _lost_text(done: Done) -> str | None:
 
 
 def _done_text(done: Done) -> str:
-    parts = [f"{done.frames} frames in {_clock_text(done.seconds)}"]
+    if done.skipped:
+        return printable(f"done: nothing to do, {done.output} is up to date")
+    parts = [f"{done.frames} frames in {clock_text(done.seconds)}"]
     if done.resumed_frames:
         parts.append(f"{done.resumed_frames} taken from an earlier run")
     if done.device == "none":
@@ -283,9 +269,9 @@ class _Silent:
     def handle(self, event: Event) -> None:
         text: str | None = None
         if event.event == "note" and event.level == "warning":
-            text = _note_text(event)
+            text = note_text(event)
         elif event.event == "done":
-            text = _lost_text(event)
+            text = lost_text(event)
         if text:
             with self._lock:
                 self._err.line(text)
@@ -323,10 +309,10 @@ class _Plain:
                 case "progress":
                     self._progress(event)
                 case "note":
-                    self._line(_note_text(event))
+                    self._line(note_text(event))
                 case "done":
                     self._end_phase()
-                    if lost := _lost_text(event):
+                    if lost := lost_text(event):
                         self._line(lost)
                     self._line(_done_text(event))
                 case "error":
@@ -347,20 +333,20 @@ class _Plain:
             self._ended = False
             self._last = progress
             if not self._whole(progress):
-                self._line(f"{progress.phase}: {_counted(progress)}")
+                self._line(f"{progress.phase}: {counted(progress)}")
         self._last = progress
         if self._whole(progress):
             self._end_phase()
         elif now - self._printed >= PLAIN_INTERVAL:
             self._printed = now
-            parts = [_counted(progress)]
+            parts = [counted(progress)]
             if progress.total:
                 parts.append(f"{100 * progress.frame // progress.total} %")
             if progress.fps is not None:
-                parts.append(_rate_text(progress.fps, progress.unit))
+                parts.append(rate_text(progress.fps, progress.unit))
             if progress.eta_s is not None:
-                parts.append(f"ETA {_clock_text(progress.eta_s)}")
-            parts.append(f"elapsed {_clock_text(now - self._began)}")
+                parts.append(f"ETA {clock_text(progress.eta_s)}")
+            parts.append(f"elapsed {clock_text(now - self._began)}")
             self._line(f"{progress.phase}: {', '.join(parts)}")
 
     @staticmethod
@@ -371,8 +357,8 @@ class _Plain:
         if self._last is None or self._ended:
             return
         self._ended = True
-        took = _clock_text(self._clock() - self._phase_began)
-        self._line(f"{self._last.phase}: {_counted(self._last)} in {took}")
+        took = clock_text(self._clock() - self._phase_began)
+        self._line(f"{self._last.phase}: {counted(self._last)} in {took}")
 
 
 class _Json:
@@ -455,9 +441,9 @@ class _Rich:
             case "progress":
                 self._last = (event, self._clock())
             case "note":
-                self._print(_note_text(event), "yellow" if event.level == "warning" else "")
+                self._print(note_text(event), "yellow" if event.level == "warning" else "")
             case "done":
-                if lost := _lost_text(event):
+                if lost := lost_text(event):
                     self._print(lost, "yellow")
                 self._print(_done_text(event), "green")
             case "error":
@@ -478,16 +464,16 @@ class _Rich:
 
         now = self._clock()
         table = Table.grid(padding=(0, 1))
-        elapsed = _clock_text(now - self._began)
+        elapsed = clock_text(now - self._began)
         if self._last is None:
             table.add_row("starting", elapsed)
             return table
         progress, since = self._last
-        texts = [_counted(progress)]
+        texts = [counted(progress)]
         if progress.fps is not None:
-            texts.append(_rate_text(progress.fps, progress.unit))
+            texts.append(rate_text(progress.fps, progress.unit))
         if progress.eta_s is not None:
-            texts.append(f"ETA {_clock_text(progress.eta_s - (now - since))}")
+            texts.append(f"ETA {clock_text(progress.eta_s - (now - since))}")
         texts.append(elapsed)
         room = self._console.width - len(progress.phase) - sum(len(text) + 1 for text in texts) - 2
         total = float(progress.total) if progress.total else None

@@ -14,6 +14,8 @@ import typer
 from keyscale.cli.progress import ProgressKind, printable, renderer, write_data
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from keyscale.engine.runners.remote_state import JobNote, RemoteState
     from keyscale.engine.storage import Storage
 
@@ -35,15 +37,15 @@ def deploy() -> None:
     """Put the functions of this version on Modal; again after every update of keyscale.
 
     KEYSCALE_GPU names the GPUs in order of preference (L4,A10,T4), KEYSCALE_CONTAINERS how many containers run at
-    once at most (20), KEYSCALE_TIMEOUT the seconds a chunk may take (900), R2_SECRET the Modal secret with the R2_*
-    variables that process_framing_ai reads (r2-credentials; none does without).
+    once at most (20), KEYSCALE_TIMEOUT the seconds a chunk may take (900, and 6 at least), R2_SECRET the Modal secret
+    with the R2_* variables that process_framing_ai reads (r2-credentials; none does without).
     """
     from keyscale.engine import prices
     from keyscale.engine.errors import RemoteError
 
     # Where the stub itself reads them, what is wrong would come as a traceback.
-    prices.whole_number(os.environ, "KEYSCALE_CONTAINERS", prices.CONTAINERS)
-    prices.whole_number(os.environ, "KEYSCALE_TIMEOUT", prices.TIMEOUT_S)
+    for wanted in (prices.wanted_gpus, prices.wanted_containers, prices.wanted_timeout):
+        wanted(os.environ)
     done = subprocess.run([sys.executable, "-m", "modal", "deploy", "-m", "keyscale.modal_stub"], check=False)
     if done.returncode:
         raise RemoteError(
@@ -125,8 +127,8 @@ def resume(
     """Go on with a job whose client ended: its finished and running chunks are picked up."""
     import contextlib
 
-    from keyscale.cli.progress import failure
     from keyscale.cli.upscale import run_job
+    from keyscale.engine.failures import failure
     from keyscale.engine.job import loads
     from keyscale.engine.runners.remote import RemoteOptions
     from keyscale.engine.runners.remote_state import find_note
@@ -151,22 +153,45 @@ def clean(
     ] = "1d",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show it.")] = False,
 ) -> None:
-    """Remove what jobs of dead machines left in storage: objects and interrupted uploads."""
+    """Remove what dead machines left in storage: staged objects, interrupted uploads, trials of the bucket."""
     from keyscale.engine.runners.remote_state import forget_note
     from keyscale.engine.storage import job_prefix
 
     age = _age(older_than)
-    lines = []
+    objects = uploads = size = 0
     with _storage() as storage:
         for stale in storage.stale_jobs(age):
             if not dry_run:
                 storage.delete_prefix(job_prefix(stale.job_id))
                 forget_note(stale.job_id)
-            lines.append(
-                f"{stale.job_id}  {stale.objects} objects, {stale.size / 1e6:.1f} MB, last changed "
-                f"{stale.newest:%Y-%m-%d %H:%M} UTC{'' if dry_run else ', removed'}"
-            )
-    write_data("".join(f"{line}\n" for line in lines) or f"nothing is older than {older_than}\n")
+            # At once: what is already gone is told even where the next one cannot be removed.
+            _tell_removed(stale.job_id, stale.objects, stale.uploads, stale.size, stale.newest, dry_run=dry_run)
+            objects, uploads, size = objects + stale.objects, uploads + stale.uploads, size + stale.size
+        if trials := storage.stale_trials(age):
+            if not dry_run:
+                for trial in trials:
+                    storage.delete(trial.key)
+            trial_size = sum(trial.size for trial in trials)
+            newest = max(trial.modified for trial in trials)
+            _tell_removed("trials of the bucket", len(trials), 0, trial_size, newest, dry_run=dry_run)
+            objects, size = objects + len(trials), size + trial_size
+    if not objects + uploads:
+        write_data(f"nothing is older than {older_than}\n")
+        return
+    done = "would be removed" if dry_run else "removed"
+    write_data(f"{done}: {_amount(objects, uploads, size)}\n")
+
+
+def _tell_removed(what: str, objects: int, uploads: int, size: int, newest: datetime, *, dry_run: bool) -> None:
+    amount = _amount(objects, uploads, size)
+    end = "" if dry_run else ", removed"
+    write_data(f"{what}  {amount}, last changed {newest:%Y-%m-%d %H:%M} UTC{end}\n")
+
+
+def _amount(objects: int, uploads: int, size: int) -> str:
+    counts = ((objects, "object"), (uploads, "unfinished upload"))
+    parts = [f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts]
+    return ", ".join((*parts, f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size} bytes"))
 
 
 def _age(text: str) -> timedelta:

@@ -33,6 +33,7 @@ def upscale(
     fps: opt.FpsOption = "30",
     output: opt.OutputOption = None,
     overwrite: opt.OverwriteOption = False,
+    update: opt.UpdateOption = False,
     codec: opt.CodecOption = opt.CodecChoice.AUTO,
     crf: opt.CrfOption = None,
     preset: opt.PresetOption = None,
@@ -52,12 +53,14 @@ def upscale(
     remote_containers: remote_opt.ContainersOption = None,
     remote_fallback: remote_opt.FallbackOption = remote_opt.FallbackChoice.NONE,
     max_cost: remote_opt.MaxCostOption = None,
+    config: opt.ConfigOption = None,  # noqa: ARG001 - the command's class reads it
     progress: opt.ProgressOption = ProgressKind.AUTO,
     quiet: opt.QuietOption = False,
     verbose: opt.VerboseOption = 0,
 ) -> None:
     """Crop VIDEO along KEYFRAMES.json, upscale what the camera sees, write a verified clip."""
-    from keyscale.cli.progress import failure, renderer, write_data
+    from keyscale.cli.progress import renderer, write_data
+    from keyscale.engine.failures import failure
 
     with renderer(progress, quiet=quiet, verbosity=verbose) as view:
         try:
@@ -78,6 +81,7 @@ def upscale(
                 fps=fps,
                 output=output,
                 overwrite=overwrite,
+                update=update,
                 codec=codec,
                 crf=crf,
                 preset=preset,
@@ -110,9 +114,10 @@ def run_job(job: Job, remote: RemoteOptions | None, view: Renderer) -> Done:
     Raises:
         KeyscaleError: whatever failed; nothing half done has a finished name.
     """
-    from keyscale.cli.progress import failure, show_failure
+    from keyscale.cli.progress import show_failure
     from keyscale.cli.signals import GRACE, stopping
     from keyscale.engine.errors import Interrupted
+    from keyscale.engine.failures import failure
     from keyscale.engine.job import Note
     from keyscale.engine.runners.local import run_local
     from keyscale.engine.runners.prepare import prepare

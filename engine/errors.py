@@ -9,7 +9,8 @@
     │   ├── DeviceError         4   device absent, or out of memory at the smallest tile
     │   ├── ModelError          4   model unknown, weights absent or wrong, network not reachable
     │   ├── EncoderError        4   encoder absent, or it refuses the settings
-    │   └── StorageError        4   rights, disk space, a locked or existing output
+    │   └── StorageError        4   rights, disk space, an existing output
+    │       └── OutputBusy      4   another process is working on the output
     ├── RemoteError             5   staging or the remote runner
     ├── VerificationError       6   the finished file is not what was planned
     └── Interrupted       130/143   SIGINT / SIGTERM
@@ -30,6 +31,7 @@ __all__ = [
     "Interrupted",
     "KeyscaleError",
     "ModelError",
+    "OutputBusy",
     "RemoteError",
     "StorageError",
     "UsageError",
@@ -90,6 +92,10 @@ class EncoderError(EnvironmentFault):
 
 class StorageError(EnvironmentFault):
     """The output cannot be written: rights, space, a lock, or a file that is already there."""
+
+
+class OutputBusy(StorageError):
+    """Another process holds the output's lock; it will be free once that ends."""
 
 
 class RemoteError(KeyscaleError):

@@ -183,6 +183,9 @@ class Job:
     compute: Compute = field(default_factory=Compute)
     chunk_seconds: float = 8.0
     overwrite: bool = False
+    update: bool = False
+    """A result that is there is left as it is where it came of this very job, and made anew where keyscale made it of
+    another one."""
     resume: bool = True
     verify: Verify = Verify.FULL
     keep_going_on_decode_errors: bool = False
@@ -288,6 +291,10 @@ class Done:
     published: str | None = None
     """Where the file stands as well, `r2://bucket/key`."""
     remote: RemoteUse | None = None
+    key: str = ""
+    """The job's key, see `engine.jobkey`."""
+    skipped: bool = False
+    """The result was there already and came of the same job: nothing was made."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,9 @@ repeated frames and the reuse of results end at chunk borders.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from keyscale.engine.workfolder import WorkFolder
 from keyscale.engine.writer import ChunkWriter
 
 if TYPE_CHECKING:
+    from keyscale.engine.turn import Turn
     from keyscale.engine.upscaler import Upscaler
 
 __all__ = ["Tally", "run_chunks"]
@@ -52,6 +54,8 @@ class Tally:
     """Source frames that could not be decoded and were bridged by the one before."""
     lost_in: Counter[int] = field(default_factory=Counter)
     """The same by the index of the chunk."""
+    waits: bool = False
+    """Another job of this process runs its network; this one's turn comes after it."""
 
 
 @dataclass(eq=False)
@@ -89,10 +93,13 @@ def run_chunks(
     should_stop: Callable[[], bool],
     tally: Tally,
     open_media: OpenMedia | None = None,
+    turn: Turn | None = None,
+    claim: Callable[[Chunk], bool] | None = None,
 ) -> Iterator[Tally]:
     """Make `chunks` (ascending) and finish each in `folder`; yields the tally several times a second.
 
-    The source is the file that the plan names, or what `open_media` opens.
+    The source is the file that the plan names, or what `open_media` opens. With a `turn` the network waits for it.
+    With `claim` each chunk is asked for as it is begun, and the first that is refused ends the run.
     Ends early when `should_stop` says so; the chunk in work is dropped then. Threads that hang in a network call
     may outlive the generator in that case; they are daemons and write nothing under a finished name.
 
@@ -105,8 +112,9 @@ def run_chunks(
     sampled: Channel[_Sampled] = Channel(crew, sampler_threads + 1)
     pool = ThreadPoolExecutor(sampler_threads, thread_name_prefix="keyscale-sampler")
     deep = plan.encoder.bit_depth > 8
-    crew.start("reader", lambda: _read(plan, chunks, deep, groups, crew, tally, open_media))
-    crew.start("upscaler", lambda: _upscale(upscaler, groups, pictures))
+    crew.start("reader", lambda: _read(plan, chunks, deep, groups, crew, tally, open_media, claim))
+    tally.waits = turn is not None and upscaler is not None
+    crew.start("upscaler", lambda: _upscale_in_turn(upscaler, groups, pictures, crew, tally, turn))
     crew.start("sampler", lambda: _sample(plan, pictures, sampled, pool))
     crew.start("writer", lambda: _write(plan, folder, sampled, tally))
     try:
@@ -127,6 +135,7 @@ def _read(
     crew: Crew,
     tally: Tally,
     open_media: OpenMedia | None,
+    claim: Callable[[Chunk], bool] | None,
 ) -> None:
     """Decode what the chunks show and gather equal neighbours into groups."""
     outputs = deque((chunk, n) for chunk in chunks for n in range(chunk.start, chunk.end))
@@ -142,6 +151,7 @@ def _read(
     )
     group: _Group | None = None
     pixels: PixelArray | None = None
+    begun: Chunk | None = None
     for frame in frames:
         if isinstance(frame, Lost):
             tally.lost += 1
@@ -152,8 +162,18 @@ def _read(
         elif pixels is None or not np.array_equal(pixels, frame.pixels):
             pixels = frame.pixels
         while outputs and plan.pts(outputs[0][1]) <= frame.pts:
+            if claim is not None and outputs[0][0] is not begun:
+                begun = outputs[0][0]
+                if not claim(begun):
+                    outputs.clear()
+                    break
             group = _gather(plan, group, *outputs.popleft(), pixels, groups)
+        if claim is not None and not outputs:
+            break
     crew.check()
+    if group is None and claim is not None and pixels is not None:
+        groups.close()
+        return
     if group is None:
         raise DecodeError(f"no frame of {plan.info.path} that the job shows can be decoded")
     groups.put(group)
@@ -176,7 +196,28 @@ def _gather(
     return _Group(chunk, pixels, [n], window, window.area)
 
 
-def _upscale(upscaler: Upscaler | None, groups: Channel[_Group], pictures: Channel[_Picture]) -> None:
+def _upscale_in_turn(
+    upscaler: Upscaler | None,
+    groups: Channel[_Group],
+    pictures: Channel[_Picture],
+    crew: Crew,
+    tally: Tally,
+    turn: Turn | None,
+) -> None:
+    """`_upscale`, beginning with the first group once it is this job's turn."""
+    with contextlib.ExitStack() as held:
+
+        def awaited() -> Iterator[_Group]:
+            for group in groups:
+                if tally.waits and turn is not None:
+                    held.enter_context(turn.taken(crew.check))
+                    tally.waits = False
+                yield group
+
+        _upscale(upscaler, awaited(), pictures)
+
+
+def _upscale(upscaler: Upscaler | None, groups: Iterable[_Group], pictures: Channel[_Picture]) -> None:
     chunk: Chunk | None = None
     for group in groups:
         if upscaler is None:

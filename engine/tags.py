@@ -25,6 +25,7 @@ _STALE = frozenset(
         "compatible_brands",
         "duration",
         "encoder",
+        "encoding_tool",
         "itunsmpb",
         "major_brand",
         "minor_version",
@@ -34,6 +35,9 @@ _STALE = frozenset(
         "vendor_id",
         # The mov muxer would make a timecode track of it, counting in the old file's frames.
         "timecode",
+        # Which job made it, see `jobkey`.
+        "com.keyscale.job",
+        "keyscale_job",
     }
 )
 

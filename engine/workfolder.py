@@ -17,7 +17,7 @@ from pathlib import Path
 
 import filelock
 
-from keyscale.engine.errors import StorageError, UsageError
+from keyscale.engine.errors import OutputBusy, StorageError, UsageError
 from keyscale.engine.job import dumps, loads
 from keyscale.engine.plan import Chunk
 from keyscale.engine.writer import storage_error
@@ -52,21 +52,32 @@ def work_folder_of(output: Path) -> Path:
 
 
 def _locked(root: Path) -> filelock.BaseFileLock:
-    """The lock of a work folder, held; the folder is made where it is not there.
-
-    A process that ends removes folder and lock file. Whoever had opened that file just before holds a lock that
-    nobody else sees: then it is taken again.
-    """
+    """The lock of a work folder, held; the folder is made where it is not there."""
     while True:
         root.mkdir(exist_ok=True)
-        lock = filelock.FileLock(root / "lock", blocking=False)
         try:
-            lock.acquire()
+            return _lock_of(root / "lock")
         except FileNotFoundError:
             continue  # the folder went between the two steps
+
+
+def _lock_of(path: Path) -> filelock.BaseFileLock:
+    """A lock on that file, held; the file is made where it is not there.
+
+    A process that ends removes its lock files. Whoever had opened one just before holds a lock that nobody else sees:
+    then it is taken again.
+
+    Raises:
+        filelock.Timeout: another process holds it.
+        FileNotFoundError: its folder is not there.
+    """
+    while True:
+        # Taken in one thread and given back in another.
+        lock = filelock.FileLock(path, blocking=False, thread_local=False)
+        lock.acquire()
         held = lock._context.lock_file_fd
         try:
-            if held is not None and os.path.samestat(os.fstat(held), (root / "lock").stat()):
+            if held is not None and os.path.samestat(os.fstat(held), path.stat()):
                 return lock
         except FileNotFoundError:
             pass
@@ -80,6 +91,15 @@ class WorkFolder:
         self.root = root
         self.folder = root / key[:16]
         self.suffix = suffix
+        self._claims: dict[int, filelock.BaseFileLock] = {}
+        self.claimed: set[int] = set()
+        """Indices of the chunks that this process made or makes."""
+
+    @classmethod
+    def joined_by(cls, output: Path, key: str, suffix: str) -> WorkFolder | None:
+        """The folder of a job that another process has open, to make some of its chunks; None where there is none."""
+        work = cls(work_folder_of(output), key, suffix)
+        return work if work.folder.is_dir() and not work.root.is_symlink() else None
 
     @classmethod
     @contextmanager
@@ -97,7 +117,7 @@ class WorkFolder:
         try:
             lock = _locked(work.root)
         except filelock.Timeout as error:
-            raise StorageError(
+            raise OutputBusy(
                 f"another process is working on {output}", remedy="Wait for it, or choose another output with -o."
             ) from error
         except OSError as error:
@@ -126,6 +146,38 @@ class WorkFolder:
         """Where the whole file is put together before it is verified and published."""
         return self.root / f"joined{suffix}"
 
+    def claim(self, chunk: Chunk) -> bool:
+        """Take a chunk that nobody makes and that is not finished; whether this process has it now.
+
+        For jobs that several processes work on. `finish` and `let_go` give it back, and so does the process's death.
+        """
+        if chunk.index in self._claims:
+            return True
+        try:
+            lock = _lock_of(self._claim(chunk))
+        except (OSError, filelock.Timeout):
+            return False
+        self._claims[chunk.index] = lock
+        if self.is_there(chunk):
+            self._give_back(chunk.index, self._claim(chunk))
+            return False
+        self.claimed.add(chunk.index)
+        return True
+
+    def let_go(self) -> None:
+        """Give back what was claimed and not finished."""
+        for index in list(self._claims):
+            self._give_back(index, self.folder / f"chunk-{index:05d}.claim")
+
+    def _give_back(self, index: int, path: Path) -> None:
+        lock = self._claims.pop(index)
+        path.unlink(missing_ok=True)
+        lock.release()
+
+    def is_there(self, chunk: Chunk) -> bool:
+        """Whether a chunk is finished, by its record alone; `lost_in` looks into it."""
+        return self._record(chunk).exists()
+
     def lost_in(self, chunk: Chunk) -> int | None:
         """How many source frames a finished chunk had to bridge; None where it is not whole and is made again."""
         path = self.chunk(chunk)
@@ -153,6 +205,8 @@ class WorkFolder:
             draft.write_text(dumps(record), encoding="utf-8")
             _sync(draft)
             draft.replace(self._record(chunk))
+            if chunk.index in self._claims:
+                self._give_back(chunk.index, self._claim(chunk))
         except OSError as error:
             raise storage_error(error, path) from error
 
@@ -172,7 +226,13 @@ class WorkFolder:
     def _record(self, chunk: Chunk) -> Path:
         return self.folder / f"chunk-{chunk.index:05d}.json"
 
+    def _claim(self, chunk: Chunk) -> Path:
+        return self.folder / f"chunk-{chunk.index:05d}.claim"
+
     def _tidy(self) -> None:
+        self.let_go()
+        for left in self.folder.glob("*.claim"):
+            left.unlink(missing_ok=True)
         for part in self.folder.glob("*.part.*"):
             part.unlink(missing_ok=True)
         for joined in self.root.glob("joined.*"):

@@ -16,13 +16,13 @@ import pytest
 from keyscale.cli.progress import (
     ProgressKind,
     SafeStream,
-    failure,
     printable,
     renderer,
     show_failure,
     write_data,
 )
 from keyscale.engine.errors import InputError, Interrupted, UsageError
+from keyscale.engine.failures import failure
 from keyscale.engine.job import Done, Event, Failed, Note, Phase, Progress, loads
 
 ESCAPE = "\x1b"

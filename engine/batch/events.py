@@ -1,14 +1,18 @@
-"""What a batch tells: events of its clips, how far all of it is, the report in the end. Frozen, JSON both ways."""
+"""What a batch tells: events of its clips, how far all of it is, the report in the end. Frozen, with a JSON form."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
-from keyscale.engine.job import JOB_VERSION, Done, Failed, Note, Progress
+import msgspec
+
+from keyscale.engine.job import JOB_VERSION, Done, Failed, Note, Progress, dumps
 
 __all__ = [
+    "ENDED",
     "BatchDone",
     "BatchEvent",
     "BatchProgress",
@@ -17,6 +21,7 @@ __all__ = [
     "ClipStatus",
     "Fault",
     "Report",
+    "as_json",
 ]
 
 
@@ -49,6 +54,8 @@ class ClipEvent:
     status: ClipStatus
     frames: int | None = None
     """Frames of the result, once it was planned."""
+    source_size: tuple[int, int] | None = None
+    """Displayed pixels of the source, width and height, once it was planned."""
     of: Progress | Note | Done | Failed | None = None
     """The clip's own event; the last one of a clip is `Done` or `Failed`."""
 
@@ -155,3 +162,28 @@ class BatchDone:
 
 
 BatchEvent = ClipEvent | BatchProgress | BatchDone
+
+# What `os.fsdecode` makes of bytes that are not UTF-8.
+_UNDECODABLE = re.compile("[\ud800-\udfff]")
+
+
+def as_json(value: BatchEvent | Report | Note | Failed) -> str:
+    """One line of JSON, as of `engine.job.dumps`, whatever names are in it.
+
+    JSON has no form for the bytes of a name that is not UTF-8, and any parser must be able to read the line: such a
+    byte becomes the text `\\udcXX` (a backslash and five characters, XX being the byte).
+    """
+    try:
+        return dumps(value)
+    except UnicodeEncodeError:
+        return dumps(_escaped(msgspec.to_builtins(value)))
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return _UNDECODABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+    if isinstance(value, dict):
+        return {name: _escaped(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escaped(part) for part in value]
+    return value

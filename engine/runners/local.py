@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from threading import Event as StopFlag
 from typing import TYPE_CHECKING
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import av
 
 import keyscale
+from keyscale.engine.errors import ModelError, VerificationError
 from keyscale.engine.job import Done, Event, Note, Phase
+from keyscale.engine.jobkey import network_identity
 from keyscale.engine.models import Execution
 from keyscale.engine.pipeline import run_chunks
 from keyscale.engine.plan import LANCZOS, Chunk
@@ -19,6 +21,7 @@ from keyscale.engine.runners.meter import Meter
 from keyscale.engine.runners.prepare import Prepared
 from keyscale.engine.runners.remote_state import RemoteState, state_path
 from keyscale.engine.runners.run import Run
+from keyscale.engine.runners.shared import Shared
 from keyscale.engine.speeds import remember_speed
 from keyscale.engine.threads import share_cores, usable_cores
 from keyscale.engine.workfolder import WorkFolder, work_folder_of
@@ -29,22 +32,31 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalRun", "run_local"]
 
+POLL_S = 0.25
 
-def run_local(prepared: Prepared, stop: StopFlag) -> Iterator[Event]:
-    """Do the job here; events and errors as of `Run.events`."""
-    return LocalRun(prepared, stop).events()
+
+def run_local(prepared: Prepared, stop: StopFlag, shared: Shared | None = None) -> Generator[Event, None, None]:
+    """Do the job here; events and errors as of `Run.events`. `shared` is what jobs of this process have in common."""
+    return LocalRun(prepared, stop, shared).events()
 
 
 class LocalRun(Run):
     """A job whose chunks are made by this process."""
 
-    def __init__(self, prepared: Prepared, stop: StopFlag) -> None:
+    def __init__(
+        self, prepared: Prepared, stop: StopFlag, shared: Shared | None = None, *, shares: bool = False
+    ) -> None:
+        """`shared` is what jobs of this process have in common; with `shares` other processes make chunks too."""
         super().__init__(prepared, stop)
+        self.shared = shared or Shared()
+        self.shares = shares
+        self._shared_chunks: list[Chunk] = []
+        """Those that other processes may make."""
         self.model: Enlarger | None = None
         self.execution: Execution | None = None
         self.upscaler: Upscaler | None = None
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Generator[Event, None, None]:
         """As `Run.events`; a remote job that was left for the same output is told of."""
         state = RemoteState.read(state_path(work_folder_of(Path(self.job.output))))
         if state is not None:
@@ -76,15 +88,21 @@ class LocalRun(Run):
         named = self.job.model.name
 
         def load(report: Callable[[int, int], None]) -> Enlarger:
-            fetched = _Sum(report)
-            return open_model(
-                named if named is not None and named.lower() != spec.name.lower() else spec.name,
-                execution,
-                self.job.model.denoise,
-                offline=self.job.model.offline,
-                on_progress=fetched,
-                on_note=lambda message: self.notes.append(Note(level="info", message=message)),
-            )
+            def open_it() -> Enlarger:
+                return open_model(
+                    named if named is not None and named.lower() != spec.name.lower() else spec.name,
+                    execution,
+                    self.job.model.denoise,
+                    offline=self.job.model.offline,
+                    on_progress=_Sum(report),
+                    on_note=lambda message: self.notes.append(Note(level="info", message=message)),
+                )
+
+            try:
+                weights = network_identity(self.plan)
+            except OSError as error:
+                raise ModelError(f"the network's weights cannot be read: {error}") from error
+            return self.shared.network((spec.name, weights, execution, self.job.model.denoise), open_it)
 
         self.model = yield from self.during(Phase.FETCH, load)
         chosen = "chosen: " if asked.device == "auto" else ""
@@ -107,22 +125,59 @@ class LocalRun(Run):
     def make(self, missing: list[Chunk], folder: WorkFolder, meter: Meter) -> Iterator[Event]:
         """Make chunks, with progress of the whole job."""
         yield meter.begin(self.resumed)
+        if self.shares:
+            yield from self._make_with_others(missing, folder, meter)
+        else:
+            yield from self.make_chunks(missing, folder, meter)
+        self.check_stop()
+        if self.upscaler is not None and self.execution is not None and self.upscaler.macs:
+            per_mac = self.upscaler.seconds / self.upscaler.macs
+            remember_speed(self.execution, self.upscaler.model.spec.name, per_mac)
+
+    def make_chunks(self, chunks: list[Chunk], folder: WorkFolder, meter: Meter) -> Iterator[Event]:
+        """Make these chunks, or those of them that can be claimed where others make some too."""
+        waited = False
         for tally in run_chunks(
             self.plan,
-            missing,
+            chunks,
             folder,
             self.upscaler,
             sampler_threads=max(1, usable_cores() // 2),
             should_stop=self.stop.is_set,
             tally=self.tally,
+            turn=self.shared.turn,
+            claim=folder.claim if self.shares else None,
         ):
             yield from self.told()
-            if meter.is_due(self.resumed + tally.frames):
-                yield meter.progress(self.resumed + tally.frames)
-        self.check_stop()
-        if self.upscaler is not None and self.execution is not None and self.upscaler.macs:
-            per_mac = self.upscaler.seconds / self.upscaler.macs
-            remember_speed(self.execution, self.upscaler.model.spec.name, per_mac)
+            done = self.resumed + tally.frames + self._made_by_others(folder)
+            if waited and not tally.waits:
+                yield meter.begin(done)  # what it waited does not count for the rate
+            waited = tally.waits
+            if meter.is_due(done):
+                yield meter.progress(done)
+
+    def _make_with_others(self, missing: list[Chunk], folder: WorkFolder, meter: Meter) -> Iterator[Event]:
+        """Make what nobody else makes, and wait for the rest; what another one gave up is made here too."""
+        self._shared_chunks = missing
+        while left := [chunk for chunk in missing if not folder.is_there(chunk)]:
+            self.check_stop()
+            first = next((number for number, chunk in enumerate(left) if folder.claim(chunk)), None)
+            if first is not None:
+                yield from self.make_chunks(left[first:], folder, meter)
+                continue
+            time.sleep(POLL_S)
+            if meter.is_due(done := self.resumed + self.tally.frames + self._made_by_others(folder)):
+                yield meter.progress(done)
+        for chunk in missing:
+            if chunk.index not in folder.claimed:
+                lost = folder.lost_in(chunk)
+                if lost is None:
+                    raise VerificationError(f"chunk {chunk.index} was made by another worker, and is not whole")
+                self.tally.lost += lost
+
+    def _made_by_others(self, folder: WorkFolder) -> int:
+        others = [chunk for chunk in self._shared_chunks if chunk.index not in folder.claimed]
+        return sum(chunk.frames for chunk in others if folder.is_there(chunk))
 
     def done(self) -> Done:
         """What came of it."""

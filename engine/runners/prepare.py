@@ -12,6 +12,7 @@ from pathlib import Path
 from keyscale.engine.errors import InputError, StorageError, UsageError
 from keyscale.engine.framing import load_framing
 from keyscale.engine.job import Job
+from keyscale.engine.jobkey import read_stamp
 from keyscale.engine.models import ModelSpec, defaults_for, describe, needs_openvino
 from keyscale.engine.plan import LANCZOS, Plan, make_plan
 from keyscale.engine.probe import probe
@@ -110,10 +111,21 @@ def _check_paths(job: Job) -> None:
         raise UsageError(f"the output {output} is a directory", remedy="Give a file name with -o.")
 
 
-def check_absent(job: Job) -> None:
-    """Raise a `StorageError` where the output is there and may not be replaced."""
-    if not job.overwrite and os.path.lexists(job.output):
-        raise StorageError(f"{job.output} is already there", remedy="Give --overwrite, or another name with -o.")
+def check_absent(job: Job) -> bool:
+    """Whether the output is there, and may be replaced by this job.
+
+    With `update` what keyscale made may be: by its stamp, not by its name.
+
+    Raises:
+        StorageError: it is there and may not be replaced.
+    """
+    output = Path(job.output)
+    if not os.path.lexists(output):
+        return False
+    if job.overwrite or (job.update and not output.is_symlink() and read_stamp(output) is not None):
+        return True
+    why = ", and keyscale did not make it" if job.update else ""
+    raise StorageError(f"{job.output} is already there{why}", remedy="Give --overwrite, or another name with -o.")
 
 
 def check_source(prepared: Prepared) -> None:

@@ -13,7 +13,8 @@ from threading import Event as StopFlag
 
 from keyscale.engine.errors import KeyscaleError, RemoteError, UsageError
 from keyscale.engine.job import Done, Event, Note, Phase, RemoteUse, dumps
-from keyscale.engine.models import Execution, all_models, choose_execution, possible_executions
+from keyscale.engine.jobkey import network_identity, own_checkpoint
+from keyscale.engine.models import Execution, choose_execution, possible_executions
 from keyscale.engine.plan import LANCZOS, Chunk
 from keyscale.engine.prices import affordable, cost, estimate
 from keyscale.engine.runners.calls import PATIENCE_S, Calls
@@ -31,13 +32,14 @@ from keyscale.engine.runners.remote_state import (
     state_path,
 )
 from keyscale.engine.runners.run import Run
+from keyscale.engine.runners.slots import Slots
 from keyscale.engine.runners.staging import Staging
 from keyscale.engine.storage import Storage, StorageFault, StorageSettings, job_prefix, new_job_id
 from keyscale.engine.task import Deployment, Made, Task, read_task
-from keyscale.engine.workfolder import WorkFolder, sha256_file
+from keyscale.engine.workfolder import WorkFolder
 from keyscale.engine.writer import chunk_suffix
 
-__all__ = ["RemoteOptions", "run_remote"]
+__all__ = ["RemoteOptions", "RemoteRun", "run_remote"]
 
 STORAGE_PATIENCE_S = 60.0
 """How long storage may be out of reach, for each request."""
@@ -60,21 +62,34 @@ class RemoteOptions:
     """Dollars above which nothing is begun."""
 
 
-def run_remote(prepared: Prepared, options: RemoteOptions, stop: StopFlag) -> Iterator[Event]:
+def run_remote(
+    prepared: Prepared, options: RemoteOptions, stop: StopFlag, *, slots: Slots | None = None
+) -> Generator[Event, None, None]:
     """Do the job with remote chunks; events and errors as of `Run.events`.
 
     Whatever happens but the death of this process, calls are cancelled and nothing of the job is left in storage.
 
+    Args:
+        prepared: what is to be made.
+        options: how.
+        stop: ends it.
+        slots: shared with other jobs of this process, whose calls together are no more than that.
+
     Raises:
         RemoteError: storage or functions are not set up, fail, or cannot be reached.
     """
-    return _RemoteRun(prepared, options, stop).events()
+    return RemoteRun(prepared, options, stop, slots=slots).events()
 
 
-class _RemoteRun(Run):
-    def __init__(self, prepared: Prepared, options: RemoteOptions, stop: StopFlag) -> None:
+class RemoteRun(Run):
+    """A job whose chunks are made by deployed functions."""
+
+    def __init__(
+        self, prepared: Prepared, options: RemoteOptions, stop: StopFlag, *, slots: Slots | None = None
+    ) -> None:
         super().__init__(prepared, stop)
         self.options = options
+        self.slots = slots
         self.calls = Calls(patience_s=PATIENCE_S)
         self.storage: Storage | None = None
         self.deployment: Deployment | None = None
@@ -84,10 +99,11 @@ class _RemoteRun(Run):
         self.fan_out: FanOut | None = None
         self.local: LocalRun | None = None
         self.local_frames = 0
-        self._checkpoint = _own_checkpoint(prepared)
+        self._checkpoint = own_checkpoint(prepared.plan)
         self._sending = threading.Lock()
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Generator[Event, None, None]:
+        """As `Run.events`."""
         try:
             yield from super().events()
         finally:
@@ -97,14 +113,15 @@ class _RemoteRun(Run):
     # Made ready
 
     def load(self) -> Iterator[Event]:
-        settings = StorageSettings.from_environment(os.environ)
-        storage = self.storage = Storage(settings, patience_s=STORAGE_PATIENCE_S)
-
+        """As `Run.load`."""
         def connect(_: Callable[[int, int], None]) -> Deployment:
             storage.check()
             return self.calls.connect()
 
         try:
+            # Within: what is not set up is no other case than what cannot be reached.
+            settings = StorageSettings.from_environment(os.environ)
+            storage = self.storage = Storage(settings, patience_s=STORAGE_PATIENCE_S)
             deployment = self.deployment = yield from self.during(Phase.CONNECT, connect)
         except RemoteError as error:
             if not self.options.fallback_local:
@@ -113,6 +130,8 @@ class _RemoteRun(Run):
             self.local = self._local_run()
             yield from self.local.load()
             return
+        if self.slots is not None:
+            self.slots.at_most(deployment.containers)
         self.execution = self._execution(deployment)
         gpu = deployment.gpus[0] if deployment.gpus else "none"
         expected = estimate(self.plan, gpu=gpu, containers=self._containers)
@@ -142,16 +161,13 @@ class _RemoteRun(Run):
         return choose_execution(self.plan.model, deployment.device, self.job.compute.precision, has_int8=True)
 
     def made_by(self) -> str:
+        """As `Run.made_by`."""
         if self.deployment is None:
             assert self.local is not None
             return self.local.made_by()
         network = LANCZOS
         if self.plan.model is not None:
-            if self._checkpoint is not None:
-                files = [sha256_file(self._checkpoint)]
-            else:
-                files = [file.sha256 for file in (*self.plan.model.files, *self.plan.model.quantised)]
-            network = f"{files} {self.job.model.denoise} {self.execution}"
+            network = f"{network_identity(self.plan)} {self.job.model.denoise} {self.execution}"
         return f"remote {self.deployment.version} {self.deployment.libraries} {network}"
 
     # Chunks
@@ -166,6 +182,7 @@ class _RemoteRun(Run):
             yield from self._left(path, Meter(Phase.UPSCALE, self.plan.frames, done=self.plan.frames))
 
     def make(self, missing: list[Chunk], folder: WorkFolder, meter: Meter) -> Iterator[Event]:
+        """As `Run.make`."""
         path = state_path(folder.root)
         failed: BaseException | None = None
         if self.deployment is not None:
@@ -206,6 +223,7 @@ class _RemoteRun(Run):
             path=path,
             folder=folder,
             containers=self._containers,
+            slots=self.slots,
             stop=self.stop,
             tally=self.tally,
         )
@@ -316,8 +334,10 @@ class _RemoteRun(Run):
         calls = [call.id for call in state.calls] if state is not None else []
         if self.fan_out is not None:
             calls = self.fan_out.calls()
-        running = self.calls.cancel(calls, self.job_id) if calls else []
-        ended = self.fan_out is None or self.fan_out.leave()
+        try:
+            running = self.calls.cancel(calls, self.job_id) if calls else []
+        finally:
+            ended = self.fan_out is None or self.fan_out.leave()
         job_id = state.job_id if state is not None else self.job_id
         try:
             with Storage(self.storage.settings, patience_s=CLEAN_PATIENCE_S) as storage:
@@ -358,6 +378,7 @@ class _RemoteRun(Run):
         self.tally.lost = self.local.tally.lost
 
     def done(self) -> Done:
+        """As `Run.done`."""
         forget_notes_of(self.job)
         gpus = sorted({made.gpu for made in self.mades})
         here = self.local.done() if self.local is not None else None
@@ -394,11 +415,3 @@ def _task(state: RemoteState) -> Task | None:
         return read_task(state.task_json)
     except KeyscaleError:
         return None
-
-
-def _own_checkpoint(prepared: Prepared) -> Path | None:
-    """The user's checkpoint, where the job names no published network."""
-    name = prepared.job.model.name
-    if prepared.plan.model is None or name is None or name.lower() in {spec.name.lower() for spec in all_models()}:
-        return None
-    return Path(name).expanduser()

@@ -13,11 +13,12 @@ from pathlib import Path
 from threading import Event as StopFlag
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from keyscale.engine.errors import InputError, Interrupted, RemoteError, StorageError
-from keyscale.engine.job import Done, Event, Note, Phase, dumps
+from keyscale.engine.errors import InputError, Interrupted, ModelError, RemoteError, StorageError
+from keyscale.engine.job import Done, Event, Note, Phase
+from keyscale.engine.jobkey import job_key, pixels_of, read_stamp, stamp
 from keyscale.engine.mux import Assembly, assemble
 from keyscale.engine.pipeline import Tally
-from keyscale.engine.plan import Chunk
+from keyscale.engine.plan import LANCZOS, Chunk
 from keyscale.engine.runners.background import in_background
 from keyscale.engine.runners.meter import Meter
 from keyscale.engine.runners.prepare import Prepared, check_absent, check_source
@@ -57,6 +58,8 @@ class Run(ABC):
         """Where the finished file stands as well."""
         self.source_sha256 = ""
         """Of the source's content, once it was read."""
+        self.key = ""
+        """The job's, from then on."""
 
     @abstractmethod
     def load(self) -> Iterator[Event]:
@@ -74,7 +77,7 @@ class Run(ABC):
     def done(self) -> Done:
         """The last event."""
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Generator[Event, None, None]:
         """Do the job; the last event is `Done`. At least one event every 2 s.
 
         Raises:
@@ -84,25 +87,62 @@ class Run(ABC):
         for warning in self.plan.warnings:
             yield Note(level="warning", message=warning)
         destination = self._destination()
+        output = Path(self.job.output)
+        if self.job.update and output.exists():
+            yield from self._identify()
+            if self._is_done(output):
+                yield from self._skip(output, destination)
+                return
         yield from self.load()
         if destination is not None:
             yield from self._check_destination(destination)
-        key = yield from self._key()
-        output = Path(self.job.output)
+        yield from self._identify()
         suffix = chunk_suffix(self.plan.encoder)
-        with WorkFolder.open_for(output, key, suffix, resume=self.job.resume) as folder:
+        with WorkFolder.open_for(output, self._chunks_key(), suffix, resume=self.job.resume) as folder:
             # Another process may have finished it while this one prepared.
-            check_absent(self.job)
-            yield from self._upscale(folder)
-            joined = folder.joined(output.suffix)
-            assembly = yield from self._join(folder, joined)
-            yield from self._verify(joined, assembly)
-            check_source(self.prepared)
-            publish(joined, output, overwrite=self.job.overwrite)
-            folder.clear()
+            replaces = check_absent(self.job)
+            finished_meanwhile = self.job.update and replaces and self._is_done(output)
+            if finished_meanwhile:
+                folder.clear()
+            else:
+                yield from self._upscale(folder)
+                joined = folder.joined(output.suffix)
+                assembly = yield from self._join(folder, joined)
+                yield from self._verify(joined, assembly)
+                check_source(self.prepared)
+                publish(joined, output, overwrite=self.job.overwrite or replaces)
+                folder.clear()
+        if finished_meanwhile:
+            yield from self._skip(output, destination)
+            return
         if destination is not None:
             yield from self._publish(output, destination)
-        yield self.done()
+        yield replace(self.done(), key=self.key)
+
+    def _is_done(self, output: Path) -> bool:
+        return not output.is_symlink() and read_stamp(output) == self.key
+
+    def _skip(self, output: Path, destination: tuple[StorageSettings, str] | None) -> Iterator[Event]:
+        """Leave a result as it is; where it has to be stored elsewhere as well, see to that."""
+        yield Note(level="info", message=f"skipped: {output} came of the same source, framing and settings")
+        if destination is not None:
+            stored = yield from self._check_destination(destination)
+            if not stored:
+                yield from self._publish(output, destination)
+            self.published = self.job.publish_to
+        yield Done(
+            output=self.job.output,
+            frames=self.plan.frames,
+            seconds=time.monotonic() - self.began,
+            resumed_frames=0,
+            inferred_frames=0,
+            lost_frames=0,
+            device="none",
+            model=self.plan.model.name if self.plan.model else LANCZOS,
+            published=self.published,
+            key=self.key,
+            skipped=True,
+        )
 
     def _destination(self) -> tuple[StorageSettings, str] | None:
         """Bucket and key where the finished file goes as well."""
@@ -113,20 +153,28 @@ class Run(ABC):
         bucket, key = parse_address(self.job.publish_to)
         return replace(StorageSettings.from_environment(os.environ), bucket=bucket), key
 
-    def _check_destination(self, destination: tuple[StorageSettings, str]) -> Iterator[Event]:
+    def _check_destination(self, destination: tuple[StorageSettings, str]) -> Generator[Event, None, bool]:
+        """Whether something is stored there already.
+
+        Raises:
+            StorageError: it is, and may not be replaced.
+            RemoteError: the storage cannot be used.
+        """
         from keyscale.engine.storage import Storage
 
         settings, key = destination
 
-        def look(_: Callable[[int, int], None]) -> None:
+        def look(_: Callable[[int, int], None]) -> bool:
             storage.check()
-            if not self.job.overwrite and storage.head(key) is not None:
+            stored = storage.head(key) is not None
+            if stored and not (self.job.overwrite or self.job.update):
                 raise StorageError(
                     f"{self.job.publish_to} is already there", remedy="Give --overwrite, or another address with -o."
                 )
+            return stored
 
         with Storage(settings) as storage:
-            yield from self.during(Phase.CONNECT, look)
+            return (yield from self.during(Phase.CONNECT, look))
 
     def _publish(self, output: Path, destination: tuple[StorageSettings, str]) -> Iterator[Event]:
         from keyscale.engine.storage import Storage
@@ -151,8 +199,10 @@ class Run(ABC):
                 raise
         self.published = self.job.publish_to
 
-    def _key(self) -> Generator[Event, None, str]:
-        """SHA-256 over all that decides the pixels of a chunk: source content, plan, model, engine."""
+    def _identify(self) -> Iterator[Event]:
+        """Read the source, once, and with its content the job's key."""
+        if self.source_sha256:
+            return
         source = Path(self.job.source)
 
         def read(report: Callable[[int, int], None]) -> str:
@@ -163,21 +213,15 @@ class Run(ABC):
         except OSError as error:
             raise InputError(f"cannot read {source}: {error}") from error
         self.source_sha256 = content
-        digest = hashlib.sha256()
-        plan = self.plan
-        for part in (
-            content,
-            repr((plan.info.colour, plan.info.orientation, plan.info.interlaced, plan.info.field_order)),
-            repr((plan.geometry, plan.rate, plan.encoder, plan.chunks, plan.model, plan.container)),
-            dumps(self.job.target),
-            repr(self.job.compute.tile),
-            repr(self.job.keep_going_on_decode_errors),
-            self.made_by(),
-        ):
-            digest.update(part.encode() + b"\0")
-        for array in (plan.info.pts[plan.source_index], plan.rects, plan.placements):
-            digest.update(array.tobytes())
-        return digest.hexdigest()
+        try:
+            self.key = job_key(self.plan, content)
+        except OSError as error:
+            raise ModelError(f"the network's weights cannot be read: {error}") from error
+
+    def _chunks_key(self) -> str:
+        """SHA-256 over all that decides the pixels of a chunk: source content, plan, model, engine."""
+        parts = f"{self.source_sha256}\0{self.made_by()}\0".encode("utf-8", "surrogateescape")
+        return hashlib.sha256(parts + pixels_of(self.plan)).hexdigest()
 
     def _upscale(self, folder: WorkFolder) -> Iterator[Event]:
         chunks = self.plan.chunks
@@ -219,6 +263,7 @@ class Run(ABC):
                 on_progress=lambda share: report(round(share * plan.frames), plan.frames),
                 should_stop=self.stop.is_set,
                 keep_going=self.job.keep_going_on_decode_errors,
+                extra_metadata=stamp(plan, self.key),
             )
 
         assembly = yield from self.during(Phase.JOIN, work)

@@ -1,0 +1,168 @@
+"""How many workers a batch has, and which of them is free."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator
+
+from keyscale.engine.batch.messages import Hello
+from keyscale.engine.batch.workers import Heard, WorkerProcess, environment_for
+from keyscale.engine.threads import usable_cores
+
+__all__ = ["LANES", "REMOTE_JOBS", "Crew", "cpu_workers"]
+
+LANES = 2
+"""Clips that a worker has at once: while one runs its network, the last one is joined and the next one decoded."""
+
+REMOTE_JOBS = 4
+"""Clips that are staged, followed and joined at once in a remote batch; their chunks share one bound on calls."""
+
+CLOSE_S = 4.0
+REMOTE_CLOSE_S = 60.0
+"""Calls have to be cancelled and staged objects removed."""
+
+CORES_PER_WORKER = 4
+"""See `bench/batch.py` and docs/benchmarks.md."""
+
+
+def cpu_workers(cores: int) -> int:
+    """Worker processes that do the most on so many cores of a CPU."""
+    return max(1, cores // CORES_PER_WORKER)
+
+
+class Crew:
+    """The workers. They start as there is work for them."""
+
+    def __init__(self, *, jobs: int | None, remote: bool, look_for_gpus: bool) -> None:
+        """Nothing is started.
+
+        Args:
+            jobs: clips at once; None is what fits this machine.
+            remote: there is one worker, which only follows.
+            look_for_gpus: the first worker counts them.
+        """
+        self.heard: queue.Queue[Heard] = queue.Queue()
+        self.workers: list[WorkerProcess] = []
+        self.scout: WorkerProcess | None = None
+        self._jobs, self._remote = jobs, remote
+        self._look = look_for_gpus and not remote
+        self._gpus: int | None = None if self._look else 0
+        """None until the first worker has counted them."""
+        self._started = 0
+
+    @property
+    def size(self) -> int:
+        """Workers that there will be if there is work for as many."""
+        if self._remote or self._gpus is None:
+            return 1
+        if self._jobs is not None:
+            return self._jobs
+        return self._gpus or cpu_workers(usable_cores())
+
+    @property
+    def shares(self) -> bool:
+        """Whether several workers may make chunks of one clip."""
+        return not self._remote and self.size > 1
+
+    @property
+    def patience_s(self) -> float:
+        """How long stopped workers may take to end before they are killed."""
+        return REMOTE_CLOSE_S if self._remote else CLOSE_S
+
+    @property
+    def _lanes(self) -> int:
+        return (self._jobs or REMOTE_JOBS) if self._remote else LANES
+
+    def free(self, clips: int) -> Iterator[WorkerProcess]:
+        """Workers that can take a clip now, so many at most, those that have least first; a worker may come twice.
+
+        Raises:
+            OSError: none can be started, and there is none.
+        """
+        if self._gpus is None:
+            if clips and not self.workers:
+                self._start()
+            return  # until it has counted: how many workers there are decides how a clip is begun
+        while clips > 0:
+            idle = [worker for worker in self.workers if not worker.running and worker.assists is None]
+            if not idle and len(self.workers) < self.size:
+                idle = [self._start()]
+            fitting = idle or [w for w in self.workers if not w.alone and len(w.running) < self._lanes]
+            if not fitting:
+                return
+            chosen = min(fitting, key=lambda worker: len(worker.running))
+            before = len(chosen.running)
+            yield chosen
+            if len(chosen.running) == before:
+                return  # it was not wanted
+            clips -= 1
+
+    def idle(self, wanted: Callable[[], bool]) -> Iterator[WorkerProcess]:
+        """Workers that have nothing to do; as long as more are `wanted`, those that are not there yet as well."""
+        for worker in list(self.workers):
+            if not worker.running and worker.assists is None:
+                yield worker
+        while self.shares and len(self.workers) < self.size and wanted():
+            yield self._start()
+
+    def free_scout(self, clips: int) -> WorkerProcess | None:
+        """The worker that plans ahead, where it is free; it starts with the first clip to plan."""
+        if clips == 0:
+            return None
+        if self.scout is None:
+            self.scout = WorkerProcess("scout")
+            self.scout.start(self.heard, environment_for(threads=1))
+        return None if self.scout.running else self.scout
+
+    def greeted(self, worker: WorkerProcess, hello: Hello) -> None:
+        """A worker is up."""
+        worker.ready = True
+        if self._gpus is None:
+            self._gpus = hello.gpus
+
+    def bury(self, worker: WorkerProcess) -> str:
+        """Forget a worker that is gone; how it ended."""
+        how = worker.epitaph()
+        worker.close()
+        if worker is self.scout:
+            self.scout = None
+        else:
+            self.workers.remove(worker)
+        if self._gpus is None:
+            self._gpus = 0
+        return how
+
+    def stop(self) -> None:
+        """Ask all of them to stop."""
+        for worker in self._all():
+            worker.stop()
+
+    def close(self) -> None:
+        """End all of them: those that have nothing to do any more by themselves, the others after a while."""
+        self.stop()
+        deadline = time.monotonic() + self.patience_s
+        for worker in self._all():
+            worker.wait(max(0.0, deadline - time.monotonic()))
+            worker.close()
+        self.workers, self.scout = [], None
+
+    def _all(self) -> list[WorkerProcess]:
+        return [*self.workers, *([self.scout] if self.scout is not None else [])]
+
+    def _start(self) -> WorkerProcess:
+        number = self._started
+        self._started += 1
+        worker = WorkerProcess(f"worker-{number}")
+        cores = usable_cores()
+        on_cpu = self._jobs or cpu_workers(cores)
+        worker.start(
+            self.heard,
+            environment_for(
+                threads=max(1, cores // on_cpu) if on_cpu > 1 and not self._gpus and not self._remote else None,
+                gpu=number % self._gpus if self._gpus else None,
+            ),
+            look=self._gpus is None,
+        )
+        self.workers.append(worker)
+        return worker
