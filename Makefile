@@ -9,12 +9,13 @@ STAMP := $(VENV)/.installed
 DEMO_OUTPUT := examples/court-540x960.mp4
 DEMO := $(VENV)/bin/keyscale upscale examples/court.mp4 examples/court.json -o $(DEMO_OUTPUT) --size 540x960 --overwrite
 
-.PHONY: help venv demo test test-fast lint format bench bench-quality clean
+.PHONY: help venv demo test test-fast smoke lint format bench bench-quality clean
 
 help:
 	@echo "make demo        upscale the example clip (sets everything up first)"
 	@echo "make test        run all tests (sets everything up first)"
 	@echo "make test-fast   run the tests that are not marked slow"
+	@echo "make smoke       install the package by itself and upscale the example clip with it, under a minute"
 	@echo "make lint        ruff, ruff format and mypy, checks only"
 	@echo "make format      let ruff rewrite the sources"
 	@echo "make bench       speed, memory and start-up time on this machine; BENCH='--quick' for less"
@@ -44,6 +45,9 @@ test: $(STAMP)
 
 test-fast: $(STAMP)
 	$(RUN) -m pytest -m "not slow"
+
+smoke: $(STAMP)
+	$(RUN) tools/smoke.py $(SMOKE)
 
 lint: $(STAMP)
 	$(RUN) -m ruff check

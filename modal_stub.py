@@ -5,7 +5,7 @@
 Read from the environment at deployment:
     KEYSCALE_GPU         GPUs in order of preference, such as "L4,A10,T4" (the default), or "none" for CPUs alone
     KEYSCALE_CONTAINERS  containers that run at once at most (20)
-    KEYSCALE_TIMEOUT     seconds after which a chunk is given up (900)
+    KEYSCALE_TIMEOUT     seconds after which a chunk is given up, 6 to 86400 (900)
     R2_SECRET            name of the Modal secret with the R2_* variables, for `process_framing_ai` (r2-credentials);
                          "none" for a deployment without one, where that function answers with an error
 
@@ -49,8 +49,8 @@ STORAGE = ("boto3==1.44.5",)
 
 # At deployment the variables are the user's; in the container they are those that the image carries.
 GPUS = list(prices.wanted_gpus(os.environ))
-CONTAINERS = prices.whole_number(os.environ, "KEYSCALE_CONTAINERS", prices.CONTAINERS)
-TIMEOUT_S = prices.whole_number(os.environ, "KEYSCALE_TIMEOUT", prices.TIMEOUT_S)
+CONTAINERS = prices.wanted_containers(os.environ)
+TIMEOUT_S = prices.wanted_timeout(os.environ)
 R2_SECRET = os.environ.get("R2_SECRET", "").strip() or "r2-credentials"
 DEVICE = "cuda" if GPUS else "cpu"
 
@@ -180,6 +180,8 @@ def _framing_ai(arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 _SECRETS = [] if R2_SECRET.lower() == "none" else [modal.Secret.from_name(R2_SECRET)]
+# The signature below stands twice: callers give these arguments by place or by name, so that `*args` would not do, and
+# Modal takes a function's kind from its body: one that yields streams and cannot be spawned, the other returns.
 _BUCKET: dict[str, Any] = {"secrets": _SECRETS, **_HEAVY, "timeout": 4 * 3600}
 
 

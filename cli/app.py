@@ -14,6 +14,7 @@ import typer
 from typer.main import get_command
 
 from keyscale import __version__
+from keyscale.cli.batch import batch
 from keyscale.cli.config import app as config_app
 from keyscale.cli.models import app as models_app
 from keyscale.cli.plan import plan
@@ -51,6 +52,18 @@ The path of the finished file is printed on stdout. After an interruption the sa
 finished chunks.
 """
 
+_BATCH_EXAMPLES = """\
+Examples:
+
+\b
+  keyscale batch clips/ -o out/                 every clips/NAME.mp4 with its NAME.json
+  keyscale batch clips/ -o out/ --recursive --mode quality --report out/report.json
+  keyscale batch manifest.csv -o out/           columns video, keyframes, output and any flag
+  keyscale batch inbox/ -o out/ --watch         goes on for what comes in, until Ctrl-C
+
+Run it again and only what is new, changed or unfinished is done. Exit code 1 means that clips failed.
+"""
+
 _PLAN_EXAMPLES = """\
 Examples:
 
@@ -69,6 +82,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command("upscale", cls=RunCommand, short_help="Crop, upscale and verify a clip.", epilog=_UPSCALE_EXAMPLES)(upscale)
+app.command("batch", cls=RunCommand, short_help="Make many clips, each once.", epilog=_BATCH_EXAMPLES)(batch)
 app.command("plan", cls=ConfiguredCommand, short_help="Show what upscale would do.", epilog=_PLAN_EXAMPLES)(plan)
 app.add_typer(models_app, name="models", help="Networks and their weights: list, fetch, verify.")
 app.add_typer(config_app, name="config", help="Defaults from files and the environment: show, path.")

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -62,9 +61,6 @@ __all__ = [
 ]
 
 SMALLEST_TILE = 32
-
-MAX_RATE_TEXT = 32
-"""Longest --fps: an exponent such as 1e999999999 would be worked out digit by digit."""
 
 
 class GroupedCommand(TyperCommand):
@@ -392,7 +388,6 @@ VerboseOption = Annotated[
 
 _SECONDS = re.compile(r"\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}", re.ASCII)
 _CLOCK = re.compile(r"(?:(\d{1,5}):([0-5]?\d)|(\d{1,7})):([0-5]?\d(?:\.\d{0,9})?)", re.ASCII)
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(?::\d{1,3})?", re.ASCII)
 
 
 def parse_time(text: str, flag: str) -> float:
@@ -418,52 +413,23 @@ def parse_time(text: str, flag: str) -> float:
 
 def default_output(video: str, codec: CodecChoice = CodecChoice.AUTO) -> str:
     """Where a job without `--output` goes: `NAME.keyscale.mp4` beside the source, `.mov` for ProRes."""
-    source = Path(video)
-    return str(source.parent / f"{source.stem}.keyscale.{'mov' if codec is CodecChoice.PRORES else 'mp4'}")
+    from keyscale.engine import job as jobs
+    from keyscale.engine import request
+
+    return request.default_output(video, jobs.Codec(codec.value))
 
 
 def _tile(text: str) -> int | None:
     from keyscale.engine.errors import UsageError
 
-    remedy = f"Give auto, 0 (never tile), or {SMALLEST_TILE} or more source pixels."
     if text.lower() == "auto":
         return None
     if not (text.isascii() and text.isdigit()):
-        raise UsageError(f"--tile {text!r} is not a tile size", remedy=remedy)
-    side = int(text[:9])
-    if 0 < side < SMALLEST_TILE:
-        raise UsageError(f"--tile {side} is too small", remedy=remedy)
-    return side
-
-
-def _crf(crf: int | None, codec: CodecChoice) -> int | None:
-    from keyscale.engine.errors import UsageError
-
-    # What auto comes to hangs on source and container: the plan checks it.
-    top = 63 if codec in {CodecChoice.AUTO, CodecChoice.AV1, CodecChoice.AV1_NVENC} else 51
-    if crf is not None and not 0 <= crf <= top:
         raise UsageError(
-            f"--crf {crf} is out of range for --codec {codec}", remedy=f"Give 0 (best) to {top} (smallest)."
+            f"--tile {text!r} is not a tile size",
+            remedy=f"Give auto, 0 (never tile), or {SMALLEST_TILE} or more source pixels.",
         )
-    return crf
-
-
-def _bit_depth(bits: int | None) -> Literal[8, 10] | None:
-    from keyscale.engine.errors import UsageError
-
-    match bits:
-        case None | 8 | 10:
-            return bits
-        case _:
-            raise UsageError(f"--bit-depth {bits} is not offered", remedy="Give 8 or 10.")
-
-
-def _named(value: str | None, flag: str, remedy: str) -> str | None:
-    from keyscale.engine.errors import UsageError
-
-    if value is not None and (not value.strip() or "\0" in value):
-        raise UsageError(f"{flag} is empty" if not value.strip() else f"{flag} holds a zero byte", remedy=remedy)
-    return value
+    return int(text[:9])
 
 
 def build_job(
@@ -502,42 +468,30 @@ def build_job(
         UsageError: a flag's value is wrong; the message names the flag.
     """
     from keyscale.engine import job as jobs
-    from keyscale.engine.errors import UsageError
+    from keyscale.engine.request import bit_depth_of, check_job, rate_of
 
-    _named(video, "VIDEO", "Name the source video.")
-    _named(keyframes, "KEYFRAMES.json", "Name the keyframes file, or leave it out to use the whole picture.")
-    _named(output, "--output", "Name a file, or leave --output out.")
-    _named(model, "--model", "'keyscale models list' shows the names.")
-    _named(preset, "--preset", "Name a preset of the encoder, or leave --preset out.")
-    device = device.strip().lower()
-    if not _DEVICE.fullmatch(device):
-        raise UsageError(
-            f"--device {device!r} is not a device",
-            remedy="Give auto, cpu, mps, cuda, or cuda:N such as cuda:0.",
-        )
-    if fps.lower() != "source" and (len(fps) > MAX_RATE_TEXT or "e" in fps.lower()):
-        raise UsageError(f"--fps {fps[:MAX_RATE_TEXT]!r} is not a rate", remedy="Write 30, 30000/1001 or source.")
-    start_s = None if start is None else parse_time(start, "--start")
-    end_s = None if end is None else parse_time(end, "--end")
-    if end_s is not None and end_s <= (start_s or 0.0):
-        after = f"--start {start}" if start_s else "the start of the video"
-        raise UsageError(f"--end {end} is not after {after}", remedy="Give a later --end, or leave it out.")
+    trim = jobs.Trim(
+        start=None if start is None else parse_time(start, "--start"),
+        end=None if end is None else parse_time(end, "--end"),
+    )
     width, height = jobs.parse_size(size)
-    return jobs.Job(
+    job = jobs.Job(
         source=video,
         output=output if output is not None else default_output(video, codec),
         keyframes=keyframes,
-        target=jobs.Target(width=width, height=height, fit=jobs.Fit(fit.value), rate=jobs.parse_rate(fps)),
-        trim=jobs.Trim(start=start_s, end=end_s),
+        target=jobs.Target(width=width, height=height, fit=jobs.Fit(fit.value), rate=rate_of(fps)),
+        trim=trim,
         encoding=jobs.Encoding(
             codec=jobs.Codec(codec.value),
-            crf=_crf(crf, codec),
+            crf=crf,
             preset=preset,
-            bit_depth=_bit_depth(bit_depth),
+            bit_depth=bit_depth_of(bit_depth),
             audio=not no_audio,
         ),
         model=jobs.ModelChoice(mode=jobs.Mode(mode.value), name=model, denoise=denoise, offline=offline),
-        compute=jobs.Compute(device=device, precision=jobs.Precision(precision.value), tile=_tile(tile)),
+        compute=jobs.Compute(
+            device=device.strip().lower(), precision=jobs.Precision(precision.value), tile=_tile(tile)
+        ),
         chunk_seconds=chunk_seconds,
         overwrite=overwrite,
         update=update,
@@ -546,3 +500,4 @@ def build_job(
         keep_going_on_decode_errors=keep_going,
         publish_to=publish_to,
     )
+    return check_job(job, start=start, end=end)

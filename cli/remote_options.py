@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -116,10 +117,15 @@ def build_remote_options(*, containers: int | None, fallback: FallbackChoice, ma
     return RemoteOptions(containers=containers, fallback_local=fallback is FallbackChoice.LOCAL, max_cost=max_cost)
 
 
-def split_output(output: str | None) -> tuple[str | None, str | None]:
+def split_output(output: str | None, video: str | None = None) -> tuple[str | None, str | None]:
     """`--output` as a local name and, where it is an address in storage, that address.
 
-    The file of `r2://bucket/path/name.mp4` is kept here as `name.mp4` in the current folder.
+    The file of `r2://bucket/path/name.mp4` is kept here as `name.mp4` in the current folder, or as
+    `name.keyscale.mp4` where that is the video itself.
+
+    Args:
+        output: as given.
+        video: the source.
 
     Raises:
         UsageError: it is an address of another form.
@@ -129,4 +135,14 @@ def split_output(output: str | None) -> tuple[str | None, str | None]:
     from keyscale.engine.storage import parse_address
 
     _, key = parse_address(output)
-    return key.rpartition("/")[2], output
+    here = Path(key.rpartition("/")[2])
+    if video is not None and _is_same(here, Path(video)):
+        here = here.with_stem(f"{here.stem}.keyscale")
+    return str(here), output
+
+
+def _is_same(output: Path, video: Path) -> bool:
+    try:
+        return output.absolute() == video.absolute() or output.samefile(video)
+    except (OSError, ValueError):
+        return False  # one of them is not there, or has no usable name, which others tell

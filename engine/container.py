@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from keyscale.engine.errors import DeviceError, KeyscaleError, ModelError, RemoteError
 from keyscale.engine.job import dumps, loads
+from keyscale.engine.link import LinkMissing
 from keyscale.engine.links import fetch, send
 from keyscale.engine.media import excerpt_media, stream_media
 from keyscale.engine.models.execution import Execution
 from keyscale.engine.pipeline import Tally, run_chunks
 from keyscale.engine.plan import LANCZOS, Chunk, Plan
 from keyscale.engine.planfile import LARGEST, load_plan
-from keyscale.engine.ranged import LinkMissing, RangedFile
+from keyscale.engine.ranged import RangedFile
 from keyscale.engine.task import Made, Task, TooSlow, as_answer, read_task, refusal
 from keyscale.engine.threads import usable_cores
 from keyscale.engine.workfolder import WorkFolder, sha256_file

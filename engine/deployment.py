@@ -11,27 +11,24 @@ import av
 from keyscale import __version__
 from keyscale.engine.container import Workshop
 from keyscale.engine.errors import DeviceError
-from keyscale.engine.job import dumps
-from keyscale.engine.task import SCHEMA, Deployment
+from keyscale.engine.task import SCHEMA, Deployment, as_answer
 
 __all__ = ["here", "workshop"]
 
 
 def here(*, device: str, gpus: tuple[str, ...], containers: int, timeout_s: int) -> dict[str, Any]:
     """A `Deployment` as plain data."""
-    import msgspec
-
-    deployment = Deployment(
-        schema=SCHEMA,
-        version=__version__,
-        libraries=repr(sorted(av.library_versions.items())),
-        device=device,
-        gpus=gpus,
-        containers=containers,
-        timeout_s=timeout_s,
+    return as_answer(
+        Deployment(
+            schema=SCHEMA,
+            version=__version__,
+            libraries=repr(sorted(av.library_versions.items())),
+            device=device,
+            gpus=gpus,
+            containers=containers,
+            timeout_s=timeout_s,
+        )
     )
-    found: dict[str, Any] = msgspec.json.decode(dumps(deployment))
-    return found
 
 
 def workshop(device: str) -> Workshop:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import reprlib
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path, PurePosixPath
 from threading import Event as StopFlag
 from typing import Any
@@ -60,6 +63,38 @@ class FramingRequest:
     source_end_time: float | None = None
     rotation: float = 0
 
+    def check(self) -> None:
+        """Raise a `UsageError` that names the first argument which is of another kind than it should be.
+
+        Modal hands on what the caller gave, whatever the signature says.
+        """
+        for name, (kinds, words) in _KINDS.items():
+            value = getattr(self, name)
+            # True and False are numbers to Python, and to nobody else.
+            fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+            if not fits or (isinstance(value, Real) and not math.isfinite(value)):
+                raise UsageError(f"{name} is {reprlib.repr(value)}, it has to be {words}")
+
+
+_TEXT, _WHOLE, _NUMBER = ((str,), "a text"), ((Integral,), "a whole number"), ((Real,), "a number")
+_SECONDS = (Real, type(None)), "a number of seconds, or None"
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "job_id": _TEXT,
+    "user_id": _TEXT,
+    "input_key": _TEXT,
+    "output_key": _TEXT,
+    "keyframes": ((list, tuple), "a list of keyframes"),
+    "output_width": _WHOLE,
+    "output_height": _WHOLE,
+    "fps": _NUMBER,
+    "segment_data": ((Mapping, type(None)), "a dict, or None"),
+    "include_audio": ((bool,), "True or False"),
+    "source_start_time": _SECONDS,
+    "source_end_time": _SECONDS,
+    "rotation": _NUMBER,
+}
+"""What each argument may be, and what it is called."""
+
 
 def process(request: FramingRequest, environment: Mapping[str, str], *, device: str) -> Iterator[dict[str, Any]]:
     """Read `{user_id}/{input_key}`, do the job, write `{user_id}/{output_key}`.
@@ -90,6 +125,7 @@ def process(request: FramingRequest, environment: Mapping[str, str], *, device: 
 def _work(
     request: FramingRequest, environment: Mapping[str, str], device: str
 ) -> Generator[dict[str, Any], None, Done]:
+    request.check()
     settings = StorageSettings.from_environment(environment)
     source_key, output_key = (_key(request.user_id, key) for key in (request.input_key, request.output_key))
     if source_key == output_key:
@@ -99,6 +135,7 @@ def _work(
         source = Path(folder) / f"source{PurePosixPath(source_key).suffix}"
         camera, result = Path(folder) / "keyframes.json", f"result{PurePosixPath(output_key).suffix or '.mp4'}"
         words = {str(source): request.input_key, str(camera): "keyframes", f"{folder}/{result}": request.output_key}
+        words |= {"--fps": "fps"}
         stack.enter_context(_in_the_words_of_the_caller(words))
         job = _job(request, source, camera, Path(folder) / result, device)
 
@@ -136,7 +173,7 @@ def _in_the_words_of_the_caller(words: Mapping[str, str]) -> Iterator[None]:
 
 
 def _job(request: FramingRequest, source: Path, keyframes: Path, output: Path, device: str) -> Job:
-    camera: dict[str, Any] = {"keyframes": request.keyframes, "rotation": request.rotation}
+    camera: dict[str, Any] = {"keyframes": request.keyframes, "rotation": float(request.rotation)}
     if request.segment_data is not None:
         camera["segment_data"] = request.segment_data
     try:
@@ -147,11 +184,18 @@ def _job(request: FramingRequest, source: Path, keyframes: Path, output: Path, d
         source=str(source),
         output=str(output),
         keyframes=str(keyframes),
-        target=Target(width=request.output_width, height=request.output_height, rate=parse_rate(str(request.fps))),
-        trim=Trim(start=request.source_start_time, end=request.source_end_time),
+        # Numbers of other libraries are numbers too, and no plain data.
+        target=Target(
+            width=int(request.output_width), height=int(request.output_height), rate=parse_rate(str(request.fps))
+        ),
+        trim=Trim(start=_plain(request.source_start_time), end=_plain(request.source_end_time)),
         encoding=Encoding(audio=request.include_audio),
         compute=Compute(device=device),
     )
+
+
+def _plain(seconds: float | None) -> float | None:
+    return None if seconds is None else float(seconds)
 
 
 def _key(user: str, key: str) -> str:

@@ -25,6 +25,10 @@ T = TypeVar("T")
 MAX_BYTES = 64 * 2**20
 """Largest keyframes file in bytes; about a million keyframes."""
 
+MOST_PARTS = 2_500_000
+"""Most lists and objects in a file. A keyframe takes 42 bytes at least, so that no file of that size needs more; an empty
+list takes three, and thirty times that in memory."""
+
 LARGEST = 1e9
 """Largest magnitude of any number in the file: far beyond every video, and safe to multiply in float64."""
 
@@ -179,6 +183,8 @@ def _json(text: str | bytes, name: str) -> Any:
                 f"{name}: byte {error.start} is not UTF-8 text", remedy="Save the file as UTF-8."
             ) from error
     text = text.removeprefix("\ufeff")
+    if text.count("[") + text.count("{") > MOST_PARTS:
+        raise FramingError(f"{name}: there are too many lists and objects", remedy="A keyframe is one object.")
     if not text.strip():
         raise FramingError(f"{name}: the file is empty", remedy="Give at least one keyframe.")
     try:

@@ -33,6 +33,7 @@ _FORMATS: dict[Container, str] = {"mp4": "mp4", "mov": "mov", "mkv": "matroska",
 _SCAN_SHARE = 0.15
 """Part of the progress that the first pass over the chunks takes."""
 
+_NO_AUDIO = "Repair the source, or run the same command with --no-audio: finished chunks are kept."
 _STOP_EVERY = 64
 """Packets between two looks at `should_stop`."""
 
@@ -173,7 +174,16 @@ def _write(
             if plan.action != "drop":
                 add_track(build, plan, head.streams[plan.index])
 
-    out.start_encoding()
+    try:
+        out.start_encoding()
+    except FFmpegError as error:
+        copied = sorted({plan.kind for plan in tracks if plan.action == "copy"})
+        if not copied:
+            raise
+        # The picture's own header is keyscale's; what a copied track lacks, the source lacks.
+        raise DecodeError(
+            f"a track of the source ({' or '.join(copied)}) has a damaged header: {error.strerror}", remedy=_NO_AUDIO
+        ) from error
     written = 0
     for number, (due, packet) in enumerate(heapq.merge(*build.feeds, key=lambda timed: timed[0])):
         if number % _STOP_EVERY == 0:
@@ -189,7 +199,7 @@ def _write(
             raise DecodeError(
                 f"a track of the source ({out.streams[index].type}) is damaged at {due:.3f} s of the result: "
                 f"{error.strerror}",
-                remedy="Repair the source, or run the same command with --no-audio: finished chunks are kept.",
+                remedy=_NO_AUDIO,
             ) from error
     halt()
     out.close()

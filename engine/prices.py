@@ -8,6 +8,7 @@ dense fp16 rates, and the summary of a run tells what it came to.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,16 +24,20 @@ __all__ = [
     "GIB",
     "GPU",
     "GPUS",
+    "LEAST_TIMEOUT_S",
+    "MOST_TIMEOUT_S",
     "PREFERRED",
     "TIMEOUT_S",
+    "Budget",
     "RemoteEstimate",
     "affordable",
     "cost",
     "deployment_estimate",
     "estimate",
     "gpu_of",
+    "wanted_containers",
     "wanted_gpus",
-    "whole_number",
+    "wanted_timeout",
 ]
 
 CORE_SECOND = 0.0000131
@@ -49,6 +54,10 @@ CONTAINERS = 20
 
 TIMEOUT_S = 900
 """Seconds after which a chunk is given up, unless `KEYSCALE_TIMEOUT` says otherwise."""
+
+LEAST_TIMEOUT_S, MOST_TIMEOUT_S = 6, 24 * 3600
+"""What `KEYSCALE_TIMEOUT` may say. A call gives up 3 s before its time at the latest (`engine.container`), and has as
+much left for its work then; a day is the longest that Modal gives a function."""
 
 CORES, GIB = 4.0, 8.0
 """What a container of `modal_stub.py` asks for; a test holds the two together."""
@@ -157,7 +166,7 @@ def deployment_estimate(plan: Plan, environment: Mapping[str, str], *, container
         UsageError: a variable is not of its form.
     """
     gpu = (wanted_gpus(environment) or ("none",))[0]
-    most = whole_number(environment, "KEYSCALE_CONTAINERS", CONTAINERS)
+    most = wanted_containers(environment)
     return estimate(plan, gpu=gpu, containers=min(most, containers or most))
 
 
@@ -176,16 +185,61 @@ def wanted_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
     return chosen
 
 
-def whole_number(environment: Mapping[str, str], name: str, default: int) -> int:
-    """A variable that holds a whole number above 0.
+def wanted_containers(environment: Mapping[str, str]) -> int:
+    """Containers at once, by `KEYSCALE_CONTAINERS`.
 
     Raises:
-        UsageError: it holds something else.
+        UsageError: it is no whole number above 0.
     """
+    return _whole_number(environment, "KEYSCALE_CONTAINERS", CONTAINERS)
+
+
+def wanted_timeout(environment: Mapping[str, str]) -> int:
+    """Seconds after which a chunk is given up, by `KEYSCALE_TIMEOUT`.
+
+    Raises:
+        UsageError: it is no whole number, too short for any work, or longer than Modal allows.
+    """
+    seconds = _whole_number(environment, "KEYSCALE_TIMEOUT", TIMEOUT_S)
+    if not LEAST_TIMEOUT_S <= seconds <= MOST_TIMEOUT_S:
+        raise UsageError(
+            f"KEYSCALE_TIMEOUT is {seconds}, it has to be from {LEAST_TIMEOUT_S} to {MOST_TIMEOUT_S} seconds",
+            remedy=f"Set KEYSCALE_TIMEOUT, or leave it out for {TIMEOUT_S}.",
+        )
+    return seconds
+
+
+def _whole_number(environment: Mapping[str, str], name: str, default: int) -> int:
     text = environment.get(name, "").strip() or str(default)
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
         raise UsageError(f"{name} is {text!r}, not a whole number above 0", remedy=f"Set {name}, or leave it out.")
     return int(text)
+
+
+class Budget:
+    """What several jobs may cost together, by their estimates. May be used from any thread."""
+
+    def __init__(self, most: float | None) -> None:
+        """`most` is dollars; None is no bound."""
+        self._most = most
+        self._lock = threading.Lock()
+        self._taken = 0.0
+
+    def take(self, expected: RemoteEstimate) -> None:
+        """Count a job in that is about to begin.
+
+        Raises:
+            UsageError: all that began and this one are expected to cost more; it is not counted then.
+        """
+        with self._lock:
+            total = self._taken + expected.dollars
+            if self._most is not None and total > self._most:
+                raise UsageError(
+                    f"with this clip, estimated at ${expected.dollars:.2f}, those that were begun come to "
+                    f"${total:.2f}, more than --max-cost {self._most:g}",
+                    remedy="Raise --max-cost and run the command again: what is finished is not done again.",
+                )
+            self._taken = total
 
 
 def affordable(expected: RemoteEstimate, most: float | None) -> None:

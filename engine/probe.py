@@ -26,6 +26,9 @@ StreamKind = Literal["video", "audio", "subtitle", "data", "attachment", "unknow
 LONG_GAP_SECONDS = 60
 """A step between two frames that is worth a warning."""
 
+SLOWEST, FASTEST = Fraction(1, 1000), Fraction(1000)
+"""Frames a second that a source can be taken for; beyond, its times are damaged, or no rate that an encoder takes."""
+
 STANDARD_RATES = tuple(
     sorted(
         [Fraction(n) for n in (5, 8, 10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 144, 200, 240)]
@@ -269,6 +272,8 @@ def _rate(measured: Measured, scan: Scan) -> tuple[Fraction, bool]:
     # Rounding of times to a coarse time base is one tick either way.
     variable = bool(np.any(np.abs(steps - median) > max(1.5, 0.1 * median)))
     mean = Fraction(len(pts) - 1) / (int(pts[-1] - pts[0]) * scan.time_base)
+    if not SLOWEST <= mean <= FASTEST:
+        return min(max(mean, SLOWEST), FASTEST), True
     nearest = min(STANDARD_RATES, key=lambda rate: abs(rate - mean))
     if variable or abs(nearest - mean) <= mean / 500:
         return nearest, variable

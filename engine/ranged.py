@@ -1,33 +1,20 @@
 """A file behind a link, read in ranges: only the bytes that are asked for, and a little ahead of them.
 
-A link may be a secret (it carries its own signature), so that no message, `repr` or traceback here shows more of it
-than its host.
+Faults are those of `engine.link`, and as quiet as they are about the link.
 """
 
 from __future__ import annotations
 
 import http.client
 import io
-import random
 import re
-import ssl
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit
 
-from keyscale import __version__
-from keyscale.engine.errors import RemoteError
+from keyscale.engine.link import Link, LinkChanged, LinkError, LinkRefused, LinkUnsuitable, Passing
+from keyscale.engine.patience import Patience
 
-__all__ = [
-    "LinkChanged",
-    "LinkError",
-    "LinkMissing",
-    "LinkRefused",
-    "LinkUnreachable",
-    "LinkUnsuitable",
-    "RangedFile",
-]
+__all__ = ["RangedFile"]
 
 BLOCK = 1 << 17
 """Bytes of a block: what is cached as one, and the least that is fetched."""
@@ -50,51 +37,9 @@ PATIENCE_S = 60.0
 SILENCE_S = 20.0
 """How long one try may wait for the server's next bytes."""
 
-FIRST_PAUSE_S = 0.25
-LONGEST_PAUSE_S = 5.0
-
-TRANSIENT = frozenset({408, 425, 429})
-"""Answers below 500 that another try may not get."""
-
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
-
-class LinkError(RemoteError):
-    """A file behind a link cannot be read."""
-
-    transient = False
-    """True where the same link may work later."""
-
-
-class LinkRefused(LinkError):
-    """The server answers, and refuses: the link expired, is not valid, or the certificate is not trusted."""
-
-
-class LinkMissing(LinkError):
-    """Nothing is stored there."""
-
-
-class LinkChanged(LinkError):
-    """What is stored is no longer what it was at the first read, or not what was announced."""
-
-
-class LinkUnsuitable(LinkError):
-    """The server does not give parts of files."""
-
-
-class LinkUnreachable(LinkError):
-    """The server was not reached, or gave nothing, for as long as patience lasts."""
-
-    transient = True
-
-
 USE_RANGES = "Use a storage that knows HTTP ranges."
-
-_GONE = (LinkMissing, "it is not there", "Run the command again: what was staged is gone.")
-_EXPIRED = (LinkRefused, "refused: the link expired or is not valid", "Run or resume the job again for new links.")
-_WHOLE = (LinkUnsuitable, "the server gives whole files only, no parts", USE_RANGES)
-_REFUSALS = {200: _WHOLE, 401: _EXPIRED, 403: _EXPIRED, 404: _GONE, 410: _GONE}
-"""Answers that no other try will change: kind, what is wrong, remedy."""
 
 
 class RangedFile(io.RawIOBase):
@@ -131,9 +76,9 @@ class RangedFile(io.RawIOBase):
         """
         super().__init__()
         self.name = name
-        self._link = _Link(url, name, size, on_bytes or (lambda _: None), patience_s)
+        self._server = _Server(url, name, size, on_bytes or (lambda _: None), patience_s)
         if tag:
-            self._link.expect(tag)
+            self._server.expect(tag)
         self._position = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._most = max(2, memory // BLOCK)
@@ -141,17 +86,17 @@ class RangedFile(io.RawIOBase):
         self._failure: LinkError | None = None
 
     def __repr__(self) -> str:
-        return f"<RangedFile {self.name!r} from {self._link.host}>"
+        return f"<RangedFile {self.name!r} from {self._server.host}>"
 
     @property
     def bytes_read(self) -> int:
         """Bytes of content that came over the network so far."""
-        return self._link.fetched
+        return self._server.fetched
 
     @property
     def requests(self) -> int:
         """Requests made so far, tries included."""
-        return self._link.requests
+        return self._server.requests
 
     @property
     def size(self) -> int:
@@ -160,10 +105,10 @@ class RangedFile(io.RawIOBase):
         Raises:
             LinkError: as `readinto`.
         """
-        if self._link.size is None:
+        if self._server.size is None:
             self._block(0)
-        assert self._link.size is not None
-        return self._link.size
+        assert self._server.size is not None
+        return self._server.size
 
     def readable(self) -> bool:
         """True."""
@@ -214,9 +159,9 @@ class RangedFile(io.RawIOBase):
 
     def close(self) -> None:
         """Close the connection and forget what was cached."""
-        link: _Link | None = self.__dict__.get("_link")  # absent where making it failed
-        if link is not None:
-            link.close()
+        server: _Server | None = self.__dict__.get("_server")  # absent where making it failed
+        if server is not None:
+            server.close()
             self._blocks.clear()
         super().close()
 
@@ -237,7 +182,7 @@ class RangedFile(io.RawIOBase):
         while count < min(AHEAD_BLOCKS, self._most, length // AHEAD_SHARE) and index + count not in self._blocks:
             count += 1
         try:
-            content = memoryview(self._link.fetch(index * BLOCK, (index + count) * BLOCK))
+            content = memoryview(self._server.fetch(index * BLOCK, (index + count) * BLOCK))
         except LinkError as error:
             self._failure = error
             raise
@@ -251,18 +196,14 @@ class RangedFile(io.RawIOBase):
         return self._blocks.get(index, b"")
 
 
-class _Passing(Exception):
-    """A fault that another try may not meet."""
-
-
-class _Link:
+class _Server:
     """One connection to the link's server, kept alive, and what is known of the file behind it."""
 
     def __init__(
         self, url: str, name: str, size: int | None, on_bytes: Callable[[int], None], patience_s: float
     ) -> None:
-        self.name = name
-        self.host = "an unknown host"
+        self._link = Link(url, name)
+        self.host = self._link.host
         self.size = size
         self.fetched = self.requests = 0
         self._on_bytes = on_bytes
@@ -271,7 +212,6 @@ class _Link:
         self._tag: str | None = None
         self._modified: str | None = None
         self._closed = False
-        self._https, self._address, self._port, self._target = self._parts(url)
 
     def expect(self, tag: str) -> None:
         """Take no other version than the one with this ETag."""
@@ -280,7 +220,7 @@ class _Link:
     def fetch(self, start: int, stop: int) -> bytes:
         """Bytes `[start, stop)`, less where the file ends before `stop`."""
         content = bytearray()
-        deadline, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S
+        patience = Patience(self._patience_s, silence_counts=True)
         while start + len(content) < self._end(stop):
             reused, before = self._connection is not None, len(content)
             try:
@@ -288,21 +228,18 @@ class _Link:
                     content += piece
                     self.fetched += len(piece)
                     self._on_bytes(len(piece))
-            except _Passing as fault:
+            except LinkError:
+                self._drop()
+                raise
+            except Passing as fault:
                 self._drop()
                 self._check_open()
                 if len(content) > before:
-                    deadline, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S
+                    patience.renew()
                 elif reused:
                     continue  # a server closes connections that were idle for long: a new one may do at once
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise LinkUnreachable(
-                        f"{self.name} cannot be read: {self.host} gave nothing for {self._patience_s:g} s ({fault})",
-                        remedy="Check the network and the storage, then run or resume the job again.",
-                    ) from None
-                time.sleep(min(left, pause * random.uniform(0.5, 1.0)))  # noqa: S311  # spreads tries
-                pause = min(2 * pause, LONGEST_PAUSE_S)
+                if not patience.bear():
+                    raise self._link.unreachable(fault, self._patience_s) from None
         return bytes(content)
 
     def close(self) -> None:
@@ -314,31 +251,24 @@ class _Link:
 
     def _pieces(self, start: int, stop: int) -> Iterator[bytes]:
         """The answer to one request, as it comes in."""
-        try:
+        self._check_open()
+        with self._link.quietly():
             response = self._ask(start, stop)
             expected = self._judge(response, start, stop)
             while expected:
                 piece = response.read(min(expected, BLOCK))
                 if not piece:
-                    raise _Passing("the answer ended early")
+                    raise Passing("the answer ended early")
                 expected -= len(piece)
                 yield piece
             response.read()  # marks the answer as read, so that the connection can be used again
-        except ssl.SSLCertVerificationError:
-            raise self._fault(LinkRefused, "its certificate is not trusted", "Check the storage's address.") from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            self._check_open()
-            # Their texts may quote a header or the address; the kind and the system's own words do not.
-            raise _Passing(getattr(error, "strerror", None) or type(error).__name__) from None
 
     def _ask(self, start: int, stop: int) -> http.client.HTTPResponse:
-        self._check_open()
         self.requests += 1
         if self._connection is None:
-            kind = http.client.HTTPSConnection if self._https else http.client.HTTPConnection
-            self._connection = kind(self._address, self._port, timeout=max(0.1, min(SILENCE_S, self._patience_s)))
-        headers = {"Range": f"bytes={start}-{stop - 1}", "User-Agent": f"keyscale/{__version__}"}
-        self._connection.request("GET", self._target, headers=headers)
+            self._connection = self._link.connection(silence_s=max(0.1, min(SILENCE_S, self._patience_s)))
+        headers = self._link.headers | {"Range": f"bytes={start}-{stop - 1}"}
+        self._connection.request("GET", self._link.target, headers=headers)
         return self._connection.getresponse()
 
     def _judge(self, response: http.client.HTTPResponse, start: int, stop: int) -> int:
@@ -358,12 +288,9 @@ class _Link:
             self._identify(int(total[1]), response)
             if start >= int(total[1]):
                 return 0
-        if status >= 500 or status in TRANSIENT:
-            raise _Passing(f"status {status}")
-        if 300 <= status < 400:
-            raise self._fault(LinkRefused, "it leads elsewhere, which is not followed", "Check the storage's address.")
-        usual = (LinkRefused, f"refused with status {status}", "Check the storage's address and its logs.")
-        raise self._fault(*_REFUSALS.get(status, usual))
+        if status == 200:
+            raise self._link.fault(LinkUnsuitable, "the server gives whole files only, no parts", USE_RANGES)
+        raise self._link.meaning(status)
 
     def _content(self, response: http.client.HTTPResponse, start: int, stop: int) -> int:
         found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
@@ -371,7 +298,7 @@ class _Link:
         if found:
             self._identify(total, response)
         if first != start or not first <= last < min(stop, total) or response.headers.get("Content-Encoding"):
-            raise self._fault(LinkUnsuitable, "the server gives other parts than asked for", USE_RANGES)
+            raise self._link.fault(LinkUnsuitable, "the server gives other parts than asked for", USE_RANGES)
         return last - first + 1
 
     def _identify(self, total: int, response: http.client.HTTPResponse) -> None:
@@ -381,29 +308,14 @@ class _Link:
         replaced = any(before and now and before != now for before, now in known)
         if (self.size is not None and total != self.size) or replaced:
             what = f"it has {total} bytes instead of {self.size}" if total != self.size else "its content was replaced"
-            raise self._fault(LinkChanged, f"it changed while it was read: {what}", "Run the command again.")
+            why = f"it changed while it was read: {what}"
+            raise self._link.fault(LinkChanged, why, "Run the command again.")
         self.size, self._tag, self._modified = total, tag or self._tag, modified or self._modified
-
-    def _fault(self, kind: type[LinkError], what: str, remedy: str) -> LinkError:
-        self._drop()
-        return kind(f"{self.name} cannot be read from {self.host}: {what}", remedy=remedy)
-
-    def _parts(self, url: str) -> tuple[bool, str, int | None, str]:
-        try:
-            split = urlsplit(url)
-            host, port = split.hostname, split.port
-        except ValueError:
-            host = None
-        # Control characters and spaces would end the request line early; http.client quotes the link in saying so.
-        if host is None or split.scheme not in {"http", "https"} or split.username or not re.fullmatch("[!-~]+", url):
-            raise self._fault(LinkRefused, "that is no http or https link", "Check the storage's address.")
-        self.host = host
-        target = split.path or "/"
-        return split.scheme == "https", host, port, f"{target}?{split.query}" if split.query else target
 
     def _check_open(self) -> None:
         if self._closed:
-            raise self._fault(LinkRefused, "it was closed while it was read", "Read it before it is closed.")
+            why, remedy = "it was closed while it was read", "Read it before it is closed."
+            raise self._link.fault(LinkRefused, why, remedy)
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None

@@ -52,8 +52,8 @@ HEAD_FRAMES = 12
 TAIL_SECONDS = (1, 5, 30)
 """How far before the end decoding is tried, to find the last frame that is whole."""
 
-MAX_PIXELS = 16384 * 16384
-"""Largest picture decoded: 16384 x 16384, above every level of HEVC and AV1."""
+MAX_PIXELS = 16384 * 8704
+"""Largest picture decoded: that of the highest levels of HEVC and AV1. What declares more costs memory, and is damaged."""
 
 
 @contextmanager
@@ -162,11 +162,12 @@ class Scan:
         self.header_frames = stream.frames or None
         self.header_duration = container.duration / av.time_base if container.duration else None
         self.is_mov = "mov" in self.container
+        self.has_size = context.width > 0 and context.height > 0
         self._streams = [_stream_facts(s) for s in container.streams]
         if context.width * context.height > MAX_PIXELS:
             raise InputError(
                 f"{path} declares pictures of {context.width}x{context.height} pixels",
-                remedy="The largest picture that is read is 16384x16384.",
+                remedy="The largest picture that is read has as many as 16384x8704.",
             )
         self._read_packets(container, stream, path)
 
@@ -259,7 +260,9 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
     notes = _check_whole(path, scan, tolerate_damage=tolerate_damage)
     head, facts, damaged, interlaced = _decode(path, scan.index, limit=HEAD_FRAMES)
     if facts is None:
-        raise InputError(f"no frame of {path} can be decoded", remedy="Check that it plays in a video player.")
+        # FFmpeg drops a size that is beyond its own limit.
+        why = "" if scan.has_size else " (it declares no picture size, or one that is too large)"
+        raise InputError(f"no frame of {path} can be decoded{why}", remedy="Check that it plays in a video player.")
     if scan.container == "avi" and head != sorted(head):
         raise InputError(
             f"{path} tells no times of display: AVI has none, and its frames are not coded in the order of display",

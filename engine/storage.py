@@ -17,10 +17,13 @@ from typing import Any
 
 from keyscale.engine.errors import RemoteError
 from keyscale.engine.storage_address import (
+    TRIALS_PREFIX,
     StorageSettings,
+    is_trial,
     job_of,
     job_prefix,
     new_job_id,
+    new_trial,
     parse_address,
     redacted,
     source_key,
@@ -125,7 +128,7 @@ class Storage:
         Raises:
             StorageFault: what does not work, and which variable to look at.
         """
-        key = f"temp/keyscale-check-{secrets.token_hex(8)}"
+        key = new_trial()
         content = secrets.token_bytes(16)
         connection = Connection(self.settings, patience_s=2.0, timeout_s=4.0, connect_timeout_s=4.0)
         try:
@@ -313,6 +316,15 @@ class Storage:
             StorageFault: refused, or not reachable for too long.
         """
         return stale_jobs(self._connection, older_than)
+
+    def stale_trials(self, older_than: timedelta) -> builtins.list[ObjectInfo]:
+        """Objects of `check` that were written `older_than` ago or before: of clients that died in the middle of it.
+
+        Raises:
+            StorageFault: refused, or not reachable for too long.
+        """
+        before = datetime.now(UTC) - older_than
+        return [found for found in self.list(TRIALS_PREFIX) if is_trial(found.key) and found.modified < before]
 
     def presign_get(self, key: str, seconds: int) -> str:
         """An address from which anyone can read the object for so long; a secret.

@@ -16,10 +16,13 @@ from keyscale.engine.errors import RemoteError, UsageError
 
 __all__ = [
     "JOBS_PREFIX",
+    "TRIALS_PREFIX",
     "StorageSettings",
+    "is_trial",
     "job_of",
     "job_prefix",
     "new_job_id",
+    "new_trial",
     "parse_address",
     "redacted",
     "source_key",
@@ -28,12 +31,16 @@ __all__ = [
 JOBS_PREFIX = "temp/upscale_"
 """What every key of a staged job begins with."""
 
+TRIALS_PREFIX = "temp/keyscale-check-"
+"""The same of objects by which a bucket is tried."""
+
 LONGEST_KEY = 1024
 """Bytes of a key in UTF-8, by S3's rules."""
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _JOB_KEY = re.compile(rf"{re.escape(JOBS_PREFIX)}({_JOB_ID.pattern})/")
+_TRIAL = re.compile(rf"{re.escape(TRIALS_PREFIX)}[0-9a-f]{{16}}")
 _ACCOUNT = re.compile(r"[0-9a-f]{32}")
 _SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,16})?")
 _HOST = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]")
@@ -172,3 +179,13 @@ def job_of(key: str) -> str | None:
     """The job that a key or prefix belongs to; None where it is of no job."""
     found = _JOB_KEY.match(key)
     return found.group(1) if found else None
+
+
+def new_trial() -> str:
+    """A key for an object by which a bucket is tried."""
+    return f"{TRIALS_PREFIX}{secrets.token_hex(8)}"
+
+
+def is_trial(key: str) -> bool:
+    """Whether a key is one of `new_trial`."""
+    return _TRIAL.fullmatch(key) is not None

@@ -9,7 +9,7 @@ from typing import Any
 
 from keyscale.engine.errors import Interrupted, RemoteError
 from keyscale.engine.storage_address import StorageSettings
-from keyscale.engine.storage_faults import Patience, StorageFault, fault_of, never
+from keyscale.engine.storage_faults import StorageFault, StoragePatience, fault_of, never
 
 __all__ = ["Body", "Connection", "stored_sha256"]
 
@@ -130,9 +130,9 @@ class Connection:
             # Raised outside of the handler: boto3's exception, with the address in it, is then not even its context.
             patience.bear(fault)
 
-    def patience(self, should_stop: Callable[[], bool] = never, patience_s: float | None = None) -> Patience:
+    def patience(self, should_stop: Callable[[], bool] = never, patience_s: float | None = None) -> StoragePatience:
         """A new measure of the connection's patience."""
-        return Patience(self.patience_s if patience_s is None else patience_s, should_stop)
+        return StoragePatience(self.patience_s if patience_s is None else patience_s, should_stop)
 
     def fault_of(self, error: Exception, action: str) -> StorageFault | None:
         """See `storage_faults.fault_of`."""

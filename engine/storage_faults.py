@@ -7,7 +7,6 @@ never passed on: a fault says in words of its own what was attempted, at which e
 from __future__ import annotations
 
 import os
-import random
 import re
 import ssl
 import time
@@ -15,21 +14,22 @@ from collections.abc import Callable
 from typing import Any
 
 from keyscale.engine.errors import Interrupted, RemoteError
+from keyscale.engine.patience import Patience
 from keyscale.engine.storage_address import StorageSettings
 
 __all__ = [
     "ObjectDamaged",
     "ObjectMissing",
-    "Patience",
     "StorageFault",
+    "StoragePatience",
     "StorageRefused",
     "StorageUnreachable",
     "fault_of",
     "never",
 ]
 
-FIRST_PAUSE_S = 0.25
-LONGEST_PAUSE_S = 5.0
+STOP_S = 0.1
+"""How often a pause asks whether to stop."""
 
 _NO_NAME = "its name is not known"
 
@@ -69,18 +69,16 @@ def never() -> bool:
     return False
 
 
-class Patience:
+class StoragePatience:
     """Bears transient faults for some seconds, with growing pauses between the tries."""
 
     def __init__(self, seconds: float, should_stop: Callable[[], bool] = never) -> None:
-        self.seconds = seconds
+        self._patience = Patience(seconds, rest=self._rest)
         self._should_stop = should_stop
-        self._pause = FIRST_PAUSE_S
-        self._since: float | None = None
 
     def renew(self) -> None:
         """Forget the faults so far: something went forward since."""
-        self._pause, self._since = FIRST_PAUSE_S, None
+        self._patience.renew()
 
     def bear(self, fault: StorageFault) -> None:
         """Return after a pause, when another try is due.
@@ -91,21 +89,15 @@ class Patience:
         """
         if self._should_stop():
             raise Interrupted("stopped while object storage was in use")
-        if not fault.transient:
+        if not fault.transient or not self._patience.bear():
             raise fault
-        now = time.monotonic()
-        if self._since is None:
-            self._since = now
-        left = self._since + self.seconds - now
-        if left <= 0:
-            raise fault
-        # Half of the pause is random, so that threads that failed together do not all come back together.
-        wake = now + min(self._pause * (0.5 + random.random() / 2), left)  # noqa: S311 - spreads load, hides nothing
-        self._pause = min(self._pause * 2, LONGEST_PAUSE_S)
-        while (rest := wake - time.monotonic()) > 0:
+
+    def _rest(self, seconds: float) -> None:
+        wake = time.monotonic() + seconds
+        while (left := wake - time.monotonic()) > 0:
             if self._should_stop():
                 raise Interrupted("stopped while waiting for object storage")
-            time.sleep(min(rest, 0.1))
+            time.sleep(min(left, STOP_S))
 
 
 def fault_of(error: Exception, action: str, settings: StorageSettings) -> StorageFault | None:

@@ -6,14 +6,18 @@ All of it is JSON, so that both sides need agree on `SCHEMA` alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+import msgspec
 
 from keyscale.engine.errors import KeyscaleError, RemoteError
-from keyscale.engine.job import dumps, loads
+from keyscale.engine.job import loads
 from keyscale.engine.models.execution import Execution
 from keyscale.engine.plan import Chunk
 
-__all__ = ["SCHEMA", "Deployment", "Made", "Task", "TooSlow", "as_answer", "read_task", "refusal"]
+__all__ = ["SCHEMA", "Deployment", "Made", "Task", "TooSlow", "as_answer", "read_answer", "read_task", "refusal"]
+
+T = TypeVar("T", "Made", "Deployment")
 
 SCHEMA = 1
 """Of task, answers and deployment; raised when a field changes its meaning."""
@@ -143,9 +147,21 @@ def refusal(error: KeyscaleError) -> dict[str, Any]:
     }
 
 
-def as_answer(made: Made) -> dict[str, Any]:
-    """`made` as plain data."""
-    import msgspec
-
-    answer: dict[str, Any] = msgspec.json.decode(dumps(made))
+def as_answer(value: Made | Deployment) -> dict[str, Any]:
+    """`value` as plain data, as a call returns it."""
+    answer: dict[str, Any] = msgspec.to_builtins(value)
     return answer
+
+
+def read_answer(answer: object, kind: type[T]) -> T:
+    """The inverse of `as_answer`.
+
+    Raises:
+        RemoteError: it has another form.
+    """
+    try:
+        return msgspec.convert(answer, kind)
+    except msgspec.ValidationError as error:
+        raise RemoteError(
+            f"the deployed functions answer in another form: {error}", remedy="Run `keyscale remote deploy`."
+        ) from error

@@ -84,6 +84,13 @@ def _lock_of(path: Path) -> filelock.BaseFileLock:
         lock.release()
 
 
+def _refuse_links(root: Path) -> None:
+    """Raise a `StorageError` where a work folder, or anything in it, is a link: what is written would go elsewhere."""
+    for path in (root, *(root.rglob("*") if root.is_dir() and not root.is_symlink() else ())):
+        if path.is_symlink():
+            raise StorageError(f"{path} is a symbolic link", remedy="Remove it; keyscale makes no links there.")
+
+
 class WorkFolder:
     """The chunks of one job. Get it from `open_for`, which holds the lock."""
 
@@ -112,9 +119,8 @@ class WorkFolder:
             StorageError: no rights, a link in its place, or another process works on the same output.
         """
         work = cls(work_folder_of(output), key, suffix)
-        if work.root.is_symlink():
-            raise StorageError(f"{work.root} is a symbolic link", remedy="Remove it; keyscale makes a folder there.")
         try:
+            _refuse_links(work.root)
             lock = _locked(work.root)
         except filelock.Timeout as error:
             raise OutputBusy(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
 from support import shared_dir
 
-pytest_plugins = ("s3.fixtures", "remote_place")
+pytest_plugins = ("s3.fixtures", "remote_place", "faulty_place")
+
+# No settings of whoever runs the tests.
+os.environ["KEYSCALE_CONFIG_DIR"] = os.devnull + "/none"
+os.environ.pop("KEYSCALE_CONFIG", None)
 
 # A shell that starts the tests in the background has SIGINT ignored, and whatever they start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

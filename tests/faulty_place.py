@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -198,6 +199,20 @@ class FaultyPlace(Place):
         functions = [call.request.function_id for call in self.modal.calls("FunctionMap")]
         # A client's first call asks what is deployed.
         return sum(function != functions[0] for function in functions)
+
+    def wait_started(self, folder: Path, count: int, timeout_s: float = 60) -> None:
+        """Return once a client's state names so many calls.
+
+        That is later than what the containers show of a call: Modal starts it before the client knows its id, and a
+        client that dies in between has nothing by which another one could go on with it.
+        """
+        state, end = folder / ".out.mp4.keyscale" / "remote.json", time.monotonic() + timeout_s
+        calls: list[Any] = []
+        while len(calls) < count:
+            assert time.monotonic() < end, f"only {calls} are known"
+            time.sleep(0.02)
+            with contextlib.suppress(FileNotFoundError):
+                calls = json.loads(state.read_text())["calls"]
 
     def left(self) -> list[str]:
         """As of every place, but by a way that does not break."""

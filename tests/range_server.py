@@ -1,4 +1,4 @@
-"""An HTTP server on loopback that serves ranges of bytes, counts what it sends, and fails as it is told to."""
+"""An HTTP server on loopback that stores files, serves them whole or in ranges, counts, and fails as it is told to."""
 
 from __future__ import annotations
 
@@ -31,19 +31,26 @@ class Fault:
     """Added to the answer or put in place of its own."""
 
 
-class RangeServer:
-    """Serves one file under any path. `faults` are used up one a request, then all is well."""
+SOURCE = "temp/source.mp4"
+"""The file that a link leads to unless it is said otherwise."""
 
-    def __init__(self, content: bytes, *, tls: ssl.SSLContext | None = None) -> None:
-        self.content = content
+
+class RangeServer:
+    """Holds files by path. `faults` are used up one a request, then all is well."""
+
+    def __init__(self, content: bytes | None = None, *, tls: ssl.SSLContext | None = None) -> None:
+        self.objects: dict[str, bytes] = {} if content is None else {SOURCE: content}
+        """By path, without the slash before it."""
         self.tag = '"first"'
         self.faults: deque[Fault] = deque()
         self.always: Fault | None = None
         """Befalls every request for which `faults` holds none."""
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        """Method and target of each request, and its headers."""
         self.ranges: list[tuple[int, int]] = []
-        """First and last byte of each request."""
+        """First and last byte of each request for a part."""
         self.sent = 0
-        """Bytes of content written to sockets."""
+        """Bytes of parts written to sockets."""
         self.connections = 0
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         if tls is not None:
@@ -52,10 +59,19 @@ class RangeServer:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     @property
+    def content(self) -> bytes:
+        """The file at `SOURCE`."""
+        return self.objects[SOURCE]
+
+    @content.setter
+    def content(self, content: bytes) -> None:
+        self.objects[SOURCE] = content
+
+    @property
     def port(self) -> int:
         return int(self._server.server_address[1])
 
-    def url(self, path: str = "temp/source.mp4") -> str:
+    def url(self, path: str = SOURCE) -> str:
         return f"{self._scheme}://127.0.0.1:{self.port}/{path}?X-Amz-Expires=60&{SECRET}"
 
     def __enter__(self) -> Self:
@@ -86,24 +102,37 @@ def _handler(server: RangeServer) -> type[BaseHTTPRequestHandler]:
             server.connections += 1
 
         def do_GET(self) -> None:
+            self._serve(None)
+
+        def do_PUT(self) -> None:
+            self._serve(self.rfile.read(int(self.headers["Content-Length"])))
+
+        def _serve(self, body: bytes | None) -> None:
+            server.requests.append((f"{self.command} {self.path}", dict(self.headers)))
+            path = self.path.partition("?")[0].lstrip("/")
             fault = server.faults.popleft() if server.faults else server.always or Fault()
-            found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-            assert found is not None
-            first, last = int(found[1]), min(int(found[2]), len(server.content) - 1)
-            server.ranges.append((first, last))
+            content = server.objects.get(path, b"")
+            asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+            first, last = (int(asked[1]), min(int(asked[2]), len(content) - 1)) if asked else (0, len(content) - 1)
+            if asked:
+                server.ranges.append((first, last))
             if fault.silent_s:
                 time.sleep(fault.silent_s)
                 self.close_connection = True
-                return
-            if fault.status is not None:
-                self._answer(fault.status, b"<Error><Code>Broken</Code></Error>", fault.headers)
-            elif fault.whole:
-                self._answer(200, server.content, fault.headers)
-            elif first >= len(server.content):
-                self._answer(416, b"", {"Content-Range": f"bytes */{len(server.content)}"})
+            elif fault.status is not None:
+                self._answer(fault.status, f"<Error>{SECRET}</Error>".encode(), fault.headers)
+            elif body is not None:
+                server.objects[path] = body
+                self._answer(200, b"", fault.headers)
+            elif path not in server.objects:
+                self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>", fault.headers)
+            elif fault.whole or asked is None:
+                self._answer(200, content, fault.headers, fault.cut_after)
+            elif first >= len(content):
+                self._answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
             else:
-                place = {"Content-Range": f"bytes {first}-{last}/{len(server.content)}", "ETag": server.tag}
-                self._answer(206, server.content[first : last + 1], place | fault.headers, fault.cut_after)
+                place = {"Content-Range": f"bytes {first}-{last}/{len(content)}", "ETag": server.tag}
+                self._answer(206, content[first : last + 1], place | fault.headers, fault.cut_after)
 
         def _answer(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
             self.send_response(status)

@@ -22,10 +22,10 @@ from keyscale.engine import container
 from keyscale.engine.container import Workshop, make_chunk, may_pass
 from keyscale.engine.errors import DecodeError, DeviceError, InputError, RemoteError
 from keyscale.engine.job import Job, ModelChoice, Target, dumps
+from keyscale.engine.link import LinkMissing, LinkRefused, LinkUnreachable
 from keyscale.engine.models import Execution, choose_execution
 from keyscale.engine.models.networks import SRVGGNetCompact
 from keyscale.engine.plan import Chunk, Plan
-from keyscale.engine.ranged import LinkMissing, LinkRefused, LinkUnreachable
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.runners.staging import Staging
 from keyscale.engine.storage import Storage, new_job_id

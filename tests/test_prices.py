@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keyscale.engine import prices
+from keyscale.engine import container, prices
 from keyscale.engine.errors import UsageError
 from keyscale.engine.job import Job, Mode, ModelChoice, Target
 from keyscale.engine.plan import Plan
@@ -115,6 +115,19 @@ def test_what_is_not_deployed_yet_is_estimated_by_the_variables(plan: Plan) -> N
 def test_a_number_of_containers_that_is_none_is_an_error(plan: Plan, text: str) -> None:
     with pytest.raises(UsageError, match="KEYSCALE_CONTAINERS is"):
         deployment_estimate(plan, {"KEYSCALE_CONTAINERS": text}, containers=None)
+
+
+def test_a_chunk_has_from_six_seconds_to_a_day() -> None:
+    assert prices.wanted_timeout({}) == prices.TIMEOUT_S == 900
+    for text in ("6", "86400"):
+        assert prices.wanted_timeout({"KEYSCALE_TIMEOUT": text}) == int(text)
+    for text in ("0", "5", "86401", "soon", "6.5"):
+        with pytest.raises(UsageError, match=f"KEYSCALE_TIMEOUT is '?{text}"):
+            prices.wanted_timeout({"KEYSCALE_TIMEOUT": text})
+
+
+def test_the_shortest_time_of_a_chunk_leaves_half_of_it_for_work() -> None:
+    assert max(container.LEAST_SPARE_S, container.SPARE_SHARE * prices.LEAST_TIMEOUT_S) == prices.LEAST_TIMEOUT_S / 2
 
 
 def test_what_costs_more_than_the_most_is_refused(plan: Plan) -> None:

@@ -17,16 +17,8 @@ import pytest
 from range_server import SECRET, Fault, RangeServer
 
 from keyscale.engine.errors import RemoteError
-from keyscale.engine.ranged import (
-    BLOCK,
-    LinkChanged,
-    LinkError,
-    LinkMissing,
-    LinkRefused,
-    LinkUnreachable,
-    LinkUnsuitable,
-    RangedFile,
-)
+from keyscale.engine.link import LinkChanged, LinkError, LinkMissing, LinkRefused, LinkUnreachable, LinkUnsuitable
+from keyscale.engine.ranged import BLOCK, RangedFile
 
 CONTENT = random.Random(1).randbytes(40 * BLOCK + 123)
 
@@ -193,7 +185,7 @@ def test_a_server_that_stays_away_is_an_error_once_patience_ends(server: RangeSe
     with impatient(server) as file:
         began = time.monotonic()
         with pytest.raises(
-            LinkUnreachable, match=r"clip\.mp4.*127\.0\.0\.1 gave nothing for 1 s \(status 503\)"
+            LinkUnreachable, match=r"clip\.mp4.*127\.0\.0\.1: no try succeeded for 1 s \(status 503\)"
         ) as caught:
             file.read(1)
         assert 0.9 < time.monotonic() - began < 3

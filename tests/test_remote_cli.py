@@ -14,6 +14,8 @@ import torch
 from clips import make_clip
 from numbered import planes, shown
 from remote_place import Place, events_of
+from s3.proxy import Proxy
+from s3.server import via
 
 from keyscale.cli.app import run
 from keyscale.cli.remote_options import FallbackChoice, build_remote_options, is_remote, split_output
@@ -101,6 +103,33 @@ def test_an_address_is_published_to_and_kept_under_its_last_part() -> None:
     assert split_output("R2://videos/clip.mp4") == ("clip.mp4", "R2://videos/clip.mp4")
 
 
+def test_the_copy_of_an_address_never_has_the_name_of_the_video_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.mp4").touch()
+    (tmp_path / "link.mp4").symlink_to("clip.mp4")
+    address = "r2://videos/clip.mp4"
+    for video in ("clip.mp4", "./clip.mp4", str(tmp_path / "clip.mp4"), "link.mp4"):
+        assert split_output(address, video) == ("clip.keyscale.mp4", address)
+    for video in ("other.mp4", "absent/clip.mp4", "clip.mkv"):
+        assert split_output(address, video) == ("clip.mp4", address)
+    assert split_output("clip.mp4", "clip.mp4") == ("clip.mp4", None), "what is asked for by its name is refused later"
+
+
+@pytest.mark.parametrize("command", ["plan", "upscale"])
+def test_a_video_may_be_published_under_its_own_name(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in os.environ if name.startswith("R2_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    make_clip(tmp_path / "clip.mp4", frames=5, rate=30)
+    code = run([command, "clip.mp4", "-o", "r2://videos/clip.mp4", "--local", "--model", "lanczos", "--size", "64x64"])
+    # The job itself stops where storage would be needed.
+    assert code == {"plan": 0, "upscale": 5}[command], capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "address", ["s3://videos/clip.mp4", "r2://videos", "r2://videos/", "r2:///clip.mp4", "r2://videos/a/../b.mp4"]
 )
@@ -166,13 +195,22 @@ def test_an_age_of_another_form_is_refused(age: str, capsys: pytest.CaptureFixtu
     assert "Write 90s, 30m, 12h or 1d." in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["KEYSCALE_CONTAINERS", "KEYSCALE_TIMEOUT"])
-def test_deploying_with_a_number_that_is_none_is_refused(
-    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("KEYSCALE_CONTAINERS", "-3", "KEYSCALE_CONTAINERS is '-3', not a whole number above 0"),
+        ("KEYSCALE_TIMEOUT", "-3", "KEYSCALE_TIMEOUT is '-3', not a whole number above 0"),
+        ("KEYSCALE_TIMEOUT", "5", "KEYSCALE_TIMEOUT is 5, it has to be from 6 to 86400 seconds"),
+        ("KEYSCALE_TIMEOUT", "86401", "KEYSCALE_TIMEOUT is 86401, it has to be from 6 to 86400 seconds"),
+        ("KEYSCALE_GPU", "L4;T4", "KEYSCALE_GPU is 'L4;T4', which names no GPUs"),
+    ],
+)
+def test_deploying_with_a_setting_that_is_none_is_refused(
+    name: str, value: str, text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(name, "-3")
+    monkeypatch.setenv(name, value)
     assert run(["remote", "deploy"]) == 2
-    assert f"{name} is '-3'" in capsys.readouterr().err
+    assert text in capsys.readouterr().err
 
 
 # What is not set up
@@ -374,7 +412,8 @@ def test_who_needs_no_framing_function_deploys_without_its_secret(place: Place) 
 
 @pytest.mark.slow
 def test_status_and_cancel_of_a_job_whose_client_died(deployed: Place) -> None:
-    flags = ("upscale", COURT, CAMERA, "--chunk-seconds", "2", "--remote")
+    # One call at a time: once it is known, none is just being started, of which nobody would know.
+    flags = ("upscale", COURT, CAMERA, "--chunk-seconds", "2", "--remote", "--remote-containers", "1")
     assert "no remote job is unfinished on this machine" in deployed.run("remote", "status").stdout
     client = deployed.start(*flags, "-o", "orphan.mp4")
     state = deployed.folder / ".orphan.mp4.keyscale" / "remote.json"
@@ -427,19 +466,46 @@ def test_what_is_no_job_is_refused(
 
 @pytest.mark.slow
 def test_clean_removes_what_is_older_and_nothing_else(place: Place) -> None:
+    job = "20200101t000000-0123456789ab"
     with Storage(place.settings) as storage:
-        storage.put("temp/upscale_20200101t000000-0123456789ab/source.mp4", b"old")
-        storage.put("temp/upscale_20200101t000000-0123456789ab/chunks/00000-0-5.mp4", b"old too")
+        storage.put(f"temp/upscale_{job}/source.mp4", b"old")
+        storage.put(f"temp/upscale_{job}/chunks/00000-0-5.mp4", b"old too")
+        storage.put("temp/keyscale-check-0123456789abcdef", b"of a client that was killed")
+        storage.put("temp/keyscale-check-list.txt", b"mine")
         storage.put("results/upscale_x/clip.mp4", b"mine")
+        upload = {"Bucket": place.settings.bucket, "Key": f"temp/upscale_{job}/checkpoint"}
+        upload["UploadId"] = storage.client.create_multipart_upload(**upload)["UploadId"]
+        storage.client.upload_part(**upload, PartNumber=1, Body=b"half")
     nothing = place.run("remote", "clean")
     assert (nothing.returncode, nothing.stdout) == (0, "nothing is older than 1d\n"), nothing.stderr
     time.sleep(1.5)
     look = place.run("remote", "clean", "--older-than", "1s", "--dry-run")
-    assert look.stdout.startswith("20200101t000000-0123456789ab  2 objects, 0.0 MB, last changed ")
-    assert not look.stdout.rstrip().endswith("removed")
-    assert len(place.left()) == 3
+    found, trials, sum_ = look.stdout.splitlines()
+    assert found.startswith(f"{job}  2 objects, 1 unfinished upload, 14 bytes, last changed ")
+    assert trials.startswith("trials of the bucket  1 object, 0 unfinished uploads, 27 bytes, last changed ")
+    assert "removed" not in found + trials
+    assert sum_ == "would be removed: 3 objects, 1 unfinished upload, 41 bytes"
+    assert len(place.left()) == 6
     done = place.run("remote", "clean", "--older-than", "1s")
-    assert done.stdout.rstrip().endswith(", removed")
-    assert place.left() == ["results/upscale_x/clip.mp4"]
+    assert done.stdout.splitlines() == [f"{found}, removed", f"{trials}, removed", sum_.removeprefix("would be ")]
+    assert sorted(place.left()) == ["results/upscale_x/clip.mp4", "temp/keyscale-check-list.txt"]
     with Storage(place.settings) as storage:
-        storage.delete("results/upscale_x/clip.mp4")
+        for key in place.left():
+            storage.delete(key)
+
+
+@pytest.mark.slow
+def test_clean_tells_what_it_removed_before_something_could_not_be(place: Place) -> None:
+    with Storage(place.settings) as storage:
+        for job in ("20200101t000000-0123456789ab", "20200102t000000-0123456789ab"):
+            storage.put(f"temp/upscale_{job}/source.mp4", b"old")
+            time.sleep(1.1)  # the oldest goes first
+    with Proxy(place.settings.endpoint) as proxy:
+        proxy.answer(lambda line: line.startswith("DELETE") and "20200102" in line, 403, "AccessDenied")
+        through = {"R2_ENDPOINT_URL": via(place.settings, proxy.endpoint).endpoint}
+        done = place.run("remote", "clean", "--older-than", "0s", environment=through)
+    assert done.returncode == 5
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("20200101t000000-0123456789ab  1 object, ")
+    assert line.endswith(", removed")
+    assert place.left() == ["temp/upscale_20200102t000000-0123456789ab/source.mp4"]

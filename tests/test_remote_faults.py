@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from clips import number_of, numbers_in
-from faulty_place import (  # noqa: F401 - fixtures
+from faulty_place import (
     DELETES,
     FETCHES_CHUNK,
     FRAMES,
@@ -17,8 +17,6 @@ from faulty_place import (  # noqa: F401 - fixtures
     STORES_CHUNK,
     Asked,
     FaultyPlace,
-    faulty,
-    faulty_place,
 )
 from numbered import grey
 
@@ -38,7 +36,7 @@ IMPATIENT = (
     ],
 )
 def test_storage_that_cannot_be_used_is_told_within_seconds(
-    faulty: FaultyPlace,  # noqa: F811
+    faulty: FaultyPlace,
     tmp_path: Path,
     variables: dict[str, str],
     named: str,
@@ -64,7 +62,7 @@ def test_storage_that_cannot_be_used_is_told_within_seconds(
     ],
 )
 def test_storage_that_fails_at_one_step_ends_the_job_and_nothing_is_left(
-    faulty: FaultyPlace,  # noqa: F811
+    faulty: FaultyPlace,
     tmp_path: Path,
     request_: Asked,
     status: int,
@@ -83,7 +81,7 @@ def test_storage_that_fails_at_one_step_ends_the_job_and_nothing_is_left(
 
 
 def test_storage_that_fails_at_the_clean_up_costs_a_warning_and_not_the_result(
-    faulty: FaultyPlace,  # noqa: F811
+    faulty: FaultyPlace,
     tmp_path: Path,
 ) -> None:
     faulty.proxy.hold(READS_SOURCE)
@@ -102,7 +100,7 @@ def test_storage_that_fails_at_the_clean_up_costs_a_warning_and_not_the_result(
     assert faulty.left() == []
 
 
-def test_a_container_that_dies_in_the_middle_of_a_chunk_costs_only_time(faulty: FaultyPlace, tmp_path: Path) -> None:  # noqa: F811
+def test_a_container_that_dies_in_the_middle_of_a_chunk_costs_only_time(faulty: FaultyPlace, tmp_path: Path) -> None:
     faulty.proxy.hold(READS_SOURCE)
     client = faulty.upscale(tmp_path)
     faulty.proxy.wait_held(2)
@@ -113,7 +111,7 @@ def test_a_container_that_dies_in_the_middle_of_a_chunk_costs_only_time(faulty: 
 
 
 def test_a_source_that_is_damaged_in_storage_is_told_once_and_not_tried_again(
-    faulty: FaultyPlace,  # noqa: F811
+    faulty: FaultyPlace,
     tmp_path: Path,
 ) -> None:
     before = faulty.spawned()
@@ -129,7 +127,7 @@ def test_a_source_that_is_damaged_in_storage_is_told_once_and_not_tried_again(
     faulty.check_clean(tmp_path)
 
 
-def test_a_chunk_that_is_damaged_in_storage_is_made_again(faulty: FaultyPlace, tmp_path: Path) -> None:  # noqa: F811
+def test_a_chunk_that_is_damaged_in_storage_is_made_again(faulty: FaultyPlace, tmp_path: Path) -> None:
     before = faulty.spawned()
     faulty.proxy.hold(FETCHES_CHUNK)
     client = faulty.upscale(tmp_path)
@@ -141,14 +139,18 @@ def test_a_chunk_that_is_damaged_in_storage_is_made_again(faulty: FaultyPlace, t
     assert faulty.spawned() - before == 4
 
 
-def test_a_chunk_that_is_damaged_every_time_ends_the_job(faulty: FaultyPlace, tmp_path: Path) -> None:  # noqa: F811
+def test_a_chunk_that_is_damaged_every_time_ends_the_job(faulty: FaultyPlace, tmp_path: Path) -> None:
     before = faulty.spawned()
+    release = faulty.proxy.hold(FETCHES_CHUNK)
     client = faulty.upscale(tmp_path, "--chunk-seconds", "60")
-    for _ in range(4):
-        faulty.proxy.hold(FETCHES_CHUNK)
+    for attempt in range(4):
         faulty.proxy.wait_held()
         faulty.damage(".mp4", b"not what was made")
-        faulty.proxy.release()
+        # The next one is held before this one goes on: it comes soon.
+        let_this = release
+        if attempt < 3:
+            release = faulty.proxy.hold(FETCHES_CHUNK)
+        let_this()
     assert client.end() == 5
     client.check()
     assert "failed 4 times" in client.last["message"]
@@ -157,7 +159,7 @@ def test_a_chunk_that_is_damaged_every_time_ends_the_job(faulty: FaultyPlace, tm
     faulty.check_clean(tmp_path)
 
 
-def test_a_chunk_that_takes_too_long_is_made_in_halves(faulty: FaultyPlace, tmp_path: Path) -> None:  # noqa: F811
+def test_a_chunk_that_takes_too_long_is_made_in_halves(faulty: FaultyPlace, tmp_path: Path) -> None:
     large = SIZE[0] * 40
     faulty.deploy(containers=2, KEYSCALE_TIMEOUT="6")
     try:
@@ -173,11 +175,12 @@ def test_a_chunk_that_takes_too_long_is_made_in_halves(faulty: FaultyPlace, tmp_
     assert faulty.left() == []
 
 
-def test_a_modal_server_that_is_away_for_a_while_is_waited_for(faulty: FaultyPlace, tmp_path: Path) -> None:  # noqa: F811
+def test_a_modal_server_that_is_away_for_a_while_is_waited_for(faulty: FaultyPlace, tmp_path: Path) -> None:
     before = faulty.spawned()
     faulty.proxy.hold(READS_SOURCE)
     client = faulty.upscale(tmp_path)
     faulty.proxy.wait_held(2)
+    faulty.wait_started(tmp_path, 2)  # a call whose start was not answered is started again
     faulty.modal.pause(for_s=20)
     faulty.proxy.release()
     faulty.check_done(client, tmp_path)
@@ -185,12 +188,13 @@ def test_a_modal_server_that_is_away_for_a_while_is_waited_for(faulty: FaultyPla
 
 
 def test_a_modal_server_that_stays_away_ends_the_job_and_its_calls_can_be_cancelled_later(
-    faulty: FaultyPlace,  # noqa: F811
+    faulty: FaultyPlace,
     tmp_path: Path,
 ) -> None:
     faulty.proxy.hold(READS_SOURCE)
     client = faulty.upscale(tmp_path, first=IMPATIENT)
     faulty.proxy.wait_held(2)
+    faulty.wait_started(tmp_path, 2)
     faulty.modal.pause()
     assert client.end(300) == 5
     client.check()
@@ -203,24 +207,26 @@ def test_a_modal_server_that_stays_away_ends_the_job_and_its_calls_can_be_cancel
     faulty.check_clean(tmp_path)
 
 
-@pytest.mark.parametrize("when", ["before the first chunk", "while chunks are made"])
+@pytest.mark.parametrize("when", ["before storage is set up", "before the first chunk", "while chunks are made"])
 def test_with_a_local_fallback_missing_chunks_are_made_here_and_that_is_said(
-    faulty: FaultyPlace,  # noqa: F811
+    faulty: FaultyPlace,
     tmp_path: Path,
     when: str,
 ) -> None:
+    lacking = {"R2_BUCKET_NAME": ""} if when == "before storage is set up" else {}
     if when == "while chunks are made":
         faulty.proxy.answer(READS_SOURCE, 403, "AccessDenied")
-    else:
+    elif not lacking:
         faulty.modal.pause()
-    client = faulty.upscale(tmp_path, "--remote-fallback", "local", first=IMPATIENT)
+    client = faulty.upscale(tmp_path, "--remote-fallback", "local", first=IMPATIENT, **lacking)
     faulty.check_done(client, tmp_path)
     assert client.last["remote"]["local_frames"] == FRAMES
     assert "on this machine" in client.notes
+    assert ("R2_BUCKET_NAME is not set" in client.notes) is bool(lacking)
 
 
 def test_an_output_that_is_there_is_told_before_anything_is_asked_of_others(
-    faulty: FaultyPlace,  # noqa: F811
+    faulty: FaultyPlace,
     tmp_path: Path,
 ) -> None:
     (tmp_path / "out.mp4").write_bytes(b"mine")
@@ -233,7 +239,7 @@ def test_an_output_that_is_there_is_told_before_anything_is_asked_of_others(
 
 
 def test_a_disk_that_is_full_when_a_chunk_comes_ends_the_job_as_a_fault_of_this_machine(
-    faulty: FaultyPlace,  # noqa: F811
+    faulty: FaultyPlace,
     tmp_path: Path,
 ) -> None:
     # Files here cannot grow beyond this: enough for the notes of a job, too little for a chunk.
@@ -244,7 +250,7 @@ def test_a_disk_that_is_full_when_a_chunk_comes_ends_the_job_as_a_fault_of_this_
     faulty.check_clean(tmp_path)
 
 
-def test_of_two_clients_for_one_output_the_second_is_turned_away(faulty: FaultyPlace, tmp_path: Path) -> None:  # noqa: F811
+def test_of_two_clients_for_one_output_the_second_is_turned_away(faulty: FaultyPlace, tmp_path: Path) -> None:
     faulty.proxy.hold(READS_SOURCE)
     first = faulty.upscale(tmp_path)
     faulty.proxy.wait_held(2)

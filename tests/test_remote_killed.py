@@ -7,45 +7,45 @@ import time
 from pathlib import Path
 
 import pytest
-from faulty_place import (  # noqa: F401 - fixtures
+from faulty_place import (
     DELETES,
     FETCHES_CHUNK,
     READS_SOURCE,
     SENDS_SOURCE,
     Asked,
     FaultyPlace,
-    faulty,
-    faulty_place,
 )
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    ("point", "way", "held"),
+    ("point", "way", "held", "started"),
     [
-        pytest.param(SENDS_SOURCE, "resume", 1, id="while it sends the source, then resumed"),
-        pytest.param(READS_SOURCE, "resume", 2, id="while containers work, then resumed"),
-        pytest.param(FETCHES_CHUNK, "again", 1, id="while it fetches a chunk, then the same command again"),
-        pytest.param(DELETES, "again", 1, id="while it cleans up, then the same command again"),
+        pytest.param(SENDS_SOURCE, "resume", 1, 0, id="while it sends the source, then resumed"),
+        pytest.param(READS_SOURCE, "resume", 2, 2, id="while containers work, then resumed"),
+        pytest.param(FETCHES_CHUNK, "again", 1, 3, id="while it fetches a chunk, then the same command again"),
+        pytest.param(DELETES, "again", 1, 0, id="while it cleans up, then the same command again"),
     ],
 )
 def test_a_killed_client_is_followed_by_another_that_starts_no_chunk_twice(
-    faulty: FaultyPlace,  # noqa: F811
+    faulty: FaultyPlace,
     tmp_path: Path,
     point: Asked,
     way: str,
     held: int,
+    started: int,
 ) -> None:
     before = faulty.spawned()
     after_connect = point is DELETES  # the trial of the storage deletes too
-    if not after_connect:
-        faulty.proxy.hold(point)
+    let_read = faulty.proxy.hold(READS_SOURCE if after_connect else point)
     client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(1)
     if after_connect:
-        client.until_phase("upscale")
         faulty.proxy.hold(point)
+        let_read()
     faulty.proxy.wait_held(held)
+    faulty.wait_started(tmp_path, started)
     client.kill()
     assert not (tmp_path / "out.mp4").exists()
     faulty.proxy.release()
@@ -57,13 +57,14 @@ def test_a_killed_client_is_followed_by_another_that_starts_no_chunk_twice(
 
 
 def test_after_a_kill_another_job_for_the_same_output_stops_the_calls_of_the_first(
-    faulty: FaultyPlace,  # noqa: F811
+    faulty: FaultyPlace,
     tmp_path: Path,
 ) -> None:
     before = faulty.spawned()
     faulty.proxy.hold(READS_SOURCE)
     client = faulty.upscale(tmp_path)
     faulty.proxy.wait_held(2)
+    faulty.wait_started(tmp_path, 2)
     client.kill()
     other = faulty.upscale(tmp_path, "--crf", "30")
     faulty.proxy.wait_held(2 + 2)
@@ -85,7 +86,7 @@ def test_after_a_kill_another_job_for_the_same_output_stops_the_calls_of_the_fir
     ],
 )
 def test_an_interrupted_client_cancels_and_removes_everything_and_can_be_resumed(
-    faulty: FaultyPlace,  # noqa: F811
+    faulty: FaultyPlace,
     tmp_path: Path,
     number: signal.Signals,
     phase: str,
@@ -118,7 +119,7 @@ def test_an_interrupted_client_cancels_and_removes_everything_and_can_be_resumed
     faulty.check_done(follower, tmp_path)
 
 
-def test_a_second_interrupt_ends_at_once_and_what_it_leaves_is_swept(faulty: FaultyPlace, tmp_path: Path) -> None:  # noqa: F811
+def test_a_second_interrupt_ends_at_once_and_what_it_leaves_is_swept(faulty: FaultyPlace, tmp_path: Path) -> None:
     faulty.proxy.hold(READS_SOURCE)
     client = faulty.upscale(tmp_path)
     faulty.proxy.wait_held(2)
@@ -140,7 +141,7 @@ def test_a_second_interrupt_ends_at_once_and_what_it_leaves_is_swept(faulty: Fau
 
 
 def test_a_client_whose_job_is_cancelled_by_another_command_ends_and_says_so(
-    faulty: FaultyPlace,  # noqa: F811
+    faulty: FaultyPlace,
     tmp_path: Path,
 ) -> None:
     faulty.proxy.hold(READS_SOURCE)
@@ -152,4 +153,22 @@ def test_a_client_whose_job_is_cancelled_by_another_command_ends_and_says_so(
     client.check()
     assert "cancelled by another command" in client.last["message"]
     faulty.mend()
+    faulty.check_clean(tmp_path)
+
+
+def test_a_call_that_is_just_being_started_is_cancelled_too_where_another_command_ends_the_job(
+    faulty: FaultyPlace,
+    tmp_path: Path,
+) -> None:
+    faulty.proxy.hold(READS_SOURCE)
+    faulty.modal.set_latency("FunctionMap", 8, of="answer")
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)  # both are known to Modal, and the first of them alone to the client
+    faulty.wait_started(tmp_path, 1)
+    done = faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path))
+    assert done.returncode == 0, done.stderr
+    faulty.modal.set_latency("FunctionMap", 0, of="answer")
+    assert client.end() == 5
+    assert "cancelled by another command" in client.last["message"]
+    # While its container can do nothing: by itself the call would not end.
     faulty.check_clean(tmp_path)

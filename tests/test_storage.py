@@ -36,6 +36,7 @@ from keyscale.engine.storage import (
     redacted,
     source_key,
 )
+from keyscale.engine.storage_address import new_trial
 
 MIB = 1 << 20
 PART = 5 * MIB
@@ -368,6 +369,14 @@ class TestCleanUp:
         for job in jobs.values():
             storage.delete_prefix(job.prefix)
         assert storage.stale_jobs(timedelta(seconds=-60)) == []
+
+    def test_trials_of_clients_that_were_killed_are_found_by_their_age_and_nothing_else(self, storage: Storage) -> None:
+        trial = new_trial()
+        storage.put(trial, b"12345")
+        for key in (f"{trial}0", "temp/keyscale-check-mine", f"clips/{trial}", source_key(new_job_id(), "")):
+            storage.put(key, b"keep")
+        assert storage.stale_trials(timedelta(days=1)) == []
+        assert [(found.key, found.size) for found in storage.stale_trials(timedelta(seconds=-60))] == [(trial, 5)]
 
     def test_an_upload_begun_long_ago_is_alive_while_parts_arrive(self, storage: Storage) -> None:
         job, bucket = new_job_id(), storage.settings.bucket

@@ -50,6 +50,8 @@ class Crew:
         self._gpus: int | None = None if self._look else 0
         """None until the first worker has counted them."""
         self._started = 0
+        self.ever_ready = False
+        """A worker was up once: this machine can run them."""
 
     @property
     def size(self) -> int:
@@ -117,7 +119,7 @@ class Crew:
 
     def greeted(self, worker: WorkerProcess, hello: Hello) -> None:
         """A worker is up."""
-        worker.ready = True
+        worker.ready = self.ever_ready = True
         if self._gpus is None:
             self._gpus = hello.gpus
 

@@ -16,9 +16,9 @@ __all__ = ["LEAST_SECONDS", "REST_SHARE", "BatchMeter"]
 LEAST_SECONDS = 2.0
 """How long frames must have been made before a rate is told."""
 
-REST_SHARE = 0.1
-"""What joining and verifying take for each frame, as a share of what upscaling takes: assumed until a clip of this batch
-has shown it."""
+REST_SHARE = 0.05
+"""What joining and verifying take for each frame, as a share of what upscaling takes: assumed until a clip of this
+batch has shown it."""
 
 _AFTER = frozenset({Phase.JOIN, Phase.VERIFY, Phase.PUBLISH})
 
@@ -27,7 +27,6 @@ _AFTER = frozenset({Phase.JOIN, Phase.VERIFY, Phase.PUBLISH})
 class _Open:
     """A clip that has not ended."""
 
-    running: bool = False
     frames: int | None = None
     made: int = 0
     """Frames of the result that are there."""
@@ -72,12 +71,16 @@ class BatchMeter:
     def __init__(self, *, remote: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._open: dict[int, _Open] = {}
+        self._running: dict[int, _Open] = {}
+        """Those of them that are worked on."""
         self._known: set[int] = set()
         self._ended = dict.fromkeys(ENDED, 0)
         self._planned = 0
         """Clips that ended with their frames known."""
-        self._frame = self._total = 0
-        """Of the clips that ended."""
+        self._total = 0
+        """Frames of those."""
+        self._frame = 0
+        """Frames that are there, of all clips."""
         self._work = 0
         """Frames that were made in this run."""
         self._busy = 0.0
@@ -101,8 +104,11 @@ class BatchMeter:
         clip = self._open.setdefault(event.index, _Open())
         clip.frames = event.frames if event.frames is not None else clip.frames
         running = event.status is ClipStatus.RUNNING
-        self._changed = self._changed or running is not clip.running or event.status in ENDED
-        clip.running = running
+        self._changed = self._changed or running is not (event.index in self._running) or event.status in ENDED
+        if running:
+            self._running[event.index] = clip
+        else:
+            self._running.pop(event.index, None)
         if isinstance(event.of, Progress):
             self._progressed(clip, event.of)
         if not running:
@@ -115,7 +121,7 @@ class BatchMeter:
         if self._told is None:
             return True
         silence = self._clock() - self._told
-        changed = self._changed or self._frames_there() > self._told_frame
+        changed = self._changed or self._frame > self._told_frame
         return silence >= HEARTBEAT_SECONDS or (changed and silence >= SHORTEST_SECONDS)
 
     def progress(self) -> BatchProgress:
@@ -123,7 +129,7 @@ class BatchMeter:
         self._advance()
         planned = [clip.frames for clip in self._open.values() if clip.frames is not None]
         self._told = self._at
-        self._told_frame = max(self._told_frame, self._frames_there())
+        self._told_frame = self._frame
         self._changed = False
         rate = self._rate()
         return BatchProgress(
@@ -131,7 +137,7 @@ class BatchMeter:
             done=self._ended[ClipStatus.DONE],
             skipped=self._ended[ClipStatus.SKIPPED],
             failed=self._ended[ClipStatus.FAILED],
-            running=sum(clip.running for clip in self._open.values()),
+            running=len(self._running),
             planned=self._planned + len(planned),
             frame=self._told_frame,
             total=self._total + sum(planned),
@@ -144,23 +150,24 @@ class BatchMeter:
         """Count the time since the last call for what went on in it."""
         now = self._clock()
         passed, self._at = now - self._at, now
-        if any(clip.upscaling for clip in self._open.values()):
+        if any(clip.upscaling for clip in self._running.values()):
             self._busy += passed
         elif self._past:
             # Before the first frame it is the start of the batch that is waited for, not a clip.
-            working = [clip for clip in self._open.values() if clip.running]
-            for clip in working:
-                clip.idle += passed / len(working)
+            for clip in self._running.values():
+                clip.idle += passed / len(self._running)
 
     def _progressed(self, clip: _Open, progress: Progress) -> None:
         clip.last, clip.heard = progress, self._at
         if progress.phase is Phase.UPSCALE:
             if clip.found is None:
                 clip.found = progress.frame
-                clip.made = max(clip.made, progress.frame)
+                self._find(clip, progress.frame)
             self._make(clip, progress.frame)
             clip.upscaling = progress.total == 0 or progress.frame < progress.total
-            if not clip.upscaling and clip.after is None:
+            if clip.upscaling:
+                clip.after = None
+            elif clip.after is None:
                 clip.after = self._at
         elif progress.phase in _AFTER:
             clip.upscaling = False
@@ -169,11 +176,17 @@ class BatchMeter:
     def _make(self, clip: _Open, frame: int) -> None:
         if not self._past:
             self._past.append((self._busy, self._work))
-        # A clip that is begun again may have less than before: what was there is not counted twice.
-        if frame > clip.made:
-            self._work += frame - clip.made
-            clip.made = frame
+        if gained := self._find(clip, frame):
+            self._work += gained
             self._past.append((self._busy, self._work))
+
+    def _find(self, clip: _Open, frame: int) -> int:
+        """So many frames of a clip are there; how many more than before."""
+        # A clip that is begun again may have less: what was counted stays counted, and is not counted twice.
+        gained = max(0, frame - clip.made)
+        clip.made += gained
+        self._frame += gained
+        return gained
 
     def _end(self, index: int, clip: _Open, status: ClipStatus, done: Done | None) -> None:
         del self._open[index]
@@ -182,26 +195,23 @@ class BatchMeter:
             clip.frames = done.frames if clip.frames is None else clip.frames
             if done.remote is not None:
                 self._dollars = (self._dollars or 0.0) + done.remote.dollars
-        if status in {ClipStatus.DONE, ClipStatus.SKIPPED} and clip.frames is not None:
-            if status is ClipStatus.DONE:
-                self._learn(clip, clip.frames, done)
-            clip.made = clip.frames
-        if clip.frames is not None:
-            self._planned += 1
-            self._total += clip.frames
-        self._frame += clip.made
+        if clip.frames is None:
+            return
+        self._planned += 1
+        self._total += clip.frames
+        if status is ClipStatus.DONE:
+            self._learn(clip, clip.frames, done)
+        if status is ClipStatus.SKIPPED:
+            self._find(clip, clip.frames)
 
     def _learn(self, clip: _Open, frames: int, done: Done | None) -> None:
         """What a clip that is done has shown of the time that clips take."""
         if clip.found is None and done is not None:
-            clip.made = max(clip.made, done.resumed_frames)
+            self._find(clip, done.resumed_frames)
         self._make(clip, frames)
         self._measured += frames
         self._pauses += clip.idle
         self._rests += self._at - clip.after if clip.after is not None else 0.0
-
-    def _frames_there(self) -> int:
-        return self._frame + sum(clip.made for clip in self._open.values())
 
     def _rate(self) -> float | None:
         while len(self._past) > 2 and self._busy - self._past[1][0] > SPAN_SECONDS:
@@ -217,14 +227,19 @@ class BatchMeter:
             return 0.0 if self._known else None
         if rate is None:
             return None
-        rest_each = self._rests / self._measured if self._measured else REST_SHARE / rate
-        alone = sum(clip.running for clip in self._open.values()) <= 1
+        rest_each = self._rests / self._measured if self._measured else self._rest_so_far(rate)
+        alone = len(self._running) <= 1
         pause_each = self._pauses / self._measured if self._measured else (rest_each if alone else 0.0)
         upscaling = sum(clip.left for clip in self._open.values()) / rate
         pauses = sum(max(0.0, pause_each * (clip.frames or 0) - clip.idle) for clip in self._open.values())
         last = self._rest(self._open[max(self._open)], rest_each)
         after = [self._rest(clip, rest_each) for clip in self._open.values() if clip.after is not None]
         return max([upscaling + max(pauses, last), *after])
+
+    def _rest_so_far(self, rate: float) -> float:
+        """Seconds of joining and verifying a frame, while no clip is done."""
+        after = [clip for clip in self._open.values() if clip.after is not None and clip.frames]
+        return max([REST_SHARE / rate, *((self._at - (clip.after or 0.0)) / (clip.frames or 1) for clip in after)])
 
     def _rest(self, clip: _Open, each: float) -> float:
         """Seconds that joining and verifying a clip are still to take."""

@@ -296,6 +296,8 @@ def read_report(path: Path) -> Report:
 
 def _check_target(path: Path) -> None:
     elsewhere = "Give another path with --report."
+    if "\0" in str(path):
+        raise UsageError("the report's path has a zero byte in it", remedy=elsewhere)
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -322,7 +324,7 @@ def _machine() -> str:
 
 def _draft_beside(path: Path) -> Path:
     # Not made of the report's own name, which may be as long as names can be.
-    return path.with_name(f".keyscale-report-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    return path.parent / f".keyscale-report-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
 def _create(draft: Path) -> int:

@@ -5,11 +5,13 @@ The process that runs this touches no video: a clip whose decoder crashes takes 
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event as StopFlag
 from typing import TYPE_CHECKING
 
@@ -17,12 +19,13 @@ from keyscale.engine.batch.crew import Crew
 from keyscale.engine.batch.events import ENDED, BatchDone, BatchEvent, ClipEvent, ClipStatus
 from keyscale.engine.batch.messages import Answer, Ended, Hello, Opened, Order, Planned, Told
 from keyscale.engine.batch.meter import BatchMeter
-from keyscale.engine.batch.report import Reporter
+from keyscale.engine.batch.report import Reporter, write_report
 from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.batch.workers import Heard, WorkerProcess
-from keyscale.engine.errors import EnvironmentFault, FramingError, InputError, Interrupted, UsageError
+from keyscale.engine.errors import EnvironmentFault, FramingError, InputError, Interrupted, KeyscaleError, UsageError
 from keyscale.engine.failures import failure
 from keyscale.engine.job import Done, Event, Failed, Note, Phase, Progress
+from keyscale.engine.writer import storage_error
 
 if TYPE_CHECKING:
     from keyscale.engine.runners.remote import RemoteOptions
@@ -37,8 +40,14 @@ BUSY_S = 2.0
 TRIES = 2
 """How often a clip may take its worker with it: the second time it was alone, and it was that clip."""
 
+STILLBORN = 3
+"""Workers that may die before they are up, where one was up before; then it is this machine."""
+
 OWN_FAULTS = frozenset(kind.__name__ for kind in (UsageError, FramingError, InputError))
 """Failures of planning that working on the clip would not mend."""
+
+REPORT_S = 1.0
+"""How often the report is written at most."""
 
 MORE_S = 1.0
 """How often it is asked whether more clips came up."""
@@ -56,6 +65,8 @@ class BatchOptions:
     """The first failure stops everything."""
     look_for_gpus: bool = True
     """Whether the jobs may run on CUDA devices."""
+    report: Path | None = None
+    """Where the report is written: as clips end, and in the end."""
 
 
 @dataclass(eq=False)
@@ -122,6 +133,8 @@ class _Supervisor:
         self._unplanned: deque[_Clip] = deque()
         self._meter, self._reporter = BatchMeter(remote=options.remote is not None), Reporter()
         self._failed_fast = False
+        self._stillborn = 0
+        self._report_at = time.monotonic()
         self._ask_at = time.monotonic()
 
     # The loop
@@ -133,14 +146,26 @@ class _Supervisor:
             if self._more is not None and time.monotonic() >= self._ask_at:
                 self._ask_at = time.monotonic() + MORE_S
                 yield from self._learn(self._more())
-            self._hand_out()
+            yield from self._hand_out()
             yield from self._hear(POLL_S)
             if self._meter.is_due():
                 yield self._meter.progress()
         if self._stops():
             yield from self._end()
         yield self._meter.progress()
-        yield BatchDone(report=self._reporter.report(finished=not self._open()))
+        ended = self._reporter.report(finished=not any(clip.status is ClipStatus.STOPPED for clip in self._clips))
+        if self.options.report is not None:
+            write_report(ended, self.options.report)
+        yield BatchDone(report=ended)
+
+    def _report(self) -> None:
+        """Write how it stands, for whoever looks at it while the batch goes on or after it was killed."""
+        if self.options.report is None or time.monotonic() < self._report_at:
+            return
+        self._report_at = time.monotonic() + REPORT_S
+        # What is wrong with it is raised by the last one.
+        with contextlib.suppress(KeyscaleError):
+            write_report(self._reporter.report(finished=False), self.options.report)
 
     def _stops(self) -> bool:
         return self._stop.is_set() or self._failed_fast
@@ -161,16 +186,16 @@ class _Supervisor:
                 self._waiting.append(clip)
                 self._unplanned.append(clip)
 
-    def _hand_out(self) -> None:
+    def _hand_out(self) -> Iterator[BatchEvent]:
         now = time.monotonic()
         while self._busy and self._busy[0][0] <= now:
             self._waiting.append(self._busy.popleft()[1])
         open_clips = len(self._waiting) + len(self._suspects)
         for worker in self.crew.free(open_clips):
             if self._suspects and not worker.running:
-                self._order(worker, self._suspects.popleft(), alone=True)
+                yield from self._order(worker, self._suspects.popleft(), alone=True)
             elif self._waiting and not worker.alone:
-                self._order(worker, self._waiting.popleft())
+                yield from self._order(worker, self._waiting.popleft())
         self._assist()
         self._unplanned = deque(clip for clip in self._unplanned if clip.frames is None and clip.status not in ENDED)
         # Who has but one clip to do learns its frames soon enough.
@@ -202,8 +227,14 @@ class _Supervisor:
             and clip.frames_left >= 2 * chunk * (1 + clip.assistants)
         )
 
-    def _order(self, worker: WorkerProcess, clip: _Clip, *, alone: bool = False) -> None:
+    def _order(self, worker: WorkerProcess, clip: _Clip, *, alone: bool = False) -> Iterator[BatchEvent]:
         assert clip.work.job is not None
+        folder = Path(clip.work.output).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            yield from self._settle(clip, failure(storage_error(error, folder)))
+            return
         clip.status = ClipStatus.RUNNING
         worker.alone = alone
         remote = self.options.remote
@@ -304,9 +335,10 @@ class _Supervisor:
         how = self.crew.bury(worker)
         if self._stops():
             return
-        if not worker.ready:
+        self._stillborn += not worker.ready
+        if self._stillborn and (not self.crew.ever_ready or self._stillborn >= STILLBORN):
             raise EnvironmentFault(
-                f"the processes that do the work do not start: the first was ended {how}",
+                f"the processes that do the work do not start: one was ended {how}",
                 remedy="Run `keyscale upscale` on one clip: it says what this machine lacks.",
             )
         for clip in lost:
@@ -339,6 +371,7 @@ class _Supervisor:
             clip.status = ClipStatus.FAILED
             self._failed_fast = self._failed_fast or self.options.fail_fast
         yield self._tell(clip, last)
+        self._report()
 
     def _tell(self, clip: _Clip, of: Event | None = None) -> ClipEvent:
         event = ClipEvent(

@@ -1,7 +1,7 @@
 """A process that does the jobs it is sent, several at a time, and keeps device, networks and kernels warm between them.
 
-Run as `python -m keyscale.engine.batch.worker`; orders come on stdin, answers go to stdout. It ends when stdin does: a
-batch that is killed leaves no worker behind.
+Run as `python -m keyscale.engine.batch.worker NAME`; orders come on stdin, answers go to stdout. It ends when stdin
+does: a batch that is killed leaves no worker behind.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from keyscale.engine.errors import Interrupted
 from keyscale.engine.failures import failure
 from keyscale.engine.job import Event, Phase, Progress
 from keyscale.engine.plan import Plan
+from keyscale.engine.prices import Budget
 from keyscale.engine.runners.prepare import Prepared, prepare, prepare_plan
 from keyscale.engine.runners.run import Run
 from keyscale.engine.runners.shared import Shared
+from keyscale.engine.runners.slots import Slots
 
 __all__ = ["LOOK", "main"]
 
@@ -44,6 +46,8 @@ class Worker:
         self._shared = Shared()
         self._lanes: list[threading.Thread] = []
         self._remote = False
+        self._slots: Slots | None = None
+        self._budget: Budget | None = None
 
     def answer(self, message: Answer) -> None:
         """Send one message; who no longer listens is about to stop this process."""
@@ -104,7 +108,12 @@ class Worker:
         if order.remote is not None:
             from keyscale.engine.runners.remote import RemoteRun
 
-            return RemoteRun(prepared, order.remote, self._stop)
+            with self._sending:
+                if self._slots is None or self._budget is None:
+                    self._slots, self._budget = Slots(order.remote.containers), Budget(order.remote.max_cost)
+            return RemoteRun(
+                prepared, order.remote, self._stop, slots=self._slots, budget=self._budget, shared=self._shared
+            )
         from keyscale.engine.runners.assist import Assistance
         from keyscale.engine.runners.local import LocalRun
 

@@ -38,6 +38,7 @@ class WorkerProcess:
     """One worker. All that it says goes into the queue that `start` was given."""
 
     name: str
+    """For people who look at the processes."""
     running: set[int] = field(default_factory=set)
     """Clips that it works on."""
     assists: int | None = None
@@ -59,7 +60,7 @@ class WorkerProcess:
             OSError: this machine starts no more processes.
         """
         # Without -P the working directory would be searched for modules first.
-        command = [sys.executable, "-P", "-m", "keyscale.engine.batch.worker", *([LOOK] if look else [])]
+        command = [sys.executable, "-P", "-m", "keyscale.engine.batch.worker", self.name, *([LOOK] if look else [])]
         self._process = subprocess.Popen(  # noqa: S603 - this program
             command,
             env=environment,

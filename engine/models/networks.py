@@ -201,8 +201,12 @@ Stack = SRVGGNetCompact | PlainNet
 Network = Stack | RRDBNet
 
 
-def _indices(state: StateDict, pattern: str) -> set[int]:
-    return {int(match[1]) for key in state if (match := re.match(pattern, key))}
+def _last_layer(state: StateDict, pattern: str, name: str) -> int:
+    # Each layer has a tensor at least; a number far beyond would have a network built that no memory holds.
+    last = max(int(match[1]) for key in state if (match := re.match(pattern, key)))
+    if last >= len(state):
+        raise ModelError(f"{name} has {len(state)} tensors, and numbers its layers up to {last}")
+    return last
 
 
 def _four_dimensional(state: StateDict, key: str) -> tuple[int, int]:
@@ -213,7 +217,7 @@ def _four_dimensional(state: StateDict, key: str) -> tuple[int, int]:
 
 
 def _inspect_srvgg(state: StateDict, name: str) -> ModelSpec:
-    last = max(_indices(state, r"body\.(\d+)\.weight$"))
+    last = _last_layer(state, r"body\.(\d{1,9})\.weight$", name)
     features, channels = _four_dimensional(state, "body.0.weight")
     out, _ = _four_dimensional(state, f"body.{last}.weight")
     scale = round((out / 3) ** 0.5)
@@ -237,12 +241,12 @@ def _inspect_rrdb(state: StateDict, name: str) -> ModelSpec:
         raise ModelError(
             f"{name} is an RRDBNet checkpoint with {channels} input channels; 3 (x4), 12 (x2) or 48 (x1) were expected"
         )
-    blocks = max(_indices(state, r"body\.(\d+)\.")) + 1
+    blocks = _last_layer(state, r"body\.(\d{1,9})\.", name) + 1
     return _spec(name, "rrdb", scale=scales[channels], features=features, blocks=blocks, growth=growth)
 
 
 def _inspect_plain(state: StateDict, name: str) -> ModelSpec:
-    last = max(_indices(state, r"convs\.(\d+)\.weight$"))
+    last = _last_layer(state, r"convs\.(\d{1,9})\.weight$", name)
     features, channels = _four_dimensional(state, "convs.0.weight")
     out, _ = _four_dimensional(state, f"convs.{last}.weight")
     scale = round((out / 3) ** 0.5)

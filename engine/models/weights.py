@@ -40,6 +40,9 @@ WEIGHTS_DIR_VARIABLE = "KEYSCALE_WEIGHTS_DIR"
 CACHE_DIR_VARIABLE = "KEYSCALE_CACHE_DIR"
 """Environment: keyscale's cache directory instead of the platform's; weights lie in its `weights` folder."""
 
+MOST_UNPACKED = 4
+"""How many times a checkpoint's size it may unpack to: torch packs nothing, and weights hardly shrink."""
+
 WRAPPERS = ("params_ema", "params", "state_dict")
 """Keys under which training code stores the tensors; the averaged ones (ema) are those meant for use."""
 
@@ -170,17 +173,25 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} holds no named tensors but {type(content).__name__}")
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-            raise ModelError(f"{path} holds {type(value).__name__} under {key!r} where a tensor was expected")
+            raise ModelError(f"{path} holds {type(value).__name__} under {repr(key)[:80]} where a tensor was expected")
+        if value.layout is not torch.strided or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            # One number shown as many: what would be made of it is larger than all memory.
+            raise ModelError(f"{path} declares a tensor under {key[:80]!r} that is larger than what the file holds")
     return dict(content)
 
 
 def _read_pickle(path: Path) -> object:
     import pickle
+    import warnings
 
     import torch
 
+    _refuse_bomb(path)
+
     try:
-        content: object = torch.load(path, map_location="cpu", weights_only=True)
+        # What torch warns of is either refused below or of no concern to whoever gave the file.
+        with warnings.catch_warnings(action="ignore"):
+            content: object = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} is no plain checkpoint: it is damaged, or holds objects that only code could restore",
@@ -193,6 +204,22 @@ def _read_pickle(path: Path) -> object:
             remedy="The file may be cut short or of another kind; fetch it again.",
         ) from error
     return content
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Raise a `ModelError` for an archive that unpacks to far more than there is; torch would fill memory with it."""
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # a bare pickle, or damage that torch finds
+    if unpacked > MOST_UNPACKED * path.stat().st_size:
+        raise ModelError(
+            f"{path} is no plain checkpoint: it unpacks to {unpacked / 2**20:.0f} MiB",
+            remedy="Save the state dict alone, torch.save(model.state_dict(), path), and do not compress it.",
+        )
 
 
 def _read_safetensors(path: Path) -> object:

@@ -18,9 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from keyscale.engine.errors import KeyscaleError, RemoteError
-from keyscale.engine.job import loads
+from keyscale.engine.patience import Patience
 from keyscale.engine.remote_names import APP, CHUNK, DEPLOYED, ENGINE, QUEUE
-from keyscale.engine.task import SCHEMA, Deployment
+from keyscale.engine.task import SCHEMA, Deployment, read_answer
 
 __all__ = ["Calls", "Kind", "Outcome"]
 
@@ -34,6 +34,8 @@ WAIT_S = 50.0
 """How long one request for a result stays open."""
 PATIENCE_S = 300.0
 """How long the server may be out of reach while calls run: they go on without it."""
+START_PATIENCE_S = 60.0
+"""The same while a call is being started: nothing is lost yet."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 
 LOG_IN = "Set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run `modal setup`."
@@ -98,7 +100,7 @@ class Calls:
                 ) from None
             call = describe.spawn()
             try:
-                text = call.get(timeout=DESCRIBE_S)
+                answer = call.get(timeout=DESCRIBE_S)
             except TimeoutError:
                 _quietly(call.cancel)
                 raise RemoteError(
@@ -106,14 +108,11 @@ class Calls:
                     remedy="Look at `modal app logs keyscale`, and try again.",
                 ) from None
         try:
-            import msgspec
-
-            deployment = loads(msgspec.json.encode(text), Deployment)
-            schema = deployment.schema
-        except KeyscaleError:
-            schema = text.get("schema", 0) if isinstance(text, dict) else 0
+            deployment = read_answer(answer, Deployment)
+        except RemoteError:
             deployment = None
-        if deployment is None or schema != SCHEMA:
+        if deployment is None or deployment.schema != SCHEMA:
+            schema = answer.get("schema", 0) if isinstance(answer, dict) else 0
             raise RemoteError(f"an older keyscale is deployed (schema {schema}, this is {SCHEMA})", remedy=DEPLOY)
         with _told("find the functions"):
             try:
@@ -144,19 +143,19 @@ class Calls:
         """
         modal = _modal()
         call = modal.FunctionCall.from_id(call_id)
-        patience = _Patience(self._patience_s)
+        patience = self._patience(self._patience_s)
         while not self._closed.is_set():
             try:
                 answer = call.get(timeout=WAIT_S)
             except modal.exception.InputCancellation:  # no `Exception`
                 return _outcome(Kind.GONE, "a call was cancelled elsewhere")
-            except Exception as error:
+            except Exception as error:  # whatever the function raised is raised here: `_judged` tells it apart
                 ended = _judged(modal, error)
                 if ended is not None:
                     return ended
                 if _is_waiting(modal, error):
                     patience.renew()
-                elif not patience.bear(self._closed):
+                elif not patience.bear():
                     return Outcome(kind=Kind.FAILED, error=_unreachable("wait for a chunk"))
                 continue
             if isinstance(answer, dict):
@@ -171,7 +170,7 @@ class Calls:
             modal.FunctionCall.from_id(call_id).get(timeout=0)
         except modal.exception.InputCancellation:
             return "cancelled"
-        except Exception as error:
+        except Exception as error:  # as in `wait`
             if _is_waiting(modal, error):
                 return "running"
             ended = _judged(modal, error)
@@ -204,7 +203,7 @@ class Calls:
                 modal.FunctionCall.from_id(call_id).cancel()
             except modal.exception.NotFoundError:
                 pass
-            except Exception:
+            except Exception:  # this thread has nobody to raise it to; for the caller the call may still run
                 return
             left.discard(call_id)
 
@@ -231,34 +230,16 @@ class Calls:
         self._closed.set()
 
     def _persistently(self, act: Callable[[], str]) -> str:
-        modal, patience = _modal(), _Patience(min(self._patience_s, 60.0))
+        modal, patience = _modal(), self._patience(min(self._patience_s, START_PATIENCE_S))
         while True:
             try:
                 return act()
             except _passing(modal):
-                if not patience.bear(self._closed):
+                if not patience.bear() or self._closed.is_set():
                     raise
 
-
-class _Patience:
-    """Bears faults that may pass, with growing pauses."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self.renew()
-
-    def renew(self) -> None:
-        self._since: float | None = None
-        self._pause = FIRST_PAUSE_S
-
-    def bear(self, closed: threading.Event) -> bool:
-        now = time.monotonic()
-        self._since = now if self._since is None else self._since
-        if now - self._since >= self._seconds:
-            return False
-        closed.wait(self._pause)
-        self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
-        return True
+    def _patience(self, seconds: float) -> Patience:
+        return Patience(seconds, first_pause_s=FIRST_PAUSE_S, longest_pause_s=LONGEST_PAUSE_S, rest=self._closed.wait)
 
 
 def _modal() -> Any:
@@ -363,5 +344,6 @@ def _knock(url: str) -> None:
 
 
 def _quietly(act: Callable[[], object]) -> None:
+    # Tidying up: what went wrong before is what is told.
     with contextlib.suppress(Exception):
         act()

@@ -14,20 +14,19 @@ from pathlib import Path
 from threading import Event as StopFlag
 from typing import Any
 
-import msgspec
-
-from keyscale.engine.errors import Interrupted, KeyscaleError, RemoteError, UsageError, VerificationError
-from keyscale.engine.job import Event, Note, loads
+from keyscale.engine.errors import Interrupted, KeyscaleError, RemoteError, VerificationError
+from keyscale.engine.job import Event, Note
 from keyscale.engine.joiner import concatenate, scan_chunks
 from keyscale.engine.pipeline import Tally
 from keyscale.engine.plan import Chunk, Plan
 from keyscale.engine.runners.calls import Calls, Kind, Outcome
 from keyscale.engine.runners.meter import Meter
-from keyscale.engine.runners.pieces import Pieces
+from keyscale.engine.runners.pieces import Piece, Pieces
 from keyscale.engine.runners.remote_state import Call, RemoteState
+from keyscale.engine.runners.slots import Slots
 from keyscale.engine.runners.staging import Staging
 from keyscale.engine.storage import ObjectDamaged, ObjectMissing
-from keyscale.engine.task import Made, read_task
+from keyscale.engine.task import Made, read_answer, read_task
 from keyscale.engine.workfolder import WorkFolder
 
 __all__ = ["FanOut"]
@@ -67,6 +66,7 @@ class FanOut:
         path: Path,
         folder: WorkFolder,
         containers: int,
+        slots: Slots | None = None,
         stop: StopFlag,
         tally: Tally,
     ) -> None:
@@ -79,7 +79,8 @@ class FanOut:
             state: which is staged, and calls that an earlier client started.
             path: where the state is kept; it is written before and after every call.
             folder: takes the finished chunks.
-            containers: calls that run at once at most.
+            containers: calls of this job that run at once at most.
+            slots: what it shares with other jobs; none are given back before `leave`, but for calls that ended.
             stop: ends it.
             tally: counts frames.
         """
@@ -90,10 +91,11 @@ class FanOut:
         self._task = read_task(state.task_json)
         self._pieces = Pieces((), 1)
         self._news: queue.Queue[_News | None] = queue.Queue()
-        """None says that a call was answered, and that another one may be started."""
+        """None says that another call may be started: one was answered, or a slot is free."""
         self._reports: queue.Queue[dict[str, Any]] = queue.Queue()
         self._busy: set[str] = set()
-        """Calls that are not answered yet: fetching a result keeps no container."""
+        """Calls that are not answered yet: fetching a result keeps no container. Each has a slot."""
+        self._share = (slots or Slots(containers)).share(lambda: self._news.put(None))
         self._threads: list[threading.Thread] = []
         self._starting: tuple[threading.Thread, Chunk, queue.Queue[str | KeyscaleError]] | None = None
 
@@ -113,10 +115,12 @@ class FanOut:
         """Wait a little for threads that wait for calls, once these are cancelled; whether all of them ended.
 
         Modal's client complains of threads that it loses, and a call that did not end may still store something.
+        After it other jobs have the slots.
         """
         deadline = time.monotonic() + LEAVE_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        self._share.close()
         return not any(thread.is_alive() for thread in self._threads)
 
     def _start(self, act: Callable[[], object], name: str) -> threading.Thread:
@@ -142,6 +146,7 @@ class FanOut:
         for call in self._state.calls:
             part = Chunk(call.index, call.start, call.end)
             if pieces.adopt(call.id, part):
+                self._share.occupy()
                 self._watch(call.id, part)
         strangers = [call.id for call in self._state.calls if call.id not in pieces.running]
         if strangers:
@@ -149,10 +154,16 @@ class FanOut:
         self._keep(tuple(call for call in self._state.calls if call.id in pieces.running))
         self._start(self._listen, "keyscale-reports")
         yield meter.begin(done_before)
+        try:
+            yield from self._follow(pieces, meter, done_before)
+        finally:
+            self._share.withdraw()
+
+    def _follow(self, pieces: Pieces, meter: Meter, done_before: int) -> Iterator[Event]:
         while pieces.left:
             if self._stop.is_set():
                 raise Interrupted("interrupted")
-            if len(self._busy) < self._containers and (piece := pieces.take(time.monotonic())):
+            if piece := self._next(time.monotonic()):
                 call_id = yield from self._spawn(piece.chunk, meter, done_before)
                 pieces.running[call_id] = piece
                 self._watch(call_id, piece.chunk)
@@ -169,6 +180,13 @@ class FanOut:
                     pieces.reported(*(int(report[name]) for name in ("index", "start", "frames")))
             yield from self._progress(meter, done_before)
 
+    def _next(self, now: float) -> Piece | None:
+        """The piece to start now, with a slot for it."""
+        if len(self._busy) >= self._containers or not self._pieces.is_due(now):
+            self._share.withdraw()
+            return None
+        return self._pieces.take(now) if self._share.take() else None
+
     def _progress(self, meter: Meter, done_before: int) -> Iterator[Event]:
         if meter.is_due(done_before + self._pieces.frames):
             yield meter.progress(done_before + self._pieces.frames)
@@ -184,7 +202,7 @@ class FanOut:
                 box.put(self._calls.spawn(self._state.task_json, dataclasses.asdict(chunk), urls))
             except KeyscaleError as error:
                 box.put(error)
-            except Exception as error:
+            except Exception as error:  # a thread has nobody to raise to, and the box is waited for
                 box.put(RemoteError(f"a chunk cannot be started ({type(error).__name__})"))
 
         self._check_kept()
@@ -212,7 +230,7 @@ class FanOut:
             try:
                 if outcome.answer is not None and outcome.answer.get("status") == "ok":
                     # Only now: after a fault nothing more is started before it is judged.
-                    self._busy.discard(call_id)
+                    self._answered(call_id)
                     self._news.put(None)
                     made, path = self._made(outcome.answer, chunk), self._place(chunk)
                     self._staging.fetch(chunk, made, path, lambda: self._stop.is_set() or self._calls.closed)
@@ -220,12 +238,18 @@ class FanOut:
                 outcome, fault = self._dropped(chunk, error)
             except KeyscaleError as error:
                 fault = error
-            except Exception as error:
+            except Exception as error:  # a thread has nobody to raise to, and its news is waited for
                 fault = RemoteError(f"chunk {chunk.index} cannot be fetched ({type(error).__name__})")
             self._news.put(_News(call_id, outcome, made, path, fault))
 
         self._busy.add(call_id)
         self._start(act, f"keyscale-call-{chunk.index}")
+
+    def _answered(self, call_id: str) -> None:
+        """A call keeps no container any more: its slot is free, once."""
+        with contextlib.suppress(KeyError):
+            self._busy.remove(call_id)
+            self._share.give()
 
     def _dropped(self, piece: Chunk, error: RemoteError) -> tuple[Outcome, KeyscaleError | None]:
         """What becomes of a piece that is not in storage as it was made."""
@@ -237,10 +261,7 @@ class FanOut:
         return Outcome(kind=Kind.CRASHED, error=error), None
 
     def _made(self, answer: dict[str, Any], chunk: Chunk) -> Made:
-        try:
-            made = loads(msgspec.json.encode(answer), Made)
-        except UsageError as error:
-            raise RemoteError(f"chunk {chunk.index} was answered in another form ({error})") from error
+        made = read_answer(answer, Made)
         if not made.is_of(self._task, chunk) or made.frames != chunk.frames:
             raise RemoteError(
                 f"chunk {chunk.index} was answered with another one", remedy="Run `keyscale remote deploy`."
@@ -254,7 +275,7 @@ class FanOut:
 
     def _judge(self, news: _News) -> Iterator[Event]:
         pieces, now = self._pieces, time.monotonic()
-        self._busy.discard(news.call_id)
+        self._answered(news.call_id)
         self._keep(tuple(call for call in self._state.calls if call.id != news.call_id))
         warning: str | None = None
         if news.fault is not None:
@@ -306,7 +327,7 @@ class FanOut:
             )
 
     def _keep(self, calls: tuple[Call, ...]) -> None:
-        self._check_kept()
-        if calls != self._state.calls:
-            self._state = dataclasses.replace(self._state, calls=calls)
+        before, self._state = self._state, dataclasses.replace(self._state, calls=calls)
+        self._check_kept()  # only now: a call that was just started has to be cancelled too
+        if calls != before.calls:
             self._state.save(self._path)

@@ -80,6 +80,10 @@ class Pieces:
         """Frames that are there, and those that running calls report."""
         return self._done + sum(min(piece.frames, piece.chunk.frames) for piece in self.running.values())
 
+    def is_due(self, now: float) -> bool:
+        """Whether `take` would give one."""
+        return any(piece.due <= now for piece in self.waiting)
+
     def take(self, now: float) -> Piece | None:
         """The next piece that may be started."""
         for _ in range(len(self.waiting)):

@@ -16,7 +16,7 @@ from keyscale.engine.job import Done, Event, Note, Phase, RemoteUse, dumps
 from keyscale.engine.jobkey import network_identity, own_checkpoint
 from keyscale.engine.models import Execution, choose_execution, possible_executions
 from keyscale.engine.plan import LANCZOS, Chunk
-from keyscale.engine.prices import affordable, cost, estimate
+from keyscale.engine.prices import Budget, affordable, cost, estimate
 from keyscale.engine.runners.calls import PATIENCE_S, Calls
 from keyscale.engine.runners.fan_out import FanOut
 from keyscale.engine.runners.local import LocalRun
@@ -32,6 +32,7 @@ from keyscale.engine.runners.remote_state import (
     state_path,
 )
 from keyscale.engine.runners.run import Run
+from keyscale.engine.runners.shared import Shared
 from keyscale.engine.runners.slots import Slots
 from keyscale.engine.runners.staging import Staging
 from keyscale.engine.storage import Storage, StorageFault, StorageSettings, job_prefix, new_job_id
@@ -85,11 +86,19 @@ class RemoteRun(Run):
     """A job whose chunks are made by deployed functions."""
 
     def __init__(
-        self, prepared: Prepared, options: RemoteOptions, stop: StopFlag, *, slots: Slots | None = None
+        self,
+        prepared: Prepared,
+        options: RemoteOptions,
+        stop: StopFlag,
+        *,
+        slots: Slots | None = None,
+        budget: Budget | None = None,
+        shared: Shared | None = None,
     ) -> None:
+        """What it shares with other jobs of this process: calls at once, dollars, and networks that run here."""
         super().__init__(prepared, stop)
         self.options = options
-        self.slots = slots
+        self.slots, self.budget, self.shared = slots, budget, shared
         self.calls = Calls(patience_s=PATIENCE_S)
         self.storage: Storage | None = None
         self.deployment: Deployment | None = None
@@ -114,6 +123,7 @@ class RemoteRun(Run):
 
     def load(self) -> Iterator[Event]:
         """As `Run.load`."""
+
         def connect(_: Callable[[int, int], None]) -> Deployment:
             storage.check()
             return self.calls.connect()
@@ -135,7 +145,10 @@ class RemoteRun(Run):
         self.execution = self._execution(deployment)
         gpu = deployment.gpus[0] if deployment.gpus else "none"
         expected = estimate(self.plan, gpu=gpu, containers=self._containers)
-        affordable(expected, self.options.max_cost)
+        if self.budget is not None:
+            self.budget.take(expected)
+        else:
+            affordable(expected, self.options.max_cost)
         how = "on CPUs" if not deployment.gpus else f"on {' or '.join(deployment.gpus)}"
         network = f"{self.execution}; model {self.plan.model.name}" if self.plan.model else "no network"
         yield Note(
@@ -366,7 +379,7 @@ class RemoteRun(Run):
             int8 = has_int8(self.job, [plan.model])
             ways = possible_executions(plan.model, "auto", self.job.compute.precision, has_int8=int8)
             plan = dataclasses.replace(plan, executions=ways)
-        return LocalRun(dataclasses.replace(self.prepared, plan=plan), self.stop)
+        return LocalRun(dataclasses.replace(self.prepared, plan=plan), self.stop, self.shared)
 
     def _make_here(self, left: list[Chunk], folder: WorkFolder, meter: Meter) -> Iterator[Event]:
         if self.local is None:

@@ -29,10 +29,9 @@ class Proxy:
         self._fuse: int | None = None
         self._fuse_refuses = False
         self._answers: list[tuple[Callable[[str], bool], bytes]] = []
-        self._gates: list[tuple[Callable[[str], bool], threading.Event]] = []
+        self._gates: list[_Gate] = []
         self._held = threading.Condition(self._lock)
-        self.held: list[str] = []
-        """First lines of the requests that a `hold` has kept waiting, without queries."""
+        self._waiting: list[tuple[str, list[_Gate]]] = []
         self.requests: list[str] = []
         """First lines of the requests that went through, without queries."""
         self.sent = 0
@@ -109,17 +108,34 @@ class Proxy:
         with self._lock:
             self._answers.clear()
 
-    def hold(self, matches: Callable[[str], bool]) -> None:
-        """Keep requests whose first line matches waiting until `release`; all others pass."""
+    @property
+    def held(self) -> list[str]:
+        """First lines of the requests that a `hold` keeps waiting, without queries."""
+        return [line for line, _ in self._waiting]
+
+    def hold(self, matches: Callable[[str], bool]) -> Callable[[], None]:
+        """Keep requests whose first line matches waiting until `release`; all others pass.
+
+        Returns:
+            `release` for these requests alone.
+        """
+        gate = _Gate(matches)
         with self._lock:
-            self._gates.append((matches, threading.Event()))
+            self._gates.append(gate)
+        return lambda: self._open([gate])
 
     def release(self) -> None:
         """Let everything pass that was held, and forget what it was."""
+        self._open(list(self._gates))
+
+    def _open(self, gates: list[_Gate]) -> None:
         with self._lock:
-            gates, self._gates, self.held = self._gates, [], []
-        for _, gate in gates:
-            gate.set()
+            self._gates = [gate for gate in self._gates if gate not in gates]
+            for gate in gates:
+                gate.opened.set()
+            self._waiting = [
+                (line, own) for line, own in self._waiting if not all(gate.opened.is_set() for gate in own)
+            ]
 
     def wait_held(self, count: int = 1, timeout_s: float = 60.0) -> None:
         """Return once so many requests are kept waiting."""
@@ -183,12 +199,12 @@ class Proxy:
             return None
         text = line.decode("ascii", "replace")
         with self._lock:
-            gates = [gate for matches, gate in self._gates if matches(text)]
+            gates = [gate for gate in self._gates if gate.matches(text)]
             if gates:
-                self.held.append(text.split("?")[0])
+                self._waiting.append((text.split("?")[0], gates))
                 self._held.notify_all()
         for gate in gates:
-            gate.wait()
+            gate.opened.wait()
         with self._lock:
             for matches, answer in self._answers:
                 if matches(text):
@@ -212,6 +228,12 @@ class Proxy:
                 self.refuse()
             else:
                 self.cut()
+
+
+class _Gate:
+    def __init__(self, matches: Callable[[str], bool]) -> None:
+        self.matches = matches
+        self.opened = threading.Event()
 
 
 class _Pair:

@@ -1,0 +1,261 @@
+"""A batch on a terminal: a live block with the total and a bar for each running clip, what has ended above it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Self, TextIO, cast
+
+from keyscale.cli.batch_lines import Lines
+from keyscale.cli.batch_text import SKIPPED, can_encode, failed_text, middle, total_parts, wrapped
+from keyscale.cli.progress import REFRESH_PER_SECOND, SafeStream, clock_text, counted, rate_text
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from keyscale.engine.batch.events import BatchProgress, ClipEvent, Report
+    from keyscale.engine.job import Failed, Progress
+
+__all__ = ["Bars"]
+
+LEAST_BAR, MOST_BAR = 6, 40
+"""Cells of a bar."""
+
+LEAST_NAME = 16
+"""Cells that a name is given before anything else is shown of its clip."""
+
+LAYOUTS = (
+    ("phase", "bar", "count", "rate"),
+    ("phase", "bar", "count"),
+    ("phase", "bar", "share"),
+    ("phase", "share"),
+    ("share",),
+)
+"""What stands beside a clip's name, by falling width."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """A running clip."""
+
+    name: str
+    progress: Progress | None = None
+
+    @property
+    def share(self) -> float:
+        """How much of its phase is done, 0 to 1."""
+        if self.progress is None or not self.progress.total:
+            return 0.0
+        return min(1.0, self.progress.frame / self.progress.total)
+
+    def texts(self) -> dict[str, str]:
+        progress = self.progress
+        if progress is None:
+            return {"phase": "starting", "count": "", "rate": "", "share": ""}
+        return {
+            "phase": str(progress.phase),
+            "count": counted(progress),
+            "rate": rate_text(progress.fps, progress.unit),
+            "share": _percent(progress.frame, progress.total) if progress.total else "",
+        }
+
+
+class Bars(Lines):
+    """One live block at the bottom of the terminal, bounded by its height; see `batch_renderer` for the arguments."""
+
+    def __init__(
+        self,
+        out: TextIO | None,
+        err: SafeStream,
+        *,
+        verbosity: int,
+        clock: Callable[[], float],
+        report: str | None,
+    ) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        super().__init__(out, err, verbosity=verbosity, clock=clock)
+        self._report = report
+        self._drawing = threading.Lock()
+        """Guards what is drawn. Nothing is waited for while it is held: the thread that draws has Rich's locks."""
+        self._rows: dict[int, _Row] = {}
+        self._last: tuple[BatchProgress, float] | None = None
+        self._hidden = True
+        self._height = 0
+        fancy = can_encode("✓\u2013✗■━…", err.encoding)
+        self._marks = ("✓", "\u2013", "✗", "■") if fancy else ("+", "-", "x", "#")
+        self._cut = "…" if fancy else "~"
+        self._bar_mark = "━" if fancy else "-"
+        # Rich would take bars into a pipe for a mistake; a person who asks for them there wants them.
+        self._console = Console(file=cast(IO[str], err), force_terminal=True)
+        self._live = Live(
+            get_renderable=self._draw,
+            console=self._console,
+            refresh_per_second=REFRESH_PER_SECOND,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def __enter__(self) -> Self:
+        self._hidden = False
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Rich draws a last time, whatever the height of the terminal: that has to be nothing.
+        self._hidden = True
+        self._live.stop()
+
+    def restore(self) -> None:
+        """As of `BatchRenderer.restore`."""
+        up = f"\x1b[{self._height - 1}A" if self._height > 1 else ""
+        with contextlib.suppress(OSError, ValueError):
+            os.write(self._err.fileno(), f"\r{up}\x1b[0J\x1b[?25h".encode())
+
+    # What has happened
+
+    def _line(self, text: str, style: str) -> None:
+        from rich.text import Text
+
+        self._console.print(Text(text, style=style), soft_wrap=True)
+
+    def _hand_over(self, path: str) -> None:
+        if self._out is None or not SafeStream(self._out).isatty():
+            super()._hand_over(path)
+            return
+        # The same terminal most likely: the block makes room, as the cursor stands within it.
+        hidden, self._hidden = self._hidden, True
+        try:
+            self._live.refresh()
+            super()._hand_over(path)
+        finally:
+            self._hidden = hidden
+        self._live.refresh()
+
+    def _running(self, event: ClipEvent, name: str) -> None:
+        of = event.of
+        with self._drawing:
+            before = self._rows.get(event.index)
+            progress = of if of is not None and of.event == "progress" else before.progress if before else None
+            self._rows[event.index] = _Row(name=name, progress=progress)
+
+    def _gone(self, index: int) -> None:
+        with self._drawing:
+            self._rows.pop(index, None)
+
+    def _made(self, name: str, text: str) -> None:
+        self._say(f"{self._marks[0]} {name}: {text}", "green")
+
+    def _skipped(self, name: str, frames: int | None) -> None:
+        del frames
+        self._say(f"{self._marks[1]} {name}: skipped, {SKIPPED}", "dim")
+
+    def _failed(self, name: str, failed: Failed | None, seconds: float | None) -> None:
+        del seconds
+        self._say(f"{self._marks[2]} {name}: {failed_text(failed, '  ')}", "red")
+
+    def _stopped(self, name: str) -> None:
+        self._say(f"{self._marks[3]} {name}: stopped, finished chunks are kept", "yellow")
+
+    def _total(self, progress: BatchProgress) -> None:
+        with self._drawing:
+            self._last = (progress, self._clock())
+
+    def _finish(self, report: Report) -> None:
+        # What comes now is the end: nothing is drawn beneath it any more.
+        self._hidden = True
+        self._live.refresh()
+        self._close(report, self._report, max(20, self._console.width))
+
+    # What is drawn, by a thread of Rich's own
+
+    def _draw(self) -> Text:
+        from rich.cells import cell_len
+        from rich.text import Text
+
+        with self._drawing:
+            rows = [self._rows[index] for index in sorted(self._rows)]
+            last = self._last
+        if self._hidden:
+            self._height = 0
+            return Text("")
+        width, height = self._console.size
+        # The lowest line that scrolled past stays in sight even on a small terminal.
+        height = max(1, height - 1)
+        lines = self._total_lines(last, width)[:height]
+        room = height - len(lines)
+        if len(rows) > room:
+            rows, left = rows[: max(0, room - 1)], len(rows) - max(0, room - 1)
+            lines += self._clip_lines(rows, width)
+            lines += [Text(f"and {left} more")] if room else []
+        else:
+            lines += self._clip_lines(rows, width)
+        for line in lines:
+            if cell_len(line.plain) > width:
+                line.truncate(width - 1, overflow="crop")
+                line.append(self._cut)
+        self._height = len(lines)
+        return Text("\n", no_wrap=True, overflow="crop").join(lines)
+
+    def _total_lines(self, last: tuple[BatchProgress, float] | None, width: int) -> list[Text]:
+        from rich.text import Text
+
+        now = self._clock()
+        if last is None:
+            return [Text(f"starting, {clock_text(now - self._since)}")]
+        progress, since = last
+        eta = None if progress.eta_s is None else max(0.0, progress.eta_s - (now - since))
+        parts = total_parts(progress, now - self._since, eta)
+        share = progress.frame / progress.total if progress.total else 0.0
+        percent = f" {_percent(progress.frame, progress.total)}"
+        bar = self._bar(share, min(MOST_BAR, max(LEAST_BAR, width - len("total ") - len(percent))))
+        return [Text.assemble(("total ", "bold"), bar, percent), *(Text(line) for line in wrapped(parts, width))]
+
+    def _clip_lines(self, rows: list[_Row], width: int) -> list[Text]:
+        if not rows:
+            return []
+        from rich.cells import cell_len
+        from rich.text import Text
+
+        texts = [row.texts() for row in rows]
+        widest = {part: max(len(text[part]) for text in texts) for part in texts[0]} | {"bar": LEAST_BAR}
+        longest = max(cell_len(row.name) for row in rows)
+        for layout in LAYOUTS:
+            columns = [part for part in layout if widest[part]]
+            name = width - sum(widest[part] + 1 for part in columns)
+            if name >= min(longest, LEAST_NAME):
+                break
+        bar = 0
+        if "bar" in columns:
+            bar = min(MOST_BAR, LEAST_BAR + max(0, name - longest))
+            name -= bar - LEAST_BAR
+        name = min(name, longest)
+        lines = []
+        for row, text in zip(rows, texts, strict=True):
+            shown = middle(row.name, name, self._cut)
+            line = Text(shown + " " * (name - cell_len(shown)))
+            for part in columns:
+                line.append(" ")
+                if part == "bar":
+                    line.append_text(self._bar(row.share, bar))
+                else:
+                    line.append(text[part].ljust(widest[part]) if part == "phase" else text[part].rjust(widest[part]))
+            lines.append(line)
+        return lines
+
+    def _bar(self, share: float, cells: int) -> Text:
+        from rich.text import Text
+
+        done = max(0, min(cells, int(share * cells)))
+        # Without colours what is missing would look like what is there.
+        rest = " " if self._console.no_color or self._console.color_system is None else self._bar_mark
+        return Text.assemble((self._bar_mark * done, "bar.complete"), (rest * (cells - done), "bar.back"))
+
+
+def _percent(frame: int, total: int) -> str:
+    return f"{100 * min(frame, total) // total if total else 0} %"

@@ -1,0 +1,123 @@
+"""`keyscale config`: which defaults hold, and where each of them comes from."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keyscale.cli import options as opt
+from keyscale.cli.progress import SafeStream, printable, write_data
+
+if TYPE_CHECKING:
+    from keyscale.cli.settings import Resolved
+    from keyscale.engine.settings import Setting
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Defaults from files and the environment: show, path.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+PathArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="[PATH]",
+        help="A video, folder or manifest: keyscale.toml beside it counts. Without it the current folder.",
+        show_default=False,
+    ),
+]
+
+
+@app.command("show")
+def show(
+    ctx: typer.Context,
+    *,
+    path: PathArgument = ".",
+    config: opt.ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+) -> None:
+    """Show every setting: its value without flags, and where that comes from."""
+    from keyscale.cli.settings import flags_of, ignored_variables, resolve
+    from keyscale.engine.batch.folders import is_pattern
+    from keyscale.engine.errors import UsageError
+
+    if not os.path.lexists(path) and not is_pattern(path):
+        raise UsageError(f"there is no {path}", remedy="Name a video, a folder or a manifest.")
+    flags = flags_of(ctx)
+    resolved = resolve(flags, config=config, inputs=[path], environment=os.environ)
+    settings = _settings(ctx, resolved)
+    if as_json:
+        import msgspec
+
+        write_data(msgspec.json.encode(_document(settings, resolved)).decode() + "\n")
+    else:
+        write_data(_table(settings, resolved))
+    for variable in ignored_variables(flags, os.environ):
+        SafeStream(sys.stderr).line(f"note: {printable(variable)} is set, and no setting is called that")
+
+
+@app.command("path")
+def path() -> None:
+    """Print where the user's settings file is, or would be."""
+    from keyscale.engine.settings import user_config
+
+    write_data(f"{user_config()}\n")
+
+
+def _settings(ctx: typer.Context, resolved: Resolved) -> list[Setting]:
+    from keyscale.cli.settings import cast, flags_of
+    from keyscale.engine.settings import Layer, Origin, Setting
+
+    settings = []
+    for name, flag in flags_of(ctx).items():
+        given = resolved.values.get(name)
+        value = flag.param.get_default(ctx) if given is None else cast(flag, given)
+        settings.append(Setting(flag.name, value, Origin(Layer.BUILT_IN) if given is None else given.origin))
+    return settings
+
+
+def _document(settings: Sequence[Setting], resolved: Resolved) -> dict[str, Any]:
+    return {
+        "user": printable(str(resolved.user)),
+        "preset": None if resolved.preset is None else printable(str(resolved.preset)),
+        "settings": [
+            {
+                "name": each.name,
+                "value": printable(str(each.value)) if isinstance(each.value, str | Path) else each.value,
+                "layer": each.origin.layer.value,
+                "from": printable(str(each.origin)),
+            }
+            for each in settings
+        ],
+    }
+
+
+def _table(settings: Sequence[Setting], resolved: Resolved) -> str:
+    """A setting a line; whoever reads a pipe finds each whole."""
+    rows = [(each.name, printable(_shown(each.value)), printable(str(each.origin))) for each in settings]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    absent = "" if resolved.user.is_file() else " (not there)"
+    lines = [
+        f"user config: {printable(str(resolved.user))}{absent}",
+        f"preset: {printable(str(resolved.preset)) if resolved.preset is not None else 'none'}",
+        "",
+        *(f"{name:{widths[0]}}  {value:{widths[1]}}  {origin}".rstrip() for name, value, origin in rows),
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "true" if value else "false"
+        case _:
+            return str(value)

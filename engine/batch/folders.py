@@ -1,0 +1,151 @@
+"""What lies in a folder: files beneath it, patterns, names in the order people expect."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+__all__ = ["Pattern", "Walked", "file_stat", "is_folder", "is_pattern", "natural_key", "walk"]
+
+_MAGIC = re.compile(r"[*?\[]")
+_DIGITS = re.compile(r"([0-9]+)")
+
+
+def natural_key(path: Path) -> tuple[object, ...]:
+    """Sorts `clip2` before `clip10`, upper and lower case alike; no two paths are equal by it."""
+    # Digits stand at the odd places of each split, so that numbers meet numbers only.
+    parts = tuple(
+        tuple(int(text) if place % 2 else text.casefold() for place, text in enumerate(_DIGITS.split(part)))
+        for part in path.parts
+    )
+    return (parts, path.parts)
+
+
+def file_stat(path: Path) -> os.stat_result | None:
+    """What stands at `path` if that is a regular file, or a link to one; None for all else, names too long included."""
+    try:
+        info = path.stat()
+    except (OSError, ValueError):
+        return None
+    return info if stat.S_ISREG(info.st_mode) else None
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder stands at `path`, or a link to one; False where that cannot be told."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def is_pattern(text: str) -> bool:
+    """Whether `text` holds `*`, `?` or `[`."""
+    return _MAGIC.search(text) is not None
+
+
+@dataclass(frozen=True)
+class Walked:
+    """A file found by `walk`."""
+
+    path: Path
+    """Beneath the folder as that was given."""
+    relative: Path
+
+
+def walk(
+    root: Path, *, depth: int | None, leave_out: Path | None, on_error: Callable[[Path, OSError], None]
+) -> Iterator[Walked]:
+    """Regular files beneath a folder, in no order; hidden ones, and all in hidden folders, are left out.
+
+    Links to folders are followed, but no folder is looked into twice, and real ones come before links to them: loops
+    end, and a file has the same path in every run.
+
+    Args:
+        root: the folder.
+        depth: how many levels of folders are looked into, 1 is `root` alone; None is all.
+        leave_out: a folder that is not looked into.
+        on_error: told of each folder that cannot be read; those that vanish meanwhile are passed over.
+    """
+    seen = {found for found in [_identity(leave_out)] if found is not None}
+    due: list[tuple[Path, Path, int]] = [(root, Path(), 1)]
+    links: list[tuple[Path, Path, int]] = []
+    while due or links:
+        folder, relative, level = due.pop() if due else links.pop(0)
+        try:
+            identity = _identity_of(folder.stat())
+            if identity in seen:
+                continue
+            seen.add(identity)
+            with os.scandir(folder) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except FileNotFoundError as error:
+            if not relative.parts:
+                on_error(folder, error)
+            continue
+        except OSError as error:
+            on_error(folder, error)
+            continue
+        for entry in found:
+            if entry.name.startswith("."):
+                continue
+            try:
+                is_folder, is_file, is_link = entry.is_dir(), entry.is_file(), entry.is_symlink()
+            except OSError:  # a link that leads to itself
+                continue
+            place = (folder / entry.name, relative / entry.name)
+            if is_file:
+                yield Walked(*place)
+            elif is_folder and (depth is None or level < depth):
+                (links if is_link else due).append((*place, level + 1))
+
+
+def _identity_of(info: os.stat_result) -> tuple[int, int]:
+    return info.st_dev, info.st_ino
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    try:
+        return None if path is None else _identity_of(path.stat())
+    except OSError:
+        return None
+
+
+class Pattern:
+    """A glob pattern: `*`, `?`, `[...]` within a name, and `**` for any number of folders."""
+
+    def __init__(self, text: str) -> None:
+        parts = Path(text).parts
+        fixed = next(place for place, part in enumerate(parts) if is_pattern(part))
+        self.root = Path(*parts[:fixed])
+        """The folder beneath which it matches."""
+        self._parts = parts[fixed:]
+
+    @property
+    def depth(self) -> int | None:
+        """How many levels of folders have to be looked into, as for `walk`."""
+        return None if "**" in self._parts else len(self._parts)
+
+    def matches(self, relative: Path) -> bool:
+        """Whether it fits a path beneath `root`."""
+        return _fits(relative.parts, self._parts)
+
+
+def _fits(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    @cache
+    def rest(name: int, pattern: int) -> bool:
+        if pattern == len(patterns):
+            return name == len(names)
+        if patterns[pattern] == "**":
+            # At the end it stands for files too, as in most shells.
+            if pattern == len(patterns) - 1:
+                return True
+            return rest(name, pattern + 1) or (name < len(names) and rest(name + 1, pattern))
+        return name < len(names) and fnmatch.fnmatch(names[name], patterns[pattern]) and rest(name + 1, pattern + 1)
+
+    return rest(0, 0)

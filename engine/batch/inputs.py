@@ -1,0 +1,294 @@
+"""Which clips a batch has: folders, manifests, files and patterns -> `Clip`s, each video with its keyframes."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from keyscale.engine.batch.clips import Clip
+from keyscale.engine.batch.folders import Pattern, file_stat, is_folder, is_pattern, natural_key, walk
+from keyscale.engine.batch.manifest import MANIFEST_SUFFIXES, read_manifest
+from keyscale.engine.errors import FramingError, InputError, UsageError
+from keyscale.engine.settings import PRESET_NAME
+
+__all__ = ["VIDEO_SUFFIXES", "Inputs", "Video", "find_clips", "folder_of"]
+
+VIDEO_SUFFIXES = frozenset(
+    [
+        ".3g2",
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".mxf",
+        ".nut",
+        ".ogv",
+        ".ts",
+        ".vob",
+        ".webm",
+        ".wmv",
+        ".y4m",
+    ]
+)
+"""What is taken for a video in a folder and by a pattern; a file named by itself may be called anything."""
+
+KEYFRAMES_SUFFIXES = (".json", ".keyframes.json")
+
+_OWN_RESULT = re.compile(r".\.keyscale\.(mp4|mov)$", re.IGNORECASE)
+"""What `keyscale upscale` calls a result beside its source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """A video that was found, not yet paired with its keyframes."""
+
+    path: Path
+    relative: Path
+    """Beneath the folder that was searched; its name alone where the file itself was named."""
+    name: str
+    """How people know it, see `Clip.name`."""
+
+
+def find_clips(
+    paths: Sequence[str | Path],
+    *,
+    output_dir: str | Path,
+    keyframes_dir: str | Path | None = None,
+    recursive: bool = False,
+    whole_frame: bool = False,
+) -> tuple[Clip, ...]:
+    """All clips of a batch, in a stable order: by input, within one as people sort names, in a manifest by line.
+
+    In a folder `talk.mp4` belongs to `talk.json` or `talk.keyframes.json`. Left out of folders and patterns are hidden
+    files and folders (keyscale's work folders among them), results that `keyscale upscale` left beside their sources
+    (`talk.keyscale.mp4`), and all beneath `output_dir`. A video that two inputs name is one clip.
+
+    Args:
+        paths: folders, videos, manifests (`.csv`, `.jsonl`, `.ndjson`), and patterns (`*`, `?`, `[...]`, `**`), which
+            are expanded here where no file has that very name. Keyframes files beside a named video, `keyscale.toml`,
+            and the output folder among other inputs are passed over, so that a shell's `folder/*` works.
+        output_dir: where results go; it need not be there yet.
+        keyframes_dir: where keyframes files are instead of beside the videos, in the same subfolders.
+        recursive: subfolders too.
+        whole_frame: a video without keyframes is taken as a whole; otherwise it is a clip with a fault.
+
+    Returns:
+        At least one clip; whatever is wrong with one alone is its `fault`.
+
+    Raises:
+        UsageError: an input is not there or cannot be read, a manifest is wrong as a whole, there is no clip at all,
+            or the output folder is the only input: results would have the names of their sources there.
+    """
+    inputs = Inputs(
+        paths, output_dir=output_dir, keyframes_dir=keyframes_dir, recursive=recursive, whole_frame=whole_frame
+    )
+    clips: list[Clip] = []
+    seen: set[Path] = set()
+    for source in inputs.sources:
+        if source.suffix.lower() in MANIFEST_SUFFIXES and file_stat(source) is not None:
+            clips += (inputs.completed(clip) for clip in read_manifest(source))
+            continue
+        for video in inputs.videos(source, _cannot_read):
+            if video.path.absolute() not in seen:
+                seen.add(video.path.absolute())
+                clips.append(inputs.clip(video))
+    inputs.check_left_over(clips)
+    if not clips:
+        looked = ", ".join(str(source) for source in inputs.sources)
+        deeper = "" if recursive else " Give --recursive to look into subfolders."
+        raise UsageError(f"there is no video in {looked}", remedy=f"Videos end in {_listed(VIDEO_SUFFIXES)}.{deeper}")
+    return tuple(clips)
+
+
+def folder_of(path: str | Path) -> Path:
+    """Where settings beside an input would be: a folder itself, the folder of a file, where a pattern begins."""
+    path = Path(path)
+    if is_folder(path):
+        return path
+    if is_pattern(str(path)) and not os.path.lexists(path):
+        return Pattern(str(path)).root
+    return path.parent
+
+
+class Inputs:
+    """What a batch was pointed at, checked; looks into it as often as asked."""
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        output_dir: str | Path,
+        keyframes_dir: str | Path | None,
+        recursive: bool,
+        whole_frame: bool,
+    ) -> None:
+        """Arguments as of `find_clips`.
+
+        Raises:
+            UsageError: an input is not there, or is the output folder.
+        """
+        self._output_dir = Path(output_dir)
+        self._keyframes_dir = None if keyframes_dir is None else Path(keyframes_dir)
+        self._recursive = recursive
+        self.whole_frame = whole_frame
+        if self._keyframes_dir is not None and not is_folder(self._keyframes_dir):
+            raise UsageError(
+                f"--keyframes-dir {self._keyframes_dir} is no folder", remedy="Name the folder of the keyframes files."
+            )
+        if not paths:
+            raise UsageError("no inputs are given", remedy="Name a folder, a manifest, or videos.")
+        named = [self._checked(path, alone=len(paths) == 1) for path in paths]
+        # A shell's `folder/*` names them beside their videos.
+        self._named_keyframes = [path for path in named if _is_keyframes(path)]
+        self.sources = tuple(
+            path
+            for path in named
+            if not _is_keyframes(path) and path.name != PRESET_NAME and not (len(named) > 1 and self._is_output(path))
+        )
+        """Folders, files and patterns, in the order in which they were given."""
+
+    def _checked(self, given: str | Path, *, alone: bool) -> Path:
+        text = str(given)
+        if not text or "\0" in text:
+            raise UsageError(f"an input is {text!r}", remedy="Name a folder, a manifest, or videos.")
+        path = Path(text)
+        try:
+            mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if not is_pattern(text):
+                raise UsageError(f"there is no {path}", remedy="Check the path.") from error
+            root = Pattern(text).root
+            if not is_folder(root):
+                raise UsageError(f"there is no folder {root}, where {path} would be") from error
+            self._check_not_output(root)
+            return path
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        if stat.S_ISDIR(mode):
+            if alone:
+                self._check_not_output(path)
+        elif not stat.S_ISREG(mode):
+            raise UsageError(
+                f"{path} is neither a file nor a folder", remedy="Name a folder, a manifest, or videos; save a stream."
+            )
+        return path
+
+    def _is_output(self, folder: Path) -> bool:
+        try:
+            return folder.samefile(self._output_dir)
+        except OSError:
+            return False
+
+    def _check_not_output(self, folder: Path) -> None:
+        if self._is_output(folder):
+            raise UsageError(
+                f"{folder} is both the input and the output folder: results would take the names of their sources",
+                remedy=f"Choose another output folder with -o; {folder / 'results'} would not be looked into.",
+            )
+
+    def videos(self, source: Path, on_error: Callable[[Path, OSError], None]) -> list[Video]:
+        """The videos of one of `sources`, sorted; `on_error` is told of each folder that cannot be read."""
+        if is_folder(source):
+            root, depth, pattern = source, None if self._recursive else 1, None
+        elif is_pattern(str(source)) and not os.path.lexists(source):
+            pattern = Pattern(str(source))
+            root, depth = pattern.root, pattern.depth
+        elif file_stat(source) is not None:
+            return [Video(path=source, relative=Path(source.name), name=str(source))]
+        else:
+            return []
+        found = [
+            Video(path=file.path, relative=file.relative, name=str(file.relative if self._alone else file.path))
+            for file in walk(root, depth=depth, leave_out=self._output_dir, on_error=on_error)
+            if _is_source(file.path) and (pattern is None or pattern.matches(file.relative))
+        ]
+        return sorted(found, key=lambda video: natural_key(video.relative))
+
+    @property
+    def _alone(self) -> bool:
+        return len(self.sources) == 1
+
+    def keyframes(self, video: Video) -> list[Path]:
+        """The keyframes files that are there for a video: one, none, or one too many."""
+        return [path for path in self._candidates(video) if file_stat(path) is not None]
+
+    def _candidates(self, video: Video) -> list[Path]:
+        folder = video.path.parent if self._keyframes_dir is None else self._keyframes_dir / video.relative.parent
+        return [folder / f"{video.path.stem}{suffix}" for suffix in KEYFRAMES_SUFFIXES]
+
+    def clip(self, video: Video) -> Clip:
+        """The video with its keyframes, or with the fault that it has none, or two."""
+        clip = Clip(name=video.name, video=video.path, stem=video.relative.with_name(video.relative.stem))
+        found = self.keyframes(video)
+        if len(found) == 1:
+            return replace(clip, keyframes=found[0])
+        if found:
+            there = " and ".join(map(str, found))
+            return replace(clip, fault=FramingError(f"both {there} are there", remedy="Keep one of them."))
+        if self.whole_frame:
+            return clip
+        either, other = self._candidates(video)
+        fault = FramingError(
+            f"no keyframes file: neither {either} nor {other} is there",
+            remedy="Add it, or give --whole-frame to use the whole picture.",
+        )
+        return replace(clip, fault=fault)
+
+    def completed(self, clip: Clip) -> Clip:
+        """A manifest's clip, with the keyframes beside its video where the manifest names none."""
+        if clip.fault is not None:
+            return clip
+        if file_stat(clip.video) is None:
+            absent = InputError(f"{clip.where}: cannot read {clip.video}: no such file", remedy="Correct the path.")
+            return replace(clip, fault=absent)
+        if clip.keyframes is not None:
+            return clip
+        relative = clip.stem.with_name(clip.video.name)
+        paired = self.clip(Video(path=clip.video, relative=relative, name=clip.name))
+        if paired.fault is None:
+            return replace(clip, keyframes=paired.keyframes)
+        fault = FramingError(f"{clip.where}: {paired.fault.message}", remedy=paired.fault.remedy)
+        return replace(clip, fault=fault)
+
+    def check_left_over(self, clips: Sequence[Clip]) -> None:
+        """Raise a `UsageError` for a named keyframes file whose video was not named."""
+        stems = {(clip.video.parent, clip.video.stem) for clip in clips}
+        for path in self._named_keyframes:
+            if not stems & {(path.parent, stem) for stem in _stems(path)}:
+                raise UsageError(
+                    f"{path} is no video", remedy="Name the video: its keyframes are found beside it by their name."
+                )
+
+
+def _stems(keyframes: Path) -> Iterator[str]:
+    for suffix in KEYFRAMES_SUFFIXES:
+        if keyframes.name.lower().endswith(suffix):
+            yield keyframes.name[: -len(suffix)]
+
+
+def _is_keyframes(path: Path) -> bool:
+    return path.suffix.lower() == ".json" and file_stat(path) is not None
+
+
+def _is_source(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES and not _OWN_RESULT.search(path.name)
+
+
+def _cannot_read(folder: Path, error: OSError) -> None:
+    raise UsageError(f"cannot read the folder {folder}: {error.strerror or error}") from error
+
+
+def _listed(names: frozenset[str]) -> str:
+    *most, last = sorted(names)
+    return f"{', '.join(most)} or {last}"

@@ -1,0 +1,379 @@
+"""A manifest: videos with their keyframes, outputs and flags, as CSV or JSON Lines. No more is read than is allowed."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from keyscale.engine.batch.clips import Clip, OptionValue
+from keyscale.engine.errors import KeyscaleError, UsageError
+from keyscale.engine.settings import model_beside
+
+__all__ = [
+    "CLIP_OPTIONS",
+    "MANIFEST_SUFFIXES",
+    "MAX_BYTES",
+    "MAX_ROWS",
+    "MAX_ROW_BYTES",
+    "RUN_OPTIONS",
+    "read_manifest",
+]
+
+MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".ndjson"})
+
+MAX_BYTES = 64 * 2**20
+"""Largest manifest in bytes."""
+
+MAX_ROWS = 100_000
+"""Most clips of a manifest; ten times as many lines."""
+
+MAX_ROW_BYTES = 2**20
+"""Longest row in bytes, however many lines it has."""
+
+MAX_CELL = 4096
+"""Longest value in characters: PATH_MAX of common systems."""
+
+PLACES = ("video", "keyframes", "output")
+
+CLIP_OPTIONS = frozenset(
+    [
+        "start",
+        "end",
+        "keep-going-on-decode-errors",
+        "size",
+        "fit",
+        "fps",
+        "codec",
+        "crf",
+        "preset",
+        "bit-depth",
+        "no-audio",
+        "verify",
+        "mode",
+        "model",
+        "denoise",
+        "device",
+        "precision",
+        "tile",
+        "chunk-seconds",
+    ]
+)
+"""Flags of `keyscale upscale` that a manifest may give for a clip."""
+
+RUN_OPTIONS = frozenset(
+    [
+        "config",
+        "fail-fast",
+        "jobs",
+        "keyframes-dir",
+        "local",
+        "max-cost",
+        "no-resume",
+        "offline",
+        "overwrite",
+        "progress",
+        "quiet",
+        "recursive",
+        "remote",
+        "remote-containers",
+        "remote-fallback",
+        "report",
+        "resume",
+        "update",
+        "verbose",
+        "watch",
+        "whole-frame",
+    ]
+)
+"""Flags that hold for a whole batch."""
+
+_SHOWN = 40
+
+
+def read_manifest(path: Path) -> tuple[Clip, ...]:
+    """The clips of a manifest, a row each, in the order of the file.
+
+    CSV has a header row that names its columns; JSON Lines has an object a line. Both know `video`, `keyframes`,
+    `output` and `CLIP_OPTIONS`, with `-` or `_`; what is empty or null is not given. Paths are relative to the
+    manifest's folder, `output` to the batch's output folder.
+
+    Returns:
+        A row that is wrong by itself is a clip with a `fault` that names its line. Whether files are there, and
+        whether values make sense, is not looked at.
+
+    Raises:
+        UsageError: the file cannot be read, exceeds a bound, is not UTF-8 or nested too deep, has no header, an unknown
+            column or one twice, or no row at all.
+    """
+    shown = str(path)
+    try:
+        file = path.open("rb")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {shown}: {getattr(error, 'strerror', None) or error}") from error
+    with file, contextlib.closing(_lines(file, shown)) as lines:
+        rows = _csv_rows(lines, shown) if path.suffix.lower() == ".csv" else _json_rows(lines, shown)
+        clips: list[Clip] = []
+        for row in rows:
+            if len(clips) == MAX_ROWS:
+                raise UsageError(f"{shown} has more than {MAX_ROWS} rows", remedy="Split the manifest.")
+            clips.append(_clip(row, path))
+    if not clips:
+        raise UsageError(f"{shown} names no video", remedy="Give a row for each video.")
+    return _named_apart(clips)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    line: int
+    """Where it begins, from 1."""
+    values: dict[str, Any]
+    """By column; empty values left out."""
+    fault: str | None = None
+
+
+def _lines(file: BinaryIO, shown: str) -> Generator[str]:
+    """Lines with their ends, as text, within all bounds."""
+    total = number = 0
+    while True:
+        try:
+            line = file.readline(MAX_ROW_BYTES + 1)
+        except OSError as error:
+            raise UsageError(f"cannot read {shown}: {error.strerror or error}") from error
+        if not line:
+            return
+        number += 1
+        total += len(line)
+        if total > MAX_BYTES:
+            raise UsageError(f"{shown} is larger than {MAX_BYTES // 2**20} MiB", remedy="Split the manifest.")
+        if len(line) > MAX_ROW_BYTES:
+            raise UsageError(f"{shown}: line {number} is longer than {MAX_ROW_BYTES // 2**20} MiB")
+        if number > 10 * MAX_ROWS:
+            raise UsageError(f"{shown} has more than {10 * MAX_ROWS} lines", remedy="Split the manifest.")
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        if b"\0" in line:
+            raise UsageError(f"{shown}: line {number} holds a zero byte", remedy="Save the file as UTF-8 text.")
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{shown}: line {number} is not UTF-8 text", remedy="Save the file as UTF-8.") from error
+
+
+class _RowLines:
+    """Lines for the CSV reader, which joins those of a quoted cell: `taken` is held within bounds too."""
+
+    def __init__(self, lines: Iterator[str], shown: str) -> None:
+        self._lines = lines
+        self._shown = shown
+        self.number = 0
+        self.taken = 0
+
+    def __iter__(self) -> _RowLines:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.number += 1
+        self.taken += len(line)
+        if self.taken > MAX_ROW_BYTES:
+            raise UsageError(
+                f"{self._shown}: the row before line {self.number} is longer than {MAX_ROW_BYTES // 2**20} MiB",
+                remedy="A quotation mark may be missing.",
+            )
+        return line
+
+
+def _csv_rows(lines: Iterator[str], shown: str) -> Iterator[_Row]:
+    source = _RowLines(lines, shown)
+    # A name that begins with a space stands in quotation marks.
+    reader = csv.reader(source, strict=True, skipinitialspace=True)
+    columns: list[str] | None = None
+    while True:
+        begins, source.taken = source.number + 1, 0
+        try:
+            cells = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            raise UsageError(
+                f"{shown}: line {begins}: not CSV: {error}", remedy='Quotation marks in a cell are doubled: "".'
+            ) from error
+        if not any(cell.strip() for cell in cells):
+            continue
+        if columns is None:
+            columns = _header(cells, f"{shown}: line {begins}")
+            continue
+        fault = None
+        if len(cells) < len(columns):
+            fault = f"{len(cells)} cells, the header has {len(columns)}"
+        elif any(cell.strip() for cell, name in zip_longest(cells, columns) if not name):
+            fault = "a cell stands beyond the columns that have a name"
+        values = {name: cell for name, cell in zip(columns, cells, strict=False) if name and cell.strip()}
+        yield _Row(line=begins, values=values, fault=fault)
+    if columns is None:
+        raise UsageError(f"{shown} has no header", remedy="The first row names the columns: video,keyframes,output.")
+
+
+def _header(cells: Sequence[str], where: str) -> list[str]:
+    """The columns, by the names of `_column`; what has no name may have no values either."""
+    if len(cells) == 1 and (";" in cells[0] or "\t" in cells[0]):
+        raise UsageError(f"{where}: the cells are not separated by commas", remedy="Export the table with commas.")
+    if "video" not in map(_plain, cells):
+        raise UsageError(
+            f"{where}: no column is named video", remedy="The first row names the columns: video,keyframes,output."
+        )
+    columns = [_column(cell, where) if cell.strip() else "" for cell in cells]
+    for name, count in Counter(columns).items():
+        if name and count > 1:
+            raise UsageError(f"{where}: the column {name} is there {count} times", remedy="Keep one of them.")
+    return columns
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("_", "-")
+
+
+def _column(given: str, where: str) -> str:
+    name = _plain(given)
+    if name in CLIP_OPTIONS or name in PLACES:
+        return name
+    if name in RUN_OPTIONS:
+        raise UsageError(
+            f"{where}: {name} holds for a whole batch, not for one clip", remedy=f"Give --{name} on the command line."
+        )
+    near = get_close_matches(name, [*PLACES, *sorted(CLIP_OPTIONS)], n=1, cutoff=0.6)
+    raise UsageError(
+        f"{where}: unknown column {_short(given)}",
+        remedy=f"Did you mean {near[0]}?" if near else f"Known: {', '.join([*PLACES, *sorted(CLIP_OPTIONS)])}.",
+    )
+
+
+def _json_rows(lines: Iterator[str], shown: str) -> Iterator[_Row]:
+    for line, text in enumerate(lines, 1):
+        if not text.strip():
+            continue
+        where = f"{shown}: line {line}"
+        try:
+            pairs = json.loads(text.rstrip(), object_pairs_hook=_Pairs, parse_constant=_no_constant)
+        except RecursionError as error:
+            raise UsageError(
+                f"{where}: lists or objects are nested too deeply", remedy="A line is one flat object."
+            ) from error
+        except ValueError as error:
+            reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+            yield _Row(line=line, values={}, fault=f"not JSON: {reason}")
+            continue
+        if not isinstance(pairs, _Pairs):
+            yield _Row(line=line, values={}, fault=f"{_kind(pairs)} where an object should be")
+            continue
+        names = [_column(name, where) for name, _ in pairs]
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        values = {name: value for name, (_, value) in zip(names, pairs, strict=True) if value not in (None, "")}
+        yield _Row(line=line, values=values, fault=f"{twice[0]} is given twice" if twice else None)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object, with keys that are there twice."""
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _clip(row: _Row, manifest: Path) -> Clip:
+    where = f"{manifest}: line {row.line}"
+    video = row.values.get("video")
+    if isinstance(video, str) and len(video) <= MAX_CELL and "\0" not in video:
+        clip = Clip(name=video, video=manifest.parent / video, stem=_stem(video), where=where)
+    else:
+        unknown = f"{manifest.name} line {row.line}"
+        clip = Clip(name=unknown, video=manifest, stem=Path(unknown), where=where)
+    try:
+        if row.fault is not None:
+            raise UsageError(f"{where}: {row.fault}")
+        paths = {name: _path(row.values, name, where) for name in PLACES}
+        if paths["video"] is None:
+            raise UsageError(f"{where}: no video is named")
+        output = paths["output"]
+        if output is not None and output.endswith("/"):
+            raise UsageError(f"{where}: output {_short(output)} is a folder", remedy="Name a file beneath -o.")
+        options = {name: _option(value, f"{where}: {name}") for name, value in row.values.items() if name not in PLACES}
+        if isinstance(model := options.get("model"), str):
+            options["model"] = model_beside(model, manifest.parent)
+    except KeyscaleError as error:
+        return replace(clip, fault=error)
+    return replace(
+        clip,
+        keyframes=None if paths["keyframes"] is None else manifest.parent / paths["keyframes"],
+        output=None if output is None else Path(output),
+        options=options,
+    )
+
+
+def _stem(video: str) -> Path:
+    """The video's own place beneath the manifest, or its name alone where it lies elsewhere."""
+    path = Path(video)
+    if path.is_absolute() or ".." in path.parts:
+        path = Path(path.name)
+    return path.with_name(path.stem) if path.name else path
+
+
+def _path(values: dict[str, Any], name: str, where: str) -> str | None:
+    value = values.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise UsageError(f"{where}: {name} is {_kind(value)}, it must be text")
+    _option(value, f"{where}: {name}")
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{where}: {name} {_short(value)} is no file name") from error
+    return value
+
+
+def _option(value: Any, what: str) -> OptionValue:
+    if not isinstance(value, str | bool | int | float):
+        raise UsageError(f"{what} is {_kind(value)}, it must be text, a number, true or false")
+    if isinstance(value, str) and len(value) > MAX_CELL:
+        raise UsageError(f"{what} has more than {MAX_CELL} characters")
+    if isinstance(value, str) and "\0" in value:
+        raise UsageError(f"{what} holds a zero byte")
+    return value
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case _Pairs():
+            return "an object"
+        case list():
+            return "a list"
+        case str():
+            return _short(value)
+        case None:
+            return "null"
+        case _:
+            return json.dumps(value)[:_SHOWN]
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
+
+
+def _named_apart(clips: Sequence[Clip]) -> tuple[Clip, ...]:
+    """A video may be named more than once, for several results."""
+    count = Counter(clip.name for clip in clips)
+    return tuple(
+        replace(clip, name=f"{clip.name} (line {clip.where.rpartition(' ')[2]})") if count[clip.name] > 1 else clip
+        for clip in clips
+    )
