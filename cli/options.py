@@ -218,8 +218,8 @@ UpdateOption = Annotated[
     bool,
     typer.Option(
         "--update",
-        help="Skip the job if the result is there and came of the same source, framing and settings; if keyscale made it "
-        "of others, make it again.",
+        help="Skip the job if the result is there and came of the same source, framing and settings; make it again if "
+        "keyscale made it of others.",
         rich_help_panel=_OUTPUT,
     ),
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -174,16 +174,8 @@ def _write(
             if plan.action != "drop":
                 add_track(build, plan, head.streams[plan.index])
 
-    try:
+    with _blamed_on_source(tracks):
         out.start_encoding()
-    except FFmpegError as error:
-        copied = sorted({plan.kind for plan in tracks if plan.action == "copy"})
-        if not copied:
-            raise
-        # The picture's own header is keyscale's; what a copied track lacks, the source lacks.
-        raise DecodeError(
-            f"a track of the source ({' or '.join(copied)}) has a damaged header: {error.strerror}", remedy=_NO_AUDIO
-        ) from error
     written = 0
     for number, (due, packet) in enumerate(heapq.merge(*build.feeds, key=lambda timed: timed[0])):
         if number % _STOP_EVERY == 0:
@@ -202,13 +194,28 @@ def _write(
                 remedy=_NO_AUDIO,
             ) from error
     halt()
-    out.close()
+    with _blamed_on_source(tracks):
+        out.close()
     return Assembly(
         video_frames=joint.frames,
         audio=tuple(describe() for describe in build.audio),
         lost_audio=sum(each.lost for each in build.reports),
         notes=tuple(dict.fromkeys(build.notes)),
     )
+
+
+@contextlib.contextmanager
+def _blamed_on_source(tracks: tuple[TrackPlan, ...]) -> Iterator[None]:
+    """What the muxer finds invalid in the headers that it writes comes with a copied track, if there is one."""
+    try:
+        yield
+    except FFmpegError as error:
+        copied = sorted({plan.kind for plan in tracks if plan.action == "copy"})
+        if isinstance(error, OSError) or not copied:
+            raise
+        raise DecodeError(
+            f"a track of the source ({' or '.join(copied)}) has a damaged header: {error.strerror}", remedy=_NO_AUDIO
+        ) from error
 
 
 def _rising(on_progress: Callable[[float], None] | None) -> Callable[[float], None]:

@@ -27,8 +27,9 @@ from keyscale.engine.storage import Storage
 
 __all__ = ["Client", "FaultyPlace", "faulty", "faulty_on", "faulty_place"]
 
-SILENCE_S = 3.0
-"""Longest time between two events: the contract's 2 s, and what a busy machine adds."""
+SILENCE_S = 5.0
+"""Longest time between two events: the contract's 2 s, and what a machine adds that is busy with much else. How well
+the 2 s are kept on another one is seen in test_remote.py."""
 FRAMES = 60
 CHUNKS = 3
 SIZE = (64, 64)

@@ -148,6 +148,20 @@ def check_plan(there: Installed) -> str:
     return f"plan: {count} frames"
 
 
+def check_refusal(there: Installed) -> str:
+    """What is no video is refused with its exit code, in a sentence, and leaves nothing."""
+    (there.folder / "text.mp4").write_text("This is no video.\n")
+    for name in ("text.mp4", "absent.mp4"):
+        done = there.keyscale("upscale", name, "-o", "refused.mp4", "--progress", "none")
+        _expect(f"upscale {name}", done, 3)
+        if not done.stderr.startswith("error: ") or "Traceback" in done.stderr or name not in done.stderr:
+            raise Wrong(f"upscale {name} says {done.stderr!r}")
+    left = sorted(path.name for path in there.folder.iterdir())
+    if left != ["text.mp4"]:
+        raise Wrong(f"a refusal left {left}")
+    return "bad input: exit code 3"
+
+
 def check_upscale(there: Installed) -> str:
     """The example clip, by a network that comes with keyscale."""
     arguments = ("--size", f"{WIDTH}x{HEIGHT}", "--device", "cpu", "--progress", "json")
@@ -158,7 +172,7 @@ def check_upscale(there: Installed) -> str:
         raise Wrong(f"upscale ended with {last}")
     check_clip(there.folder / "clip.mp4")
     left = sorted(path.name for path in there.folder.iterdir())
-    if left != ["clip.mp4"]:
+    if left != ["clip.mp4", "text.mp4"]:
         raise Wrong(f"upscale left {left}")
     return f"upscale: {FRAMES} frames of {WIDTH}x{HEIGHT} by {NETWORK}, {last['device']}"
 
@@ -193,26 +207,12 @@ def check_clip(path: Path) -> None:
         raise Wrong(f"the result has {float(heard):.3f} s of sound")
 
 
-def check_refusal(there: Installed) -> str:
-    """What is no video is refused with its exit code, in a sentence, and leaves nothing."""
-    (there.folder / "text.mp4").write_text("This is no video.\n")
-    for name in ("text.mp4", "absent.mp4"):
-        done = there.keyscale("upscale", name, "-o", "refused.mp4", "--progress", "none")
-        _expect(f"upscale {name}", done, 3)
-        if not done.stderr.startswith("error: ") or "Traceback" in done.stderr or name not in done.stderr:
-            raise Wrong(f"upscale {name} says {done.stderr!r}")
-    left = sorted(path.name for path in there.folder.iterdir())
-    if left != ["clip.mp4", "text.mp4"]:
-        raise Wrong(f"a refusal left {left}")
-    return "bad input: exit code 3"
-
-
 def _expect(what: str, done: subprocess.CompletedProcess[str], code: int) -> None:
     if done.returncode != code:
         raise Wrong(f"{what} ended with exit code {done.returncode}, not {code}:\n{done.stderr.strip()}")
 
 
-CHECKS: tuple[Callable[[Installed], str], ...] = (check_place, check_version, check_plan, check_upscale, check_refusal)
+CHECKS: tuple[Callable[[Installed], str], ...] = (check_place, check_version, check_plan, check_refusal, check_upscale)
 
 
 def main() -> int:

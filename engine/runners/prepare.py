@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyscale.engine.errors import InputError, StorageError, UsageError
-from keyscale.engine.framing import load_framing
+from keyscale.engine.framing import Framing, load_framing
 from keyscale.engine.job import Job
 from keyscale.engine.jobkey import read_stamp
 from keyscale.engine.models import ModelSpec, defaults_for, describe, needs_openvino
@@ -34,33 +34,35 @@ class Prepared:
     """Size and modification time in ns of the source as planned."""
 
 
-def prepare_plan(job: Job, *, remote: bool = False) -> Plan:
+def prepare_plan(job: Job, *, remote: bool = False, framing: Framing | None = None) -> Plan:
     """Probe, read the keyframes and plan. No network runs; torch is imported for a checkpoint's path only, and
     OpenVINO where it has to be asked what it can do on this CPU.
 
     Args:
         job: what is asked for.
         remote: chunks are made elsewhere, so that nothing hangs on what this machine can do.
+        framing: the camera, instead of the job's keyframes file.
 
     Raises:
         KeyscaleError: the source, the keyframes, the model or the settings are wrong.
     """
     _check_paths(job)
-    framing = load_framing(job.keyframes) if job.keyframes is not None else None
+    if framing is None and job.keyframes is not None:
+        framing = load_framing(job.keyframes)
     models = _models(job)
     info = probe(job.source, tolerate_damage=job.keep_going_on_decode_errors)
     return make_plan(job, info, framing, models, known_speeds(), has_int8=remote or has_int8(job, models.values()))
 
 
-def prepare(job: Job, *, remote: bool = False) -> Prepared:
-    """Plan, and check all that can fail before long work: output, rights, space, encoder. `remote` as above.
+def prepare(job: Job, *, remote: bool = False, framing: Framing | None = None) -> Prepared:
+    """Plan, and check all that can fail before long work: output, rights, space, encoder. Arguments as above.
 
     Raises:
         KeyscaleError: of the kind that fails.
     """
     output = Path(job.output)
     before = _stat(job)
-    plan = prepare_plan(job, remote=remote)
+    plan = prepare_plan(job, remote=remote, framing=framing)
     check_absent(job)
     _check_folder(output, plan, remote=remote)
     return Prepared(job=job, plan=plan, source_stat=before)
