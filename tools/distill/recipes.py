@@ -71,13 +71,13 @@ def _calmed(drafts: dict[str, Recipe], share: float) -> dict[str, Recipe]:
     Calm costs details, so more of them is asked for. The margin is the receptive field: what a patch's border does
     is left out as well.
     """
-    common = {"calm_pan": 0.03, "muon_rate": 0.01, "adam_rate": 1e-3, "decay": 1.0, "detail_from": 0.0}
-    x2 = common | {"calm_noise": 1.5, "detail": 0.35, "sharpen": 0.1}
+    common = {"grain": True, "muon_rate": 0.01, "adam_rate": 1e-3, "decay": 1.0, "detail_from": 0.0}
+    x2 = common | {"detail": 0.38, "sharpen": 0.1}
     changes: tuple[dict[str, Any], ...] = (
-        common | {"calm_noise": 1.3, "detail": 0.4, "sharpen": 0.45, "grain": True, "steps": round(1100 * share)},
-        x2 | {"calm_noise": 1.7, "calm_pan": 0.12, "detail": 0.38, "grain": True, "steps": round(850 * share)},
-        common | {"calm_noise": 0.6, "detail": 0.4, "sharpen": 0.6, "steps": round(1200 * share)},
-        x2 | {"steps": round(800 * share)},
+        common | {"calm_noise": 1.3, "calm_pan": 0.03, "detail": 0.4, "sharpen": 0.45, "steps": round(1100 * share)},
+        x2 | {"calm_noise": 1.7, "calm_pan": 0.12, "steps": round(850 * share)},
+        common | {"calm_noise": 1.35, "calm_pan": 0.08, "detail": 0.42, "sharpen": 0.55, "steps": round(1500 * share)},
+        x2 | {"calm_noise": 2.0, "calm_pan": 0.15, "steps": round(1200 * share)},
     )
     students = {}
     for name, change in zip(NAMES, changes, strict=True):
