@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 DEMO_OUTPUT := examples/court-540x960.mp4
 DEMO := $(VENV)/bin/keyscale upscale examples/court.mp4 examples/court.json -o $(DEMO_OUTPUT) --size 540x960 --overwrite
 
-.PHONY: help venv demo test test-fast smoke lint format bench bench-quality clean
+.PHONY: help venv demo test test-fast smoke torture lint format bench bench-quality clean
 
 help:
 	@echo "make demo        upscale the example clip (sets everything up first)"
@@ -18,6 +18,7 @@ help:
 	@echo "make smoke       install the package by itself and upscale the example clip with it, under a minute"
 	@echo "make lint        ruff, ruff format and mypy, checks only"
 	@echo "make format      let ruff rewrite the sources"
+	@echo "make torture     damaged and hostile files, full disks, kills; hours; TORTURE='--share 0.1' for a tenth"
 	@echo "make bench       speed, memory and start-up time on this machine; BENCH='--quick' for less"
 	@echo "make bench-quality  the shipped networks beside their teacher, on pictures in ../shared; BENCH='--quick' for less"
 	@echo "make clean       remove .venv, caches and the demo's result"
@@ -57,6 +58,9 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(RUN) -m ruff check --fix
 	$(RUN) -m ruff format
+
+torture: $(STAMP)
+	$(RUN) -m tools.torture $(TORTURE)
 
 bench: $(STAMP)
 	@if [ -z "$$KEYSCALE_WEIGHTS_DIR" ] && [ -d ../shared/weights ]; then export KEYSCALE_WEIGHTS_DIR=../shared/weights; fi; \

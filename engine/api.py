@@ -258,10 +258,13 @@ class _Work:
     def events(self) -> Iterator[Progress | Note | Done]:
         """What the job tells, up to `Done`, or what ended it raised."""
         while True:
+            at_work = self._keeper.is_alive()
             try:
                 told = self._told.get(timeout=POLL_S)
             except queue.Empty:
-                continue
+                if at_work:
+                    continue
+                raise RuntimeError("the job ended without a result") from None
             if isinstance(told, BaseException):
                 try:
                     raise told

@@ -108,15 +108,15 @@ class Request:
 
 
 def read_arguments(given: Mapping[str, object]) -> Request:
-    """Check the arguments of `keyscale.upscale`, all of them; touches no file.
+    """Check the arguments of `keyscale.upscale`, all of them; reads no file.
 
     Raises:
         UsageError: a value is of a wrong type, out of range, or contradicts another; the message names the argument.
     """
     values = _Values(given)
     with said_in_python():
-        output, publish_to = _output(values)
         video = values.named_path("video")
+        output, publish_to = _output(values, video)
         codec = values.choice("codec", Codec)
         framing = values.framing()
         remote = None
@@ -134,9 +134,9 @@ def read_arguments(given: Mapping[str, object]) -> Request:
     return Request(job=job, framing=framing, remote=remote)
 
 
-def _output(values: _Values) -> tuple[str | None, str | None]:
+def _output(values: _Values, video: str) -> tuple[str | None, str | None]:
     try:
-        return split_output(values.path("output"))
+        return split_output(values.path("output"), video)
     except UsageError as error:
         if not error.message.startswith("output "):
             error.message = f"output: {error.message}"

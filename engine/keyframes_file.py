@@ -26,8 +26,8 @@ MAX_BYTES = 64 * 2**20
 """Largest keyframes file in bytes; about a million keyframes."""
 
 MOST_PARTS = 2_500_000
-"""Most lists and objects in a file. A keyframe takes 42 bytes at least, so that no file of that size needs more; an empty
-list takes three, and thirty times that in memory."""
+"""Most lists and objects in a file. A keyframe takes 42 bytes at least, so that no file of that size needs more; an
+empty list takes three, and thirty times that in memory."""
 
 LARGEST = 1e9
 """Largest magnitude of any number in the file: far beyond every video, and safe to multiply in float64."""

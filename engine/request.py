@@ -47,10 +47,15 @@ def default_output(video: str, codec: Codec = Codec.AUTO) -> str:
     return str(source.parent / f"{source.stem}.keyscale.{'mov' if codec is Codec.PRORES else 'mp4'}")
 
 
-def split_output(output: str | None) -> tuple[str | None, str | None]:
+def split_output(output: str | None, video: str | None = None) -> tuple[str | None, str | None]:
     """An output as a local name and, where it is an address in storage, that address.
 
-    The file of `r2://bucket/path/name.mp4` is kept here as `name.mp4` in the current folder.
+    The file of `r2://bucket/path/name.mp4` is kept here as `name.mp4` in the current folder, or as `name.keyscale.mp4`
+    where that is the video itself.
+
+    Args:
+        output: as given.
+        video: the source.
 
     Raises:
         UsageError: it is an address of another form.
@@ -60,7 +65,10 @@ def split_output(output: str | None) -> tuple[str | None, str | None]:
     from keyscale.engine.storage import parse_address
 
     _, key = parse_address(output)
-    return key.rpartition("/")[2], output
+    here = Path(key.rpartition("/")[2])
+    if video is not None and _is_same(here, Path(video)):
+        here = here.with_stem(f"{here.stem}.keyscale")
+    return str(here), output
 
 
 def rate_of(text: str) -> Fraction | None:
@@ -137,6 +145,13 @@ def remote_options(*, containers: int | None, fallback_local: bool, max_cost: fl
     if max_cost is not None and not max_cost >= 0:
         raise UsageError(f"--max-cost {max_cost} is out of range", remedy="Give dollars, such as 2.50.")
     return RemoteOptions(containers=containers, fallback_local=fallback_local, max_cost=max_cost)
+
+
+def _is_same(output: Path, video: Path) -> bool:
+    try:
+        return output.absolute() == video.absolute() or output.samefile(video)
+    except (OSError, ValueError):
+        return False  # one of them is not there, or has no usable name, which others tell
 
 
 def _named(value: str | None, flag: str, remedy: str) -> None:

@@ -53,7 +53,7 @@ TAIL_SECONDS = (1, 5, 30)
 """How far before the end decoding is tried, to find the last frame that is whole."""
 
 MAX_PIXELS = 16384 * 8704
-"""Largest picture decoded: that of the highest levels of HEVC and AV1. What declares more costs memory, and is damaged."""
+"""Largest picture decoded: that of the highest levels of HEVC and AV1. What declares more is damaged."""
 
 
 @contextmanager
@@ -162,7 +162,7 @@ class Scan:
         self.header_frames = stream.frames or None
         self.header_duration = container.duration / av.time_base if container.duration else None
         self.is_mov = "mov" in self.container
-        self.has_size = context.width > 0 and context.height > 0
+        self.has_size = context.width > 0 and context.height > 0  # FFmpeg drops one that is beyond its own limit
         self._streams = [_stream_facts(s) for s in container.streams]
         if context.width * context.height > MAX_PIXELS:
             raise InputError(
@@ -260,7 +260,6 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
     notes = _check_whole(path, scan, tolerate_damage=tolerate_damage)
     head, facts, damaged, interlaced = _decode(path, scan.index, limit=HEAD_FRAMES)
     if facts is None:
-        # FFmpeg drops a size that is beyond its own limit.
         why = "" if scan.has_size else " (it declares no picture size, or one that is too large)"
         raise InputError(f"no frame of {path} can be decoded{why}", remedy="Check that it plays in a video player.")
     if scan.container == "avi" and head != sorted(head):

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import shutil
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +24,16 @@ from keyscale.engine.job import dumps, loads
 from keyscale.engine.plan import Chunk
 from keyscale.engine.writer import storage_error
 
-__all__ = ["REMOTE_STATE", "WorkFolder", "publish", "sha256_file", "work_folder_of"]
+__all__ = ["REMOTE_STATE", "WorkFolder", "is_work_folder", "private_folder", "publish", "sha256_file", "work_folder_of"]
 
 REMOTE_STATE = "remote.json"
 """What a remote run keeps in the folder while its calls run."""
+
+PUBLISHING = "publishing"
+"""Holds the key of a job whose result is about to get its name: once that is there, all beside it is done with."""
+
+PRIVATE = ".keyscale-check-"
+"""What folders of `private_folder` are called, before some letters of their own."""
 
 LONGEST_NAME = 255
 """Bytes of a file name on common file systems."""
@@ -49,6 +57,40 @@ def work_folder_of(output: Path) -> Path:
     if len(os.fsencode(name)) > LONGEST_NAME:
         name = f".{hashlib.sha256(os.fsencode(output.name)).hexdigest()[:32]}.keyscale"
     return output.parent / name
+
+
+def is_work_folder(name: str) -> bool:
+    """Whether keyscale may call a folder for work so, or a folder for a moment."""
+    name = name.lower()
+    return (name.startswith(".") and name.endswith(".keyscale")) or name.startswith(PRIVATE)
+
+
+@contextmanager
+def private_folder(parent: Path) -> Iterator[Path]:
+    """A folder in `parent` that is one's own within the block; what killed processes left of the kind is removed.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for path in parent.glob(f"{PRIVATE}*"):
+        if not path.is_symlink() and not (path / "lock").is_symlink():
+            with contextlib.suppress(OSError, filelock.Timeout), _held(path / "lock"):
+                shutil.rmtree(path, ignore_errors=True)
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=PRIVATE, dir=parent))
+        try:
+            lock = _lock_of(path / "lock")
+            break
+        except (filelock.Timeout, FileNotFoundError):
+            continue  # another process took it for one that was left, and removes it
+        except OSError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+    try:
+        yield path
+    finally:
+        lock.release()
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _locked(root: Path) -> filelock.BaseFileLock:
@@ -84,9 +126,19 @@ def _lock_of(path: Path) -> filelock.BaseFileLock:
         lock.release()
 
 
-def _refuse_links(root: Path) -> None:
-    """Raise a `StorageError` where a work folder, or anything in it, is a link: what is written would go elsewhere."""
-    for path in (root, *(root.rglob("*") if root.is_dir() and not root.is_symlink() else ())):
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """`_lock_of` for a block."""
+    lock = _lock_of(path)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_links(paths: Iterable[Path]) -> None:
+    """Raise a `StorageError` where one of them is a link: what is written would go elsewhere."""
+    for path in paths:
         if path.is_symlink():
             raise StorageError(f"{path} is a symbolic link", remedy="Remove it; keyscale makes no links there.")
 
@@ -98,6 +150,8 @@ class WorkFolder:
         self.root = root
         self.folder = root / key[:16]
         self.suffix = suffix
+        # Two processes may make the same chunk where one outlived the job that it worked for.
+        self._own = secrets.token_hex(4)
         self._claims: dict[int, filelock.BaseFileLock] = {}
         self.claimed: set[int] = set()
         """Indices of the chunks that this process made or makes."""
@@ -120,7 +174,7 @@ class WorkFolder:
         """
         work = cls(work_folder_of(output), key, suffix)
         try:
-            _refuse_links(work.root)
+            _refuse_links([work.root, work.root / "lock"])
             lock = _locked(work.root)
         except filelock.Timeout as error:
             raise OutputBusy(
@@ -128,6 +182,12 @@ class WorkFolder:
             ) from error
         except OSError as error:
             raise storage_error(error, work.root) from error
+        try:
+            # Not before: until then another process may be removing what is looked at.
+            _refuse_links(work.root.rglob("*"))
+        except BaseException:
+            lock.release()
+            raise
         try:
             try:
                 if not resume:
@@ -146,7 +206,7 @@ class WorkFolder:
 
     def part(self, chunk: Chunk) -> Path:
         """Where the chunk is written."""
-        return self.folder / f"chunk-{chunk.index:05d}.part{self.suffix}"
+        return self.folder / f"chunk-{chunk.index:05d}.part-{self._own}{self.suffix}"
 
     def joined(self, suffix: str) -> Path:
         """Where the whole file is put together before it is verified and published."""
@@ -164,7 +224,8 @@ class WorkFolder:
         except (OSError, filelock.Timeout):
             return False
         self._claims[chunk.index] = lock
-        if self.is_there(chunk):
+        # Without its claim the whole folder is done with, records and all, since it was taken.
+        if self.is_there(chunk) or not self._claim(chunk).exists():
             self._give_back(chunk.index, self._claim(chunk))
             return False
         self.claimed.add(chunk.index)
@@ -221,13 +282,43 @@ class WorkFolder:
 
         The state of a remote job that is not finished stays: it tells what may still run and lie elsewhere.
         """
-        for entry in self.root.iterdir():
-            if entry.name in {"lock", REMOTE_STATE}:
+        for entry in list(self.root.iterdir()):
+            if entry.name in {"lock", PUBLISHING, REMOTE_STATE}:
                 continue
             if entry.is_dir() and not entry.is_symlink():
+                # At once: who looks for chunks to make must not take those for missing whose records went first.
+                with contextlib.suppress(OSError):
+                    entry.replace(gone := entry.with_name(f"{entry.name}.gone-{self._own}"))
+                    shutil.rmtree(gone, ignore_errors=True)
                 shutil.rmtree(entry, ignore_errors=True)
             else:
                 entry.unlink(missing_ok=True)
+
+    def announce(self, key: str) -> None:
+        """Say that the result of the job with this key is about to get its name.
+
+        If the process dies right after, `remove_finished` knows by it that nothing here is wanted any more.
+        """
+        with contextlib.suppress(OSError):  # a full disk does not keep a finished file from its name
+            (self.root / PUBLISHING).write_text(key, encoding="ascii")
+
+    @classmethod
+    def remove_finished(cls, output: Path, key: str) -> None:
+        """Remove what stands here of a job whose result is there, and who published it could not remove any more.
+
+        What belongs to jobs that are not finished stays, and so does all where another process is at work.
+        """
+        root = work_folder_of(output)
+        note = root / PUBLISHING
+        if not root.is_dir() or any(path.is_symlink() for path in (root, root / "lock", note)):
+            return
+        with contextlib.suppress(filelock.Timeout, OSError, UnicodeError), _held(root / "lock"):
+            work = cls(root, key, "")
+            if note.is_file() and note.read_text(encoding="ascii") == key:
+                work.clear()
+                work._tidy()
+            elif {entry.name for entry in root.iterdir()} <= {"lock"}:
+                work._tidy()
 
     def _record(self, chunk: Chunk) -> Path:
         return self.folder / f"chunk-{chunk.index:05d}.json"
@@ -239,17 +330,20 @@ class WorkFolder:
         self.let_go()
         for left in self.folder.glob("*.claim"):
             left.unlink(missing_ok=True)
-        for part in self.folder.glob("*.part.*"):
+        for part in self.folder.glob("*.part*"):
             part.unlink(missing_ok=True)
         for joined in self.root.glob("joined.*"):
             joined.unlink(missing_ok=True)
         if self.folder.is_dir():
-            try:
+            # Finished chunks stay for the next run.
+            with contextlib.suppress(OSError):
                 self.folder.rmdir()
-            except OSError:
-                return  # finished chunks stay for the next run
-        if self.root.is_dir() and {entry.name for entry in self.root.iterdir()} <= {"lock"}:
+        if not self.root.is_dir():
+            return
+        if {entry.name for entry in self.root.iterdir()} <= {"lock", PUBLISHING}:
             shutil.rmtree(self.root, ignore_errors=True)
+        else:
+            (self.root / PUBLISHING).unlink(missing_ok=True)
 
 
 def publish(finished: Path, output: Path, *, overwrite: bool) -> None:

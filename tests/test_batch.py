@@ -94,7 +94,14 @@ def batch(clips: Sequence[BatchClip], options: BatchOptions = ONE, stop: StopFla
 
 def workers() -> list[psutil.Process]:
     """The processes that make clips, and not the one that plans ahead."""
-    return [child for child in psutil.Process().children() if "scout" not in child.cmdline()]
+    return [child for child in psutil.Process().children() if "scout" not in words_of(child)]
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []  # it has just been killed
 
 
 def is_upscaling(event: BatchEvent, name: str, *, frame: int = 1) -> bool:
@@ -184,6 +191,7 @@ def test_the_first_failure_ends_all_where_that_is_asked_for(long_clip: BatchClip
     assert not Path(long_clip.output).exists()
 
 
+@pytest.mark.slow
 def test_frames_of_clips_that_wait_are_known_early(long_clip: BatchClip, clips: list[BatchClip]) -> None:
     told = batch([long_clip, *clips])
     progress = [event for event in told.events if isinstance(event, BatchProgress)]
@@ -193,6 +201,7 @@ def test_frames_of_clips_that_wait_are_known_early(long_clip: BatchClip, clips: 
     assert any(event.eta_s is not None and event.frame < event.total for event in progress)
 
 
+@pytest.mark.slow
 def test_what_is_finished_of_an_interrupted_batch_is_kept(long_clip: BatchClip, clips: list[BatchClip]) -> None:
     stop = StopFlag()
 
@@ -216,6 +225,7 @@ def _alone(clip: BatchClip) -> Job:
     return replace(clip.job, output=str(Path(clip.output).with_name("alone.mp4")))
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_no_clip(long_clip: BatchClip, clips: list[BatchClip]) -> None:
     killed: list[int] = []
 
@@ -232,6 +242,7 @@ def test_a_worker_that_is_killed_costs_no_clip(long_clip: BatchClip, clips: list
     assert numbers_in(Path(long_clip.output)) == numbers_in(run(_alone(long_clip)).path)
 
 
+@pytest.mark.slow
 def test_a_clip_that_takes_its_worker_with_it_twice_has_failed_and_the_others_are_made(
     long_clip: BatchClip, clips: list[BatchClip]
 ) -> None:
@@ -290,6 +301,7 @@ def test_a_helping_worker_that_is_killed_leaves_nothing_out(long_clip: BatchClip
     assert leftovers(Path(long_clip.output).parent, "long.mp4", "alone.mp4") == []
 
 
+@pytest.mark.slow
 def test_two_batches_over_the_same_clips_make_each_of_them_once(clips: list[BatchClip]) -> None:
     reports: list[Report] = []
 
@@ -342,6 +354,7 @@ def test_clips_that_come_up_later_are_made_too_until_it_is_stopped(clips: list[B
     assert told.ends == {"a.mp4": "done", "b.mp4": "done", "c.mp4": "done"}
 
 
+@pytest.mark.slow
 def test_leaving_the_loop_ends_the_workers(long_clip: BatchClip) -> None:
     events = run_batch([long_clip], ONE, StopFlag())
     for event in events:

@@ -141,6 +141,7 @@ def test_a_folder_is_made_and_the_paths_are_printed(
     assert (report.finished, report.done, report.frames) == (True, 3, 72)
 
 
+@pytest.mark.slow
 def test_a_second_run_skips_all_and_prints_their_paths_too(folder: Path, command: Callable[..., Command]) -> None:
     assert command("batch", folder, "-o", "out", *SMALL).end() == 0
     again = command("batch", folder, "-o", "out", *SMALL)
@@ -188,6 +189,7 @@ def test_what_is_wrong_for_all_is_said_before_anything_starts(
     assert not (tmp_path / "out" / "report.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_soon_and_the_same_command_goes_on(
     folder: Path, tmp_path: Path, command: Callable[..., Command], number: signal.Signals
@@ -208,6 +210,7 @@ def test_a_signal_ends_it_soon_and_the_same_command_goes_on(
     assert leftovers(tmp_path / "out", "a.mp4", "b.mp4", "c.mp4", "long.mp4", "report.json") == []
 
 
+@pytest.mark.slow
 def test_killed_it_leaves_no_worker_and_nothing_that_looks_finished(
     folder: Path, tmp_path: Path, command: Callable[..., Command]
 ) -> None:
@@ -227,6 +230,7 @@ def test_killed_it_leaves_no_worker_and_nothing_that_looks_finished(
     assert leftovers(tmp_path / "out", "a.mp4", "b.mp4", "c.mp4", "long.mp4", "report.json") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_watched_folder_is_gone_on_with_until_a_signal_ends_it_cleanly(
     folder: Path, tmp_path: Path, command: Callable[..., Command], number: signal.Signals
@@ -244,6 +248,7 @@ def test_a_watched_folder_is_gone_on_with_until_a_signal_ends_it_cleanly(
     assert leftovers(tmp_path / "out", "a.mp4", "b.mp4", "c.mp4", "late.mp4", "report.json") == []
 
 
+@pytest.mark.slow
 def test_it_reads_nothing_from_stdin(folder: Path, tmp_path: Path) -> None:
     done = in_shell('printf "1\\n2\\n" | while read line; do "$@"; echo "line $line"; done', tmp_path)
     assert done.returncode == 0, done.stderr

@@ -18,8 +18,7 @@ import pytest
 from clips import make_clip
 from numbered import SMALL, shown
 
-from keyscale.cli.signals import GRACE
-from keyscale.cli.upscale import REMOTE_GRACE
+from keyscale.cli.batch import GRACE_S, REMOTE_GRACE_S
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -350,7 +349,7 @@ def test_commands_are_read_as_systemd_does(command: str, words: list[str]) -> No
 def test_the_service_waits_as_long_as_keyscale_may_take_to_stop() -> None:
     settings = unit()
     (seconds,) = settings["TimeoutStopSec"]
-    assert max(GRACE, REMOTE_GRACE) < float(seconds) <= 2 * REMOTE_GRACE
+    assert max(GRACE_S, REMOTE_GRACE_S) < float(seconds) <= 2 * REMOTE_GRACE_S
     assert settings["KillSignal"] == ["SIGTERM"]
     assert settings["SuccessExitStatus"] == [str(128 + signal.SIGTERM)]
 

@@ -64,7 +64,7 @@ UPSCALE_ONLY = '[ "$1" = upscale ] && [ "${2##*/}" = court.mp4 ]'
         (f'{UPSCALE_ONLY} && set -- "$@" --model lanczos; exec "$real" "$@"', "upscale ended with"),
         (f'{UPSCALE_ONLY} && set -- "$@" --no-audio; exec "$real" "$@"', "cannot be decoded"),
         (f'"$real" "$@"; code=$?; {UPSCALE_ONLY} && truncate -s -90000 clip.mp4; exit $code', "cannot be decoded"),
-        (f'"$real" "$@"; code=$?; {UPSCALE_ONLY} && touch .left; exit $code', "upscale left ['.left', 'clip.mp4', 'text.mp4']"),
+        (f'"$real" "$@"; code=$?; {UPSCALE_ONLY} && touch .left; exit $code', "upscale left ['.left', 'clip.mp4'"),
         ('"$real" "$@"; code=$?; [ "$2" = text.mp4 ] && exit 0; exit $code', "upscale text.mp4 ended with exit code 0"),
         ('"$real" "$@"; code=$?; [ $code = 3 ] && echo x >refused.mp4; exit $code', "a refusal left"),
         ('[ "$2" = absent.mp4 ] && { echo "Traceback" >&2; exit 3; }; exec "$real" "$@"', "upscale absent.mp4 says"),

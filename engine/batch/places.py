@@ -10,11 +10,15 @@ from pathlib import Path
 from keyscale.engine.batch.clips import Clip
 from keyscale.engine.batch.inputs import VIDEO_SUFFIXES
 from keyscale.engine.errors import UsageError
+from keyscale.engine.workfolder import is_work_folder
 
 __all__ = ["LONGEST_NAME", "Places", "place"]
 
 LONGEST_NAME = 255
 """Bytes of a file name on common file systems."""
+
+MOST_NAMED = 3
+"""Clips that want the same place and are named in the message of each of them."""
 
 _Key = tuple[str, str]
 
@@ -28,8 +32,8 @@ def place(clip: Clip, output_dir: Path, suffix: str) -> Path:
         suffix: `.mp4` or the like, added where a manifest's output does not end as videos do.
 
     Raises:
-        UsageError: it would be outside the folder (`..`, an absolute path, a linked folder), or a link, or where a
-            file stands in place of a folder; a name has more than 255 bytes.
+        UsageError: it would be outside the folder (`..`, an absolute path, a linked folder), or a link, or in a work
+            folder, or where a file stands in place of a folder; a name has more than 255 bytes.
     """
     path = clip.stem if clip.output is None else clip.output
     if path.is_absolute():
@@ -41,6 +45,8 @@ def place(clip: Clip, output_dir: Path, suffix: str) -> Path:
     if clip.output is None or path.suffix.lower() not in VIDEO_SUFFIXES:
         path = path.with_name(path.name + suffix)
     for name in path.parts:
+        if is_work_folder(name):
+            raise _refused(clip, path, "has the name of a folder in which keyscale works", "Choose another output.")
         if len(os.fsencode(name)) > LONGEST_NAME:
             raise UsageError(
                 f"{_at(clip)}the output's name {name} has {len(os.fsencode(name))} bytes, at most {LONGEST_NAME} are "
@@ -120,7 +126,9 @@ class Places:
         if owner is not None and owner.video != clip.video:
             others.append(owner)
         if others:
-            names = " and ".join(_told(other) for other in others)
+            names = " and ".join(_told(other) for other in others[:MOST_NAMED])
+            if len(others) > MOST_NAMED:
+                names += f" and {len(others) - MOST_NAMED} more"
             return UsageError(
                 f"{_at(clip)}the result {target} would be that of {names} too",
                 remedy="Name an output for each in a manifest, or rename a video.",

@@ -339,12 +339,16 @@ def _remove_left_drafts(folder: Path) -> None:
         if not pid.isascii() or not pid.isdigit() or len(pid) > 9:
             continue
         try:
-            os.kill(int(pid), 0)
+            # In a container every run may have the same number.
+            if int(pid) != os.getpid():
+                os.kill(int(pid), 0)
+                continue
         except ProcessLookupError:
-            with contextlib.suppress(OSError):
-                draft.unlink()
+            pass
         except OSError:
             continue  # it lives, as another user
+        with contextlib.suppress(OSError):
+            draft.unlink()
 
 
 def _storage_error(error: OSError, path: Path) -> StorageError:

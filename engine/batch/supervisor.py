@@ -288,7 +288,8 @@ class _Supervisor:
     def _progressed(self, worker: WorkerProcess, answer: Answer) -> Iterator[BatchEvent]:
         match answer:
             case Told(index=index, event=event) if index == worker.assists:
-                if isinstance(event, Failed) and event.error != Interrupted.__name__:
+                running = self._clips[index].status is ClipStatus.RUNNING
+                if running and isinstance(event, Failed) and event.error != Interrupted.__name__:
                     # Its own worker makes the chunks that this one could not.
                     message = f"a second worker could not help: {event.message}"
                     yield self._tell(self._clips[index], Note(level="info", message=message))

@@ -91,6 +91,7 @@ class Run(ABC):
         if self.job.update and output.exists():
             yield from self._identify()
             if self._is_done(output):
+                WorkFolder.remove_finished(output, self.key)
                 yield from self._skip(output, destination)
                 return
         yield from self.load()
@@ -110,6 +111,7 @@ class Run(ABC):
                 assembly = yield from self._join(folder, joined)
                 yield from self._verify(joined, assembly)
                 check_source(self.prepared)
+                folder.announce(self.key)
                 publish(joined, output, overwrite=self.job.overwrite or replaces)
                 folder.clear()
         if finished_meanwhile:

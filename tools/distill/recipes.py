@@ -75,7 +75,7 @@ def _calmed(drafts: dict[str, Recipe], share: float) -> dict[str, Recipe]:
     x2 = common | {"detail": 0.38, "sharpen": 0.1}
     changes: tuple[dict[str, Any], ...] = (
         common | {"calm_noise": 1.3, "calm_pan": 0.03, "detail": 0.4, "sharpen": 0.45, "steps": round(1100 * share)},
-        x2 | {"calm_noise": 1.7, "calm_pan": 0.12, "steps": round(850 * share)},
+        x2 | {"calm_noise": 2.1, "calm_pan": 0.12, "steps": round(1100 * share)},
         common | {"calm_noise": 1.35, "calm_pan": 0.08, "detail": 0.42, "sharpen": 0.55, "steps": round(1500 * share)},
         x2 | {"calm_noise": 2.0, "calm_pan": 0.15, "steps": round(1200 * share)},
     )
