@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,7 +25,6 @@ __all__ = [
 _RUNNING = "Running"
 ENABLED = "MODAL_ENABLED"
 _YES, _NO = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off", ""})
-MOST_CONTAINERS = 1000
 
 
 class FallbackChoice(StrEnum):
@@ -105,44 +102,13 @@ def build_remote_options(*, containers: int | None, fallback: FallbackChoice, ma
     Raises:
         UsageError: a value is out of range.
     """
-    from keyscale.engine.errors import UsageError
-    from keyscale.engine.runners.remote import RemoteOptions
+    from keyscale.engine.request import remote_options
 
-    if containers is not None and not 1 <= containers <= MOST_CONTAINERS:
-        raise UsageError(
-            f"--remote-containers {containers} is out of range", remedy=f"Give 1 to {MOST_CONTAINERS}, or leave it out."
-        )
-    if max_cost is not None and not max_cost >= 0:
-        raise UsageError(f"--max-cost {max_cost} is out of range", remedy="Give dollars, such as 2.50.")
-    return RemoteOptions(containers=containers, fallback_local=fallback is FallbackChoice.LOCAL, max_cost=max_cost)
+    return remote_options(containers=containers, fallback_local=fallback is FallbackChoice.LOCAL, max_cost=max_cost)
 
 
 def split_output(output: str | None, video: str | None = None) -> tuple[str | None, str | None]:
-    """`--output` as a local name and, where it is an address in storage, that address.
+    """`--output` as a local name and an address in storage, as `engine.request.split_output` has them."""
+    from keyscale.engine import request
 
-    The file of `r2://bucket/path/name.mp4` is kept here as `name.mp4` in the current folder, or as
-    `name.keyscale.mp4` where that is the video itself.
-
-    Args:
-        output: as given.
-        video: the source.
-
-    Raises:
-        UsageError: it is an address of another form.
-    """
-    if output is None or not re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", output):
-        return output, None
-    from keyscale.engine.storage import parse_address
-
-    _, key = parse_address(output)
-    here = Path(key.rpartition("/")[2])
-    if video is not None and _is_same(here, Path(video)):
-        here = here.with_stem(f"{here.stem}.keyscale")
-    return str(here), output
-
-
-def _is_same(output: Path, video: Path) -> bool:
-    try:
-        return output.absolute() == video.absolute() or output.samefile(video)
-    except (OSError, ValueError):
-        return False  # one of them is not there, or has no usable name, which others tell
+    return request.split_output(output, video)

@@ -68,7 +68,7 @@ def upscale(
             options = remote_opt.build_remote_options(
                 containers=remote_containers, fallback=remote_fallback, max_cost=max_cost
             )
-            output, publish_to = remote_opt.split_output(output)
+            output, publish_to = remote_opt.split_output(output, video)
             job = opt.build_job(
                 publish_to=publish_to,
                 video=video,

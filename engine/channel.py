@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
+from keyscale.engine.helpers import start_helper
+
 __all__ = ["Channel", "Crew", "Stopped"]
 
 T = TypeVar("T")
@@ -76,9 +78,7 @@ class Crew:
 
         A daemon: where a network call can not be interrupted, leaving the process must not wait for it.
         """
-        thread = threading.Thread(target=self._guard, args=(work,), name=f"keyscale-{name}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        self._threads.append(start_helper(f"keyscale-{name}", lambda: self._guard(work)))
 
     def stopped(self) -> bool:
         """Whether the job was stopped from outside or a stage failed."""

@@ -125,6 +125,7 @@ def run_chunks(
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         crew.dismiss(GRACE_SECONDS)
+        pool.shutdown(wait=True)  # what is still sampled is a picture each
 
 
 def _read(

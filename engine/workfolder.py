@@ -11,7 +11,6 @@ import hashlib
 import os
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +20,11 @@ import filelock
 
 from keyscale.engine.errors import OutputBusy, StorageError, UsageError
 from keyscale.engine.job import dumps, loads
+from keyscale.engine.locks import PRIVATE, held, lock_of
 from keyscale.engine.plan import Chunk
 from keyscale.engine.writer import storage_error
 
-__all__ = ["REMOTE_STATE", "WorkFolder", "is_work_folder", "private_folder", "publish", "sha256_file", "work_folder_of"]
+__all__ = ["REMOTE_STATE", "WorkFolder", "is_work_folder", "publish", "sha256_file", "work_folder_of"]
 
 REMOTE_STATE = "remote.json"
 """What a remote run keeps in the folder while its calls run."""
@@ -32,8 +32,8 @@ REMOTE_STATE = "remote.json"
 PUBLISHING = "publishing"
 """Holds the key of a job whose result is about to get its name: once that is there, all beside it is done with."""
 
-PRIVATE = ".keyscale-check-"
-"""What folders of `private_folder` are called, before some letters of their own."""
+OPEN = "open"
+"""Stands beside the chunks of a job as long as somebody works on it: others may make some of them."""
 
 LONGEST_NAME = 255
 """Bytes of a file name on common file systems."""
@@ -65,75 +65,19 @@ def is_work_folder(name: str) -> bool:
     return (name.startswith(".") and name.endswith(".keyscale")) or name.startswith(PRIVATE)
 
 
-@contextmanager
-def private_folder(parent: Path) -> Iterator[Path]:
-    """A folder in `parent` that is one's own within the block; what killed processes left of the kind is removed.
-
-    Raises:
-        OSError: it cannot be made.
-    """
-    for path in parent.glob(f"{PRIVATE}*"):
-        if not path.is_symlink() and not (path / "lock").is_symlink():
-            with contextlib.suppress(OSError, filelock.Timeout), _held(path / "lock"):
-                shutil.rmtree(path, ignore_errors=True)
-    while True:
-        path = Path(tempfile.mkdtemp(prefix=PRIVATE, dir=parent))
-        try:
-            lock = _lock_of(path / "lock")
-            break
-        except (filelock.Timeout, FileNotFoundError):
-            continue  # another process took it for one that was left, and removes it
-        except OSError:
-            shutil.rmtree(path, ignore_errors=True)
-            raise
-    try:
-        yield path
-    finally:
-        lock.release()
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def _locked(root: Path) -> filelock.BaseFileLock:
     """The lock of a work folder, held; the folder is made where it is not there."""
     while True:
-        root.mkdir(exist_ok=True)
         try:
-            return _lock_of(root / "lock")
+            root.mkdir(exist_ok=True)
+            return lock_of(root / "lock")
         except FileNotFoundError:
-            continue  # the folder went between the two steps
-
-
-def _lock_of(path: Path) -> filelock.BaseFileLock:
-    """A lock on that file, held; the file is made where it is not there.
-
-    A process that ends removes its lock files. Whoever had opened one just before holds a lock that nobody else sees:
-    then it is taken again.
-
-    Raises:
-        filelock.Timeout: another process holds it.
-        FileNotFoundError: its folder is not there.
-    """
-    while True:
-        # Taken in one thread and given back in another.
-        lock = filelock.FileLock(path, blocking=False, thread_local=False)
-        lock.acquire()
-        held = lock._context.lock_file_fd
-        try:
-            if held is not None and os.path.samestat(os.fstat(held), path.stat()):
-                return lock
-        except FileNotFoundError:
-            pass
-        lock.release()
-
-
-@contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """`_lock_of` for a block."""
-    lock = _lock_of(path)
-    try:
-        yield
-    finally:
-        lock.release()
+            if not root.parent.is_dir():
+                raise
+        except FileExistsError:
+            if os.path.lexists(root) and not root.is_dir():
+                raise
+        # It went between two steps: another process is done with it.
 
 
 def _refuse_links(paths: Iterable[Path]) -> None:
@@ -160,7 +104,7 @@ class WorkFolder:
     def joined_by(cls, output: Path, key: str, suffix: str) -> WorkFolder | None:
         """The folder of a job that another process has open, to make some of its chunks; None where there is none."""
         work = cls(work_folder_of(output), key, suffix)
-        return work if work.folder.is_dir() and not work.root.is_symlink() else None
+        return work if work.is_open and not work.root.is_symlink() else None
 
     @classmethod
     @contextmanager
@@ -193,12 +137,18 @@ class WorkFolder:
                 if not resume:
                     shutil.rmtree(work.folder, ignore_errors=True)
                 work.folder.mkdir(exist_ok=True)
+                (work.folder / OPEN).touch()
             except OSError as error:
                 raise storage_error(error, work.folder) from error
             yield work
         finally:
             work._tidy()
             lock.release()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody works on the job, or was killed while doing so."""
+        return (self.folder / OPEN).exists()
 
     def chunk(self, chunk: Chunk) -> Path:
         """Where the finished chunk stands."""
@@ -219,14 +169,17 @@ class WorkFolder:
         """
         if chunk.index in self._claims:
             return True
+        if not self.is_open:
+            return False
         try:
-            lock = _lock_of(self._claim(chunk))
+            lock = lock_of(self._claim(chunk))
         except (OSError, filelock.Timeout):
             return False
         self._claims[chunk.index] = lock
-        # Without its claim the whole folder is done with, records and all, since it was taken.
-        if self.is_there(chunk) or not self._claim(chunk).exists():
+        # In this order: where the job is still open, a record that is not there has not been removed either.
+        if self.is_there(chunk) or not self.is_open:
             self._give_back(chunk.index, self._claim(chunk))
+            self._remove_if_made_anew()
             return False
         self.claimed.add(chunk.index)
         return True
@@ -235,6 +188,12 @@ class WorkFolder:
         """Give back what was claimed and not finished."""
         for index in list(self._claims):
             self._give_back(index, self.folder / f"chunk-{index:05d}.claim")
+
+    def _remove_if_made_anew(self) -> None:
+        if not self.is_open:
+            with contextlib.suppress(OSError):  # of taking the lock; with anything in them they stay
+                self.folder.rmdir()
+                self.root.rmdir()
 
     def _give_back(self, index: int, path: Path) -> None:
         lock = self._claims.pop(index)
@@ -312,7 +271,7 @@ class WorkFolder:
         note = root / PUBLISHING
         if not root.is_dir() or any(path.is_symlink() for path in (root, root / "lock", note)):
             return
-        with contextlib.suppress(filelock.Timeout, OSError, UnicodeError), _held(root / "lock"):
+        with contextlib.suppress(filelock.Timeout, OSError, UnicodeError), held(root / "lock"):
             work = cls(root, key, "")
             if note.is_file() and note.read_text(encoding="ascii") == key:
                 work.clear()
@@ -328,6 +287,7 @@ class WorkFolder:
 
     def _tidy(self) -> None:
         self.let_go()
+        (self.folder / OPEN).unlink(missing_ok=True)
         for left in self.folder.glob("*.claim"):
             left.unlink(missing_ok=True)
         for part in self.folder.glob("*.part*"):

@@ -20,9 +20,10 @@ from keyscale.engine.batch.inputs import find_clips
 from keyscale.engine.batch.places import MOST_NAMED
 from keyscale.engine.batch.report import check_report_path
 from keyscale.engine.job import Job
+from keyscale.engine.locks import private_folder
 from keyscale.engine.plan import Chunk
 from keyscale.engine.runners.prepare import prepare
-from keyscale.engine.workfolder import PUBLISHING, WorkFolder, private_folder, work_folder_of
+from keyscale.engine.workfolder import PUBLISHING, WorkFolder, work_folder_of
 from tools.torture.batch_faults import batch_disks, batch_sources
 from tools.torture.batch_kills import batch_kills
 from tools.torture.batch_manifests import batch_manifests
@@ -194,9 +195,9 @@ def test_two_processes_that_make_the_same_chunk_do_not_write_the_same_file(tmp_p
 
 
 def test_whoever_looks_for_chunks_while_the_folder_is_removed_finds_none_to_make(tmp_path: Path) -> None:
-    chunks = [Chunk(index=index, start=index, end=index + 1) for index in range(40)]
+    chunks = [Chunk(index=index, start=index, end=index + 1) for index in range(12)]
     taken: list[int] = []
-    for _ in range(20):
+    for _ in range(8):
         output = tmp_path / "out.mp4"
         with WorkFolder.open_for(output, KEY, ".mp4", resume=True) as owner:
             for chunk in chunks:
@@ -314,6 +315,16 @@ def test_thousands_of_rows_for_one_result_are_told_of_in_short_messages(tmp_path
     assert len(messages) == 3000
     assert max(map(len, messages)) < 1000
     assert all(f"and {3000 - 1 - MOST_NAMED} more too" in message for message in messages)
+
+
+def test_a_manifest_whose_keyframes_are_a_pipe_does_not_wait_for_it(tmp_path: Path) -> None:
+    make_clip(tmp_path / "a.mp4", frames=3, rate=24)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for keyframes in ("pipe", "folder", "/dev/zero"):
+        [clip] = clips_of(tmp_path, [{"video": "a.mp4", "keyframes": keyframes}])
+        assert "line 1" in clip.fault.message
+        assert "is no ordinary file" in clip.fault.message
 
 
 @pytest.mark.parametrize("output", [".one.mp4.keyscale/x", ".ONE.mp4.Keyscale/x.mp4", ".keyscale-check-x/x"])

@@ -253,6 +253,12 @@ class Inputs:
             absent = InputError(f"{clip.where}: cannot read {clip.video}: no such file", remedy="Correct the path.")
             return replace(clip, fault=absent)
         if clip.keyframes is not None:
+            if os.path.lexists(clip.keyframes) and file_stat(clip.keyframes) is None:
+                # A pipe that nobody writes to would hold up the batch for ever.
+                wrong = FramingError(
+                    f"{clip.where}: keyframes {clip.keyframes} is no ordinary file", remedy="Name a JSON file."
+                )
+                return replace(clip, fault=wrong)
             return clip
         relative = clip.stem.with_name(clip.video.name)
         paired = self.clip(Video(path=clip.video, relative=relative, name=clip.name))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from typing import Literal, TypeVar
 
 from keyscale.engine.errors import Interrupted
+from keyscale.engine.helpers import start_helper
 from keyscale.engine.job import Event, Phase
 from keyscale.engine.runners.meter import Meter
 
@@ -27,16 +28,21 @@ def in_background(
 ) -> Generator[Event, None, T]:
     """Run `work(report)`; what it reports as (done, total) becomes `Progress` events, with a heartbeat.
 
+    Work that nobody waits for any more ends with its next report, or by itself.
+
     Raises:
-        Interrupted: `should_stop` said so; the thread, a daemon, is left to notice by itself.
+        Interrupted: `should_stop` said so; the thread, a daemon, is left to notice.
         BaseException: whatever `work` raises.
     """
     outcome: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
     meter = Meter(phase, 0, unit=unit)
     done = 0
+    left = threading.Event()
 
     def report(now: int, total: int) -> None:
         nonlocal done
+        if left.is_set():
+            raise Interrupted("interrupted")
         done, meter.total = now, max(total, meter.total)
 
     def run() -> None:
@@ -45,18 +51,21 @@ def in_background(
         except BaseException as error:
             outcome.put((None, error))
 
-    threading.Thread(target=run, name=f"keyscale-{phase.value}", daemon=True).start()
-    while True:
-        try:
-            result, error = outcome.get(timeout=POLL_SECONDS)
-        except queue.Empty:
-            if should_stop():
-                raise Interrupted("interrupted") from None
-            if meter.is_due(done):
-                yield meter.progress(done)
-            continue
-        if error is not None:
-            raise error
-        if meter.total:
-            yield meter.progress(meter.total)
-        return result  # type: ignore[return-value]  # None only beside an error, or where T is None
+    start_helper(f"keyscale-{phase.value}", run)
+    try:
+        while True:
+            try:
+                result, error = outcome.get(timeout=POLL_SECONDS)
+                break
+            except queue.Empty:
+                if should_stop():
+                    raise Interrupted("interrupted") from None
+                if meter.is_due(done):
+                    yield meter.progress(done)
+    finally:
+        left.set()
+    if error is not None:
+        raise error
+    if meter.total:
+        yield meter.progress(meter.total)
+    return result  # type: ignore[return-value]  # None only beside an error, or where T is None

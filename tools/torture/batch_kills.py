@@ -133,7 +133,7 @@ def _one(
             if victim.endswith(("worker", "workers")):
                 # The batch goes on without them; only where none had ever come up may it give up.
                 ended = batch.wait(LIMIT_S)
-                if ended.code not in {0, 5} or "Traceback" in ended.stderr:
+                if ended.code not in {0, 4} or "Traceback" in ended.stderr:
                     faults = [f"after {story[-1]} the batch ended with {ended.code}"]
                     fail(lab, section, f"kill {number}", place, batch, ended, faults)
     name = f"kill {number}, --jobs {jobs}: {', then '.join(story)}"
