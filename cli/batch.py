@@ -160,19 +160,24 @@ def _clips(
 
 
 def _check_places(output_dir: Path, report: Path) -> None:
-    """Make the output folder, and make sure that the report can be written.
+    """Make the output folder, and make sure that results and the report can be written.
 
     Raises:
         StorageError, UsageError: that is not so.
     """
+    import tempfile
+
     from keyscale.engine.batch.report import check_report_path
     from keyscale.engine.errors import StorageError
 
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output_dir):
+            pass
     except OSError as error:
         raise StorageError(
-            f"the folder {output_dir} cannot be made: {error.strerror}", remedy="Choose another one with -o."
+            f"the output folder {output_dir} cannot be made or written to: {error.strerror}",
+            remedy="Choose another one with -o.",
         ) from error
     check_report_path(report)
 

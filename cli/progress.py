@@ -134,7 +134,21 @@ def write_data(text: str, stream: TextIO | None = None, *, encoding: str | None 
 
     Raises:
         BrokenPipeError: the reader has left.
+        StorageError: it goes to a file, and that cannot be written.
     """
+    try:
+        _write_data(text, stream, encoding)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from keyscale.engine.errors import StorageError
+
+        raise StorageError(
+            f"cannot write to standard output: {error.strerror}", remedy="Free some space, or send it elsewhere."
+        ) from error
+
+
+def _write_data(text: str, stream: TextIO | None, encoding: str | None) -> None:
     out = stream if stream is not None else sys.stdout
     if out is None:  # the shell closed it: `>&-`
         return

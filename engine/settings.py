@@ -135,21 +135,24 @@ def user_config() -> Path:
 
 
 def find_preset(folders: Iterable[Path]) -> Path | None:
-    """The `keyscale.toml` in one of `folders`; None where none has one.
+    """The `keyscale.toml` in `folders`; None where none has one.
 
     Raises:
-        UsageError: two folders hold different ones.
+        UsageError: two folders hold different ones, or one holds one and another none.
     """
     found: list[Path] = []
+    without: list[Path] = []
     for folder in folders:
         path = folder / PRESET_NAME
-        if os.path.lexists(path) and not any(_same(path, other) for other in found):
+        if not os.path.lexists(path):
+            without.append(folder)
+        elif not any(_same(path, other) for other in found):
             found.append(path)
+    remedy = "Say which one holds with --config, or run them one after the other."
     if len(found) > 1:
-        raise UsageError(
-            f"the inputs lie beside different presets: {found[0]} and {found[1]}",
-            remedy="Say which one holds with --config, or run them one after the other.",
-        )
+        raise UsageError(f"the inputs lie beside different presets: {found[0]} and {found[1]}", remedy=remedy)
+    if found and without:
+        raise UsageError(f"the preset {found[0]} lies beside one input, and {without[0]} has none", remedy=remedy)
     return found[0] if found else None
 
 

@@ -249,6 +249,28 @@ def test_a_watched_folder_is_gone_on_with_until_a_signal_ends_it_cleanly(
 
 
 @pytest.mark.slow
+def test_a_clip_that_was_mended_in_a_watched_folder_is_no_failure_any_more(
+    folder: Path, tmp_path: Path, command: Callable[..., Command]
+) -> None:
+    (folder / "a.json").write_text("{")
+    run = command("batch", folder, "-o", "out", "--watch", *SMALL)
+    run.until(lambda: len(run.out) == 2 and "a.mp4: failed" in run.errors)
+    (folder / "a.json").write_text(json.dumps(CAMERA))
+    run.until(lambda: len(run.out) == 3)
+    os.kill(run.process.pid, signal.SIGTERM)
+    assert run.end() == 0, run.errors
+    report = read_report(tmp_path / "out" / "report.json")
+    assert (report.done, report.failed, len(report.clips)) == (3, 0, 3)
+
+
+def test_a_full_disk_behind_stdout_is_no_defect_and_leaves_a_report(folder: Path, tmp_path: Path) -> None:
+    done = in_shell('"$@" > /dev/full', tmp_path)
+    assert done.returncode == 4
+    assert "cannot write to standard output: No space left on device" in done.stderr
+    assert not read_report(tmp_path / "out" / "report.json").finished
+
+
+@pytest.mark.slow
 def test_it_reads_nothing_from_stdin(folder: Path, tmp_path: Path) -> None:
     done = in_shell('printf "1\\n2\\n" | while read line; do "$@"; echo "line $line"; done', tmp_path)
     assert done.returncode == 0, done.stderr

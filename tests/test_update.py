@@ -165,6 +165,18 @@ def test_a_damaged_result_that_no_longer_names_its_job_is_not_taken_for_done(sou
         prepare(job)
 
 
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.mov"])
+def test_a_result_that_was_cut_off_is_made_again(source: Path, tmp_path: Path, name: str) -> None:
+    job = updating(source, tmp_path / name)
+    first = run(job)
+    content = first.path.read_bytes()
+    first.path.write_bytes(content[: len(content) * 3 // 4])
+    assert read_stamp(first.path) == first.done.key  # it stands in front
+    second = run(job)
+    assert not was_skipped(second)
+    assert was_skipped(run(job))
+
+
 def test_a_result_used_as_a_source_does_not_pass_its_key_on(source: Path, tmp_path: Path) -> None:
     first = run(updating(source, tmp_path / "first.mp4"))
     for name in ("second.mp4", "second.mkv", "second.mov"):

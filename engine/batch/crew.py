@@ -23,7 +23,8 @@ REMOTE_CLOSE_S = 60.0
 """Calls have to be cancelled and staged objects removed."""
 
 CORES_PER_WORKER = 4
-"""See `bench/batch.py` and docs/benchmarks.md."""
+"""On two cores a second worker brings nothing (docs/benchmarks.md); for more this is an assumption, which
+`bench/batch.py` can replace."""
 
 
 def cpu_workers(cores: int) -> int:
@@ -50,8 +51,6 @@ class Crew:
         self._gpus: int | None = None if self._look else 0
         """None until the first worker has counted them."""
         self._started = 0
-        self.ever_ready = False
-        """A worker was up once: this machine can run them."""
 
     @property
     def size(self) -> int:
@@ -119,7 +118,7 @@ class Crew:
 
     def greeted(self, worker: WorkerProcess, hello: Hello) -> None:
         """A worker is up."""
-        worker.ready = self.ever_ready = True
+        worker.ready = True
         if self._gpus is None:
             self._gpus = hello.gpus
 

@@ -63,6 +63,8 @@ class Reporter:
         clips: those that are known from the start; their indices are their places here.
         clock: seconds, monotonic.
         began: when the batch began, with a time zone; None is now.
+        latest_only: a clip that is added again, of the same video for the same output, takes the earlier one's place
+            in the report: a folder is watched, and what was wrong has been mended.
     """
 
     def __init__(
@@ -71,8 +73,10 @@ class Reporter:
         *,
         clock: Callable[[], float] = time.monotonic,
         began: datetime | None = None,
+        latest_only: bool = False,
     ) -> None:
         self._clock = clock
+        self._latest_only = latest_only
         self._began = (began or datetime.now(UTC)).astimezone(UTC)
         self._since = clock()
         self._lock = threading.Lock()
@@ -132,7 +136,10 @@ class Reporter:
             finished: whether the batch has ended by itself: not interrupted, nor still going on.
         """
         with self._lock:
-            clips = tuple(_clip_report(kept) for kept in self._kept)
+            counted = self._kept
+            if self._latest_only:
+                counted = list({(kept.clip.video, kept.clip.output): kept for kept in self._kept}.values())
+            clips = tuple(_clip_report(kept) for kept in counted)
             seconds = self._clock() - self._since
         count = {status: sum(clip.status is status for clip in clips) for status in ClipStatus}
         ended = (ClipStatus.DONE, ClipStatus.SKIPPED, ClipStatus.FAILED)

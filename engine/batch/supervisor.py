@@ -10,7 +10,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event as StopFlag
 from typing import TYPE_CHECKING
@@ -34,14 +34,14 @@ __all__ = ["BatchOptions", "run_batch"]
 
 POLL_S = 0.25
 
-BUSY_S = 2.0
-"""How long a clip waits whose output another process is working on, before it is tried again."""
+BUSY_S, MOST_BUSY_S = 2.0, 15.0
+"""How long a clip waits at first and at most whose output another process is working on, before it is tried again."""
 
 TRIES = 2
 """How often a clip may take its worker with it: the second time it was alone, and it was that clip."""
 
 STILLBORN = 3
-"""Workers that may die before they are up, where one was up before; then it is this machine."""
+"""Workers that may die before they are up; then it is this machine."""
 
 OWN_FAULTS = frozenset(kind.__name__ for kind in (UsageError, FramingError, InputError))
 """Failures of planning that working on the clip would not mend."""
@@ -84,6 +84,9 @@ class _Clip:
     source_sha256: str | None = None
     """Known once its chunks are being made."""
     assistants: int = 0
+    waited: int = 0
+    """How often its output was locked."""
+    notes: set[str] = field(default_factory=set)
     deaths: int = 0
     last: Done | Failed | None = None
     """Its last event, held back until its worker is done with it."""
@@ -117,6 +120,7 @@ def run_batch(
         yield from supervisor.run(clips)
     finally:
         supervisor.crew.close()
+        supervisor.leave_report()
 
 
 class _Supervisor:
@@ -131,10 +135,14 @@ class _Supervisor:
         self._busy: deque[tuple[float, _Clip]] = deque()
         """Their outputs were locked; to be tried again at that time."""
         self._unplanned: deque[_Clip] = deque()
-        self._meter, self._reporter = BatchMeter(remote=options.remote is not None), Reporter()
+        self._meter, self._reporter = (
+            BatchMeter(remote=options.remote is not None),
+            Reporter(latest_only=more is not None),
+        )
         self._failed_fast = False
         self._stillborn = 0
         self._report_at = time.monotonic()
+        self._reported = False
         self._ask_at = time.monotonic()
 
     # The loop
@@ -156,16 +164,26 @@ class _Supervisor:
         ended = self._reporter.report(finished=not any(clip.status is ClipStatus.STOPPED for clip in self._clips))
         if self.options.report is not None:
             write_report(ended, self.options.report)
+        self._reported = True
         yield BatchDone(report=ended)
+
+    def leave_report(self) -> None:
+        """Write how it stood where it came to no end: whoever read its events has gone."""
+        if not self._reported:
+            self._report_at = time.monotonic()
+            self._report()
 
     def _report(self) -> None:
         """Write how it stands, for whoever looks at it while the batch goes on or after it was killed."""
         if self.options.report is None or time.monotonic() < self._report_at:
             return
-        self._report_at = time.monotonic() + REPORT_S
+        began = time.monotonic()
         # What is wrong with it is raised by the last one.
         with contextlib.suppress(KeyscaleError):
             write_report(self._reporter.report(finished=False), self.options.report)
+        # That of a hundred thousand clips takes a while.
+        ended = time.monotonic()
+        self._report_at = ended + max(REPORT_S, 10 * (ended - began))
 
     def _stops(self) -> bool:
         return self._stop.is_set() or self._failed_fast
@@ -306,7 +324,7 @@ class _Supervisor:
                 clip = self._clips[index]
                 if isinstance(event, Progress) and event.phase is Phase.UPSCALE:
                     clip.frame = event.frame
-                yield self._tell(clip, event)
+                yield from self._told(clip, event)
             case Ended(index=index):
                 worker.running.discard(index)
                 worker.alone = False
@@ -316,11 +334,23 @@ class _Supervisor:
             case _:
                 pass
 
+    def _told(self, clip: _Clip, event: Event) -> Iterator[BatchEvent]:
+        """Pass an event of a clip on; a note that it had before, as it was tried before, only once."""
+        if isinstance(event, Note):
+            if event.message in clip.notes:
+                return
+            clip.notes.add(event.message)
+        yield self._tell(clip, event)
+
     def _ended(self, clip: _Clip, last: Done | Failed) -> Iterator[BatchEvent]:
         clip.last = clip.source_sha256 = None
         if isinstance(last, Failed) and last.error == "OutputBusy" and not self._stops():
             clip.status = ClipStatus.WAITING
-            self._busy.append((time.monotonic() + BUSY_S, clip))
+            clip.waited += 1
+            # Each time it is planned again: seldom, where it takes long.
+            self._busy.append((time.monotonic() + min(BUSY_S * clip.waited, MOST_BUSY_S), clip))
+            message = "another process is working on its result: it is waited for"
+            yield from self._told(clip, Note(level="warning", message=message))
             return
         yield from self._settle(clip, last)
 
@@ -337,12 +367,16 @@ class _Supervisor:
         if self._stops():
             return
         self._stillborn += not worker.ready
-        if self._stillborn and (not self.crew.ever_ready or self._stillborn >= STILLBORN):
+        if self._stillborn >= STILLBORN:
             raise EnvironmentFault(
                 f"the processes that do the work do not start: one was ended {how}",
                 remedy="Run `keyscale upscale` on one clip: it says what this machine lacks.",
             )
         for clip in lost:
+            if not worker.ready:
+                clip.status = ClipStatus.WAITING  # it was not looked at
+                self._waiting.appendleft(clip)
+                continue
             if clip.last is not None:
                 yield from self._ended(clip, clip.last)  # all that was missing was the word that it ended
                 continue

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from keyscale.engine.errors import InputError, Interrupted, ModelError, RemoteError, StorageError
 from keyscale.engine.job import Done, Event, Note, Phase
-from keyscale.engine.jobkey import job_key, pixels_of, read_stamp, stamp
+from keyscale.engine.jobkey import is_whole, job_key, pixels_of, read_stamp, stamp
 from keyscale.engine.mux import Assembly, assemble
 from keyscale.engine.pipeline import Tally
 from keyscale.engine.plan import LANCZOS, Chunk
@@ -122,7 +122,7 @@ class Run(ABC):
         yield replace(self.done(), key=self.key)
 
     def _is_done(self, output: Path) -> bool:
-        return not output.is_symlink() and read_stamp(output) == self.key
+        return not output.is_symlink() and read_stamp(output) == self.key and is_whole(output, self.plan.frames)
 
     def _skip(self, output: Path, destination: tuple[StorageSettings, str] | None) -> Iterator[Event]:
         """Leave a result as it is; where it has to be stored elsewhere as well, see to that."""

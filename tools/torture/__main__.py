@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tools.torture.batch_sections import BATCHES
 from tools.torture.endurance import endurance
 from tools.torture.hostile import hostile_keyframes, hostile_sources, planted_checkpoints, planted_links
 from tools.torture.killed import killed
@@ -30,6 +31,7 @@ SECTIONS: dict[str, Callable[[Lab], Sections]] = {
     "sources": changing_sources,
     "names": odd_names,
     "kills": killed,
+    **BATCHES,
     "endurance": endurance,
 }
 """By the name that `--only` takes."""
@@ -63,12 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             for section in made if isinstance(made, list) else [made]:
                 sections.append(section)
                 say(f"\n{section.name}\n" + "\n".join(f"  {line}" for line in section.lines()))
-    if given.json:
-        as_json(sections, given.json)
-    if given.markdown:
-        share = "" if given.share == 1 else f" --share {given.share:g}"
-        command = f"python -m tools.torture{share} --seed {given.seed}"
-        given.markdown.write_text(as_markdown(sections, command), encoding="utf-8")
+            # After each: what took an hour is not lost with what comes after it.
+            if given.json:
+                as_json(sections, given.json)
+            if given.markdown:
+                share = "" if given.share == 1 else f" --share {given.share:g}"
+                only = "".join(f" --only {name}" for name in given.only or ())
+                command = f"python -m tools.torture{only}{share} --seed {given.seed}"
+                given.markdown.write_text(as_markdown(sections, command), encoding="utf-8")
     violations = sum(len(section.violations) for section in sections)
     say(f"\n{sum(section.cases for section in sections)} cases, {violations} violations")
     return 1 if violations else 0

@@ -31,8 +31,8 @@ MIB = 2**20
 
 LEVELS = (0.0, 0.02, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """What is left of the disk at the start, as a multiple of the large clip's result."""
-ENOUGH = 256 * 1024
-"""Bytes that the small clips, their chunks and the report fit into."""
+ENOUGH = 3 * MIB
+"""Bytes with which the small clips are begun: each is estimated to need 2 MiB."""
 INODES = (4, 6, 8, 10, 14, 20)
 FILLED = 8
 """How often it is filled at a random moment in full."""
@@ -45,7 +45,7 @@ def _undisturbed(lab: Lab, section: Section, root: Path) -> tuple[Place, float]:
     _furnish(lab, place)
     with Batch(place, FLAGS) as batch:
         ended = batch.wait(LIMIT_S)
-        section.add("undisturbed", f"exit {ended.code}", seconds=ended.seconds, peak_mib=0)
+        section.add("undisturbed", f"exit {ended.code}", seconds=ended.seconds, peak_mib=ended.peak_mib)
         if ended.code:
             fail(lab, section, "undisturbed", place, batch, ended, [f"exit code {ended.code}"])
     return place, ended.seconds
@@ -56,7 +56,7 @@ def _furnish(lab: Lab, place: Place) -> None:
     inbox.mkdir()
     for number, name in enumerate(SMALL):
         make_video(inbox / name, KINDS[0], frames=12 + number)
-    make_noise(inbox / LARGE, frames=120, size=SIZE, seed=lab.seed)
+    make_noise(inbox / LARGE, frames=240, size=SIZE, seed=lab.seed)
     rows = [f"in/{name},{name},{'320x240' if name == LARGE else '16x16'}" for name in sorted(NAMES)]
     (place.folder / "list.csv").write_text("\n".join(["video,output,size", *rows]) + "\n", encoding="utf-8")
 
@@ -130,7 +130,7 @@ def _full(
             disk.fill()
         ended = batch.wait(LIMIT_S)
         faults = _full_faults(batch, ended, enough=enough)
-        section.add(name, _outcome(ended), seconds=ended.seconds, peak_mib=0)
+        section.add(name, _outcome(ended), seconds=ended.seconds, peak_mib=ended.peak_mib)
         if faults:
             fail(lab, section, name, place, batch, ended, faults)
     (disk.path / FILLER).unlink(missing_ok=True)
@@ -173,7 +173,7 @@ def _again(lab: Lab, section: Section, place: Place, whole: Place, name: str) ->
         ended = batch.wait(LIMIT_S)
         faults = [] if ended.code == 0 else [f"exit code {ended.code}"]
         faults += _unequal(place, whole, NAMES) + left_over(place, NAMES)
-        section.add(name, _outcome(ended), seconds=ended.seconds, peak_mib=0)
+        section.add(name, _outcome(ended), seconds=ended.seconds, peak_mib=ended.peak_mib)
         if faults:
             fail(lab, section, name, place, batch, ended, faults)
 
@@ -191,7 +191,7 @@ def _unequal(place: Place, whole: Place, names: tuple[str, ...]) -> list[str]:
 def _read_only(lab: Lab, section: Section, place: Place) -> None:
     with Batch(place, FLAGS) as batch:
         ended = batch.wait(LIMIT_S)
-        section.add("a read-only disk", _outcome(ended), seconds=ended.seconds, peak_mib=0)
+        section.add("a read-only disk", _outcome(ended), seconds=ended.seconds, peak_mib=ended.peak_mib)
         faults = [] if ended.code == 4 else [f"exit code {ended.code}"]
         if "Read-only" not in ended.stderr or "Traceback" in ended.stderr:
             faults.append("no clear message")
@@ -209,9 +209,9 @@ def batch_sources(lab: Lab) -> Section:
     section = Section(
         name="sources that change during a batch",
         about="The source of one of four clips is appended to, cut, emptied, overwritten, replaced, removed or "
-        "touched at a random moment. That clip fails with exit code 3, or equals an undisturbed run's where "
-        "the change came after the last look at it; the others are done. With the source as it was, the same "
-        "command does the rest.",
+        "touched at a random moment. That clip fails with exit code 3; or it equals an undisturbed run's, of the "
+        "source as it was where the change came after the last look at it, or as it is where it came before the "
+        "first; never of both. The others are done. With the source as it was, the same command does the rest.",
     )
     began = time.monotonic()
     drawn = random.Random(f"{lab.seed} batch sources")  # noqa: S311
@@ -245,15 +245,26 @@ def _change(
             change[1](victim, other)
         ended = batch.wait(LIMIT_S)
         faults = _changed_faults(batch, ended)
-        faults += _unequal(place, whole, SMALL if ended.code else NAMES)
-        section.add(name, _outcome(ended), seconds=ended.seconds, peak_mib=0)
+        faults += _unequal(place, whole, SMALL)
+        if ended.code == 0 and _unequal(place, whole, (LARGE,)):
+            faults += _unequal(place, _made_of_the_changed(place), (LARGE,))
+        section.add(name, _outcome(ended), seconds=ended.seconds, peak_mib=ended.peak_mib)
         if faults:
             fail(lab, section, name, place, batch, ended, faults)
+        shutil.rmtree(place.folder.parent / "again", ignore_errors=True)
     if victim.is_dir():
         victim.rmdir()
     victim.unlink(missing_ok=True)
     shutil.copy2(whole.folder / "in" / LARGE, victim)
     _again(lab, section, place, whole, f"{name}, then as it was")
+
+
+def _made_of_the_changed(place: Place) -> Place:
+    """What comes of the sources as they are now: where the change came before the clip was begun, that is right."""
+    again = _copied(place, place.folder.parent / "again")
+    with Batch(again, FLAGS) as batch:
+        batch.wait(LIMIT_S)
+    return again
 
 
 def _changed_faults(batch: Batch, ended: Ended) -> list[str]:

@@ -97,7 +97,7 @@ def batch_kills(lab: Lab) -> Section:
 def _undisturbed(lab: Lab, section: Section, place: Place) -> float:
     with Batch(place, ("list.csv", *FLAGS)) as batch:
         ended = batch.wait(LIMIT_S)
-        section.add("undisturbed", f"exit {ended.code}", seconds=ended.seconds, peak_mib=0)
+        section.add("undisturbed", f"exit {ended.code}", seconds=ended.seconds, peak_mib=ended.peak_mib)
         faults = left_over(place, NAMES)
         if ended.code or faults:
             fail(lab, section, "undisturbed", place, batch, ended, [f"exit code {ended.code}", *faults])
@@ -140,7 +140,7 @@ def _one(
     with Batch(place, arguments) as batch:
         ended = batch.wait(LIMIT_S)
         faults = _judged(batch, ended, place, whole, counts)
-        section.add(name, f"exit {ended.code}", seconds=ended.seconds, peak_mib=0)
+        section.add(name, f"exit {ended.code}", seconds=ended.seconds, peak_mib=ended.peak_mib)
         if faults:
             fail(lab, section, name, place, batch, ended, faults)
 
@@ -175,7 +175,7 @@ UPON = ("check", "claim", "part", "chunk", "joined", "verify", "published", "rep
 
 def _drawn_moment(drawn: random.Random, seconds: float) -> _Moment:
     if drawn.random() < 0.4:
-        return _Moment(what="time", after_s=drawn.uniform(0, seconds))
+        return _Moment(what="time", after_s=drawn.uniform(0, 0.9 * seconds))
     what = drawn.choice(UPON)
     # Short phases are over within milliseconds, longer ones are hit anywhere.
     return _Moment(what=what, after_s=drawn.choice([0, 0, drawn.uniform(0, 0.003), drawn.uniform(0, 0.05)]))

@@ -118,7 +118,7 @@ def _second(lab: Lab, section: Section, place: Place, names: Sequence[str]) -> N
         each = ended.seconds / len(names)
         if each > SKIP_SECONDS:
             faults.append(f"{each:.2f} s for a clip that is skipped")
-        section.add("all skipped", f"exit {ended.code}", seconds=ended.seconds, peak_mib=0)
+        section.add("all skipped", f"exit {ended.code}", seconds=ended.seconds, peak_mib=ended.peak_mib)
         section.figures.append(f"All skipped in {ended.seconds:.1f} s with start and end, {1000 * each:.0f} ms a clip.")
         if faults:
             fail(lab, section, "many clips, again", place, batch, ended, faults)

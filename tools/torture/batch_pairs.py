@@ -88,7 +88,7 @@ def _one(
             if turn == 1 or victim == 1:
                 faults += _results(place, whole)
                 faults += _left(place, jobs[turn], turn, ends)
-            section.add(story, f"exit {ended.code}", seconds=ended.seconds, peak_mib=0)
+            section.add(story, f"exit {ended.code}", seconds=ended.seconds, peak_mib=ended.peak_mib)
             if faults:
                 fail(lab, section, story, place, batch, ended, faults)
 

@@ -111,6 +111,7 @@ class Batch:
                 stderr=err,
                 start_new_session=True,
             )
+        self._peak_mib = 0.0
         self._read = 0
         self.events: list[dict[str, Any]] = []
         """As far as `look` has read them."""
@@ -119,17 +120,31 @@ class Batch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+        if self.is_up:
+            self.kill()
             self._place.kill_all()
-        self.process.wait()
+            self._ended_within(None)
         for file in self._files:
             file.unlink(missing_ok=True)
 
     @property
     def is_up(self) -> bool:
         """Whether the process that runs the batch is there."""
-        return self.process.poll() is None
+        if self.process.returncode is None:
+            # Not `poll`, which would lose what was used.
+            pid, status, used = os.wait4(self.process.pid, os.WNOHANG)
+            if pid:
+                self.process.returncode = os.waitstatus_to_exitcode(status)
+                self._peak_mib = used.ru_maxrss / 1024
+        return self.process.returncode is None
+
+    def _ended_within(self, seconds: float | None) -> bool:
+        until = None if seconds is None else time.monotonic() + seconds
+        while self.is_up:
+            if until is not None and time.monotonic() > until:
+                return False
+            time.sleep(0.01)
+        return True
 
     def look(self) -> list[dict[str, Any]]:
         """The events that came since the last look."""
@@ -161,20 +176,18 @@ class Batch:
 
     def wait(self, seconds: float) -> Ended:
         """Wait for its end; it is killed with all its workers `seconds` after its start."""
-        timed_out = False
-        try:
-            self.process.wait(max(0.0, self.began + seconds - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            timed_out = True
+        timed_out = not self._ended_within(max(0.0, self.began + seconds - time.monotonic()))
+        if timed_out:
             self.kill()
             self._place.kill_all()
-            self.process.wait()
+            self._ended_within(None)
         self.look()
         out, err = (file.read_text(encoding="utf-8", errors="backslashreplace") for file in self._files)
         return Ended(
             code=self.process.returncode,
             seconds=time.monotonic() - self.began,
-            peak_mib=0.0,
+            # The largest of its processes, as far as it waited for them: not where it was killed.
+            peak_mib=self._peak_mib,
             timed_out=timed_out,
             stdout=out,
             stderr=err,

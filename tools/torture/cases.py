@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 
+from keyscale.engine.workfolder import work_folder_of
 from tools.torture.nursery import Ended
 
 __all__ = [
@@ -113,9 +114,10 @@ def _folder_faults(
         faults += _result_faults(case, ended, folder / case.output)
         new.discard(case.output)
     elif ended.code != 0 and not ended.timed_out:
-        work = f".{case.output}.keyscale"
-        faults += work_folder_faults(folder / work) if judge_work else []
-        new.discard(work)
+        work = work_folder_of(folder / case.output) if case.output is not None else None
+        if work is not None and judge_work:
+            faults += work_folder_faults(work)
+        new.discard(work.name if work is not None else "")
     if not ended.timed_out and ended.code >= 0:
         faults += [f"{name!r} was left over" for name in sorted(new)]
     return faults

@@ -42,6 +42,8 @@ def killed(lab: Lab) -> Section:
             for moment in moments:
                 phase = _kill(lab, arguments, folder, moment)
                 phases[phase] = phases.get(phase, 0) + 1
+                if (folder / "out.mp4").exists():
+                    break
             # Where the last of them came after the result was published, an asked-for second run starts over.
             more = ("--overwrite",) if (folder / "out.mp4").exists() else ()
             name = f"killed after {' and '.join(f'{moment:.3f}' for moment in moments)} s"
