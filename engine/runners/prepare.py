@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from keyscale.engine.errors import InputError, StorageError, UsageError
 from keyscale.engine.framing import Framing, load_framing
 from keyscale.engine.job import Job
 from keyscale.engine.jobkey import read_stamp
+from keyscale.engine.locks import private_folder
 from keyscale.engine.models import ModelSpec, defaults_for, describe, needs_openvino
 from keyscale.engine.plan import LANCZOS, Plan, make_plan
 from keyscale.engine.probe import probe
@@ -170,13 +170,13 @@ def _check_folder(output: Path, plan: Plan, *, remote: bool) -> None:
         return  # it need not be here
     try:
         # A folder of its own, since another process may hold the work folder's lock.
-        with tempfile.TemporaryDirectory(prefix=".keyscale-check-", dir=folder) as private:
+        with private_folder(folder) as private:
             check_encoder(
                 plan.encoder,
                 plan.info.colour.encoded(plan.encoder.codec),
                 (plan.job.target.width, plan.job.target.height),
                 plan.rate,
-                Path(private),
+                private,
             )
     except OSError as error:
         raise storage_error(error, folder) from error

@@ -48,7 +48,7 @@ class Case:
     """A pattern that the message has to match after a failure."""
     output: str | None = "out.mp4"
     """Where the result is to stand; None where the command makes none."""
-    seconds: float = 30.0
+    seconds: float = 60.0
     """Longest it may take."""
     peak_mib: int = 1024
     """Largest resident set it may have."""

@@ -21,7 +21,7 @@ class HostileFraming:
     works: bool = False
     """It is a valid file, however odd: the job has to succeed."""
     says: str | None = None
-    seconds: float = 30.0
+    seconds: float = 60.0
     peak_mib: int = 512
 
 
@@ -78,14 +78,14 @@ def _large() -> Iterator[HostileFraming]:
             name=f"a million keyframes, {interpolation}",
             content=_many(1_000_000, _pan, head, "]}"),
             works=True,
-            seconds=60,
+            seconds=240,
             peak_mib=1024,
         )
     yield HostileFraming(
         name="a million keyframes at one time",
         content=_many(1_000_000, lambda n: f'{{"time":0,"x":{n % 32},"y":1,"width":32,"height":24}}'),
         works=True,
-        seconds=60,
+        seconds=240,
         peak_mib=1024,
     )
     yield HostileFraming(
@@ -133,10 +133,10 @@ def _bombs() -> Iterator[HostileFraming]:
             name=f"{count / 1e6:.0f} million {what}",
             content=_times(f"{piece},", count, "[", f"{piece}]"),
             peak_mib=1024,
-            seconds=60,
+            seconds=240,
         )
     yield HostileFraming(
-        name="5 million different keys", peak_mib=1536, seconds=60,
+        name="5 million different keys", peak_mib=1536, seconds=240,
         content=_many(5_000_000, lambda n: f'"{n:x}":0', "{", "}"),
     )  # fmt: skip
     for depth in (10_000, 1_000_000):

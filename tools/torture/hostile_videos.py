@@ -36,7 +36,7 @@ class HostileVideo:
     """Where it has to be refused: a pattern of the message. Else a verified result is right as well."""
     flags: tuple[str, ...] = ()
     peak_mib: int = 512
-    seconds: float = 30.0
+    seconds: float = 60.0
 
 
 def _u32(value: int) -> bytes:
