@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keyscale.engine.encoding import EncoderSettings, resolve_encoding
-from keyscale.engine.errors import UsageError
+from keyscale.engine.errors import InputError, UsageError
 from keyscale.engine.framing import Framing, cover_all, far_outside
 from keyscale.engine.geometry import Geometry, Window, place
 from keyscale.engine.job import Fit, Job
@@ -30,6 +30,12 @@ __all__ = ["LANCZOS", "Chunk", "Estimate", "Plan", "make_plan"]
 
 LANCZOS = "lanczos"
 """The model name that asks for sampling without a network."""
+
+LONGEST = 24 * 3600
+"""Seconds of a result: a plan takes some 300 bytes a frame, and damaged times may claim centuries."""
+
+MOST_FRAMES = LONGEST * 60
+"""Frames of a result: a day at 60 a second."""
 
 EVENLY = 1e-9
 """Slack for comparing float ratios with whole numbers."""
@@ -161,6 +167,7 @@ def make_plan(
     container = container_of(job.output)
     encoder = resolve_encoding(job.encoding, job.model.mode, info.colour, container, rate)
 
+    _check_length(info, time_map, rate)
     count = max(1, int(Fraction(time_map.duration).limit_denominator(10**9) * rate + Fraction(1, 2)))
     source_index = _choose_frames(info, time_map, rate, count)
     target = (job.target.width, job.target.height)
@@ -256,6 +263,24 @@ def _time_map(job: Job, info: VideoInfo, camera: Framing, warnings: list[str]) -
     if position < end:
         edges.append(Stretch(position, end, 1.0))
     return TimeMap(tuple(edges))
+
+
+def _check_length(info: VideoInfo, time_map: TimeMap, rate: Fraction) -> None:
+    frames = time_map.duration * float(rate)
+    if time_map.duration <= LONGEST and frames <= MOST_FRAMES:
+        return
+    gap = float(max(int(np.diff(info.pts).max(initial=0)), info.last_duration) * info.time_base)
+    if gap > 3600:
+        raise InputError(
+            f"one frame of {info.path} stands for {gap:.4g} s: its times are damaged, or the result would have "
+            f"{frames:.4g} frames",
+            remedy="Choose the part to use with --start and --end, or remux the file.",
+        )
+    raise UsageError(
+        f"the result would last {time_map.duration:.4g} s and have {frames:.4g} frames; a day, and {MOST_FRAMES} "
+        "frames, are the most",
+        remedy="Make it in parts, with --start and --end, or at a lower --fps.",
+    )
 
 
 def _first(*values: float | None) -> float:

@@ -641,8 +641,9 @@ def until(job: Upscaling, phase: str) -> None:
     "phase", [*["prepare", "upscale"], *(pytest.param(p, marks=pytest.mark.slow) for p in ["join", "verify"])]
 )
 def test_leaving_the_loop_ends_the_work_in_every_phase(tmp_path: Path, long_clip: Path, phase: str) -> None:
-    # Large enough that even reading it takes a while.
-    job = keyscale.upscale(long_clip, output=tmp_path / "out.mp4", **(QUICK | {"size": (256, 256)}))
+    # Large enough that even reading it takes a while: what is left just before the end may still finish.
+    size = (768, 768) if phase == "verify" else (256, 256)
+    job = keyscale.upscale(long_clip, output=tmp_path / "out.mp4", **(QUICK | {"size": size, "verify": "full"}))
     with nothing_left():
         until(job, phase)
     assert not (tmp_path / "out.mp4").exists()
@@ -884,7 +885,9 @@ def test_ctrl_c_reaches_the_program_and_ends_the_work(tmp_path: Path, long_clip:
 def test_a_program_that_ends_in_the_midst_of_a_job_ends(tmp_path: Path, long_clip: Path, phase: str) -> None:
     code = """
         import sys, keyscale
-        events = iter(keyscale.upscale(sys.argv[1], output="out.mp4", model="lanczos", size=(256, 256)))
+        size = (768, 768) if sys.argv[2] == "verify" else (256, 256)  # large enough that reading it takes a while
+        job = keyscale.upscale(sys.argv[1], output="out.mp4", model="lanczos", size=size, verify="full")
+        events = iter(job)
         for event in events:
             if isinstance(event, keyscale.Progress) and event.phase == sys.argv[2]:
                 break

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from clips import clicks_track, make_clip
-from numbered import SMALL, leftovers, run, small_job
+from numbered import SMALL, leftovers, numbers, run, small_job, write_video
 
-from keyscale.engine.errors import DecodeError, FramingError, InputError, ModelError, StorageError
+from keyscale.engine.errors import DecodeError, FramingError, InputError, ModelError, StorageError, UsageError
 from keyscale.engine.framing import parse_framing
 from keyscale.engine.models import describe
 from keyscale.engine.probe import probe
+from keyscale.engine.runners.prepare import prepare
 from keyscale.engine.workfolder import work_folder_of
 from tools.torture import hostile
 from tools.torture.__main__ import SECTIONS, main
@@ -232,6 +233,31 @@ def test_a_rate_that_no_video_has_is_not_believed(tmp_path: Path, rate: str, tak
     info = probe(path)
     assert info.rate == taken
     assert info.variable_rate == (taken != 25)
+
+
+def paced(path: Path, *times: int) -> Path:
+    """A video of one frame at each of these milliseconds."""
+    return write_video(path, numbers(len(times)), pts=times, time_base=Fraction(1, 1000), options={"bf": "0"})
+
+
+def test_a_frame_that_stands_for_years_is_the_source_s_fault(tmp_path: Path) -> None:
+    """The machine's memory was exhausted, or 3 GB of it were filled in 30 s."""
+    source = paced(tmp_path / "in.mkv", 0, 40, 2**40)
+    with pytest.raises(InputError, match="its times are damaged") as caught:
+        prepare(small_job(source, tmp_path / "out.mp4"))
+    assert "--start and --end" in (caught.value.remedy or "")
+    assert prepare(small_job(source, tmp_path / "out.mp4", end=1.0, rate=Fraction(25))).plan.frames == 25
+
+
+def test_a_result_of_more_than_a_day_is_refused(tmp_path: Path) -> None:
+    source = paced(tmp_path / "in.mkv", *range(0, 90_000_000, 3_000_000))
+    with pytest.raises(UsageError, match="a day") as caught:
+        prepare(small_job(source, tmp_path / "out.mp4", rate=Fraction(1)))
+    assert "--start and --end" in (caught.value.remedy or "")
+    whole = prepare(small_job(source, tmp_path / "out.mp4", rate=Fraction(1), end=86_400.0))
+    assert whole.plan.frames == 86_400
+    with pytest.raises(UsageError, match="frames"):
+        prepare(small_job(source, tmp_path / "out.mp4", rate=Fraction(120), end=86_400.0))
 
 
 @pytest.mark.parametrize(("side", "says"), [(16_000, "16000x16000"), (65_535, "too large"), (8192, "can be decoded$")])

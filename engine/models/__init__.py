@@ -52,14 +52,19 @@ CHECKPOINT_SUFFIXES = frozenset({".pth", ".pt", ".safetensors"})
 
 def _checkpoint(name_or_path: str | os.PathLike[str]) -> Path | None:
     """The path that is meant, or None where a registry name is."""
-    path = Path(name_or_path).expanduser()
+    path = Path(name_or_path)
+    try:
+        path = path.expanduser()
+        is_there = path.is_file()
+    except (OSError, RuntimeError, ValueError):
+        is_there = False  # a name too long for a file, or the home of nobody
     if isinstance(name_or_path, str):
         if any(spec.name.lower() == name_or_path.lower() for spec in all_models()):
             return None
         looks_like_path = path.suffix.lower() in CHECKPOINT_SUFFIXES or len(path.parts) > 1
-        if not looks_like_path and not path.is_file():
+        if not looks_like_path and not is_there:
             return None
-    if not path.is_file():
+    if not is_there:
         raise ModelError(
             f"there is no checkpoint at {path}",
             remedy="Check the path; a published model is given by its name alone, such as RealESRGAN_x4plus.",

@@ -171,7 +171,7 @@ class Batch:
 
     def kill(self) -> None:
         """`kill -9` for the batch itself: its group holds nothing else."""
-        with contextlib.suppress(ProcessLookupError):
+        if self.is_up:  # else its number may be another's by now
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def wait(self, seconds: float) -> Ended:
