@@ -20,7 +20,7 @@ from keyscale.cli.models import app as models_app
 from keyscale.cli.plan import plan
 from keyscale.cli.progress import SafeStream, printable, show_failure
 from keyscale.cli.remote import app as remote_app
-from keyscale.cli.settings import ConfiguredCommand, RunCommand
+from keyscale.cli.settings import ConfiguredCommand, RunCommand, in_plain_words
 from keyscale.cli.upscale import upscale
 
 __all__ = ["BROKEN_PIPE", "app", "main", "run"]
@@ -143,7 +143,7 @@ def _verbosity(args: list[str]) -> int:
 
 
 def _show_command_line_error(error: Any) -> int:
-    message: str = error.format_message().strip()
+    message = in_plain_words(error.format_message().strip())
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "keyscale"
     if type(error).__name__ == "NoArgsIsHelpError":

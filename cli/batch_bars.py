@@ -160,7 +160,7 @@ class Bars(Lines):
         self._say(f"{self._marks[2]} {name}: {failed_text(failed, '  ')}", "red")
 
     def _stopped(self, name: str) -> None:
-        self._say(f"{self._marks[3]} {name}: stopped, finished chunks are kept", "yellow")
+        self._say(f"{self._marks[3]} {name}: stopped; what is finished is kept", "yellow")
 
     def _total(self, progress: BatchProgress) -> None:
         with self._drawing:

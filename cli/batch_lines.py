@@ -201,7 +201,7 @@ class Plain(Lines):
         self._say(f"{name}: skipped, {SKIPPED}{held}")
 
     def _stopped(self, name: str) -> None:
-        self._say(f"{name}: stopped, finished chunks are kept")
+        self._say(f"{name}: stopped; what is finished is kept")
 
     def _total(self, progress: BatchProgress) -> None:
         now = self._clock()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ __all__ = [
     "flag_name",
     "flags_of",
     "ignored_variables",
+    "in_plain_words",
     "resolve",
     "settings_of",
 ]
@@ -267,7 +269,17 @@ def cast_text(param: Any, value: Any) -> Any:
         try:
             return param.process_value(ctx, value)
         except typer.BadParameter as error:
-            raise UsageError(error.message.rstrip(".")) from error
+            message = in_plain_words(error.message).rstrip(".")
+            # A boolean's message lists its words, an empty one among them.
+            message, _, words = message.partition(". Recognized values")
+            raise UsageError(message, remedy="Give true or false." if words else None) from error
+
+
+def in_plain_words(message: str) -> str:
+    """What a parameter's type says of a wrong value, without the names of types."""
+    message = re.sub(r"is not a valid (integer|int)( range)?\b", "is not a whole number", message)
+    message = re.sub(r"is not a valid float( range)?\b", "is not a number", message)
+    return message.replace("is not a valid boolean", "is neither true nor false")
 
 
 def check(name: str, value: Any) -> None:

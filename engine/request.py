@@ -176,6 +176,5 @@ def _check_crf(job: Job) -> None:
     # What auto comes to hangs on source and container: the plan checks it.
     top = 63 if codec in {Codec.AUTO, Codec.AV1, Codec.AV1_NVENC} else 51
     if crf is not None and not 0 <= crf <= top:
-        raise UsageError(
-            f"--crf {crf} is out of range for --codec {codec}", remedy=f"Give 0 (best) to {top} (smallest)."
-        )
+        allowed = "51 (smallest), with AV1 to 63" if codec is Codec.AUTO else f"{top} (smallest)"
+        raise UsageError(f"--crf {crf} is out of range for --codec {codec}", remedy=f"Give 0 (best) to {allowed}.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,8 +51,7 @@ def remember_speed(execution: Execution, model: str, seconds_per_mac: float) -> 
     measured[speed_key(execution, model)] = seconds_per_mac
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
-            json.dump(measured, file, indent=1, sort_keys=True)
-        Path(file.name).replace(folder / FILE)
+        # In place: a draft would be left by whoever is killed beside it, and half a file counts as no measurements.
+        (folder / FILE).write_text(json.dumps(measured, indent=1, sort_keys=True), encoding="utf-8")
     except OSError:
         return

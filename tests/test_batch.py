@@ -360,6 +360,47 @@ def test_clips_that_come_up_later_are_made_too_until_it_is_stopped(clips: list[B
     assert told.ends == {"a.mp4": "done", "b.mp4": "done", "c.mp4": "done"}
 
 
+def test_a_clip_that_was_mended_meanwhile_counts_once_and_as_done(clips: list[BatchClip]) -> None:
+    stop = StopFlag()
+    broken = replace(clips[0], job=None, fault=InputError("a.mp4 is broken"))
+    coming = [[broken, clips[1]], [clips[0]]]
+
+    def more() -> list[BatchClip]:
+        return coming.pop(0) if coming else []
+
+    def end(event: BatchEvent) -> None:
+        if isinstance(event, BatchProgress) and event.done == 2 and event.failed == 0:
+            stop.set()
+
+    told = batch([], ONE, stop, more=more, on_event=end)
+    last = [event for event in told.events if isinstance(event, BatchProgress)][-1]
+    assert (last.clips, last.done, last.failed, last.planned) == (2, 2, 0, 2)
+    assert (told.report.done, told.report.failed) == (2, 0)
+    assert told.ends == {"a.mp4": "done", "b.mp4": "done"}
+
+
+def test_a_folder_watched_for_years_does_not_fill_the_memory(
+    clips: list[BatchClip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest clips are listed, all are counted; what failed stays, since it may yet be mended."""
+    monkeypatch.setattr("keyscale.engine.batch.ledger.MOST_ENDED", 1)
+    stop = StopFlag()
+    broken = BatchClip(name="x.mp4", video="x.mp4", keyframes=None, output="out/x.mp4", fault=InputError("broken"))
+    coming = [[broken], clips[:1], clips[1:2], clips[2:]]
+
+    def more() -> Sequence[BatchClip]:
+        return coming.pop(0) if coming else []
+
+    def end(event: BatchEvent) -> None:
+        if isinstance(event, BatchProgress) and event.done == 3:
+            stop.set()
+
+    told = batch([], ONE, stop, more=more, on_event=end)
+    report = told.report
+    assert told.ends == {"x.mp4": "failed", "c.mp4": "done"}
+    assert (report.done, report.failed, report.frames) == (3, 1, 3 * 36)
+
+
 @pytest.mark.slow
 def test_leaving_the_loop_ends_the_workers(long_clip: BatchClip) -> None:
     events = run_batch([long_clip], ONE, StopFlag())

@@ -12,7 +12,7 @@ from keyscale.engine.batch.clips import Clip
 from keyscale.engine.batch.inputs import find_clips, folder_of
 from keyscale.engine.batch.places import Places, place
 from keyscale.engine.batch.watching import Watch
-from keyscale.engine.errors import FramingError, UsageError
+from keyscale.engine.errors import FramingError, InputError, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -101,8 +101,19 @@ def test_hidden_files_work_folders_own_results_and_other_files_are_left_out() ->
     touch("in/a.mp4", "in/.b.mp4", "in/.a.mp4.keyscale/0/chunk-00000.mp4", "in/a.keyscale.mp4", "in/a.txt", "in/a")
     os.mkfifo("in/pipe.mp4")
     Path("in/folder.mp4").mkdir()
-    Path("in/gone.mp4").symlink_to("nowhere.mp4")
+    Path("in/to_pipe.mp4").symlink_to("pipe.mp4")
     assert videos(find("in", recursive=True)) == ["in/a.mp4"]
+
+
+def test_a_link_that_leads_nowhere_is_a_fault_of_that_clip() -> None:
+    touch("in/a.mp4", "in/a.json", "in/gone.json")
+    Path("in/gone.mp4").symlink_to("nowhere.mp4")
+    Path("in/itself.mp4").symlink_to("itself.mp4")
+    clips = {clip.name: clip.fault for clip in find("in")}
+    assert clips["a.mp4"] is None
+    for name in ("gone.mp4", "itself.mp4"):
+        assert isinstance(clips[name], InputError)
+        assert "a link that leads nowhere" in str(clips[name])
 
 
 def test_results_in_an_output_folder_beneath_the_input_are_no_inputs() -> None:

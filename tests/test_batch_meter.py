@@ -137,6 +137,17 @@ WORLDS = {
 }
 
 
+def test_short_clips_say_little_of_how_long_the_end_of_a_long_one_takes() -> None:
+    """Most of what a short clip takes to be joined and verified is the same for any clip."""
+    short = [Clip(25, read_s=0.5, rest_s=1.5) for _ in range(6)]
+    told = batch([*short, Clip(9000, read_s=0.5, rest_s=12.0)], lanes=1, rate=30)
+    end = told[-1][0]
+    since = [(now, progress) for now, progress in told if progress.frame > sum(clip.frames for clip in short) + 900]
+    assert len(since) > 100
+    for now, progress in since:
+        assert progress.eta_s == pytest.approx(end - now, rel=0.15, abs=8.0)
+
+
 @pytest.mark.parametrize("world", WORLDS)
 def test_the_remaining_time_is_right_once_a_clip_is_done(world: str) -> None:
     clips, lanes, networks = WORLDS[world]

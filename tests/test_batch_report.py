@@ -202,7 +202,7 @@ def test_warnings_without_end_do_not_fill_the_memory() -> None:
 def test_a_clip_nobody_told_of_is_refused() -> None:
     reporter = Reporter([clip()], clock=Clock())
     for index in (1, -1):
-        with pytest.raises(IndexError):
+        with pytest.raises(KeyError):
             reporter.handle(event(ClipStatus.RUNNING, index=index))
 
 

@@ -418,10 +418,10 @@ def test_json_types_mean_what_the_text_would() -> None:
     [
         ("size", "big", "--size 'big' is not a size"),
         ("mode", "slow", "mode: 'slow' is not one of 'fast', 'quality'"),
-        ("crf", "best", "crf: 'best' is not a valid int"),
-        ("crf", 18.5, "crf: '18.5' is not a valid int"),
+        ("crf", "best", "crf: 'best' is not a whole number"),
+        ("crf", 18.5, "crf: '18.5' is not a whole number"),
         ("crf", 99, "--crf 99 is out of range"),
-        ("no-audio", "maybe", "no-audio: 'maybe' is not a valid boolean"),
+        ("no-audio", "maybe", "no-audio: 'maybe' is neither true nor false"),
         ("no-audio", 2, "no-audio: it must be true or false, not 2"),
         ("size", True, "size: it must be text or a number, not True"),
         ("end", "1:99", "--end '1:99' is not a time"),

@@ -300,7 +300,7 @@ def test_a_wrong_modal_enabled_is_not_passed_over_for_a_file(monkeypatch: pytest
         ("crf = '18'", "crf is '18', it must be a whole number", "without quotation marks"),
         ("crf = 18.5", "crf is 18.5, it must be a whole number", None),
         ("crf = true", "crf is true, it must be a whole number", None),
-        ("crf = 99", "crf: --crf 99 is out of range", "Give 0 (best) to 63"),
+        ("crf = 99", "crf: --crf 99 is out of range", "Give 0 (best) to 51"),
         ("size = true", "size is true, it must be text", None),
         ("size = ['4x4']", "size is a list, it must be text", None),
         ("size = 'big'", "size: --size 'big' is not a size", "WIDTHxHEIGHT"),
@@ -379,9 +379,9 @@ def test_a_preset_that_is_named_has_to_be_there(named: str, why: str) -> None:
     ("variable", "value", "why"),
     [
         ("KEYSCALE_SIZE", "big", "KEYSCALE_SIZE: --size 'big' is not a size"),
-        ("KEYSCALE_CRF", "best", "KEYSCALE_CRF: 'best' is not a valid int"),
+        ("KEYSCALE_CRF", "best", "KEYSCALE_CRF: 'best' is not a whole number"),
         ("KEYSCALE_FIT", "fill", "KEYSCALE_FIT: 'fill' is not one of"),
-        ("KEYSCALE_NO_AUDIO", "perhaps", "KEYSCALE_NO_AUDIO: 'perhaps' is not a valid boolean"),
+        ("KEYSCALE_NO_AUDIO", "perhaps", "KEYSCALE_NO_AUDIO: 'perhaps' is neither true nor false"),
     ],
 )
 def test_a_wrong_variable_is_named_unless_a_flag_wins_over_it(

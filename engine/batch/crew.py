@@ -116,6 +116,12 @@ class Crew:
             self.scout.start(self.heard, environment_for(threads=1))
         return None if self.scout.running else self.scout
 
+    def working_on(self) -> set[int]:
+        """Indices of the clips that any worker does something for."""
+        workers = [*self.workers, self.scout] if self.scout is not None else self.workers
+        assisted = {worker.assists for worker in workers if worker.assists is not None}
+        return assisted.union(*(worker.running for worker in workers))
+
     def greeted(self, worker: WorkerProcess, hello: Hello) -> None:
         """A worker is up."""
         worker.ready = True

@@ -150,6 +150,8 @@ class Report:
     """Of all results that were made in this run."""
     dollars: float | None
     clips: tuple[ClipReport, ...]
+    """All that are known, in order. Where a folder is watched: without those whose video changed and was made again,
+    and of those done or skipped the last 10,000; the numbers above count the others too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,8 @@ class Walked:
 def walk(
     root: Path, *, depth: int | None, leave_out: Path | None, on_error: Callable[[Path, OSError], None]
 ) -> Iterator[Walked]:
-    """Regular files beneath a folder, in no order; hidden ones, and all in hidden folders, are left out.
+    """Regular files beneath a folder, in no order, and links that lead nowhere; hidden ones, and all in hidden folders,
+    are left out.
 
     Links to folders are followed, but no folder is looked into twice, and real ones come before links to them: loops
     end, and a file has the same path in every run.
@@ -94,12 +95,14 @@ def walk(
         for entry in found:
             if entry.name.startswith("."):
                 continue
-            try:
-                is_folder, is_file, is_link = entry.is_dir(), entry.is_file(), entry.is_symlink()
-            except OSError:  # a link that leads to itself
-                continue
+            is_link = entry.is_symlink()
             place = (folder / entry.name, relative / entry.name)
-            if is_file:
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+                leads_nowhere = is_link and not (is_folder or is_file or place[0].exists())
+            except OSError:  # a link that leads to itself
+                is_folder, is_file, leads_nowhere = False, False, is_link
+            if is_file or leads_nowhere:
                 yield Walked(*place)
             elif is_folder and (depth is None or level < depth):
                 (links if is_link else due).append((*place, level + 1))

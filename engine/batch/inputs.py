@@ -230,6 +230,12 @@ class Inputs:
     def clip(self, video: Video) -> Clip:
         """The video with its keyframes, or with the fault that it has none, or two."""
         clip = Clip(name=video.name, video=video.path, stem=video.relative.with_name(video.relative.stem))
+        if file_stat(video.path) is None:
+            lost = InputError(
+                f"cannot read {video.path}: it is gone, or a link that leads nowhere",
+                remedy="Restore what it leads to, or remove it.",
+            )
+            return replace(clip, fault=lost)
         found = self.keyframes(video)
         if len(found) == 1:
             return replace(clip, keyframes=found[0])

@@ -17,8 +17,12 @@ LEAST_SECONDS = 2.0
 """How long frames must have been made before a rate is told."""
 
 REST_SHARE = 0.05
-"""What joining and verifying take for each frame, as a share of what upscaling takes: assumed until a clip of this
-batch has shown it."""
+"""What joining and verifying take for each frame, as a share of what upscaling takes: assumed until clips of this
+batch have shown it."""
+
+PRIOR_SPREAD = 0.5
+"""How much the lengths of clips must differ, as a share of their mean, until what they show of the time for each frame
+counts as much as what is assumed of it."""
 
 _AFTER = frozenset({Phase.JOIN, Phase.VERIFY, Phase.PUBLISH})
 
@@ -46,6 +50,39 @@ class _Open:
         return max(0, (self.frames or 0) - self.made)
 
 
+class _Costs:
+    """Seconds that a clip takes for something, by its frames: a straight line through those that were measured.
+
+    Ridge regression towards an assumed slope. Clips of one length show what a clip takes, but not how much of that
+    comes of its frames: for a clip a hundred times as long, a hundred times as much would be wrong by far.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._frames = self._seconds = 0.0
+        """Means; then sums of squares and products of what differs from them."""
+        self._spread = self._common = 0.0
+
+    def add(self, frames: int, seconds: float) -> None:
+        self.count += 1
+        off = frames - self._frames
+        self._frames += off / self.count
+        self._seconds += (seconds - self._seconds) / self.count
+        self._spread += off * (frames - self._frames)
+        self._common += off * (seconds - self._seconds)
+
+    def of(self, frames: int, assumed: float) -> float:
+        """What a clip of so many frames may take; `assumed` is seconds a frame, for what was not measured."""
+        if not self.count:
+            return assumed * frames
+        most = self._seconds / self._frames if self._frames else 0.0
+        weight = (PRIOR_SPREAD * self._frames) ** 2
+        slope = assumed
+        if weight + self._spread > 0:
+            slope = (self._common + weight * assumed) / (weight + self._spread)
+        return self._seconds + min(max(0.0, slope), most) * (frames - self._frames)
+
+
 class BatchMeter:
     """Makes the `BatchProgress` events of a batch of the `ClipEvent`s.
 
@@ -55,10 +92,10 @@ class BatchMeter:
     What is left is the frames that are missing, by that rate, and what else clips take:
 
     - *Pauses.* Time in which clips are worked on but none is upscaled, since one is read, joined or verified and no
-      other has its turn. It is measured for each frame of the clips that are done, and what the open clips are still to
-      take of it is added. Where clips overlap it is next to nothing.
-    - *The end.* The last clip is joined and verified when no frame is missing any more. What that takes for each frame
-      is measured too, with `REST_SHARE` assumed before. No less than this is added, and no clip's own joining and
+      other has its turn. It is measured with the clips that are done, and what the open clips are still to take of it
+      is added. Where clips overlap it is next to nothing.
+    - *The end.* The last clip is joined and verified when no frame is missing any more. What that takes is measured
+      too, with `REST_SHARE` assumed before. No less than this is added, and no clip's own joining and
       verifying takes longer than what is told. So the remaining time does not come near 0 before the last clip ends.
 
     Clips that fail or are stopped take their missing frames out of what is left, not out of the total.
@@ -87,9 +124,8 @@ class BatchMeter:
         """Seconds in which frames were being made, up to `_at`."""
         self._at = clock()
         self._past: deque[tuple[float, int]] = deque()
-        self._measured = 0
-        """Frames of the clips that were done in this run; what they took beside upscaling:"""
-        self._pauses = self._rests = 0.0
+        self._pauses, self._rests = _Costs(), _Costs()
+        """What the clips that were done in this run took beside upscaling."""
         self._dollars: float | None = 0.0 if remote else None
         self._told: float | None = None
         self._told_frame = 0
@@ -115,6 +151,13 @@ class BatchMeter:
             clip.upscaling = False
         if event.status in ENDED:
             self._end(event.index, clip, event.status, event.of if isinstance(event.of, Done) else None)
+
+    def forget(self, index: int, status: ClipStatus, *, planned: bool) -> None:
+        """A clip that ended so counts no more: it is made again, as another one. Its frames stay counted."""
+        self._known.discard(index)
+        self._ended[status] -= 1
+        self._planned -= planned
+        self._changed = True
 
     def is_due(self) -> bool:
         """Whether it is time to tell: something changed and a moment passed, or the heartbeat."""
@@ -209,9 +252,8 @@ class BatchMeter:
         if clip.found is None and done is not None:
             self._find(clip, done.resumed_frames)
         self._make(clip, frames)
-        self._measured += frames
-        self._pauses += clip.idle
-        self._rests += self._at - clip.after if clip.after is not None else 0.0
+        self._pauses.add(frames, clip.idle)
+        self._rests.add(frames, self._at - clip.after if clip.after is not None else 0.0)
 
     def _rate(self) -> float | None:
         while len(self._past) > 2 and self._busy - self._past[1][0] > SPAN_SECONDS:
@@ -227,11 +269,13 @@ class BatchMeter:
             return 0.0 if self._known else None
         if rate is None:
             return None
-        rest_each = self._rests / self._measured if self._measured else self._rest_so_far(rate)
+        rest_each = REST_SHARE / rate if self._rests.count else self._rest_so_far(rate)
         alone = len(self._running) <= 1
-        pause_each = self._pauses / self._measured if self._measured else (rest_each if alone else 0.0)
         upscaling = sum(clip.left for clip in self._open.values()) / rate
-        pauses = sum(max(0.0, pause_each * (clip.frames or 0) - clip.idle) for clip in self._open.values())
+        pauses = sum(
+            max(0.0, self._pauses.of(clip.frames or 0, rest_each if alone else 0.0) - clip.idle)
+            for clip in self._open.values()
+        )
         last = self._rest(self._open[max(self._open)], rest_each)
         after = [self._rest(clip, rest_each) for clip in self._open.values() if clip.after is not None]
         return max([upscaling + max(pauses, last), *after])
@@ -241,9 +285,9 @@ class BatchMeter:
         after = [clip for clip in self._open.values() if clip.after is not None and clip.frames]
         return max([REST_SHARE / rate, *((self._at - (clip.after or 0.0)) / (clip.frames or 1) for clip in after)])
 
-    def _rest(self, clip: _Open, each: float) -> float:
+    def _rest(self, clip: _Open, assumed: float) -> float:
         """Seconds that joining and verifying a clip are still to take."""
-        expected = each * (clip.frames or 0)
+        expected = self._rests.of(clip.frames or 0, assumed)
         if clip.after is None:
             return expected
         took = self._at - clip.after

@@ -35,6 +35,8 @@ REPORT_VERSION = 1
 MOST_WARNINGS = 50
 """Different warnings of a clip that are kept; of what comes after them only the number is."""
 
+_FINISHED = (ClipStatus.DONE, ClipStatus.SKIPPED, ClipStatus.FAILED)
+
 _BEGINNING = re.compile(rb'\s*\{\s*"version"\s*:\s*\d+\s*,\s*"keyscale"\s*:')
 
 
@@ -63,8 +65,6 @@ class Reporter:
         clips: those that are known from the start; their indices are their places here.
         clock: seconds, monotonic.
         began: when the batch began, with a time zone; None is now.
-        latest_only: a clip that is added again, of the same video for the same output, takes the earlier one's place
-            in the report: a folder is watched, and what was wrong has been mended.
     """
 
     def __init__(
@@ -73,30 +73,54 @@ class Reporter:
         *,
         clock: Callable[[], float] = time.monotonic,
         began: datetime | None = None,
-        latest_only: bool = False,
     ) -> None:
         self._clock = clock
-        self._latest_only = latest_only
         self._began = (began or datetime.now(UTC)).astimezone(UTC)
         self._since = clock()
         self._lock = threading.Lock()
-        self._kept = [_Kept(clip=clip) for clip in clips]
+        self._kept = {index: _Kept(clip=clip) for index, clip in enumerate(clips)}
+        self._known = len(self._kept)
+        self._condensed = dict.fromkeys(ENDED, 0)
+        """How many clips ended so of which nothing else is kept; and, of all those:"""
+        self._condensed_frames = 0
+        self._dollars: float | None = None
+        """What all cost that are not kept."""
 
     def add(self, clip: BatchClip) -> int:
         """Another clip became known; its index is returned."""
         with self._lock:
-            self._kept.append(_Kept(clip=clip))
-            return len(self._kept) - 1
+            index, self._known = self._known, self._known + 1
+            self._kept[index] = _Kept(clip=clip)
+            return index
+
+    def forget(self, index: int) -> None:
+        """A clip is in the report no more: its video has changed, and it is made again as another one.
+
+        What it cost stays counted.
+        """
+        with self._lock:
+            self._spend(_clip_report(self._kept.pop(index)))
+
+    def condense(self, index: int) -> None:
+        """A clip that ended is in the report's numbers alone from now on."""
+        with self._lock:
+            clip = _clip_report(self._kept.pop(index))
+            self._condensed[clip.status] += 1
+            if clip.status is ClipStatus.DONE:
+                self._condensed_frames += clip.frames or 0
+            self._spend(clip)
+
+    def _spend(self, clip: ClipReport) -> None:
+        if clip.dollars is not None:
+            self._dollars = (self._dollars or 0.0) + clip.dollars
 
     def handle(self, event: ClipEvent) -> None:
         """Something happened to a clip that was given or added before.
 
         Raises:
-            IndexError: no clip has that index.
+            KeyError: no clip has that index.
         """
         with self._lock:
-            if event.index < 0:
-                raise IndexError(event.index)
             kept = self._kept[event.index]
             now = self._clock()
             kept.status = event.status
@@ -124,7 +148,7 @@ class Reporter:
         """What is known of one clip.
 
         Raises:
-            IndexError: no clip has that index.
+            KeyError: no clip has that index.
         """
         with self._lock:
             return _clip_report(self._kept[index])
@@ -136,14 +160,14 @@ class Reporter:
             finished: whether the batch has ended by itself: not interrupted, nor still going on.
         """
         with self._lock:
-            counted = self._kept
-            if self._latest_only:
-                counted = list({(kept.clip.video, kept.clip.output): kept for kept in self._kept}.values())
-            clips = tuple(_clip_report(kept) for kept in counted)
+            clips = tuple(_clip_report(kept) for kept in self._kept.values())
             seconds = self._clock() - self._since
-        count = {status: sum(clip.status is status for clip in clips) for status in ClipStatus}
-        ended = (ClipStatus.DONE, ClipStatus.SKIPPED, ClipStatus.FAILED)
-        dollars = [clip.dollars for clip in clips if clip.dollars is not None]
+            count = {status: sum(clip.status is status for clip in clips) for status in ClipStatus}
+            listed_stopped = len(clips) - sum(count[status] for status in _FINISHED)
+            count.update((status, count[status] + number) for status, number in self._condensed.items())
+            dollars = [clip.dollars for clip in clips if clip.dollars is not None]
+            dollars += [self._dollars] if self._dollars is not None else []
+            frames = self._condensed_frames
         return Report(
             version=REPORT_VERSION,
             keyscale=keyscale.__version__,
@@ -153,8 +177,8 @@ class Reporter:
             done=count[ClipStatus.DONE],
             skipped=count[ClipStatus.SKIPPED],
             failed=count[ClipStatus.FAILED],
-            stopped=len(clips) - sum(count[status] for status in ended),
-            frames=sum(clip.frames or 0 for clip in clips if clip.status is ClipStatus.DONE),
+            stopped=listed_stopped + self._condensed[ClipStatus.STOPPED],
+            frames=frames + sum(clip.frames or 0 for clip in clips if clip.status is ClipStatus.DONE),
             dollars=sum(dollars) if dollars else None,
             clips=clips,
         )

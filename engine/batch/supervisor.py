@@ -10,16 +10,16 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as StopFlag
 from typing import TYPE_CHECKING
 
 from keyscale.engine.batch.crew import Crew
-from keyscale.engine.batch.events import ENDED, BatchDone, BatchEvent, ClipEvent, ClipStatus
+from keyscale.engine.batch.events import ENDED, BatchDone, BatchEvent, ClipStatus
+from keyscale.engine.batch.ledger import Ledger, OpenClip
 from keyscale.engine.batch.messages import Answer, Ended, Hello, Opened, Order, Planned, Told
-from keyscale.engine.batch.meter import BatchMeter
-from keyscale.engine.batch.report import Reporter, write_report
+from keyscale.engine.batch.report import write_report
 from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.batch.workers import Heard, WorkerProcess
 from keyscale.engine.errors import EnvironmentFault, FramingError, InputError, Interrupted, KeyscaleError, UsageError
@@ -69,34 +69,6 @@ class BatchOptions:
     """Where the report is written: as clips end, and in the end."""
 
 
-@dataclass(eq=False)
-class _Clip:
-    """What is known of one clip."""
-
-    index: int
-    work: BatchClip
-    status: ClipStatus = ClipStatus.WAITING
-    frames: int | None = None
-    chunks: int = 1
-    frame: int = 0
-    """Frames that are there."""
-    source_size: tuple[int, int] | None = None
-    source_sha256: str | None = None
-    """Known once its chunks are being made."""
-    assistants: int = 0
-    waited: int = 0
-    """How often its output was locked."""
-    notes: set[str] = field(default_factory=set)
-    deaths: int = 0
-    last: Done | Failed | None = None
-    """Its last event, held back until its worker is done with it."""
-
-    @property
-    def frames_left(self) -> int:
-        """Frames that are not there yet."""
-        return (self.frames or 0) - self.frame
-
-
 def run_batch(
     clips: Sequence[BatchClip],
     options: BatchOptions,
@@ -128,17 +100,13 @@ class _Supervisor:
         self.options = options
         self.crew = Crew(jobs=options.jobs, remote=options.remote is not None, look_for_gpus=options.look_for_gpus)
         self._stop, self._more = stop, more
-        self._clips: list[_Clip] = []
-        self._waiting: deque[_Clip] = deque()
-        self._suspects: deque[_Clip] = deque()
+        self._clips = Ledger(remote=options.remote is not None)
+        self._waiting: deque[OpenClip] = deque()
+        self._suspects: deque[OpenClip] = deque()
         """A worker died over them; each is tried again alone."""
-        self._busy: deque[tuple[float, _Clip]] = deque()
+        self._busy: deque[tuple[float, OpenClip]] = deque()
         """Their outputs were locked; to be tried again at that time."""
-        self._unplanned: deque[_Clip] = deque()
-        self._meter, self._reporter = (
-            BatchMeter(remote=options.remote is not None),
-            Reporter(latest_only=more is not None),
-        )
+        self._unplanned: deque[OpenClip] = deque()
         self._failed_fast = False
         self._stillborn = 0
         self._report_at = time.monotonic()
@@ -149,19 +117,21 @@ class _Supervisor:
 
     def run(self, clips: Sequence[BatchClip]) -> Iterator[BatchEvent]:
         yield from self._learn(clips)
-        yield self._meter.progress()
-        while not self._stops() and (self._open() or self._more is not None):
+        yield self._clips.progress()
+        while not self._stops() and (self._clips.open() or self._more is not None):
             if self._more is not None and time.monotonic() >= self._ask_at:
                 self._ask_at = time.monotonic() + MORE_S
                 yield from self._learn(self._more())
             yield from self._hand_out()
             yield from self._hear(POLL_S)
-            if self._meter.is_due():
-                yield self._meter.progress()
+            if self._more is not None:
+                self._clips.drop(self.crew.working_on())
+            if self._clips.is_due():
+                yield self._clips.progress()
         if self._stops():
             yield from self._end()
-        yield self._meter.progress()
-        ended = self._reporter.report(finished=not any(clip.status is ClipStatus.STOPPED for clip in self._clips))
+        yield self._clips.progress()
+        ended = self._clips.report(finished=not any(clip.status is ClipStatus.STOPPED for clip in self._clips.all()))
         if self.options.report is not None:
             write_report(ended, self.options.report)
         self._reported = True
@@ -180,7 +150,7 @@ class _Supervisor:
         began = time.monotonic()
         # What is wrong with it is raised by the last one.
         with contextlib.suppress(KeyscaleError):
-            write_report(self._reporter.report(finished=False), self.options.report)
+            write_report(self._clips.report(finished=False), self.options.report)
         # That of a hundred thousand clips takes a while.
         ended = time.monotonic()
         self._report_at = ended + max(REPORT_S, 10 * (ended - began))
@@ -188,15 +158,10 @@ class _Supervisor:
     def _stops(self) -> bool:
         return self._stop.is_set() or self._failed_fast
 
-    def _open(self) -> bool:
-        return any(clip.status not in ENDED for clip in self._clips)
-
     def _learn(self, clips: Sequence[BatchClip]) -> Iterator[BatchEvent]:
         for work in clips:
-            clip = _Clip(len(self._clips), work)
-            self._clips.append(clip)
-            self._reporter.add(work)
-            yield self._tell(clip)
+            clip = self._clips.add(work)
+            yield self._clips.tell(clip)
             if work.job is None:
                 assert work.fault is not None
                 yield from self._settle(clip, failure(work.fault))
@@ -217,7 +182,7 @@ class _Supervisor:
         self._assist()
         self._unplanned = deque(clip for clip in self._unplanned if clip.frames is None and clip.status not in ENDED)
         # Who has but one clip to do learns its frames soon enough.
-        if len(self._clips) > 1 and (scout := self.crew.free_scout(len(self._unplanned))):
+        if self._clips.known > 1 and (scout := self.crew.free_scout(len(self._unplanned))):
             clip = self._unplanned.popleft()
             assert clip.work.job is not None
             scout.order(Order(index=clip.index, job=clip.work.job, remote=self.options.remote, plan_only=True))
@@ -225,8 +190,8 @@ class _Supervisor:
     def _assist(self) -> None:
         """Have workers that have nothing to do make chunks of the clips that have most before them."""
 
-        def open_clips() -> list[_Clip]:
-            return [clip for clip in self._clips if self._may_assist(clip)]
+        def open_clips() -> list[OpenClip]:
+            return [clip for clip in self._clips.all() if self._may_assist(clip)]
 
         for worker in self.crew.idle(lambda: bool(open_clips())):
             if not (candidates := open_clips()):
@@ -236,7 +201,7 @@ class _Supervisor:
             clip.assistants += 1
             worker.order(Order(index=clip.index, job=clip.work.job, assist=clip.source_sha256))
 
-    def _may_assist(self, clip: _Clip) -> bool:
+    def _may_assist(self, clip: OpenClip) -> bool:
         # Whoever helps takes whole chunks: each of them has to have one, and another one to come.
         chunk = (clip.frames or 0) / clip.chunks
         return (
@@ -245,7 +210,7 @@ class _Supervisor:
             and clip.frames_left >= 2 * chunk * (1 + clip.assistants)
         )
 
-    def _order(self, worker: WorkerProcess, clip: _Clip, *, alone: bool = False) -> Iterator[BatchEvent]:
+    def _order(self, worker: WorkerProcess, clip: OpenClip, *, alone: bool = False) -> Iterator[BatchEvent]:
         assert clip.work.job is not None
         folder = Path(clip.work.output).parent
         try:
@@ -301,7 +266,7 @@ class _Supervisor:
         clip = self._clips[answer.index]
         if clip.frames is None and clip.status not in ENDED:
             clip.frames, clip.chunks, clip.source_size = answer.frames, answer.chunks, answer.source_size
-            yield self._tell(clip)
+            yield self._clips.tell(clip)
 
     def _progressed(self, worker: WorkerProcess, answer: Answer) -> Iterator[BatchEvent]:
         match answer:
@@ -310,7 +275,7 @@ class _Supervisor:
                 if running and isinstance(event, Failed) and event.error != Interrupted.__name__:
                     # Its own worker makes the chunks that this one could not.
                     message = f"a second worker could not help: {event.message}"
-                    yield self._tell(self._clips[index], Note(level="info", message=message))
+                    yield self._clips.tell(self._clips[index], Note(level="info", message=message))
             case Ended(index=index) if index == worker.assists:
                 self._clips[index].assistants -= 1
                 worker.assists = None
@@ -334,15 +299,15 @@ class _Supervisor:
             case _:
                 pass
 
-    def _told(self, clip: _Clip, event: Event) -> Iterator[BatchEvent]:
+    def _told(self, clip: OpenClip, event: Event) -> Iterator[BatchEvent]:
         """Pass an event of a clip on; a note that it had before, as it was tried before, only once."""
         if isinstance(event, Note):
             if event.message in clip.notes:
                 return
             clip.notes.add(event.message)
-        yield self._tell(clip, event)
+        yield self._clips.tell(clip, event)
 
-    def _ended(self, clip: _Clip, last: Done | Failed) -> Iterator[BatchEvent]:
+    def _ended(self, clip: OpenClip, last: Done | Failed) -> Iterator[BatchEvent]:
         clip.last = clip.source_sha256 = None
         if isinstance(last, Failed) and last.error == "OutputBusy" and not self._stops():
             clip.status = ClipStatus.WAITING
@@ -395,7 +360,7 @@ class _Supervisor:
                     ),
                 )
 
-    def _settle(self, clip: _Clip, last: Done | Failed) -> Iterator[BatchEvent]:
+    def _settle(self, clip: OpenClip, last: Done | Failed) -> Iterator[BatchEvent]:
         if isinstance(last, Done):
             clip.status = ClipStatus.SKIPPED if last.skipped else ClipStatus.DONE
             if clip.frames is None:
@@ -405,21 +370,8 @@ class _Supervisor:
         else:
             clip.status = ClipStatus.FAILED
             self._failed_fast = self._failed_fast or self.options.fail_fast
-        yield self._tell(clip, last)
+        yield self._clips.tell(clip, last)
         self._report()
-
-    def _tell(self, clip: _Clip, of: Event | None = None) -> ClipEvent:
-        event = ClipEvent(
-            index=clip.index,
-            clip=clip.work.name,
-            status=clip.status,
-            frames=clip.frames,
-            source_size=clip.source_size,
-            of=of,
-        )
-        self._meter.handle(event)
-        self._reporter.handle(event)
-        return event
 
     # The end
 
@@ -429,9 +381,9 @@ class _Supervisor:
         deadline = time.monotonic() + self.crew.patience_s
         while any(worker.running for worker in self.crew.workers) and time.monotonic() < deadline:
             yield from self._hear(POLL_S)
-            if self._meter.is_due():
-                yield self._meter.progress()
-        for clip in self._clips:
+            if self._clips.is_due():
+                yield self._clips.progress()
+        for clip in self._clips.all():
             if clip.status not in ENDED:
                 clip.status = ClipStatus.STOPPED
-                yield self._tell(clip)
+                yield self._clips.tell(clip)
