@@ -342,7 +342,7 @@ def test_a_clip_ends_once() -> None:
 
 def test_of_stopped_clips_only_those_that_ran_are_named() -> None:
     events = [clip(WAITING, index=1), clip(RUNNING, progress(1)), clip(STOPPED), clip(STOPPED, index=1)]
-    assert shown("plain", events)[1].splitlines()[1:] == ["a.mp4: stopped, finished chunks are kept"]
+    assert shown("plain", events)[1].splitlines()[1:] == ["a.mp4: stopped; what is finished is kept"]
 
 
 def test_notes_of_a_clip_are_shown_where_they_are_asked_for_and_those_of_the_batch_always() -> None:
