@@ -6,6 +6,7 @@ import random
 import time
 from pathlib import Path
 
+from keyscale.engine.locks import PRIVATE
 from tools.torture.cases import Case, done_event, last_phase
 from tools.torture.lab import Lab
 from tools.torture.material import KINDS, make_video
@@ -48,7 +49,9 @@ def killed(lab: Lab) -> Section:
             more = ("--overwrite",) if (folder / "out.mp4").exists() else ()
             name = f"killed after {' and '.join(f'{moment:.3f}' for moment in moments)} s"
             again = Case(name=name, arguments=(*arguments, *more), codes=frozenset({0}))
-            ended = lab.attempt(again, folder, section, may_change=("out.mp4", ".out.mp4.keyscale"))
+            # Left by the killed ones where the encoder was being checked.
+            checks = tuple(path.name for path in folder.glob(f"{PRIVATE}*"))
+            ended = lab.attempt(again, folder, section, may_change=("out.mp4", ".out.mp4.keyscale", *checks))
             done = done_event(ended)
             resumed += int(str(done["resumed_frames"])) if done is not None else 0
             faults = []
@@ -56,6 +59,7 @@ def killed(lab: Lab) -> Section:
                 faults.append("the result differs from that of an undisturbed run")
             if (folder / ".out.mp4.keyscale").exists():
                 faults.append("the work folder was left over")
+            faults += [f"{name} was left over" for name in checks if (folder / name).exists()]
             if faults:
                 lab.fail(section, again, folder, ended, faults)
     told = ", ".join(f"{count} {phase}" for phase, count in sorted(phases.items(), key=lambda item: -item[1]))
