@@ -9,7 +9,6 @@ the cache.
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -28,9 +27,6 @@ from keyscale.engine.reader import SourceFrame, read_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 
-MOST_BYTES = 400_000
-QUALITIES = range(92, 60, -4)
-"""Of WebP, the first that is small enough."""
 PAPER, INK, DIM = (15, 19, 30), (244, 245, 248), (160, 168, 184)
 MARGIN, GAP, HEAD = 16, 10, 30
 
@@ -107,15 +103,9 @@ def compose(shown: Sequence[tuple[str, Image.Image]], credit: str) -> Image.Imag
 
 
 def save(image: Image.Image, path: Path) -> int:
-    """Write a WebP of less than `MOST_BYTES`; its size in bytes."""
-    data = io.BytesIO()
-    for quality in QUALITIES:
-        data = io.BytesIO()
-        image.save(data, "WEBP", quality=quality, method=6)
-        if data.tell() < MOST_BYTES:
-            break
-    path.write_bytes(data.getvalue())
-    return len(data.getvalue())
+    """Write a PNG, since a lossy file would hide what is compared; its size in bytes."""
+    image.save(path, "PNG", optimize=True)
+    return path.stat().st_size
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{shared / 'clips' / scene.file} is not there; see --shared and KEYSCALE_SHARED", file=sys.stderr)
             return 2
         low = source(shared / "clips", scene)
-        path = given.to / f"crops-{scene.name}.webp"
+        path = given.to / f"crops-{scene.name}.png"
         size = save(compose(panels(low, scene, candidates), scene.credit), path)
         print(f"{path}: {size} bytes")
     return 0

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -150,35 +151,52 @@ def over_all_sets(rows: Sequence[Row], more: Mapping[str, Mapping[tuple[str, int
 def flicker_measures(
     candidates: Sequence[Candidate], stills: Sequence[Pixels], photos: Sequence[Pixels], frames: Sequence[Pixels]
 ) -> dict[str, dict[tuple[str, int], float | None]]:
-    """Energies of `bench.flicker`, those under noise and in a pan of half pixels relative to the teacher's.
+    """Energies of `bench.flicker`, but for pans of whole pixels relative to the teacher's.
 
     Args:
         candidates: with the teacher among them at each scale.
         stills: inputs that noise is added to.
-        photos: originals that are panned over, and whose middle gets noise at full size.
+        photos: originals that are panned over; the middle of the first ones, as many as `stills`, gets noise at full
+            size.
         frames: of footage, whose middle gets noise too.
     """
-    windows = [flicker.centre(picture) for picture in (*photos, *frames)]
-    measures: dict[str, Callable[[Candidate], float]] = {
+    windows = [flicker.centre(picture) for picture in (*photos[: len(stills)], *frames)]
+    measures: dict[str, Callable[[Candidate], float | None]] = {
         "noise_2": lambda c: flicker.noise_energy(c.run, stills, 2.0),
         "noise_5": lambda c: flicker.noise_energy(c.run, stills, 5.0),
+        "full_1": lambda c: flicker.noise_energy(c.run, windows, 1.0),
         "full_2": lambda c: flicker.noise_energy(c.run, windows, 2.0),
         "full_5": lambda c: flicker.noise_energy(c.run, windows, 5.0),
-        "pan_1": lambda c: flicker.pan_energy(c.run, photos, SCALE),
-        "pan_half": lambda c: flicker.pan_energy(c.run, photos, SCALE // 2),
+        "full_8": lambda c: flicker.noise_energy(c.run, windows, 8.0),
+        "grey_5": lambda c: flicker.noise_energy(c.run, windows, 5.0, grey=True),
     }
+    for key, cut, motion in (
+        ("pan_1", flicker.pan_windows, (SCALE, SCALE)),
+        ("pan_half", flicker.pan_windows, (SCALE // 2, SCALE // 2)),
+        ("pan_across", flicker.pan_windows, (0, SCALE // 2)),
+        ("slide_half", flicker.slide_windows, (0, SCALE // 2)),
+        ("slide_quarter", flicker.slide_windows, (0, SCALE // 4)),
+    ):
+        measures[key] = partial(_pan_energy, [cut(photo, motion) for photo in photos], motion)
     found: dict[str, dict[tuple[str, int], float | None]] = {}
     for key, measure in measures.items():
         energies = {(c.name, c.scale): measure(c) for c in candidates}
         teachers = {c.scale: energies[c.name, c.scale] for c in candidates if c.is_teacher}
-        if key == "pan_1":
-            found[key] = dict(energies)
-        else:
-            found[key] = {
-                (name, scale): energy / teachers[scale] if teachers[scale] else None
-                for (name, scale), energy in energies.items()
-            }
+        found[key] = {
+            (name, scale): energy if key == "pan_1" else _part(energy, teachers[scale])
+            for (name, scale), energy in energies.items()
+        }
     return found
+
+
+def _pan_energy(pans: Sequence[Sequence[Pixels]], motion: tuple[int, int], candidate: Candidate) -> float | None:
+    if any(step * candidate.scale % SCALE for step in motion):
+        return None  # by less than a pixel of its output
+    return flicker.pan_energy(candidate.run, pans, motion)
+
+
+def _part(energy: float | None, whole: float | None) -> float | None:
+    return energy / whole if energy is not None and whole else None
 
 
 def speed_measures(

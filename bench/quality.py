@@ -34,7 +34,7 @@ PHOTOS = "CID22"
 """Set whose pictures are used for noise, pans and timing."""
 FRAME = (480, 270)
 """Width and height of the frame that is timed."""
-WIDTH = 230
+WIDTH = 290
 """Columns of text that the table may take, however narrow the terminal is: wrapped cells cannot be compared."""
 
 
@@ -49,7 +49,7 @@ class Options:
     rounds: int
     threads: int
     flicker_pictures: int
-    """Pictures that noise and pans are tried on."""
+    """Pictures that noise is tried on; pans on twice as many."""
     students: tuple[Path, ...]
     only: tuple[str, ...]
     shared: Path
@@ -121,7 +121,8 @@ def measure(
     Args:
         candidates: with the teacher among them at each scale.
         sets: to judge on.
-        photos: pictures with originals for timing (the first one), noise and pans; none leaves all that out.
+        photos: pictures with originals for timing (the first one), pans and, half of them, noise; none leaves all that
+            out.
         frames: of footage, for noise.
         options: limits, turns and threads.
         say: called with lines of progress.
@@ -139,9 +140,9 @@ def measure(
         say(f"timing: {options.rounds} turns")
     tried = photos[: options.flicker_pictures]
     if tried:
-        originals = [photo.truth for photo in tried if photo.truth is not None]
+        originals = [photo.truth for photo in photos[: 2 * len(tried)] if photo.truth is not None]
         more |= flicker_measures(candidates, [photo.low for photo in tried], originals, [frame.low for frame in frames])
-        say(f"noise and pans: {len(tried)} pictures")
+        say(f"noise: {len(tried)} pictures; pans: {len(originals)}")
     rows: list[Row] = []
     for one in sets:
         began = time.perf_counter()
@@ -202,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sets = chosen_sets(options)
         timed = 1 if options.rounds else 0
-        count = max(options.flicker_pictures, timed)
+        count = max(2 * options.flicker_pictures, timed)
         photos = list(find_sets(options.shared)[PHOTOS].load(count)) if count else []
         frames = list(find_sets(options.shared)["footage"].load(options.flicker_pictures)) if count else []
         candidates = find_candidates(options.students, options.only)

@@ -58,13 +58,25 @@ COLUMNS = (
         "energy of frame differences of still pictures under Gaussian "
         "noise of 2 and 5 codes, as multiples of the teacher's",
     ),
-    Column("full 2/5", ("full_2", "full_5"), ".3f", "the same of the middle of photographs and frames at full size"),
+    Column(
+        "full 1/2/5/8",
+        ("full_1", "full_2", "full_5", "full_8"),
+        ".2f",
+        "the same of the middle of photographs and frames at full size, under noise of 1, 2, 5 and 8 codes",
+    ),
+    Column("grey 5", ("grey_5",), ".2f", "the same under noise of 5 codes that is equal in all channels"),
     Column(
         "pan 1/2",
-        ("pan_half",),
-        ".3f",
-        "energy that is left of frame differences in a pan of half input pixels once "
-        "the motion is undone, as a multiple of the teacher's",
+        ("pan_half", "pan_across"),
+        ".2f",
+        "energy that is left of frame differences in a pan once the motion is undone, as a multiple of the teacher's: "
+        "reduced photographs that move by half an input pixel down and right, and to the right alone",
+    ),
+    Column(
+        "slide 1/2 1/4",
+        ("slide_half", "slide_quarter"),
+        ".2f",
+        "the same of photographs at full size that move to the right by a half and by a quarter of an input pixel",
     ),
     Column("pan 1", ("pan_1",), ".3f", "the same in steps of whole input pixels, in codes squared"),
     Column("kMAC", ("kmacs",), ".1f", "thousand multiply-accumulate operations per input pixel"),

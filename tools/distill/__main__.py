@@ -19,7 +19,7 @@ from tools.distill.data import find_sources, make_tiles, open_pairs, prepare
 from tools.distill.export import export
 from tools.distill.quantise import TILES
 from tools.distill.recipes import PLANS, donor_of, training_order
-from tools.distill.train import train
+from tools.distill.train import is_finished, train
 
 TEACHER = "realesr-general-x4v3"
 SEED, HELD_SEED, CALIBRATION_SEED = 1, 7, 11
@@ -61,8 +61,10 @@ def main() -> None:
         if given.only and name not in given.only:
             continue
         donor = donor_of(name)
-        if donor and not checkpoints[donor].is_file():
-            parser.error(f"{name} begins as {donor}, which is not trained yet: leave --only out, or train that first")
+        if donor and not is_finished(checkpoints[donor]):
+            parser.error(
+                f"{name} begins as {donor}, which is not trained to its end yet: leave --only out, or train that first"
+            )
         train(
             checkpoints[name],
             plan.stages[name],
@@ -73,9 +75,9 @@ def main() -> None:
             log=log,
         )
     finished = {name: checkpoints[name] for name in plan.students}
-    missing = [name for name, path in finished.items() if not path.is_file()]
+    missing = [name for name, path in finished.items() if not is_finished(path)]
     if missing:
-        log(f"not exported: {', '.join(missing)} are not trained yet")
+        log(f"not exported: {', '.join(missing)} are not trained to their end yet")
         return
     tiles = make_tiles(sources, seed=CALIBRATION_SEED, count=TILES)
     log(f"wrote {export(finished, tiles, held, given.into or given.work / 'shipped', log=log)}")

@@ -217,9 +217,12 @@ def encode_as_video(frames: Sequence[Picture], *, codec: str, crf: int, pixel_fo
     encoder.width, encoder.height, encoder.pix_fmt = width, height, pixel_format
     encoder.framerate, encoder.time_base = Fraction(30), Fraction(1, 30)
     encoder.thread_count = 1
-    encoder.options = {"crf": str(crf), "preset": "veryfast"} | (
-        {"x265-params": "log-level=none:pools=1:frame-threads=1"} if codec == "libx265" else {}
-    )
+    own = {
+        # With macroblock trees this libx264 reads memory that it never wrote: other tiles in every process.
+        "libx264": {"x264-params": "mbtree=0"},
+        "libx265": {"x265-params": "log-level=none:pools=1:frame-threads=1"},
+    }
+    encoder.options = {"crf": str(crf), "preset": "veryfast"} | own[codec]
     decoder = av.CodecContext.create("h264" if codec == "libx264" else "hevc", "r")
     assert isinstance(decoder, av.VideoCodecContext)
     decoder.thread_count = 1

@@ -23,7 +23,7 @@ from tools.distill.losses import displaced, distance, gradient_energy, halve, sh
 from tools.distill.optimizer import Muon
 from tools.distill.student import Student
 
-__all__ = ["Recipe", "Score", "load_student", "score", "train"]
+__all__ = ["Recipe", "Score", "is_finished", "load_student", "score", "train"]
 
 CHECKPOINT_SECONDS = 60
 LOG_STEPS, SCORE_STEPS = 100, 1000
@@ -79,8 +79,14 @@ class Score:
     """Gradient energy of luma relative to the teacher's; 1 is as sharp."""
 
 
-NOISE = (1.0, 6.0)
+NOISE = (1.0, 9.0)
 """Standard deviation in codes of the noise of a scene's second view."""
+
+GREY_NOISE = 0.3
+"""Part of the second views whose noise is the same in all channels, as cameras that denoise colour leave it."""
+
+SOFTNESS = (0.2, 1.0)
+"""Standard deviation in pixels of the Gaussian that softens scenes which move at the student's size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +134,7 @@ class _Batches:
         twice = recipe.batch if recipe.calm_noise or recipe.calm_pan else 0
         first = low[: twice // 2]
         noise = rng.normal(0, rng.uniform(*NOISE, (len(first), 1, 1, 1)), first.shape)
+        noise = np.where(rng.random((len(first), 1, 1, 1)) < GREY_NOISE, noise[..., :1], noise)
         again = np.clip(np.round(first + noise), 0, 255).astype(np.uint8)
         unit = up // recipe.scale
         motion = rng.integers(0, recipe.scale, 2)
@@ -135,18 +142,28 @@ class _Batches:
         return Batch(to_floats(low), to_floats(high), to_floats(again), moved, (int(motion[0]), int(motion[1])))
 
     def _move(self, rng: np.random.Generator, count: int, motion: npt.NDArray[np.int64]) -> Tensor:
-        """Scenes at the teacher's size, sampled in two places that are `motion` of its pixels apart.
+        """Scenes sampled in two places that are `motion` of the teacher's pixels apart.
 
-        Only there can a scene be moved by parts of a pixel; that the teacher drew it does not matter.
+        Half of them are at the teacher's size and are reduced: sharp, as footage that was made smaller. That the
+        teacher drew them does not matter. The others are softened tiles, as cameras give them at full size.
         """
         side, up = self.recipe.patch, TEACHER_SCALE
-        views = np.empty((2 * count, up * side, up * side, 3), np.uint8)
-        for i in range(count):
+        sharp = count - count // 2
+        views = np.empty((2 * sharp, up * side, up * side, 3), np.uint8)
+        for i in range(sharp):
             n, (y, x) = rng.integers(len(self.pairs.high)), up * rng.integers(0, TILE - side, 2)
-            for view, (top, left) in ((i, (y, x)), (count + i, (y + motion[0], x + motion[1]))):
+            for view, (top, left) in ((i, (y, x)), (sharp + i, (y + motion[0], x + motion[1]))):
                 views[view] = self.pairs.high[n, top : top + up * side, left : left + up * side]
         reduced = functional.interpolate(to_floats(views), size=side, mode="bicubic", antialias=True)
-        return reduced.clamp(0, 1).mul(255).round().div(255)
+        soft = np.empty((2 * (count - sharp), side, side, 3), np.float32)
+        for i in range(count - sharp):
+            n, (y, x) = rng.integers(len(self.pairs.low)), rng.integers(0, TILE + 1 - side, 2)
+            softness, begin = rng.uniform(*SOFTNESS), rng.integers(0, up, 2)
+            for view, place in ((i, begin), (count - sharp + i, begin + motion)):
+                moved = displaced_by(self.pairs.low[n], place / up, softness)
+                soft[view] = moved[y : y + side, x : x + side]
+        (first, then), (calm, later) = reduced.chunk(2), torch.from_numpy(soft).permute(0, 3, 1, 2).div(255).chunk(2)
+        return torch.cat((first, calm, then, later)).clamp(0, 1).mul(255).round().div(255)
 
     def next(self) -> Batch:
         """The next step's pictures, on the device."""
@@ -155,6 +172,22 @@ class _Batches:
             part.to(self.device, non_blocking=True) for part in (batch.low, batch.high, batch.again, batch.moved)
         )
         return Batch(low, as_target(high, self.recipe.scale), again, moved, batch.motion)
+
+
+def displaced_by(
+    picture: npt.NDArray[np.uint8] | npt.NDArray[np.float64], shift: npt.NDArray[np.float64], softness: float
+) -> npt.NDArray[np.float64]:
+    """A picture `(H, W, 3)` softened by a Gaussian and moved up and left by parts of a pixel, by its Fourier transform.
+
+    What leaves on one side comes back on the other.
+    """
+    down, across = (np.fft.fftfreq(side)[:, None] for side in picture.shape[:2])
+    across = across.T
+    gain = np.exp(2j * np.pi * (down * shift[0] + across * shift[1]))
+    gain *= np.exp(-2 * (np.pi * softness) ** 2 * (down**2 + across**2))
+    spectrum = np.fft.fft2(picture.astype(np.float64), axes=(0, 1))
+    moved: npt.NDArray[np.float64] = np.real(np.fft.ifft2(spectrum * gain[..., None], axes=(0, 1)))
+    return moved
 
 
 def to_floats(pixels: npt.NDArray[np.uint8]) -> Tensor:
@@ -206,6 +239,14 @@ def load_student(path: Path, device: torch.device) -> tuple[Student, Recipe]:
     student = _new_student(recipe, device)
     student.load_state_dict(content["average"])
     return student, recipe
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a checkpoint is there and has made all its steps: a training that was stopped leaves one as well."""
+    if not path.is_file():
+        return False
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    return bool(content["step"] == Recipe(**json.loads(content["recipe"])).steps)
 
 
 class _Run:
