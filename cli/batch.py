@@ -79,6 +79,7 @@ def batch(
     report_path = Path(report) if report is not None else output_dir / "report.json"
     with batch_renderer(progress, quiet=quiet, verbosity=verbose, report=str(report_path)) as view:
         try:
+            _check_named({"--output": output, "--keyframes-dir": keyframes_dir, "--report": report})
             is_remote = remote_opt.is_remote(remote, os.environ)
             remote_options = remote_opt.build_remote_options(
                 containers=remote_containers, fallback=remote_fallback, max_cost=max_cost
@@ -134,6 +135,19 @@ def batch(
             raise
     if ended.failed:
         raise typer.Exit(1)
+
+
+def _check_named(given: dict[str, str | None]) -> None:
+    """An empty name would be the current folder: a script's variable is not set.
+
+    Raises:
+        UsageError: one is empty.
+    """
+    from keyscale.engine.errors import UsageError
+
+    for flag, value in given.items():
+        if value is not None and not value.strip():
+            raise UsageError(f"{flag} is empty", remedy="Give a path; '.' is the current folder.")
 
 
 def _clips(

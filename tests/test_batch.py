@@ -17,6 +17,7 @@ from clips import make_clip, numbers_in
 from numbered import leftovers, run, small_job
 
 from keyscale.engine.batch.events import BatchDone, BatchEvent, BatchProgress, ClipEvent, ClipReport, ClipStatus, Report
+from keyscale.engine.batch.report import read_report
 from keyscale.engine.batch.supervisor import BatchOptions, run_batch
 from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.errors import InputError
@@ -244,6 +245,7 @@ def test_a_worker_that_is_killed_costs_no_clip(long_clip: BatchClip, clips: list
     assert killed
     assert set(told.ends.values()) == {"done"}
     assert told.clip("long.mp4").resumed_frames >= 96
+    assert any("was ended" in text and "tried again" in text for text in told.clip("long.mp4").warnings)
     assert numbers_in(Path(long_clip.output)) == numbers_in(run(_alone(long_clip)).path)
 
 
@@ -377,6 +379,23 @@ def test_a_clip_that_was_mended_meanwhile_counts_once_and_as_done(clips: list[Ba
     assert (last.clips, last.done, last.failed, last.planned) == (2, 2, 0, 2)
     assert (told.report.done, told.report.failed) == (2, 0)
     assert told.ends == {"a.mp4": "done", "b.mp4": "done"}
+
+
+def test_the_report_is_up_to_date_while_a_watched_folder_rests(clips: list[BatchClip], tmp_path: Path) -> None:
+    """Clips that end within a second of each other are all in it soon, though nothing else happens."""
+    stop, path = StopFlag(), tmp_path / "report.json"
+    since: list[float] = []
+    read: list[int] = []
+
+    def look(event: BatchEvent) -> None:
+        if isinstance(event, BatchProgress) and event.done == 3:
+            since.append(time.monotonic())
+            read.append(read_report(path).done if path.exists() else 0)
+            if read[-1] == 3 or since[-1] - since[0] > 30:
+                stop.set()
+
+    batch(clips, replace(ONE, report=path), stop, more=list, on_event=look)
+    assert read[-1] == 3
 
 
 def test_a_folder_watched_for_years_does_not_fill_the_memory(

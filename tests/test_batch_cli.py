@@ -270,6 +270,22 @@ def test_a_full_disk_behind_stdout_is_no_defect_and_leaves_a_report(folder: Path
     assert not read_report(tmp_path / "out" / "report.json").finished
 
 
+@pytest.mark.parametrize("flag", ["-o", "--keyframes-dir", "--report"])
+def test_an_empty_name_is_not_the_current_folder(folder: Path, tmp_path: Path, flag: str) -> None:
+    """A script's variable that is not set would scatter results."""
+    done = in_shell(f'"$@" {flag} ""', tmp_path)
+    assert done.returncode == 2
+    assert " is empty" in done.stderr
+    assert not list(tmp_path.glob("*.mp4"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits are told in another way elsewhere")
+def test_a_machine_that_starts_no_process_is_no_defect(folder: Path, tmp_path: Path) -> None:
+    done = in_shell('ulimit -n 12; "$@"', tmp_path)
+    assert done.returncode == 4
+    assert "no process can be started: Too many open files" in done.stderr
+
+
 @pytest.mark.slow
 def test_it_reads_nothing_from_stdin(folder: Path, tmp_path: Path) -> None:
     done = in_shell('printf "1\\n2\\n" | while read line; do "$@"; echo "line $line"; done', tmp_path)

@@ -378,7 +378,9 @@ def test_two_clips_for_one_result_are_faults_of_both_and_name_each_other() -> No
     assert third == Path("out/other.mp4")
 
 
-@pytest.mark.parametrize(("one", "other"), [("Talk", "tALK"), ("caf\u00e9", "cafe\u0301"), ("sub/A", "sub/a")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("Talk", "tALK"), ("caf\u00e9", "cafe\u0301"), ("sub/A", "sub/a"), ("Day/a", "DAY/a")]
+)
 def test_names_that_are_one_on_some_systems_are_one_here(one: str, other: str) -> None:
     taken = Places(Path("out")).take([(clip_at(one, video="1.mp4"), ".mp4"), (clip_at(other, video="2.mp4"), ".mp4")])
     assert [type(each) for each in taken] == [UsageError, UsageError]

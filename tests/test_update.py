@@ -165,6 +165,11 @@ def test_a_damaged_result_that_no_longer_names_its_job_is_not_taken_for_done(sou
         prepare(job)
 
 
+def test_an_empty_file_is_no_result_that_anyone_would_miss(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.mp4").touch()
+    assert not was_skipped(run(updating(source, tmp_path / "out.mp4")))
+
+
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.mov"])
 def test_a_result_that_was_cut_off_is_made_again(source: Path, tmp_path: Path, name: str) -> None:
     job = updating(source, tmp_path / name)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from keyscale.engine.batch.messages import Hello
 from keyscale.engine.batch.workers import Heard, WorkerProcess, environment_for
+from keyscale.engine.errors import EnvironmentFault
 from keyscale.engine.threads import usable_cores
 
 __all__ = ["LANES", "REMOTE_JOBS", "Crew", "cpu_workers"]
@@ -21,6 +22,9 @@ REMOTE_JOBS = 4
 CLOSE_S = 4.0
 REMOTE_CLOSE_S = 60.0
 """Calls have to be cancelled and staged objects removed."""
+
+REFUSED_S = 5.0
+"""How long nothing is started after the machine has refused to."""
 
 CORES_PER_WORKER = 4
 """On two cores a second worker brings nothing (docs/benchmarks.md); for more this is an assumption, which
@@ -51,6 +55,8 @@ class Crew:
         self._gpus: int | None = None if self._look else 0
         """None until the first worker has counted them."""
         self._started = 0
+        self._refused_until = 0.0
+        """Until then it is not tried to start another process: the machine has refused one."""
 
     @property
     def size(self) -> int:
@@ -79,7 +85,7 @@ class Crew:
         """Workers that can take a clip now, so many at most, those that have least first; a worker may come twice.
 
         Raises:
-            OSError: none can be started, and there is none.
+            EnvironmentFault: none can be started, and there is none.
         """
         if self._gpus is None:
             if clips and not self.workers:
@@ -88,7 +94,7 @@ class Crew:
         while clips > 0:
             idle = [worker for worker in self.workers if not worker.running and worker.assists is None]
             if not idle and len(self.workers) < self.size:
-                idle = [self._start()]
+                idle = self._start()
             fitting = idle or [w for w in self.workers if not w.alone and len(w.running) < self._lanes]
             if not fitting:
                 return
@@ -105,15 +111,24 @@ class Crew:
             if not worker.running and worker.assists is None:
                 yield worker
         while self.shares and len(self.workers) < self.size and wanted():
-            yield self._start()
+            if not (started := self._start()):
+                return
+            yield from started
 
     def free_scout(self, clips: int) -> WorkerProcess | None:
         """The worker that plans ahead, where it is free; it starts with the first clip to plan."""
         if clips == 0:
             return None
         if self.scout is None:
-            self.scout = WorkerProcess("scout")
-            self.scout.start(self.heard, environment_for(threads=1))
+            if time.monotonic() < self._refused_until:
+                return None
+            scout = WorkerProcess("scout")
+            try:
+                scout.start(self.heard, environment_for(threads=1))
+            except OSError:
+                self._refused_until = time.monotonic() + REFUSED_S
+                return None  # whoever makes a clip plans it as well
+            self.scout = scout
         return None if self.scout.running else self.scout
 
     def working_on(self) -> set[int]:
@@ -157,19 +172,33 @@ class Crew:
     def _all(self) -> list[WorkerProcess]:
         return [*self.workers, *([self.scout] if self.scout is not None else [])]
 
-    def _start(self) -> WorkerProcess:
+    def _start(self) -> list[WorkerProcess]:
+        """Another worker; none where the machine starts no more and there are others.
+
+        Raises:
+            EnvironmentFault: there is no other.
+        """
+        if self.workers and time.monotonic() < self._refused_until:
+            return []
         number = self._started
-        self._started += 1
         worker = WorkerProcess(f"worker-{number}")
         cores = usable_cores()
         on_cpu = self._jobs or cpu_workers(cores)
-        worker.start(
-            self.heard,
-            environment_for(
-                threads=max(1, cores // on_cpu) if on_cpu > 1 and not self._gpus and not self._remote else None,
-                gpu=number % self._gpus if self._gpus else None,
-            ),
-            look=self._gpus is None,
+        environment = environment_for(
+            threads=max(1, cores // on_cpu) if on_cpu > 1 and not self._gpus and not self._remote else None,
+            gpu=number % self._gpus if self._gpus else None,
         )
+        try:
+            worker.start(self.heard, environment, look=self._gpus is None)
+        except OSError as error:
+            if not self.workers:
+                raise EnvironmentFault(
+                    f"no process can be started: {error.strerror or error}",
+                    remedy="End other programs, or raise the limits on processes (ulimit -u), open files (ulimit -n) "
+                    "and memory (ulimit -v).",
+                ) from error
+            self._refused_until = time.monotonic() + REFUSED_S
+            return []
+        self._started += 1
         self.workers.append(worker)
-        return worker
+        return [worker]

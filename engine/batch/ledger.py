@@ -110,14 +110,17 @@ class Ledger:
         """As of `Reporter.report`."""
         return self._reporter.report(finished=finished)
 
-    def drop(self, busy: AbstractSet[int]) -> None:
+    def drop(self, busy: AbstractSet[int]) -> bool:
         """Forget clips that ended: those whose video has changed since and was taken again, and the oldest of many.
 
         Args:
             busy: indices of those that a worker still does something for; they stay.
+
+        Returns:
+            Whether any was forgotten.
         """
         if not self._ended_since:
-            return
+            return False
         all_ended = [clip for clip in self._clips.values() if clip.status in ENDED]
         ended = [clip for clip in all_ended if clip.index not in busy]
         self._ended_since = len(ended) < len(all_ended)
@@ -135,3 +138,4 @@ class Ledger:
         for clip in old[: max(0, len(old) - MOST_ENDED)]:
             self._reporter.condense(clip.index)
             del self._clips[clip.index], self._latest[clip.work.video, clip.work.output]
+        return len(latest) < len(ended) or len(old) > MOST_ENDED

@@ -63,7 +63,7 @@ def place(clip: Clip, output_dir: Path, suffix: str) -> Path:
 
 def _check_inside(clip: Clip, target: Path, output_dir: Path) -> None:
     root, parent = os.path.realpath(output_dir), os.path.realpath(target.parent)
-    if parent != root and not parent.startswith(root.rstrip(os.sep) + os.sep):
+    if not _is_beneath(parent, root):
         raise _refused(
             clip, target, f"is in {parent}, through a linked folder", "Remove the link, or choose another output."
         )
@@ -74,6 +74,14 @@ def _check_inside(clip: Clip, target: Path, output_dir: Path) -> None:
             raise _refused(clip, target, f"cannot be made: {folder} is no folder", "Remove that file.")
     if target.is_symlink():
         raise _refused(clip, target, "is a symbolic link", "Remove it; a result is a file of its own.")
+
+
+def _is_beneath(parent: str, root: str) -> bool:
+    return parent == root or parent.startswith(root.rstrip(os.sep) + os.sep)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _at(clip: Clip) -> str:
@@ -101,21 +109,29 @@ class Places:
         found: list[Path | UsageError] = []
         claims: dict[_Key, list[Clip]] = {}
         for clip, suffix in wanted:
-            self._sources[_key(clip.video)] = clip.video
+            self._sources[self._key(clip.video)] = clip.video
             try:
                 target = place(clip, self._output_dir, suffix)
             except UsageError as error:
                 found.append(error)
                 continue
             found.append(target)
-            claims.setdefault(_key(target), []).append(clip)
+            claims.setdefault(self._key(target), []).append(clip)
         return tuple(
-            each if isinstance(each, UsageError) else self._claimed(clip, each, claims[_key(each)])
+            each if isinstance(each, UsageError) else self._claimed(clip, each, claims[self._key(each)])
             for (clip, _), each in zip(wanted, found, strict=True)
         )
 
+    def _key(self, path: Path) -> _Key:
+        """Equal for paths that are one file on some system: beneath the output folder no case is told apart."""
+        parent = os.path.realpath(path.parent)
+        root = os.path.realpath(self._output_dir)
+        beneath = os.path.relpath(parent, root) if _is_beneath(parent, root) else None
+        folder = parent if beneath is None else f"{root}{os.sep}{_folded(beneath)}"
+        return folder, _folded(path.name)
+
     def _claimed(self, clip: Clip, target: Path, claims: Sequence[Clip]) -> Path | UsageError:
-        key = _key(target)
+        key = self._key(target)
         if key in self._sources:
             return UsageError(
                 f"{_at(clip)}the result {target} would take the place of the source {self._sources[key]}",
@@ -139,8 +155,3 @@ class Places:
 
 def _told(clip: Clip) -> str:
     return clip.where or str(clip.video)
-
-
-def _key(path: Path) -> _Key:
-    """Equal for paths that are one file on some system."""
-    return os.path.realpath(path.parent), unicodedata.normalize("NFC", path.name).casefold()

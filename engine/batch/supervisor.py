@@ -41,7 +41,7 @@ TRIES = 2
 """How often a clip may take its worker with it: the second time it was alone, and it was that clip."""
 
 STILLBORN = 3
-"""Workers that may die before they are up; then it is this machine."""
+"""Workers in a row that may die before they are up; then it is this machine."""
 
 OWN_FAULTS = frozenset(kind.__name__ for kind in (UsageError, FramingError, InputError))
 """Failures of planning that working on the clip would not mend."""
@@ -110,6 +110,7 @@ class _Supervisor:
         self._failed_fast = False
         self._stillborn = 0
         self._report_at = time.monotonic()
+        self._report_due = False
         self._reported = False
         self._ask_at = time.monotonic()
 
@@ -124,8 +125,9 @@ class _Supervisor:
                 yield from self._learn(self._more())
             yield from self._hand_out()
             yield from self._hear(POLL_S)
-            if self._more is not None:
-                self._clips.drop(self.crew.working_on())
+            if self._more is not None and self._clips.drop(self.crew.working_on()):
+                self._report_due = True
+            self._report()
             if self._clips.is_due():
                 yield self._clips.progress()
         if self._stops():
@@ -140,13 +142,14 @@ class _Supervisor:
     def leave_report(self) -> None:
         """Write how it stood where it came to no end: whoever read its events has gone."""
         if not self._reported:
-            self._report_at = time.monotonic()
+            self._report_at, self._report_due = time.monotonic(), True
             self._report()
 
     def _report(self) -> None:
         """Write how it stands, for whoever looks at it while the batch goes on or after it was killed."""
-        if self.options.report is None or time.monotonic() < self._report_at:
+        if self.options.report is None or not self._report_due or time.monotonic() < self._report_at:
             return
+        self._report_due = False
         began = time.monotonic()
         # What is wrong with it is raised by the last one.
         with contextlib.suppress(KeyscaleError):
@@ -216,7 +219,10 @@ class _Supervisor:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            yield from self._settle(clip, failure(storage_error(error, folder)))
+            fault: KeyscaleError = storage_error(error, folder)
+            if isinstance(error, FileExistsError | NotADirectoryError):
+                fault = UsageError(f"{folder} is no folder", remedy="Remove that file, or name another output.")
+            yield from self._settle(clip, failure(fault))
             return
         clip.status = ClipStatus.RUNNING
         worker.alone = alone
@@ -243,6 +249,7 @@ class _Supervisor:
             yield from self._mourn(worker)
         elif isinstance(answer, Hello):
             self.crew.greeted(worker, answer)
+            self._stillborn = 0
         elif worker is self.crew.scout:
             yield from self._scouted(worker, answer)
         else:
@@ -349,6 +356,8 @@ class _Supervisor:
             if clip.deaths < TRIES:
                 clip.status = ClipStatus.WAITING
                 self._suspects.append(clip)
+                message = f"the process that worked on it was ended {how}: it is tried again"
+                yield from self._told(clip, Note(level="warning", message=message))
             else:
                 yield from self._settle(
                     clip,
@@ -370,8 +379,8 @@ class _Supervisor:
         else:
             clip.status = ClipStatus.FAILED
             self._failed_fast = self._failed_fast or self.options.fail_fast
+        self._report_due = True
         yield self._clips.tell(clip, last)
-        self._report()
 
     # The end
 

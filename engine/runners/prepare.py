@@ -116,7 +116,7 @@ def _check_paths(job: Job) -> None:
 def check_absent(job: Job) -> bool:
     """Whether the output is there, and may be replaced by this job.
 
-    With `update` what keyscale made may be: by its stamp, not by its name.
+    With `update` what keyscale made may be: by its stamp, not by its name; and an empty file, which holds nothing.
 
     Raises:
         StorageError: it is there and may not be replaced.
@@ -124,10 +124,15 @@ def check_absent(job: Job) -> bool:
     output = Path(job.output)
     if not os.path.lexists(output):
         return False
-    if job.overwrite or (job.update and not output.is_symlink() and read_stamp(output) is not None):
+    if job.overwrite or (job.update and not output.is_symlink() and _may_be_renewed(output)):
         return True
     why = ", and keyscale did not make it" if job.update else ""
     raise StorageError(f"{job.output} is already there{why}", remedy="Give --overwrite, or another name with -o.")
+
+
+def _may_be_renewed(output: Path) -> bool:
+    is_empty = output.is_file() and not output.stat().st_size
+    return is_empty or read_stamp(output) is not None
 
 
 def check_source(prepared: Prepared) -> None:
