@@ -73,6 +73,7 @@ def done(
         inferred_frames=frames - resumed,
         lost_frames=2,
         device="none" if skipped else "cpu int8",
+        runtime="none" if skipped else "openvino",
         model="small",
         published="r2://b/k",
         key="ab" * 32,
@@ -115,6 +116,7 @@ def test_a_clip_that_was_made_has_all_its_figures(tmp_path: Path) -> None:
         resumed_frames=20,
         lost_frames=2,
         device="cpu int8",
+        runtime="openvino",
         model="small",
         key="ab" * 32,
         dollars=0.5,
@@ -130,7 +132,7 @@ def test_a_skipped_clip_has_a_result_but_no_rate_and_no_device(tmp_path: Path) -
     reporter.handle(event(ClipStatus.SKIPPED, done(output=str(output), skipped=True)))
     said = reporter.clip(0)
     assert (said.status, said.frames, said.output_bytes, said.size) == (ClipStatus.SKIPPED, 100, 7, (64, 96))
-    assert (said.fps, said.device) == (None, None)
+    assert (said.fps, said.device, said.runtime) == (None, None, None)
 
 
 def test_a_result_that_was_wholly_there_before_has_no_rate() -> None:

@@ -120,6 +120,9 @@ class ClipReport:
     resumed_frames: int = 0
     lost_frames: int = 0
     device: str | None = None
+    """With its precision, such as `cpu int8`."""
+    runtime: str | None = None
+    """What ran the network on it, such as `openvino`."""
     model: str | None = None
     key: str | None = None
     """SHA-256 over all that decides the result; the result's file carries it too."""

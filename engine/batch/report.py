@@ -230,6 +230,7 @@ def _clip_report(kept: _Kept) -> ClipReport:
         resumed_frames=done.resumed_frames,
         lost_frames=done.lost_frames,
         device=done.device if kept.status is ClipStatus.DONE else None,
+        runtime=done.runtime if kept.status is ClipStatus.DONE else None,
         model=done.model,
         key=done.key or None,
         dollars=done.remote.dollars if done.remote is not None else None,
