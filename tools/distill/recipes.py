@@ -72,12 +72,12 @@ def _calmed(drafts: dict[str, Recipe], share: float) -> dict[str, Recipe]:
     is left out as well.
     """
     common = {"grain": True, "muon_rate": 0.01, "adam_rate": 1e-3, "decay": 1.0, "detail_from": 0.0}
-    x2 = common | {"detail": 0.38, "sharpen": 0.1}
+    x2 = common | {"detail": 0.4, "sharpen": SHARPEN_X2, "calm_noise": 2.2, "calm_pan": 0.2}
     changes: tuple[dict[str, Any], ...] = (
-        common | {"calm_noise": 1.3, "calm_pan": 0.03, "detail": 0.4, "sharpen": 0.45, "steps": round(1100 * share)},
-        x2 | {"calm_noise": 2.1, "calm_pan": 0.12, "steps": round(1100 * share)},
-        common | {"calm_noise": 1.35, "calm_pan": 0.08, "detail": 0.42, "sharpen": 0.55, "steps": round(1500 * share)},
-        x2 | {"calm_noise": 2.0, "calm_pan": 0.15, "steps": round(1200 * share)},
+        common | {"calm_noise": 1.4, "calm_pan": 0.28, "detail": 0.46, "sharpen": 0.5, "steps": round(1100 * share)},
+        x2 | {"steps": round(1100 * share)},
+        common | {"calm_noise": 1.45, "calm_pan": 0.28, "detail": 0.48, "sharpen": 0.6, "steps": round(1500 * share)},
+        x2 | {"steps": round(1200 * share)},
     )
     students = {}
     for name, change in zip(NAMES, changes, strict=True):
