@@ -26,9 +26,9 @@ REMOTE_CLOSE_S = 60.0
 REFUSED_S = 5.0
 """How long nothing is started after the machine has refused to."""
 
-CORES_PER_WORKER = 4
-"""On two cores a second worker brings nothing (docs/benchmarks.md); for more this is an assumption, which
-`bench/batch.py` can replace."""
+CORES_PER_WORKER = 2
+"""On two cores a second worker brings nothing, on four it takes a tenth off (docs/benchmarks.md); for more this is an
+assumption, which `bench/batch.py` can replace."""
 
 
 def cpu_workers(cores: int) -> int:
