@@ -28,6 +28,13 @@ def failure(error: BaseException) -> Failed:
             exit_code=EnvironmentFault.exit_code,
         )
     text = str(error)
+    if isinstance(error, ImportError):
+        return Failed(
+            error=name,
+            message=f"a library does not load: {text}",
+            remedy="See whether memory or address space (ulimit -v) is limited, and install keyscale again.",
+            exit_code=EnvironmentFault.exit_code,
+        )
     return Failed(
         error=name,
         message=f"unexpected {name}: {text}" if text else f"unexpected {name}",

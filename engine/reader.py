@@ -16,7 +16,7 @@ from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 
 from keyscale.engine.colour import PixelArray, to_rgb
-from keyscale.engine.errors import DecodeError
+from keyscale.engine.errors import DecodeError, EnvironmentFault
 from keyscale.engine.media import Media, OpenMedia, local_media
 from keyscale.engine.probe import VideoInfo
 from keyscale.engine.source import frame_is_damaged
@@ -64,6 +64,7 @@ def read_frames(
 
     Raises:
         DecodeError: a wanted frame is missing or damaged, unless `keep_going` makes it a `Lost`.
+        EnvironmentFault: the decoder cannot start its threads.
         InputError: the file can no longer be read.
         KeyscaleError: whatever the file object behind `open_media` meets.
     """
@@ -191,6 +192,12 @@ class _Decoder:
                 frames = packet.decode() if packet is not None else media.stream.decode(None)
             except av.EOFError:
                 return
+            except av.BlockingIOError as error:
+                # What a decoder itself means by it, PyAV deals with.
+                raise EnvironmentFault(
+                    f"the decoder of {self.info.path} cannot start its threads: {error.strerror}",
+                    remedy="See whether memory (ulimit -v) or the number of threads (ulimit -u) is limited.",
+                ) from error
             except av.FFmpegError as error:
                 self.reason = str(error.strerror or error)
                 if packet is not None and packet.pts is not None and first <= packet.pts <= last:

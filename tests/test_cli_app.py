@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from clips import make_clip
 
 import keyscale
 from keyscale.cli import options
@@ -274,6 +275,20 @@ def test_any_other_exception_is_a_message_too(
     assert err.startswith("error: ")
     assert said in err
     assert "Traceback" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
+@pytest.mark.parametrize("mebibytes", [400, 800, 1200, 1600])
+def test_a_limit_on_memory_is_never_taken_for_a_defect(mebibytes: int, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", frames=4, rate=24)
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({mebibytes << 20},) * 2); {MAIN}"
+    ended = keyscale_process("upscale", str(clip), "--size", "128x96", "--model", "keyscale-tiny-x2", code=limited)
+    assert ended.returncode in {0, 3, 4}, ended.stderr
+    assert "Traceback" not in ended.stderr
+    if ended.returncode:
+        assert ended.stderr.count("\n  -> ") == 1
+        assert not list(tmp_path.glob("*.keyscale.mp4"))
 
 
 def test_a_reader_that_left_ends_the_command_quietly(

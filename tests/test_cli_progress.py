@@ -413,6 +413,7 @@ def test_a_result_that_the_terminal_cannot_show_is_escaped() -> None:
         (Interrupted("interrupted", exit_code=143), "Interrupted", 143),
         (KeyboardInterrupt(), "Interrupted", 130),
         (MemoryError(), "MemoryError", 4),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "ImportError", 4),
         (ZeroDivisionError("by zero"), "ZeroDivisionError", 1),
     ],
 )

@@ -18,7 +18,7 @@ from keyscale.engine.errors import Interrupted
 from keyscale.engine.geometry import Window
 from keyscale.engine.models.border import surrounded
 from keyscale.engine.models.graph import with_pixels
-from keyscale.engine.models.inference import load_openvino, thread_count
+from keyscale.engine.models.inference import is_out_of_memory, load_openvino, plugin_at_work, thread_count
 from keyscale.engine.models.interface import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory
 from keyscale.engine.models.registry import ModelSpec
 
@@ -120,7 +120,7 @@ class OpenvinoModel:
             request = self._request(deep, width, height)
             request.infer({0: given[None]}, share_inputs=True)
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             self._ready.clear()
             raise OutOfMemory(str(error)) from error
@@ -157,7 +157,8 @@ class OpenvinoModel:
             # Pinned threads of two jobs would meet on the same cores.
             "ENABLE_CPU_PINNING": False,
         }
-        compiled = self._core.compile_model(graph, "CPU", settings)
+        with plugin_at_work():
+            compiled = self._core.compile_model(graph, "CPU", settings)
         return _Ready(compiled.create_infer_request(), int(height * width * self.bytes_per_pixel))
 
 
@@ -170,8 +171,3 @@ def _interleaved(cells: PixelArray, scale: int) -> PixelArray:
     rows = cells.reshape(height, width, scale, 3 * scale).view(run)[..., 0]
     result.reshape(height, scale, width, 3 * scale).view(run)[..., 0] = rows.transpose(0, 2, 1)
     return result
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "bad_alloc" in text or "bad alloc" in text or "cannot allocate" in text

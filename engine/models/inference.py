@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from keyscale.engine.errors import DeviceError
 from keyscale.engine.threads import usable_cores
 
-__all__ = ["cpu_has_int8", "load_openvino", "thread_count"]
+__all__ = ["cpu_has_int8", "is_out_of_memory", "load_openvino", "plugin_at_work", "thread_count"]
 
 TELEMETRY = "openvino_telemetry"
 
@@ -44,9 +46,39 @@ def cpu_has_int8() -> bool:
     """Whether OpenVINO's CPU plugin computes in int8 here.
 
     Raises:
-        DeviceError: OpenVINO does not load.
+        DeviceError: OpenVINO does not load, or its CPU plugin does not.
     """
-    return "INT8" in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    core = load_openvino().Core()
+    with plugin_at_work():
+        return "INT8" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@contextmanager
+def plugin_at_work() -> Iterator[None]:
+    """Around what makes OpenVINO load its CPU plugin, which it does late, and compile with it.
+
+    Raises:
+        DeviceError: the plugin cannot be loaded, or does not start its threads.
+        MemoryError: there is no memory for it.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise MemoryError(str(error)) from error
+        # The whole text is a list of places in its source, innermost last.
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise DeviceError(
+            f"OpenVINO's CPU plugin does not work here: {reason}",
+            remedy="See whether memory, address space (ulimit -v) or the number of threads (ulimit -u) is limited, and "
+            "whether openvino is installed whole; --precision fp16 runs the network in torch instead.",
+        ) from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether OpenVINO means by it that memory has run out."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "bad_alloc" in text or "bad alloc" in text or "cannot allocate" in text
 
 
 def thread_count() -> int:
