@@ -1,7 +1,8 @@
 """The key of a job: what its result hangs on. The result carries it, so that a later run knows whether to do it again.
 
-It covers the source's content, the camera's effect, everything that was asked for, the network's weights and the
-version of the engine; not the names of files, and not which machine or how many of them made the pictures.
+It covers the source's content, the camera's effect, all settings as they came to hold (a default that is written out is
+the same setting), the network's weights and the version of the engine; not the names of files, and not which machine or
+how many of them made the pictures.
 """
 
 from __future__ import annotations
@@ -37,13 +38,27 @@ def pixels_of(plan: Plan) -> bytes:
         repr((plan.info.colour, plan.info.orientation, plan.info.interlaced, plan.info.field_order)),
         repr((plan.geometry, plan.rate, plan.encoder, plan.chunks, plan.model, plan.container)),
         dumps(plan.job.target),
-        repr(plan.job.compute.tile),
+        repr(_tile_that_shows(plan)),
         repr(plan.job.keep_going_on_decode_errors),
     ):
         digest.update(part.encode() + b"\0")
     for array in (plan.info.pts[plan.source_index], plan.rects, plan.placements):
         digest.update(array.tobytes())
     return digest.digest()
+
+
+def _tile_that_shows(plan: Plan) -> int | None:
+    """The side of a tile, where a result depends on it: not where each tile has all that its pixels hang on."""
+    return plan.job.compute.tile if plan.model is not None and not plan.model.halo_is_exact else None
+
+
+def _way(plan: Plan) -> object:
+    """How the network runs, as far as was asked for: `auto` may be another device on each machine."""
+    if plan.model is None:
+        return None
+    if plan.job.compute.device == "auto":
+        return plan.job.compute.precision
+    return [(way.runtime, way.precision, way.kind) for way in plan.executions]
 
 
 def own_checkpoint(plan: Plan) -> Path | None:
@@ -80,9 +95,8 @@ def job_key(plan: Plan, source_sha256: str) -> str:
         keyscale.__version__,
         source_sha256,
         network_identity(plan),
-        dumps(job.encoding),
-        repr((job.model.mode, job.model.denoise)),
-        repr((job.compute.device.partition(":")[0], job.compute.precision)),
+        repr(1.0 if job.model.denoise is None else job.model.denoise),
+        repr(_way(plan)),
         repr((plan.time_map, plan.tracks)),
     ):
         digest.update(part.encode("utf-8", "surrogateescape") + b"\0")

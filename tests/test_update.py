@@ -18,7 +18,21 @@ from numbered import Result, leftovers, run, small_job
 
 import keyscale
 from keyscale.engine.errors import OutputBusy, StorageError
-from keyscale.engine.job import Codec, Compute, Encoding, Job, ModelChoice, Note, Phase, Progress, Target, Trim, Verify
+from keyscale.engine.job import (
+    Codec,
+    Compute,
+    Encoding,
+    Job,
+    Mode,
+    ModelChoice,
+    Note,
+    Phase,
+    Precision,
+    Progress,
+    Target,
+    Trim,
+    Verify,
+)
 from keyscale.engine.jobkey import read_stamp
 from keyscale.engine.runners.local import LocalRun
 from keyscale.engine.runners.prepare import prepare
@@ -101,6 +115,14 @@ def test_a_changed_setting_makes_it_again(source: Path, tmp_path: Path, change: 
         pytest.param(lambda job: replace(job, verify=Verify.QUICK), id="how it is verified"),
         pytest.param(lambda job: replace(job, resume=False), id="whether it resumes"),
         pytest.param(lambda job: replace(job, compute=Compute(device="auto")), id="what is the default"),
+        pytest.param(lambda job: replace(job, compute=Compute(tile=64)), id="tiles of a network that there is none of"),
+        pytest.param(
+            lambda job: replace(job, encoding=replace(job.encoding, codec=Codec.H264, bit_depth=8)),
+            id="defaults by their names",
+        ),
+        pytest.param(
+            lambda job: replace(job, model=replace(job.model, mode=Mode.QUALITY)), id="a mode that decides nothing"
+        ),
     ],
 )
 def test_what_changes_nothing_in_the_result_makes_nothing_again(
@@ -109,6 +131,16 @@ def test_what_changes_nothing_in_the_result_makes_nothing_again(
     job = updating(source, tmp_path / "out.mp4")
     run(job)
     assert was_skipped(run(change(job)))
+
+
+def test_how_a_network_runs_counts_by_what_it_comes_to(source: Path, tmp_path: Path) -> None:
+    network = ModelChoice(name="keyscale-tiny-x2")
+    job = updating(source, tmp_path / "out.mp4", size=(128, 96), model=network)
+    job = replace(job, compute=Compute(device="cpu", precision=Precision.INT8))
+    run(job)
+    assert was_skipped(run(replace(job, compute=Compute(device="cpu"))))
+    assert was_skipped(run(replace(job, compute=replace(job.compute, tile=64))))
+    assert not was_skipped(run(replace(job, compute=Compute(device="cpu", precision=Precision.FP32))))
 
 
 def test_another_content_of_the_source_makes_it_again_and_another_name_does_not(source: Path, tmp_path: Path) -> None:
