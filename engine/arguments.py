@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from numbers import Integral, Rational, Real
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeGuard, TypeVar
+
+import numpy as np
 
 from keyscale.engine.errors import KeyscaleError, UsageError
-from keyscale.engine.framing import Framing, parse_framing
+from keyscale.engine.framing import Framing, Keyframe, Segment, parse_framing
 from keyscale.engine.job import (
     Codec,
     Compute,
@@ -93,7 +95,18 @@ _FLAG = re.compile(
 
 _PATH = "a path as text, or an object such as pathlib.Path"
 
-_short = reprlib.repr
+LARGEST_WHOLE = 2**1023
+"""Beyond it a float holds no number, and Python refuses to write some thousands of digits into a message."""
+
+
+class _Short(reprlib.Repr):
+    """As `reprlib.repr`, for integers of any length too."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        return super().repr_int(x, level) if abs(x) <= LARGEST_WHOLE else f"an integer of {x.bit_length()} bits"
+
+
+_short = _Short().repr
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,8 +233,7 @@ class _Values:
         value = self._given[name]
         if value is None:
             return None
-        # A bool is an int to Python; NumPy's integers are none.
-        if isinstance(value, bool) or not isinstance(value, Integral):
+        if not _is_whole(value):
             self._refuse(name, "a whole number")
         return int(value)
 
@@ -253,7 +265,7 @@ class _Values:
         if isinstance(value, str):
             return parse_size(value)
         sides = list(value) if isinstance(value, Sequence) else []
-        if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, Integral) for side in sides):
+        if len(sides) != 2 or not all(map(_is_whole, sides)):
             self._refuse("size", 'two whole numbers, width and height, or text such as "1080x1920"')
         return int(sides[0]), int(sides[1])
 
@@ -262,15 +274,18 @@ class _Values:
         if isinstance(value, bool) or not isinstance(value, str | float | Rational):
             self._refuse("fps", 'a number, a Fraction, or text such as "30000/1001" or "source"')
         if isinstance(value, Rational):
-            return checked_rate(Fraction(int(value.numerator), int(value.denominator)))
+            rate = Fraction(int(value.numerator), int(value.denominator))
+            if abs(rate) > LARGEST_WHOLE:
+                self._refuse("fps", "a rate of frames a second")
+            return checked_rate(rate)
         # By its shortest text, so that 29.97 is the NTSC rate here as it is there.
         return rate_of(value if isinstance(value, str) else repr(float(value)))
 
     def tile(self) -> int | None:
         value = self._given["tile"]
-        if value == "auto":
+        if isinstance(value, str) and value == "auto":
             return None
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+        if not _is_whole(value) or int(value) < 0:
             self._refuse("tile", '"auto", or a whole number of source pixels, 0 or more')
         return int(value)
 
@@ -290,28 +305,56 @@ class _Values:
         raise UsageError(f"{name} is {_short(value)}", remedy=f"It must be {rule}.")
 
 
+def _is_whole(value: object) -> TypeGuard[Integral]:
+    # A bool is an int to Python; NumPy's integers are none.
+    return not isinstance(value, bool) and isinstance(value, Integral) and abs(int(value)) <= LARGEST_WHOLE
+
+
 def _quoted(word: str) -> str:
     return f'"{word}"'
 
 
 def _checked(framing: Framing) -> Framing:
     """A camera that a program made, by the rules of the keyframes file."""
-    document = {
-        "keyframes": [
-            {"time": k.time, "x": k.x, "y": k.y, "width": k.width, "height": k.height}
-            | ({"ease": "hold"} if k.hold else {})
-            for k in framing.keyframes
-        ],
-        "interpolation": framing.interpolation,
-        "trim": dataclasses.asdict(framing.trim),
-        "segments": [dataclasses.asdict(segment) for segment in framing.segments],
-        "rotation": framing.rotation,
-    }
+    _check_part(framing.trim, Trim, "trim")
+    for name, kind in (("keyframes", Keyframe), ("segments", Segment)):
+        parts: object = getattr(framing, name)
+        if isinstance(parts, str) or not isinstance(parts, Sequence):
+            raise UsageError(f"keyframes is a Framing whose {name} are {_short(parts)}", remedy="They must be a tuple.")
+        for index, part in enumerate(parts):
+            _check_part(part, kind, f"{name[:-1]} {index}")
     try:
+        document = {
+            "keyframes": [
+                {"time": k.time, "x": k.x, "y": k.y, "width": k.width, "height": k.height}
+                | ({"ease": "hold"} if _holds(k, index) else {})
+                for index, k in enumerate(framing.keyframes)
+            ],
+            "interpolation": framing.interpolation,
+            "trim": dataclasses.asdict(framing.trim),
+            "segments": [dataclasses.asdict(segment) for segment in framing.segments],
+            "rotation": framing.rotation,
+        }
         text = json.dumps(document, default=float)
-    except (AttributeError, TypeError, ValueError) as error:
+    except (OverflowError, RecursionError, TypeError, ValueError) as error:
         raise UsageError(f"keyframes is a Framing that holds {error}", remedy="Its numbers must be floats.") from error
     return parse_framing(text, "keyframes")
+
+
+def _check_part(value: object, kind: type, what: str) -> None:
+    if not isinstance(value, kind):
+        raise UsageError(
+            f"keyframes is a Framing whose {what} is {_short(value)}", remedy=f"It must be a {kind.__name__}."
+        )
+
+
+def _holds(keyframe: Keyframe, index: int) -> bool:
+    hold: object = keyframe.hold
+    if not isinstance(hold, bool | np.bool_):
+        raise UsageError(
+            f"keyframes is a Framing whose keyframe {index} has hold {_short(hold)}", remedy="It must be True or False."
+        )
+    return bool(hold)
 
 
 def in_python(text: str, *names: str | None) -> str:

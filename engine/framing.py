@@ -6,6 +6,7 @@ vectorised functions take and give rows of these four, as float64 `(N, 4)`.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keyscale.engine import keyframes_file
-from keyscale.engine.errors import FramingError
+from keyscale.engine.errors import FramingError, UsageError
 from keyscale.engine.job import Trim
 from keyscale.engine.keyframes_file import SMALLEST_SIDE, Contents, Interpolation, Keyframe, Segment
 
@@ -203,9 +204,19 @@ def load_framing(path: str | PathLike[str]) -> Framing:
     """Read a keyframes file (docs/keyframes.md), UTF-8 of at most 64 MiB.
 
     Raises:
+        UsageError: `path` is empty, or no path at all.
         FramingError: the file cannot be read, or is not what the format asks for.
     """
-    return _framing(keyframes_file.load(path))
+    given: object = path
+    name = os.fspath(given) if isinstance(given, str | PathLike) else given
+    if not isinstance(name, str):
+        raise UsageError(
+            f"path is of type {type(given).__name__}",
+            remedy="It must be a path as text, or an object such as pathlib.Path.",
+        )
+    if not name.strip():
+        raise UsageError("path is empty", remedy="Name the keyframes file.")
+    return _framing(keyframes_file.load(name))
 
 
 def parse_framing(text: str | bytes, name: str) -> Framing:

@@ -316,24 +316,28 @@ def test_the_copy_of_an_address_never_has_the_name_of_the_video_itself(
 
 
 NAN = float("nan")
+LONG = 10**5000
+"""More than Python writes."""
 
 
 def shortened(value: object) -> str:
     """How a test's value is called."""
+    if isinstance(value, int | Fraction | tuple):
+        return type(value).__name__
     return str(value)[:20].replace("\0", "0")
 
 
 WRONG: dict[str, tuple[object, ...]] = {
     "video": (None, 3, b"talk.mp4", "", "a\0b"),
     "keyframes": (3, b"a.json", [], "", {"time": 0}),
-    "output": (3, b"a.mp4", "", "ftp://x/y.mp4"),
+    "output": (3, LONG, b"a.mp4", "", "ftp://x/y.mp4"),
     "start": (-1, NAN, float("inf"), "1:30", True, 10**400),
     "end": (-1, 0, NAN, "90"),
-    "size": (1080, (1080,), (1, 2, 3), (1080.0, 1920), "1080", (1081, 1920), (0, 2), None),
+    "size": (1080, (1080,), (1, 2, 3), (1080.0, 1920), "1080", (1081, 1920), (0, 2), (2, LONG), None),
     "fit": ("crop", None, 1),
-    "fps": (0, -30, NAN, 1e300, "fast", "1e999999999", None, True, Fraction(1, 10**50)),
+    "fps": (0, -30, NAN, 1e300, "fast", "1e999999999", None, True, Fraction(1, 10**50), LONG, Fraction(LONG)),
     "codec": ("vp9", None),
-    "crf": (-1, 64, 17.5, "17", True),
+    "crf": (-1, 64, 17.5, "17", True, LONG, -LONG),
     "preset": ("", 3),
     "bit_depth": (9, "10", 8.0),
     "audio": (None, 1, "yes"),
@@ -344,7 +348,7 @@ WRONG: dict[str, tuple[object, ...]] = {
     "offline": (0, None),
     "device": ("gpu", "", None, 0),
     "precision": ("fp8", None),
-    "tile": (31, -1, "big", 64.0, None, True),
+    "tile": (31, -1, "big", 64.0, None, True, LONG, np.array([64, 64])),
     "chunk_seconds": (0, 3601, NAN, None, "8"),
     "remote_containers": (0, 1001, 2.0),
     "remote_fallback": ("here", None),
@@ -513,6 +517,56 @@ def test_a_camera_made_by_a_program_is_held_to_the_rules_of_the_file(keyframe: K
     with pytest.raises(UsageError) as caught:
         keyscale.upscale("talk.mp4", Framing((keyframe,)))
     assert said in caught.value.message
+
+
+FRAMED = Keyframe(0.0, 0.0, 0.0, 10.0, 10.0)
+
+CIRCLE: list[object] = []
+CIRCLE.append(CIRCLE)
+
+WRONG_CAMERAS: dict[str, tuple[dict[str, Any], ...]] = {
+    # What is said: of which cameras.
+    "keyframe 0 is 'x'": ({"keyframes": ("x",)}, {"keyframes": ["x"]}),
+    "keyframe 1 is None": ({"keyframes": (FRAMED, None)},),
+    "keyframes are 5": ({"keyframes": 5},),
+    "keyframes are 'keyframes'": ({"keyframes": "keyframes"},),
+    "keyframe 0 has hold 'no'": ({"keyframes": (Keyframe(0.0, 0.0, 0.0, 10.0, 10.0, hold="no"),)},),  # type: ignore[arg-type]
+    "'width'": ({"keyframes": (Keyframe(0.0, 0.0, 0.0, 10**400, 10.0),)},),
+    "integer division": ({"keyframes": (Keyframe(0.0, 0.0, 0.0, Fraction(LONG), 10.0),)},),  # type: ignore[arg-type]
+    "Circular reference": ({"keyframes": (Keyframe(0.0, 0.0, 0.0, CIRCLE, 10.0),)},),  # type: ignore[arg-type]
+    "trim is (0, 2)": ({"trim": (0, 2)},),
+    "trim is None": ({"trim": None},),
+    "segment 0 is (0, 1, 2)": ({"segments": ((0, 1, 2),)},),
+    "segments are None": ({"segments": None},),
+    "'interpolation'": ({"interpolation": 5}, {"interpolation": "sudden"}),
+    "'rotation'": ({"rotation": "3"}, {"rotation": NAN}),
+}
+
+
+@pytest.mark.parametrize(("said", "parts"), [(said, one) for said, each in WRONG_CAMERAS.items() for one in each])
+@pytest.mark.parametrize("function", [keyscale.upscale, keyscale.plan])
+def test_a_camera_of_wrong_parts_is_refused_and_says_which(
+    function: Callable[..., object], said: str, parts: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        function("talk.mp4", Framing(**{"keyframes": (FRAMED,)} | parts))
+    assert caught.value.message.startswith("keyframes")
+    assert said in caught.value.message
+
+
+def test_numbers_of_numpy_make_a_camera_too() -> None:
+    zero, ten = np.array([0.0, 10.0])
+    made = Framing((Keyframe(zero, zero, zero, ten, ten, hold=ten > zero), Keyframe(ten, zero, zero, ten, ten)))
+    found = read_arguments(arguments(keyframes=made)).framing
+    assert found is not None
+    assert found.keyframes == (Keyframe(0.0, 0.0, 0.0, 10.0, 10.0, hold=True), Keyframe(10.0, 0.0, 0.0, 10.0, 10.0))
+
+
+@pytest.mark.parametrize("path", [5, None, b"camera.json", ""])
+def test_a_path_that_is_none_is_no_camera(path: Any) -> None:
+    with pytest.raises(UsageError, match=r"^path is ") as caught:
+        keyscale.load_framing(path)
+    assert caught.value.remedy
 
 
 def test_a_remote_job_needs_its_camera_in_a_file() -> None:

@@ -486,6 +486,21 @@ class TestFiles:
         assert caught.value.exit_code == 2
         return caught.value
 
+    @pytest.mark.parametrize(
+        "path", [5, None, b"camera.json", ["camera.json"], 2**20000], ids=lambda path: type(path).__name__
+    )
+    def test_what_is_no_path(self, path: Any) -> None:
+        with pytest.raises(UsageError) as caught:
+            load_framing(path)
+        assert caught.value.message == f"path is of type {type(path).__name__}"
+        assert caught.value.remedy == "It must be a path as text, or an object such as pathlib.Path."
+
+    @pytest.mark.parametrize("path", ["", " "])
+    def test_an_empty_name_is_not_the_current_folder(self, path: str) -> None:
+        with pytest.raises(UsageError) as caught:
+            load_framing(path)
+        assert (caught.value.message, caught.value.remedy) == ("path is empty", "Name the keyframes file.")
+
     def test_absent(self, tmp_path: Path) -> None:
         path = tmp_path / "absent.json"
         assert self.refused(path).message == (f"{path}: the keyframes file cannot be read: No such file or directory")
