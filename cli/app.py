@@ -20,7 +20,7 @@ from keyscale.cli.models import app as models_app
 from keyscale.cli.plan import plan
 from keyscale.cli.progress import SafeStream, printable, show_failure
 from keyscale.cli.remote import app as remote_app
-from keyscale.cli.settings import ConfiguredCommand, RunCommand, in_plain_words
+from keyscale.cli.settings import COMMAND_LINE_ERROR, ConfiguredCommand, RunCommand, in_plain_words
 from keyscale.cli.upscale import upscale
 
 __all__ = ["BROKEN_PIPE", "app", "main", "run"]
@@ -107,12 +107,6 @@ def _root(
 
 _ROOT_OPTIONS = frozenset({"--help", "-h", "--version", "-V"})
 
-# Older releases of Typer use the Click that is installed, newer ones carry their own: the base class of its
-# errors has no public name that holds for both.
-_COMMAND_LINE_ERROR: type[Exception] = next(
-    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
-)
-
 
 def _with_command(args: list[str], commands: list[str]) -> list[str]:
     """`args`, with `upscale` before a first one that is neither a command nor an option of the program."""
@@ -164,7 +158,7 @@ def run(argv: list[str] | None = None) -> int:
         return _dispatch(args)
     except typer.Exit as stop:
         return stop.exit_code
-    except _COMMAND_LINE_ERROR as error:
+    except COMMAND_LINE_ERROR as error:
         return _show_command_line_error(error)
     except BrokenPipeError:
         return BROKEN_PIPE

@@ -141,11 +141,14 @@ def _check_named(given: dict[str, str | None]) -> None:
     """An empty name would be the current folder: a script's variable is not set.
 
     Raises:
-        UsageError: one is empty.
+        UsageError: one is empty, or an address in storage.
     """
     from keyscale.engine.errors import UsageError
+    from keyscale.engine.request import NO_ADDRESS, is_address
 
     for flag, value in given.items():
+        if value is not None and is_address(value):
+            raise UsageError(f"{flag} {value} is no folder or file here", remedy=NO_ADDRESS)
         if value is not None and not value.strip():
             raise UsageError(f"{flag} is empty", remedy="Give a path; '.' is the current folder.")
 
@@ -181,16 +184,19 @@ def _check_places(output_dir: Path, report: Path) -> None:
     """
     import tempfile
 
-    from keyscale.engine.batch.report import check_report_path
+    from keyscale.engine.batch.report import check_report_name, check_report_path
     from keyscale.engine.errors import StorageError
 
+    check_report_name(report, output_dir)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output_dir):
             pass
-    except OSError as error:
+    except (OSError, RecursionError) as error:
+        # pathlib goes down by one call a folder.
+        reason = error.strerror if isinstance(error, OSError) else "too many folders within each other"
         raise StorageError(
-            f"the output folder {output_dir} cannot be made or written to: {error.strerror}",
+            f"the output folder {output_dir} cannot be made or written to: {reason}",
             remedy="Choose another one with -o.",
         ) from error
     check_report_path(report)

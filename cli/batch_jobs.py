@@ -91,6 +91,7 @@ def _batch_clip(draft: _Draft, output_dir: Path) -> BatchClip:
         keyframes=None if clip.keyframes is None else str(clip.keyframes),
         output=str(draft.output or output_dir / meant),
         fault=draft.fault,
+        where=clip.where,
     )
     if draft.fault is not None:
         return found

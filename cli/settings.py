@@ -19,9 +19,11 @@ from keyscale.cli.options import GroupedCommand
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from keyscale.engine.errors import KeyscaleError
     from keyscale.engine.settings import Given, Kind, Known, Setting
 
 __all__ = [
+    "COMMAND_LINE_ERROR",
     "ConfiguredCommand",
     "Flag",
     "Resolved",
@@ -36,6 +38,13 @@ __all__ = [
     "resolve",
     "settings_of",
 ]
+
+# Older releases of Typer use the Click that is installed, newer ones carry their own: the base class of its
+# errors has no public name that holds for both.
+COMMAND_LINE_ERROR: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+"""What the parser raises for a command line that it cannot read."""
 
 _KEY = "keyscale.settings"
 _PREFIX = "KEYSCALE_"
@@ -124,15 +133,18 @@ class RunCommand(ConfiguredCommand):
         """As of `ConfiguredCommand`."""
         from keyscale.engine.errors import KeyscaleError
 
+        # The parser takes what it is given.
+        asked = " ".join(args[: args.index("--")] if "--" in args else args)
         try:
             return super().parse_args(ctx, args)
-        except KeyscaleError as error:
-            if ctx.params.get("progress") == "json":
+        except (KeyscaleError, COMMAND_LINE_ERROR) as error:
+            if ctx.params.get("progress") == "json" or re.search(r"(^| )--progress[ =]json( |$)", asked):
                 from keyscale.cli.progress import renderer
                 from keyscale.engine.failures import failure
 
+                told = error if isinstance(error, KeyscaleError) else _as_usage_error(error, ctx.command_path)
                 with renderer("json") as view:
-                    view.handle(failure(error))
+                    view.handle(failure(told))
             raise
 
 
@@ -273,6 +285,13 @@ def cast_text(param: Any, value: Any) -> Any:
             # A boolean's message lists its words, an empty one among them.
             message, _, words = message.partition(". Recognized values")
             raise UsageError(message, remedy="Give true or false." if words else None) from error
+
+
+def _as_usage_error(error: Any, command: str) -> KeyscaleError:
+    from keyscale.engine.errors import UsageError
+
+    message = in_plain_words(error.format_message().strip())
+    return UsageError(message, remedy=f"'{command} --help' shows what it takes.")
 
 
 def in_plain_words(message: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keyscale.engine.encoding import EncoderSettings, resolve_encoding
-from keyscale.engine.errors import InputError, UsageError
+from keyscale.engine.errors import FramingError, InputError, UsageError
 from keyscale.engine.framing import Framing, cover_all, far_outside
 from keyscale.engine.geometry import Geometry, Window, place
 from keyscale.engine.job import Fit, Job
@@ -171,7 +171,12 @@ def make_plan(
     count = max(1, int(Fraction(time_map.duration).limit_denominator(10**9) * rate + Fraction(1, 2)))
     source_index = _choose_frames(info, time_map, rate, count)
     target = (job.target.width, job.target.height)
-    rects, moved = camera.inside_at(info.times()[source_index], info.width, info.height)
+    try:
+        rects, moved = camera.inside_at(info.times()[source_index], info.width, info.height)
+    except FramingError as error:
+        if job.keyframes is not None:
+            error.message = f"{job.keyframes}: {error.message}"
+        raise
     if job.target.fit is Fit.COVER:
         rects = cover_all(rects, job.target.aspect)
     placements = place(rects, target, job.target.fit)

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from keyscale.engine.runners.remote import RemoteOptions
 
 __all__ = [
+    "NO_ADDRESS",
     "SMALLEST_TILE",
     "bit_depth_of",
     "check_job",
     "checked_rate",
     "default_output",
+    "is_address",
     "rate_of",
     "remote_options",
     "split_output",
@@ -31,6 +33,9 @@ __all__ = [
 
 SMALLEST_TILE = 32
 """Side in source pixels; in smaller tiles the network's context is nearly all there is."""
+
+NO_ADDRESS = "A batch writes files here; upload them afterwards, or run `keyscale upscale -o r2://...` for each clip."
+"""What to do where a batch is asked to write to storage."""
 
 MOST_CONTAINERS = 1000
 
@@ -47,6 +52,11 @@ def default_output(video: str, codec: Codec = Codec.AUTO) -> str:
     return str(source.parent / f"{source.stem}.keyscale.{'mov' if codec is Codec.PRORES else 'mp4'}")
 
 
+def is_address(text: str) -> bool:
+    """Whether it is written as an address, `r2://...`, and not as a file's name."""
+    return _ADDRESS.match(text) is not None
+
+
 def split_output(output: str | None, video: str | None = None) -> tuple[str | None, str | None]:
     """An output as a local name and, where it is an address in storage, that address.
 
@@ -60,7 +70,7 @@ def split_output(output: str | None, video: str | None = None) -> tuple[str | No
     Raises:
         UsageError: it is an address of another form.
     """
-    if output is None or not _ADDRESS.match(output):
+    if output is None or not is_address(output):
         return output, None
     from keyscale.engine.storage import parse_address
 

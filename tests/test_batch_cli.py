@@ -279,6 +279,22 @@ def test_an_empty_name_is_not_the_current_folder(folder: Path, tmp_path: Path, f
     assert not list(tmp_path.glob("*.mp4"))
 
 
+def test_an_address_in_storage_is_no_folder_for_results(folder: Path, tmp_path: Path) -> None:
+    done = in_shell('"$@" -o r2://bucket/clips/', tmp_path)
+    assert done.returncode == 2
+    assert "--output r2://bucket/clips/ is no folder" in done.stderr
+    assert not (tmp_path / "r2:").exists()
+
+
+def test_what_planning_finds_wrong_with_a_row_names_manifest_line_and_keyframes(folder: Path, tmp_path: Path) -> None:
+    (folder / "list.csv").write_text("video,start,output\na.mp4,50,x\nb.mp4,,y\nc.mp4,,z\n")
+    (folder / "b.json").write_text(json.dumps({"keyframes": [CAMERA["keyframes"][0] | {"width": 5000}]}))
+    done = in_shell('"$@" in/list.csv', tmp_path)
+    assert done.returncode == 1
+    assert "a.mp4: failed: in/list.csv: line 2: the trim starts at 50 s" in done.stderr
+    assert "b.mp4: failed: in/list.csv: line 3: in/b.json: keyframe 0: the rec" in done.stderr
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="limits are told in another way elsewhere")
 def test_a_machine_that_starts_no_process_is_no_defect(folder: Path, tmp_path: Path) -> None:
     done = in_shell('ulimit -n 12; "$@"', tmp_path)

@@ -290,7 +290,8 @@ def test_frames_never_go_back_even_where_a_clip_is_begun_again() -> None:
     assert meter.progress().frame == 80
 
 
-def test_failed_and_stopped_clips_leave_what_is_to_be_done() -> None:
+def three_at_half() -> BatchMeter:
+    """Three clips of 100 frames, each half made."""
     clock = Clock()
     meter = BatchMeter(clock=clock)
     for index in range(3):
@@ -298,9 +299,14 @@ def test_failed_and_stopped_clips_leave_what_is_to_be_done() -> None:
     clock.now += 10
     for index in range(3):
         meter.handle(event(index, of=made(50, 100)))
+    return meter
+
+
+def test_failed_clips_leave_what_is_to_be_done() -> None:
+    meter = three_at_half()
     before = meter.progress().eta_s
     meter.handle(event(0, ClipStatus.FAILED, FAILED))
-    meter.handle(event(1, ClipStatus.STOPPED))
+    meter.handle(event(1, ClipStatus.FAILED, FAILED))
     told = meter.progress()
     assert told.eta_s is not None
     assert before is not None
@@ -308,6 +314,25 @@ def test_failed_and_stopped_clips_leave_what_is_to_be_done() -> None:
     assert (told.frame, told.total) == (150, 300)
     meter.handle(event(2, ClipStatus.DONE, done(100)))
     assert meter.progress().eta_s == 0.0
+
+
+def test_a_batch_that_is_stopped_tells_no_remaining_time_to_its_end() -> None:
+    meter = three_at_half()
+    assert meter.progress().eta_s is not None
+    meter.handle(event(0, ClipStatus.DONE, done(100)))
+    for index in (1, 2):
+        meter.handle(event(index, ClipStatus.STOPPED))
+        assert meter.progress().eta_s is None
+    told = meter.progress()
+    assert (told.frame, told.total, told.running) == (200, 300, 0)
+
+
+def test_clips_that_are_stopped_before_they_were_planned_tell_no_remaining_time() -> None:
+    meter = BatchMeter(clock=Clock())
+    for index in range(2):
+        meter.handle(event(index, ClipStatus.WAITING))
+        meter.handle(event(index, ClipStatus.STOPPED))
+    assert meter.progress().eta_s is None
 
 
 def test_counts_are_of_the_clips_that_are_known() -> None:

@@ -21,10 +21,19 @@ import pytest
 
 import keyscale
 from keyscale.engine.batch.events import BatchDone, ClipEvent, ClipReport, ClipStatus, Fault, Report, as_json
-from keyscale.engine.batch.report import MOST_WARNINGS, Reporter, check_report_path, read_report, write_report
+from keyscale.engine.batch.inputs import VIDEO_SUFFIXES
+from keyscale.engine.batch.report import (
+    MOST_WARNINGS,
+    Reporter,
+    check_report_name,
+    check_report_path,
+    read_report,
+    write_report,
+)
 from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.errors import FramingError, InputError, KeyscaleError, StorageError, UsageError
 from keyscale.engine.job import Done, Failed, Job, Note, Phase, Progress, RemoteUse, Target
+from keyscale.engine.workfolder import work_folder_of
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.mp4")
 
@@ -324,7 +333,7 @@ def test_an_event_has_one_line_of_json_whatever_is_in_it() -> None:
     assert json.loads(line)["of"] == {"event": "note", "schema": 1, "level": "warning", "message": "caf\\udce9.mp4"}
 
 
-@pytest.mark.parametrize("name", ["r" * 250 + ".json", "-o", "a b'\"\n.json", NOT_UTF8])
+@pytest.mark.parametrize("name", ["r" * 250 + ".json", "-o", "a b'\"\n.json", f"{NOT_UTF8}.json"])
 def test_a_report_may_have_any_name(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     check_report_path(path)
@@ -455,10 +464,94 @@ def test_a_device_is_not_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"\0\0\0 ftypisom", b"video,keyframes\n", b'{"keyframes": []}', b"[1]", b" "])
 def test_a_file_that_is_no_report_is_not_replaced(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "clip.mp4"
+    path = tmp_path / "report.json"
     path.write_bytes(content)
     assert "no report" in refusal(path).message
     assert path.read_bytes() == content
+
+
+# Names that mean something else to keyscale
+
+TAKEN = {
+    "clip.mp4": "the name of a video",
+    "CLIP.MOV": "the name of a video",
+    "keyscale.toml": "the name of a preset",
+    "Keyscale.TOML": "the name of a preset",
+    work_folder_of(Path("clip.mp4")).name: "the name of a folder in which keyscale works",
+    f"{work_folder_of(Path('clip.mp4'))}/report.json": "in a folder in which keyscale works",
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_report_has_no_name_that_means_something_else(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "out" / name
+    with pytest.raises(UsageError, match=TAKEN[name]) as caught:
+        check_report_name(path, tmp_path / "out")
+    assert caught.value.remedy
+    assert list(tmp_path.iterdir()) == []
+    path.parent.mkdir(parents=True)
+    assert TAKEN[name] in refusal(path).message
+    path.write_bytes(b"")  # as an empty file of any other name it would be replaced
+    assert TAKEN[name] in refusal(path).message
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("suffix", sorted(VIDEO_SUFFIXES))
+def test_a_report_is_called_as_no_video_is_that_a_batch_would_find(tmp_path: Path, suffix: str) -> None:
+    assert isinstance(refusal(tmp_path / f"report{suffix}"), UsageError)
+
+
+@pytest.mark.parametrize("name", ["talk.json", "talk.keyframes.json", "TALK.JSON"])
+def test_a_report_is_not_where_the_keyframes_of_a_video_are_looked_for(tmp_path: Path, name: str) -> None:
+    (tmp_path / "talk.MP4").touch()
+    (tmp_path / "talking.mp4").touch()
+    with pytest.raises(UsageError, match=r"would be taken for the keyframes of .*talk\.MP4"):
+        check_report_name(tmp_path / name, tmp_path / "out")
+
+
+def test_a_report_may_stand_beside_videos_and_results_of_other_names_and_beside_a_result_of_its_own(
+    tmp_path: Path,
+) -> None:
+    """A clip may be called `report.mp4`: the report of the next run still stands beside its result."""
+    out = tmp_path / "out"
+    out.mkdir()
+    for video in (tmp_path / "talk.mp4", out / "talk.mp4", out / "report.mp4"):
+        video.touch()
+    (tmp_path / "link").symlink_to(out)
+    paths = [tmp_path / "report.json", tmp_path / "talk.txt", tmp_path / "link" / "report.json", out / "report.json"]
+    for path in paths:
+        check_report_name(path, out)
+        check_report_path(path)
+        write_report(full_report(), path)
+        check_report_name(path, out)
+
+
+def test_a_name_in_a_folder_that_cannot_be_looked_into_is_left_to_the_check_of_the_path(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    for folder in (tmp_path / "missing", tmp_path / "file", tmp_path / "loop"):
+        check_report_name(folder / "report.json", tmp_path / "out")
+        assert isinstance(refusal(folder / "report.json"), StorageError)
+    check_report_name(Path("a\0b.json"), tmp_path / "out")
+    assert isinstance(refusal(Path("a\0b.json")), UsageError)
+
+
+PROGRAM = "from keyscale.cli.app import main; main()"
+
+
+@pytest.mark.parametrize("name", ["fr/clip1.mp4", "c/keyscale.toml", "fr/.clip1.mp4.keyscale", "c/clip2.json"])
+def test_a_batch_with_a_report_of_such_a_name_ends_before_anything_begins(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "c"
+    folder.mkdir()
+    for file in ("clip1.mp4", "clip1.json", "clip2.mp4"):
+        (folder / file).touch()
+    before = sorted(tmp_path.rglob("*"))
+    command = [sys.executable, "-c", PROGRAM, "batch", "c", "-o", "fr", "--whole-frame", "--report", name]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 2, ended.stderr
+    assert f"the report {name} " in ended.stderr
+    assert "--report" in ended.stderr.partition(f"the report {name} ")[2]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_an_empty_file_and_an_older_report_are_replaced(tmp_path: Path) -> None:

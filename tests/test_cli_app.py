@@ -322,6 +322,18 @@ def test_tracebacks_are_for_vv(
     assert ("Traceback" in capsys.readouterr().err) is printed
 
 
+@pytest.mark.parametrize("flags", [["--bogus", "--progress", "json"], ["--progress=json", "--crf", "x"]])
+@pytest.mark.parametrize("command", [["a.mp4"], ["batch", "a.mp4", "-o", "out"]])
+def test_a_command_line_that_cannot_be_parsed_is_the_last_event_too(
+    command: list[str], flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*command, *flags]) == 2
+    out, err = capsys.readouterr()
+    [told] = [json.loads(line) for line in out.splitlines()]
+    assert (told["event"], told["exit_code"]) == ("error", 2)
+    assert err.startswith(f"error: {told['message']}\n  -> ")
+
+
 def test_a_failure_is_the_last_event_and_a_message(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["a.mp4", "--size", "3x4", "--progress", "json"]) == 2
     out, err = capsys.readouterr()

@@ -345,7 +345,7 @@ def test_a_manifest_beside_videos_is_one_input_among_others_and_is_not_looked_fo
     touch("in/a.mp4", "in/b.mp4")
     read("video,output\na.mp4,first\na.mp4,second\n", "in/list.CSV")
     names = [clip.name for clip in find_clips(["in/list.CSV", "in"], output_dir="out", whole_frame=True)]
-    assert names == ["a.mp4 (line 2)", "a.mp4 (line 3)", "in/a.mp4", "in/b.mp4"]
+    assert names == ["a.mp4 (line 2)", "a.mp4 (line 3)", "in/b.mp4"]
 
 
 # The jobs
@@ -388,7 +388,10 @@ def test_a_clips_own_flags_win_over_the_batchs() -> None:
     assert (own.job.encoding.audio, own.job.chunk_seconds, own.job.encoding.crf) == (False, 2.0, 20)
     assert (batch.job.target.width, batch.job.target.rate, batch.job.model.mode) == (640, Fraction(25), Mode.FAST)
     assert (batch.job.encoding.audio, batch.job.chunk_seconds) == (True, 8.0)
-    assert own == BatchClip(name="a.mp4", video="in/a.mp4", keyframes=None, output="out/a.mp4", job=own.job)
+    where = "in/list.csv: line 2"
+    assert own == BatchClip(
+        name="a.mp4", video="in/a.mp4", keyframes=None, output="out/a.mp4", job=own.job, where=where
+    )
     assert (own.job.source, own.job.output, own.job.update) == ("in/a.mp4", "out/a.mp4", True)
 
 
@@ -436,6 +439,32 @@ def test_a_wrong_value_is_a_fault_that_names_line_and_flag(option: str, value: o
     assert why in wrong.fault.message
     assert wrong.job is None
     assert fine.job is not None
+
+
+def test_a_video_that_a_manifest_names_is_the_manifests_wherever_else_it_is_found() -> None:
+    """As of a shell's `in/*`, which names the manifest after the videos."""
+    touch("in/a.mp4", "in/b.mp4", "x/c.mp4")
+    read("video,output\n../in/a.mp4,first\n../x/c.mp4,\n", "in/list.csv")
+    clips = find_clips(["in/a.mp4", "in/b.mp4", "in/list.csv", "x"], output_dir="out", whole_frame=True)
+    assert [(clip.name, clip.output) for clip in clips] == [
+        ("in/b.mp4", None),
+        ("../in/a.mp4", Path("first")),
+        ("../x/c.mp4", None),
+    ]
+
+
+@pytest.mark.parametrize("name", ["r2://bucket/a.mp4", "s3://bucket/a.mp4"])
+def test_an_address_in_storage_is_no_output_of_a_clip(name: str) -> None:
+    [wrong] = jobs(f"video,output\na.mp4,{name}\n")
+    assert wrong.fault is not None
+    assert wrong.fault.message == f"in/list.csv: line 2: output {name!r} is no file"
+
+
+def test_an_output_within_hundreds_of_folders_is_refused() -> None:
+    deep, fine = jobs(f"video,output\na.mp4,{'d/' * 1500}a\nb.mp4,{'d/' * 100}b\n")
+    assert fine.fault is None
+    assert deep.fault is not None
+    assert "in/list.csv: line 2: the output is within 1500 folders" in deep.fault.message
 
 
 def test_values_that_contradict_each_other_are_a_fault_that_names_the_line() -> None:

@@ -80,7 +80,7 @@ class BatchProgress:
     fps: float | None = None
     """Frames of results a second over the recent past; None until measured."""
     eta_s: float | None = None
-    """None until every clip is planned and a rate was measured."""
+    """None until every clip is planned and a rate was measured, and once a clip was stopped."""
     dollars: float | None = None
     """What remote calls took so far at list prices; None where all is made here."""
 

@@ -72,7 +72,8 @@ def find_clips(
 
     In a folder `talk.mp4` belongs to `talk.json` or `talk.keyframes.json`. Left out of folders and patterns are hidden
     files and folders (keyscale's work folders among them), results that `keyscale upscale` left beside their sources
-    (`talk.keyscale.mp4`), and all beneath `output_dir`. A video that two inputs name is one clip.
+    (`talk.keyscale.mp4`), and all beneath `output_dir`. A video that two inputs name is one clip, that of the manifest
+    where one of them is a manifest; what manifests name twice is two.
 
     Args:
         paths: folders, videos, manifests (`.csv`, `.jsonl`, `.ndjson`), and patterns (`*`, `?`, `[...]`, `**`), which
@@ -94,14 +95,16 @@ def find_clips(
         paths, output_dir=output_dir, keyframes_dir=keyframes_dir, recursive=recursive, whole_frame=whole_frame
     )
     clips: list[Clip] = []
-    seen: set[Path] = set()
+    listed = {source: read_manifest(source) for source in inputs.sources if _is_manifest(source)}
+    seen = {_place(clip.video) for rows in listed.values() for clip in rows}
     for source in inputs.sources:
-        if source.suffix.lower() in MANIFEST_SUFFIXES and file_stat(source) is not None:
-            clips += (inputs.completed(clip) for clip in read_manifest(source))
+        if source in listed:
+            clips += (inputs.completed(clip) for clip in listed[source])
             continue
         for video in inputs.videos(source, _cannot_read):
-            if video.path.absolute() not in seen:
-                seen.add(video.path.absolute())
+            path = _place(video.path)
+            if path not in seen:
+                seen.add(path)
                 clips.append(inputs.clip(video))
     inputs.check_left_over(clips)
     if not clips:
@@ -256,7 +259,9 @@ class Inputs:
         if clip.fault is not None:
             return clip
         if file_stat(clip.video) is None:
-            absent = InputError(f"{clip.where}: cannot read {clip.video}: no such file", remedy="Correct the path.")
+            there = os.path.lexists(clip.video)
+            why = "no ordinary file, or a link that leads nowhere" if there else "no such file"
+            absent = InputError(f"{clip.where}: cannot read {clip.video}: {why}", remedy="Correct the path.")
             return replace(clip, fault=absent)
         if clip.keyframes is not None:
             if os.path.lexists(clip.keyframes) and file_stat(clip.keyframes) is None:
@@ -287,6 +292,14 @@ def _stems(keyframes: Path) -> Iterator[str]:
     for suffix in KEYFRAMES_SUFFIXES:
         if keyframes.name.lower().endswith(suffix):
             yield keyframes.name[: -len(suffix)]
+
+
+def _place(path: Path) -> str:
+    return os.path.normpath(path.absolute())
+
+
+def _is_manifest(path: Path) -> bool:
+    return path.suffix.lower() in MANIFEST_SUFFIXES and file_stat(path) is not None
 
 
 def _is_keyframes(path: Path) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from keyscale.engine.batch.clips import Clip, OptionValue
 from keyscale.engine.errors import KeyscaleError, UsageError
+from keyscale.engine.request import NO_ADDRESS, is_address
 from keyscale.engine.settings import model_beside
 
 __all__ = [
@@ -307,6 +308,8 @@ def _clip(row: _Row, manifest: Path) -> Clip:
         output = paths["output"]
         if output is not None and output.endswith("/"):
             raise UsageError(f"{where}: output {_short(output)} is a folder", remedy="Name a file beneath -o.")
+        if output is not None and is_address(output):
+            raise UsageError(f"{where}: output {_short(output)} is no file", remedy=NO_ADDRESS)
         options = {name: _option(value, f"{where}: {name}") for name, value in row.values.items() if name not in PLACES}
         if isinstance(model := options.get("model"), str):
             options["model"] = model_beside(model, manifest.parent)

@@ -98,7 +98,9 @@ class BatchMeter:
       too, with `REST_SHARE` assumed before. No less than this is added, and no clip's own joining and
       verifying takes longer than what is told. So the remaining time does not come near 0 before the last clip ends.
 
-    Clips that fail or are stopped take their missing frames out of what is left, not out of the total.
+    Clips that fail take their missing frames out of what is left, not out of the total. Once a clip is stopped nothing
+    is told of the remaining time: the batch ends with frames missing, and when they are made hangs on when it is run
+    again.
 
     Args:
         remote: whether calls cost something: dollars are told from the start.
@@ -265,6 +267,8 @@ class BatchMeter:
         return made / seconds if seconds >= LEAST_SECONDS and made > 0 else None
 
     def _eta(self, rate: float | None) -> float | None:
+        if self._ended[ClipStatus.STOPPED]:
+            return None
         if not self._open:
             return 0.0 if self._known else None
         if rate is None:

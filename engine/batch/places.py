@@ -17,6 +17,9 @@ __all__ = ["LONGEST_NAME", "Places", "place"]
 LONGEST_NAME = 255
 """Bytes of a file name on common file systems."""
 
+MOST_FOLDERS = 200
+"""Of an output, one within the other: the library that makes them goes down by one call a folder."""
+
 MOST_NAMED = 3
 """Clips that want the same place and are named in the message of each of them."""
 
@@ -33,9 +36,15 @@ def place(clip: Clip, output_dir: Path, suffix: str) -> Path:
 
     Raises:
         UsageError: it would be outside the folder (`..`, an absolute path, a linked folder), or a link, or in a work
-            folder, or where a file stands in place of a folder; a name has more than 255 bytes.
+            folder, or where a file stands in place of a folder; a name has more than 255 bytes, or it is within 200
+            folders or more.
     """
     path = clip.stem if clip.output is None else clip.output
+    if len(path.parts) > MOST_FOLDERS:
+        raise UsageError(
+            f"{_at(clip)}the output is within {len(path.parts) - 1} folders, at most {MOST_FOLDERS - 1} are possible",
+            remedy="Name another output in a manifest.",
+        )
     if path.is_absolute():
         raise _refused(clip, path, "is an absolute path", "Write it relative to the output folder.")
     if ".." in path.parts:

@@ -22,12 +22,23 @@ import msgspec
 
 import keyscale
 from keyscale.engine.batch.events import ENDED, ClipEvent, ClipReport, ClipStatus, Fault, Report, as_json
+from keyscale.engine.batch.inputs import KEYFRAMES_SUFFIXES, VIDEO_SUFFIXES
 from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.errors import InputError, StorageError, UsageError
 from keyscale.engine.failures import failure
 from keyscale.engine.job import Done, Failed, Note, Progress, loads
+from keyscale.engine.settings import PRESET_NAME
+from keyscale.engine.workfolder import is_work_folder
 
-__all__ = ["MOST_WARNINGS", "REPORT_VERSION", "Reporter", "check_report_path", "read_report", "write_report"]
+__all__ = [
+    "MOST_WARNINGS",
+    "REPORT_VERSION",
+    "Reporter",
+    "check_report_name",
+    "check_report_path",
+    "read_report",
+    "write_report",
+]
 
 REPORT_VERSION = 1
 """Of the fields of `Report`; raised when one changes its meaning."""
@@ -247,13 +258,36 @@ def _fault(kept: _Kept) -> Fault | None:
     return Fault(error=of.error, message=of.message, remedy=of.remedy, exit_code=of.exit_code)
 
 
+def check_report_name(path: Path, output_dir: Path) -> None:
+    """Make sure that a report would not be taken for something else; nothing is made, and no folder need be there.
+
+    Raises:
+        UsageError: the name is that of a video, a preset, a work folder or something in one, or of the keyframes of a
+            video beside it. Videos in `output_dir` are results: no keyframes are looked for beside them.
+    """
+    _check_name(path)
+    name = path.name.casefold()  # as macOS and Windows find it
+    stems = {name.removesuffix(suffix) for suffix in KEYFRAMES_SUFFIXES if name.endswith(suffix)}
+    try:
+        if not stems or Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(output_dir)):
+            return
+        beside = [file for file in path.parent.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES]
+    except (OSError, ValueError):
+        return  # `check_report_path` tells what is wrong with the folder
+    for video in beside:
+        if video.stem.casefold() in stems:
+            what = f"the report {path} would be taken for the keyframes of {video}"
+            raise UsageError(what, remedy="Give another name with --report.")
+
+
 def check_report_path(path: Path) -> None:
     """Make sure, before anything else is done, that a report can be written there.
 
     A draft is made and removed again; drafts that processes of this machine left when they were killed are removed.
 
     Raises:
-        UsageError: a folder, a link, a device, or a file that is no report: such a thing is not replaced.
+        UsageError: a folder, a link, a device, or a file that is no report: such a thing is not replaced. Or a name
+            of another meaning, see `check_report_name`.
         StorageError: the folder is missing or cannot be written to.
     """
     try:
@@ -330,6 +364,7 @@ def _check_target(path: Path) -> None:
     elsewhere = "Give another path with --report."
     if "\0" in str(path):
         raise UsageError("the report's path has a zero byte in it", remedy=elsewhere)
+    _check_name(path)
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -348,6 +383,20 @@ def _check_target(path: Path) -> None:
         raise UsageError(
             f"{path} is there already and is no report of keyscale, so it is not replaced", remedy=elsewhere
         )
+
+
+def _check_name(path: Path) -> None:
+    wrong = None
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        wrong = "has the name of a video"
+    elif path.name.casefold() == PRESET_NAME:
+        wrong = "has the name of a preset, which later runs would read"
+    elif is_work_folder(path.name):
+        wrong = "has the name of a folder in which keyscale works"
+    elif is_work_folder(path.parent.name):
+        wrong = "is in a folder in which keyscale works, and which it removes"
+    if wrong is not None:
+        raise UsageError(f"the report {path} {wrong}", remedy="Give another path with --report, such as report.json.")
 
 
 def _machine() -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Event as StopFlag
 from typing import TYPE_CHECKING
 
+from keyscale.engine.batch.again import AGAIN_S, Again
 from keyscale.engine.batch.crew import Crew
 from keyscale.engine.batch.events import ENDED, BatchDone, BatchEvent, ClipStatus
 from keyscale.engine.batch.ledger import Ledger, OpenClip
@@ -67,6 +68,8 @@ class BatchOptions:
     """Whether the jobs may run on CUDA devices."""
     report: Path | None = None
     """Where the report is written: as clips end, and in the end."""
+    again_s: float = AGAIN_S
+    """Seconds after which a clip of a watched folder that failed by the machine's fault is tried again at first."""
 
 
 def run_batch(
@@ -101,6 +104,7 @@ class _Supervisor:
         self.crew = Crew(jobs=options.jobs, remote=options.remote is not None, look_for_gpus=options.look_for_gpus)
         self._stop, self._more = stop, more
         self._clips = Ledger(remote=options.remote is not None)
+        self._again = Again(options.again_s)
         self._waiting: deque[OpenClip] = deque()
         self._suspects: deque[OpenClip] = deque()
         """A worker died over them; each is tried again alone."""
@@ -122,7 +126,8 @@ class _Supervisor:
         while not self._stops() and (self._clips.open() or self._more is not None):
             if self._more is not None and time.monotonic() >= self._ask_at:
                 self._ask_at = time.monotonic() + MORE_S
-                yield from self._learn(self._more())
+                came = self._more()
+                yield from self._learn([*came, *self._again.due(time.monotonic(), besides=came)])
             yield from self._hand_out()
             yield from self._hear(POLL_S)
             if self._more is not None and self._clips.drop(self.crew.working_on()):
@@ -371,12 +376,16 @@ class _Supervisor:
 
     def _settle(self, clip: OpenClip, last: Done | Failed) -> Iterator[BatchEvent]:
         if isinstance(last, Done):
+            self._again.succeeded(clip.work)
             clip.status = ClipStatus.SKIPPED if last.skipped else ClipStatus.DONE
             if clip.frames is None:
                 clip.frames = last.frames
         elif last.error == Interrupted.__name__:
             clip.status = ClipStatus.STOPPED
         else:
+            if self._more is not None and (wait_s := self._again.failed(clip.work, last, time.monotonic())) is not None:
+                yield from self._told(clip, Note(level="info", message=f"it will be tried again in {wait_s:.0f} s"))
+            last = clip.work.named(last)
             clip.status = ClipStatus.FAILED
             self._failed_fast = self._failed_fast or self.options.fail_fast
         self._report_due = True
