@@ -32,8 +32,10 @@ FLAGS = (
 
 WARM = 0.25
 """Share of the clips after which memory has to be flat: networks, graphs and the heap's arenas are there by then."""
+WARM_CLIPS = 12
+"""The same as a number, at least: each of the `SIZES` twice."""
 GROWTH_MIB = 16.0
-"""Most that a process may grow by over so many clips, after the warming; what moves without a leak is a few MiB."""
+"""Most that a process may grow by from the warming on; what moves without a leak is a few MiB."""
 EVERY_S = 0.1
 SECONDS = 3600.0
 SKIP_SECONDS = 1.0
@@ -96,7 +98,7 @@ def _first(lab: Lab, section: Section, place: Place, names: Sequence[str]) -> No
             faults.append(f"{len(seen)} processes were there: {sorted(seen.values())}")
         warm = {who: _warm(seen_of, len(names)) for who, seen_of in looks.items()}
         for who in looks:
-            faults += _grown(who, warm[who], len(names))
+            faults += _grown(who, warm[who])
         networks = {clip["model"] for clip in (batch.report or {"clips": []})["clips"]}
         if len(networks) < 2:
             faults.append(f"only {networks} ran")
@@ -144,7 +146,7 @@ def _faults(batch: Batch, count: int, status: str, code: int) -> list[str]:
 
 def _warm(looks: list[Look], count: int) -> list[Look]:
     """What was seen after the warming, and before the last clips, after which a process has nothing to do any more."""
-    return [look for look in looks if WARM * count <= look.clips < count - 1]
+    return [look for look in looks if max(WARM * count, WARM_CLIPS) <= look.clips < count - 1]
 
 
 def growth(looks: Sequence[Look]) -> float:
@@ -160,8 +162,10 @@ def risen(counts: Sequence[int]) -> bool:
     return half > 3 and min(counts[half:]) > max(counts[:half])
 
 
-def _grown(who: str, warm: Sequence[Look], count: int) -> list[str]:
+def _grown(who: str, warm: Sequence[Look]) -> list[str]:
     faults = []
+    # Over the clips that were looked at: a short run's few MiB of chance are no leak in a long one.
+    count = warm[-1].clips - warm[0].clips if warm else 0
     grown = growth(warm) * count
     if grown > GROWTH_MIB:
         faults.append(f"the memory of {who} grows by {grown:.1f} MiB over {count} clips")
