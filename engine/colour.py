@@ -20,6 +20,9 @@ __all__ = ["Colour", "PixelArray", "from_rgb", "guess_matrix", "to_rgb"]
 PixelArray = npt.NDArray[np.unsignedinteger[Any]]
 """RGB pixels `(H, W, 3)`: uint8 in 0..255, or uint16 in 0..65535."""
 
+PIECE = 8192
+"""Rows of a product; OpenBLAS shares out what has more than 262,144 multiplications."""
+
 UNSPECIFIED = 2
 RGB_MATRIX = 0
 LIMITED, FULL = 1, 2
@@ -181,15 +184,26 @@ def _codes_to_rgb(planes: npt.NDArray[np.uint16], colour: Colour, bits: int) -> 
     shift = 2.0 ** (16 - bits)
     values = planes.reshape(-1, 3).astype(np.float32)
     values -= (offset * shift).astype(np.float32)
-    rgb = values @ (matrix.T / shift).astype(np.float32)
-    return _rounded(rgb, 65535).reshape(planes.shape)
+    multiply_rows(values, (matrix.T / shift).astype(np.float32))
+    return _rounded(values, 65535).reshape(planes.shape)
 
 
 def _rgb_to_codes(pixels: PixelArray, colour: Colour, bits: int) -> npt.NDArray[np.uint16]:
     matrix, offset = _yuv_to_rgb(colour, bits)
-    codes = pixels.reshape(-1, 3).astype(np.float32) @ np.linalg.inv(matrix).T.astype(np.float32)
+    codes = pixels.reshape(-1, 3).astype(np.float32)
+    multiply_rows(codes, np.linalg.inv(matrix).T.astype(np.float32))
     codes += offset.astype(np.float32)
     return (_rounded(codes, 2**bits - 1) << np.uint16(16 - bits)).reshape(pixels.shape)
+
+
+def multiply_rows(rows: npt.NDArray[np.float32], matrix: npt.NDArray[np.float32]) -> None:
+    """`rows @ matrix` in place `(N, 3)`, in pieces that stay in the cache and that OpenBLAS leaves to one thread.
+
+    Its threads wait for each other by spinning, which other programs on the cores make slow: `python -m bench.matrix`.
+    """
+    for begin in range(0, len(rows), PIECE):
+        piece = rows[begin : begin + PIECE]
+        piece[:] = piece @ matrix
 
 
 def _rounded(values: npt.NDArray[np.float32], top: int) -> npt.NDArray[np.uint16]:

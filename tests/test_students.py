@@ -21,7 +21,7 @@ from numbered import interrupt, numbered, run, small_job, write_video
 from torch import Tensor
 from torch.nn import functional
 
-from keyscale.engine.errors import Interrupted, KeyscaleError, ModelError, UsageError
+from keyscale.engine.errors import DeviceError, Interrupted, KeyscaleError, ModelError, UsageError
 from keyscale.engine.geometry import Window
 from keyscale.engine.job import Compute, Job, ModelChoice, Precision
 from keyscale.engine.models import (
@@ -38,7 +38,7 @@ from keyscale.engine.models import (
 )
 from keyscale.engine.models.compiled import OpenvinoModel
 from keyscale.engine.models.graph import UNQUANTISED, build_graph, cell_order, with_pixels
-from keyscale.engine.models.inference import load_openvino, thread_count
+from keyscale.engine.models.inference import load_openvino, plugin_at_work, thread_count
 from keyscale.engine.models.networks import PlainNet, build, inspect
 from keyscale.engine.models.registry import macs_per_pixel
 from keyscale.engine.planview import plan_to_json, summarise
@@ -521,3 +521,14 @@ def test_a_job_on_the_cpu_loads_no_torch(clip: Path, tmp_path: Path) -> None:
         "try:\n    main()\nexcept SystemExit as done:\n    assert not done.code\nsys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_a_plugin_that_does_not_load_is_the_devices_fault() -> None:
+    """OpenVINO loads it late, and raises whatever it met as a RuntimeError of many lines."""
+    core = load_openvino().Core()
+    core.register_plugin("no_such_library.so", "NOWHERE")
+    with pytest.raises(DeviceError, match="no_such_library") as told, plugin_at_work():
+        core.get_property("NOWHERE", "OPTIMIZATION_CAPABILITIES")
+    assert "\n" not in told.value.message
+    with pytest.raises(MemoryError), plugin_at_work():
+        raise RuntimeError("std::bad_alloc")
