@@ -250,7 +250,8 @@ def lost_text(done: Done) -> str | None:
 
 def _done_text(done: Done) -> str:
     if done.skipped:
-        return printable(f"done: nothing to do, {done.output} is up to date")
+        stored = "" if done.published is None else f", stored at {done.published}"
+        return printable(f"done: nothing to make, {done.output} is up to date{stored}")
     parts = [f"{done.frames} frames in {clock_text(done.seconds)}"]
     if done.resumed_frames:
         parts.append(f"{done.resumed_frames} taken from an earlier run")

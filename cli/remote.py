@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from keyscale.cli.progress import ProgressKind, printable, renderer, write_data
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from keyscale.engine.runners.calls import Calls
     from keyscale.engine.runners.remote_state import JobNote, RemoteState
     from keyscale.engine.storage import Storage
 
@@ -42,10 +44,12 @@ def deploy() -> None:
     """
     from keyscale.engine import prices
     from keyscale.engine.errors import RemoteError
+    from keyscale.engine.runners.calls import Calls
 
     # Where the stub itself reads them, what is wrong would come as a traceback.
     for wanted in (prices.wanted_gpus, prices.wanted_containers, prices.wanted_timeout):
         wanted(os.environ)
+    Calls().knock()  # `modal deploy` would try for a minute
     done = subprocess.run([sys.executable, "-m", "modal", "deploy", "-m", "keyscale.modal_stub"], check=False)
     if done.returncode:
         raise RemoteError(
@@ -64,26 +68,39 @@ def status(
 ) -> None:
     """Show jobs that are not finished, and what their calls do."""
     from keyscale.engine.runners.calls import Calls
-    from keyscale.engine.runners.remote_state import all_notes, find_note
+    from keyscale.engine.runners.remote_state import all_notes, find_note, state_of
 
     notes = [find_note(job)] if job is not None else all_notes()
+    found = [(note, state_of(note)) for note in notes]
     calls = Calls()
-    if notes:
+    if any(state is not None and state.calls for _, state in found):
         calls.knock()  # each call would be asked for until Modal's client gives up, a minute each
     lines = []
-    for note in notes:
-        state = _state(note)
+    for note, state in found:
         lines.append(f"{note.job_id}  {note.job.output}")
-        if state is None or state.job_id != note.job_id:
-            lines.append("    nothing is running; `keyscale remote resume` goes on from the finished chunks")
-            continue
-        lines += [
-            f"    frames {call.start} to {call.end} (chunk {call.index}): {calls.state(call.id)}"
-            for call in sorted(state.calls, key=lambda call: call.start)
-        ]
+        lines += [f"    {line}" for line in _state_lines(note, state, calls)]
     if not lines:
         lines = ["no remote job is unfinished on this machine"]
     write_data("".join(f"{printable(line)}\n" for line in lines))
+
+
+def _state_lines(note: JobNote, state: RemoteState | None, calls: Calls) -> list[str]:
+    """What is left to do of a job, and what its calls do."""
+    lines = [
+        f"frames {call.start} to {call.end} (chunk {call.index}): {calls.state(call.id)}"
+        for call in sorted(state.calls if state is not None else (), key=lambda call: call.start)
+    ]
+    resume = f"`keyscale remote resume {note.job_id}`"
+    if note.publishing:
+        if os.path.lexists(note.job.output):
+            lines.append(f"the file is finished, its upload to {note.job.publish_to} is not; {resume} does it")
+        else:
+            lines.append(f"the finished file is gone before it was stored elsewhere; {resume} makes it anew")
+    elif state is None:
+        lines.append(f"nothing is running; {resume} goes on from the finished chunks")
+    elif not lines:
+        lines.append(f"no call was started; the source is being sent, or was when the client ended; {resume} goes on")
+    return lines
 
 
 @app.command("cancel")
@@ -91,14 +108,15 @@ def cancel(job: JobArgument) -> None:
     """Stop a job's calls and remove what it staged; finished chunks on this machine are kept."""
     from keyscale.engine.errors import RemoteError
     from keyscale.engine.runners.calls import Calls
-    from keyscale.engine.runners.remote_state import find_note, forget_note, state_path_of
+    from keyscale.engine.runners.remote_state import drop_state, find_note, forget_note, state_of, state_path_of
     from keyscale.engine.storage import job_prefix
+    from keyscale.engine.workfolder import WorkFolder
 
     note = find_note(job)
-    state = _state(note)
+    state = state_of(note)
     with _storage() as storage:
         settings = storage.settings
-    if state is not None and state.job_id == job:
+    if state is not None:
         state.check_place(settings.endpoint, settings.bucket)
         calls = Calls()
         if state.calls:
@@ -109,9 +127,12 @@ def cancel(job: JobArgument) -> None:
                 remedy=f"Check credentials and network, then run `keyscale remote cancel {job}` again.",
             )
         # First of all: a client that still follows the job sees by it that it is over.
-        state_path_of(note).unlink(missing_ok=True)
+        drop_state(state_path_of(note), job)
     with _storage() as storage:
         removed = storage.delete_prefix(job_prefix(job))
+    if note.publishing and note.job.publish_to is not None:
+        removed += _take_back(note.job.publish_to)
+        WorkFolder.remove_finished(Path(note.job.output), note.publishing)
     forget_note(job)
     write_data(f"{job} is cancelled, {removed} objects were removed\n")
 
@@ -154,18 +175,21 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show it.")] = False,
 ) -> None:
     """Remove what dead machines left in storage: staged objects, interrupted uploads, trials of the bucket."""
-    from keyscale.engine.runners.remote_state import forget_note
+    from keyscale.engine.errors import RemoteError
     from keyscale.engine.storage import job_prefix
 
     age = _age(older_than)
     objects = uploads = size = 0
+    running: list[str] = []
     with _storage() as storage:
         for stale in storage.stale_jobs(age):
             if not dry_run:
+                if not _end_here(stale.job_id):
+                    running.append(stale.job_id)
                 storage.delete_prefix(job_prefix(stale.job_id))
-                forget_note(stale.job_id)
             # At once: what is already gone is told even where the next one cannot be removed.
-            _tell_removed(stale.job_id, stale.objects, stale.uploads, stale.size, stale.newest, dry_run=dry_run)
+            what = stale.job_id if stale.destination is None else printable(f"on its way to {stale.destination}")
+            _tell_removed(what, stale.objects, stale.uploads, stale.size, stale.newest, dry_run=dry_run)
             objects, uploads, size = objects + stale.objects, uploads + stale.uploads, size + stale.size
         if trials := storage.stale_trials(age):
             if not dry_run:
@@ -180,6 +204,36 @@ def clean(
         return
     done = "would be removed" if dry_run else "removed"
     write_data(f"{done}: {_amount(objects, uploads, size)}\n")
+    if running:
+        raise RemoteError(
+            f"calls of {' and '.join(running)} may still run: Modal did not take their cancellation",
+            remedy="Check credentials and network, then run `keyscale remote cancel JOB` for each.",
+        )
+
+
+def _end_here(job_id: str) -> bool:
+    """Stop what this machine knows to run of a job, and forget the job; False where something may still run."""
+    from keyscale.engine.runners.ending import stop_calls
+    from keyscale.engine.runners.remote_state import all_notes, drop_state, forget_note, state_path_of
+
+    if stop_calls(job_id):
+        return False
+    for note in all_notes():
+        if note.job_id == job_id:
+            # As for `cancel`: a client that still follows the job sees by it that it is over.
+            drop_state(state_path_of(note), job_id)
+            if not note.publishing:
+                forget_note(job_id)
+    return True
+
+
+def _take_back(address: str) -> int:
+    """Remove what a client that ended has begun to store at an address; how many objects and uploads that was."""
+    from keyscale.engine.storage import Storage, StorageSettings, job_prefix, parse_address, publication_id
+
+    bucket, key = parse_address(address)
+    with Storage(StorageSettings.from_environment(os.environ).of_address(bucket)) as storage:
+        return storage.delete_prefix(job_prefix(publication_id(key)))
 
 
 def _tell_removed(what: str, objects: int, uploads: int, size: int, newest: datetime, *, dry_run: bool) -> None:
@@ -208,9 +262,3 @@ def _storage() -> Storage:
     from keyscale.engine.storage import Storage, StorageSettings
 
     return Storage(StorageSettings.from_environment(os.environ))
-
-
-def _state(note: JobNote) -> RemoteState | None:
-    from keyscale.engine.runners.remote_state import RemoteState, state_path_of
-
-    return RemoteState.read(state_path_of(note))

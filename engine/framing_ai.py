@@ -8,7 +8,7 @@ import math
 import reprlib
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path, PurePosixPath
@@ -16,11 +16,13 @@ from threading import Event as StopFlag
 from typing import Any
 
 from keyscale.engine.errors import KeyscaleError, UsageError
+from keyscale.engine.framing import load_framing
 from keyscale.engine.job import Compute, Done, Encoding, Event, Job, Phase, Progress, Target, Trim, parse_rate
+from keyscale.engine.request import check_job
 from keyscale.engine.runners.background import in_background
 from keyscale.engine.runners.local import run_local
 from keyscale.engine.runners.prepare import prepare
-from keyscale.engine.storage import Storage, StorageSettings
+from keyscale.engine.storage import Storage, StorageRefused, StorageSettings, key_fault
 from keyscale.engine.tracks import container_of, content_type_of
 
 __all__ = ["FramingRequest", "process"]
@@ -128,6 +130,8 @@ def _work(
     request.check()
     settings = StorageSettings.from_environment(environment)
     source_key, output_key = (_key(request.user_id, key) for key in (request.input_key, request.output_key))
+    if why := key_fault(output_key):
+        raise UsageError(f"the output_key {output_key!r} {why}", remedy="Give the key of an object, such as out/a.mp4.")
     if source_key == output_key:
         raise UsageError(f"input and output are the same object, {source_key}", remedy="Give another output_key.")
     progress = _Percent()
@@ -135,9 +139,15 @@ def _work(
         source = Path(folder) / f"source{PurePosixPath(source_key).suffix}"
         camera, result = Path(folder) / "keyframes.json", f"result{PurePosixPath(output_key).suffix or '.mp4'}"
         words = {str(source): request.input_key, str(camera): "keyframes", f"{folder}/{result}": request.output_key}
-        words |= {"--fps": "fps"}
+        words |= {"--fps": "fps", "--start": "source_start_time", "--end": "source_end_time"}
         stack.enter_context(_in_the_words_of_the_caller(words))
-        job = _job(request, source, camera, Path(folder) / result, device)
+        # All that can be wrong with the request itself is told before anything is downloaded.
+        job = check_job(_job(request, source, camera, Path(folder) / result, device))
+        kind = content_type_of(container_of(job.output))
+        load_framing(camera)
+        # Of an earlier call that was killed while it stored its result.
+        with suppress(StorageRefused):  # who may write may not be allowed to list
+            storage.abort_uploads(output_key)
 
         def download(report: Callable[[int, int], None]) -> None:
             storage.download(source_key, source, on_progress=report)
@@ -153,7 +163,6 @@ def _work(
         assert done is not None
 
         def upload(report: Callable[[int, int], None]) -> None:
-            kind = content_type_of(container_of(job.output))
             storage.publish(Path(job.output), output_key, kind, on_progress=report)
 
         yield from map(progress.told, in_background(Phase.PUBLISH, upload, lambda: False, unit="bytes"))

@@ -7,7 +7,6 @@ dense fp16 rates, and the summary of a run tells what it came to.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,6 +97,9 @@ GPUS = (
     GPU(name="B200", dollars_s=0.001736, tflops=2250, nvenc=False),
 )
 
+_NAMES = tuple(dict.fromkeys(name for gpu in GPUS for name in (gpu.name.partition("-")[0], gpu.name)))
+"""Of the GPUs that can be asked for; one that comes with several sizes of memory also without it."""
+
 CPU = GPU(name="none", dollars_s=0.0, tflops=1.0, nvenc=False)
 
 
@@ -171,16 +173,22 @@ def deployment_estimate(plan: Plan, environment: Mapping[str, str], *, container
 
 
 def wanted_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """GPUs in order of preference, by `KEYSCALE_GPU`; empty where the functions are to run on CPUs."""
+    """GPUs in order of preference, by `KEYSCALE_GPU`; empty where the functions are to run on CPUs.
+
+    Raises:
+        UsageError: one is not known here.
+    """
     text = environment.get("KEYSCALE_GPU", "").strip() or PREFERRED
     chosen = tuple(part.strip() for part in text.split(",") if part.strip())
     if [part.lower() for part in chosen] == ["none"]:
         return ()
-    wrong = [part for part in chosen if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", part) or part.lower() == "none"]
+    # "A10G" is Modal's older name, and "!" asks for none that is faster.
+    wrong = [part for part in chosen if part.upper().removesuffix("!").replace("A10G", "A10") not in _NAMES]
     if wrong or not chosen:
         raise UsageError(
             f"KEYSCALE_GPU is {text!r}, which names no GPUs ({', '.join(wrong) or 'none'})",
-            remedy="Name GPUs in order of preference, such as L4,A10,T4, or none for CPUs.",
+            remedy="Name GPUs in order of preference, such as L4,A10,T4, or none for CPUs; "
+            f"known are {', '.join(_NAMES)}.",
         )
     return chosen
 
@@ -235,8 +243,8 @@ class Budget:
             total = self._taken + expected.dollars
             if self._most is not None and total > self._most:
                 raise UsageError(
-                    f"with this clip, estimated at ${expected.dollars:.2f}, those that were begun come to "
-                    f"${total:.2f}, more than --max-cost {self._most:g}",
+                    f"with this clip, estimated at {_dollars(expected.dollars)}, those that were begun come to "
+                    f"{_dollars(total, above=self._most)}, more than --max-cost {self._most:g}",
                     remedy="Raise --max-cost and run the command again: what is finished is not done again.",
                 )
             self._taken = total
@@ -246,6 +254,12 @@ def affordable(expected: RemoteEstimate, most: float | None) -> None:
     """Raise a `UsageError` where more than `most` dollars are expected."""
     if most is not None and expected.dollars > most:
         raise UsageError(
-            f"the job is estimated at ${expected.dollars:.2f}, more than --max-cost {most:g}",
+            f"the job is estimated at {_dollars(expected.dollars, above=most)}, more than --max-cost {most:g}",
             remedy="Raise --max-cost, trim the job, or run it with --local.",
         )
+
+
+def _dollars(amount: float, *, above: float = 0.0) -> str:
+    """An amount of dollars in as many digits, two at least, as show that it is more than another."""
+    digits = next((digits for digits in (2, 4, 6, 8) if amount <= 0 or float(f"{amount:.{digits}f}") > above), 10)
+    return f"${amount:.{digits}f}"

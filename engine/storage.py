@@ -22,9 +22,11 @@ from keyscale.engine.storage_address import (
     is_trial,
     job_of,
     job_prefix,
+    key_fault,
     new_job_id,
     new_trial,
     parse_address,
+    publication_id,
     redacted,
     source_key,
 )
@@ -39,6 +41,7 @@ from keyscale.engine.storage_faults import (
     never,
 )
 from keyscale.engine.storage_jobs import StaleJob, delete_job, stale_jobs
+from keyscale.engine.storage_publications import Publication, abort_uploads
 from keyscale.engine.storage_upload import Shipment, read_sha256, read_size, send
 
 __all__ = [
@@ -53,8 +56,10 @@ __all__ = [
     "StorageUnreachable",
     "job_of",
     "job_prefix",
+    "key_fault",
     "new_job_id",
     "parse_address",
+    "publication_id",
     "redacted",
     "source_key",
 ]
@@ -134,7 +139,7 @@ class Storage:
         try:
             connection.call("put_object", f"trial write of {key}", Key=key, Body=content)
             try:
-                found = _content(connection, key, f"trial read of {key}")
+                found = connection.content(key, f"trial read of {key}")
             finally:
                 connection.call("delete_object", f"trial deletion of {key}", Key=key)
         finally:
@@ -208,12 +213,16 @@ class Storage:
     ) -> ObjectInfo:
         """Store a finished file and check size, type and SHA-256 of what is there then; a failure leaves nothing.
 
+        It owns its key: what others began to upload there is aborted. That it is on its way is noted in storage, so
+        that `stale_jobs` finds what a client leaves that dies meanwhile.
+
         Raises:
             InputError, StorageFault, Interrupted: as `upload`.
         """
-        found = self.upload(
-            path, key, content_type=content_type, resume=False, on_progress=on_progress, should_stop=should_stop
-        )
+        with Publication(self._connection, key):
+            found = self.upload(
+                path, key, content_type=content_type, resume=False, on_progress=on_progress, should_stop=should_stop
+            )
         if found.content_type != content_type:
             raise ObjectDamaged(f"{key} is stored as {found.content_type}, not as {content_type}")
         return found
@@ -263,7 +272,7 @@ class Storage:
             ObjectMissing: no such object.
             StorageFault: refused, or not reachable for too long.
         """
-        return _content(self._connection, key, f"download of {key}")
+        return self._connection.content(key, f"download of {key}")
 
     def head(self, key: str) -> ObjectInfo | None:
         """What there is to know about an object; None where it is not there.
@@ -301,6 +310,8 @@ class Storage:
     def delete_prefix(self, prefix: str) -> int:
         """Delete all objects below `temp/upscale_<job id>/`, abort all uploads there, and say how many there were.
 
+        Of a publication, the unfinished uploads of its destination are aborted too.
+
         Everything is tried before a fault is raised. Nothing there is no error.
 
         Raises:
@@ -308,6 +319,14 @@ class Storage:
             StorageFault: the first of those met.
         """
         return delete_job(self._connection, prefix)
+
+    def abort_uploads(self, key: str) -> int:
+        """Abort all unfinished uploads of one object, and say how many there were.
+
+        Raises:
+            StorageFault: refused, or not reachable for too long.
+        """
+        return abort_uploads(self._connection, key)
 
     def stale_jobs(self, older_than: timedelta) -> builtins.list[StaleJob]:
         """Jobs of which nothing was written for `older_than`, the oldest first.
@@ -364,17 +383,3 @@ class Storage:
             content_type=found.get("ContentType"),
             sha256=stored_sha256(found),
         )
-
-
-def _content(connection: Connection, key: str, action: str) -> bytes:
-    patience = connection.patience()
-    while True:
-        answer = connection.call("get_object", action, Key=key)
-        try:
-            with answer["Body"] as body:
-                return bytes(body.read())
-        except Exception as error:
-            fault = connection.fault_of(error, action)
-            if fault is None:
-                raise
-        patience.bear(fault)

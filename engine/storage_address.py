@@ -5,11 +5,12 @@ Pure: no network, no files, no boto3.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from keyscale.engine.errors import RemoteError, UsageError
@@ -18,12 +19,15 @@ __all__ = [
     "JOBS_PREFIX",
     "TRIALS_PREFIX",
     "StorageSettings",
+    "is_publication",
     "is_trial",
     "job_of",
     "job_prefix",
+    "key_fault",
     "new_job_id",
     "new_trial",
     "parse_address",
+    "publication_id",
     "redacted",
     "source_key",
 ]
@@ -33,6 +37,9 @@ JOBS_PREFIX = "temp/upscale_"
 
 TRIALS_PREFIX = "temp/keyscale-check-"
 """The same of objects by which a bucket is tried."""
+
+PUBLICATION = "publish-"
+"""What the id of a publication begins with, which has a folder as a job has; ids of jobs begin with a year."""
 
 LONGEST_KEY = 1024
 """Bytes of a key in UTF-8, by S3's rules."""
@@ -56,6 +63,12 @@ class StorageSettings:
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
     region: str = "auto"
+    bucket_by: str = "R2_BUCKET_NAME"
+    """What named the bucket, for messages."""
+
+    def of_address(self, bucket: str) -> StorageSettings:
+        """The same for the bucket of an address that was given as the output."""
+        return replace(self, bucket=bucket, bucket_by="the bucket in -o")
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> StorageSettings:
@@ -120,7 +133,7 @@ def parse_address(text: str) -> tuple[str, str]:
     The key is taken as it stands: nothing in it is unquoted, and `?` and `#` are part of it.
 
     Raises:
-        UsageError: any other form.
+        UsageError: any other form, or a key below the prefixes of what is removed by and by.
     """
 
     def refused(why: str) -> UsageError:
@@ -132,15 +145,27 @@ def parse_address(text: str) -> tuple[str, str]:
     bucket, _, key = rest.partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise refused(f"names no bucket: {bucket!r}" if bucket else "names no bucket")
-    if not key or key.endswith("/"):
-        raise refused("names no object" if not key else "names a folder, not an object")
-    if any(part in {"", ".", ".."} for part in key.split("/")):
-        raise refused("has an empty part, '.' or '..' in its key")
-    if not key.isprintable():
-        raise refused("has control characters in its key")
-    if len(key.encode()) > LONGEST_KEY:
-        raise refused(f"has a key of more than {LONGEST_KEY} bytes")
+    if why := key_fault(key):
+        raise refused(why)
+    if key.startswith((JOBS_PREFIX, TRIALS_PREFIX)):
+        raise UsageError(
+            f"{text!r} lies where jobs are staged, and would be removed with what they leave",
+            remedy=f"Give a key that begins with neither {JOBS_PREFIX} nor {TRIALS_PREFIX}.",
+        )
     return bucket, key
+
+
+def key_fault(key: str) -> str | None:
+    """Why a key is not one that a finished file should have, as the predicate of a sentence; None where it is."""
+    if not key or key.endswith("/"):
+        return "names no object" if not key else "names a folder, not an object"
+    if any(part in {"", ".", ".."} for part in key.split("/")):
+        return "has an empty part, '.' or '..' in its key"
+    if not key.isprintable():
+        return "has control characters in its key"
+    if len(key.encode()) > LONGEST_KEY:
+        return f"has a key of more than {LONGEST_KEY} bytes"
+    return None
 
 
 def redacted(url: str) -> str:
@@ -179,6 +204,16 @@ def job_of(key: str) -> str | None:
     """The job that a key or prefix belongs to; None where it is of no job."""
     found = _JOB_KEY.match(key)
     return found.group(1) if found else None
+
+
+def publication_id(key: str) -> str:
+    """By what name it is noted that a finished file is on its way to `key`: one for each key, in place of a job's."""
+    return f"{PUBLICATION}{hashlib.sha256(key.encode()).hexdigest()[:40]}"
+
+
+def is_publication(job_id: str) -> bool:
+    """Whether an id is one of `publication_id`."""
+    return job_id.startswith(PUBLICATION)
 
 
 def new_trial() -> str:

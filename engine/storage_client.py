@@ -130,6 +130,20 @@ class Connection:
             # Raised outside of the handler: boto3's exception, with the address in it, is then not even its context.
             patience.bear(fault)
 
+    def content(self, key: str, action: str) -> bytes:
+        """What a small object holds; errors as of `call`."""
+        patience = self.patience()
+        while True:
+            answer = self.call("get_object", action, Key=key)
+            try:
+                with answer["Body"] as body:
+                    return bytes(body.read())
+            except Exception as error:
+                fault = self.fault_of(error, action)
+                if fault is None:
+                    raise
+            patience.bear(fault)
+
     def patience(self, should_stop: Callable[[], bool] = never, patience_s: float | None = None) -> StoragePatience:
         """A new measure of the connection's patience."""
         return StoragePatience(self.patience_s if patience_s is None else patience_s, should_stop)

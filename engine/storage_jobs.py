@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from keyscale.engine.errors import UsageError
 from keyscale.engine.storage_address import JOBS_PREFIX, job_of, job_prefix
 from keyscale.engine.storage_client import Connection
 from keyscale.engine.storage_faults import StorageFault
+from keyscale.engine.storage_publications import abort_uploads, destination_of
 
 __all__ = ["StaleJob", "delete_job", "stale_jobs"]
 
@@ -34,6 +36,9 @@ class StaleJob:
     """Bytes of the objects and of the parts of those uploads."""
     newest: datetime
     """When the last of it was written, in UTC."""
+    destination: str | None = None
+    """The key to which a finished file was on its way, where this is no job but such a publication; unfinished uploads
+    of that key are counted in."""
 
     @property
     def prefix(self) -> str:
@@ -44,7 +49,8 @@ class StaleJob:
 def delete_job(connection: Connection, prefix: str) -> int:
     """Delete all objects below a job's prefix and abort all multipart uploads there.
 
-    A prefix with nothing below it is no error. A fault ends the work only once everything else was tried.
+    Of a publication, unfinished uploads of its destination go first. A prefix with nothing below it is no error. A
+    fault ends the work only once everything else was tried.
 
     Args:
         connection: to the bucket.
@@ -64,6 +70,13 @@ def delete_job(connection: Connection, prefix: str) -> int:
             remedy=f"Such a folder is named {JOBS_PREFIX}JOB/.",
         )
     sweep = _Sweep(connection)
+    if (destination := destination_of(connection, job_id)) is not None:
+        # Before the note goes by which they are found.
+        for _ in range(PASSES):
+            aborted = abort_uploads(connection, destination)
+            sweep.removed += aborted
+            if not aborted:
+                break
     for _ in range(PASSES):
         remains = sweep.look(prefix)
         if not remains:
@@ -150,14 +163,16 @@ def stale_jobs(connection: Connection, older_than: timedelta) -> list[StaleJob]:
             tallies[job_id].objects += 1
     for upload in connection.uploads(JOBS_PREFIX):
         if (job_id := job_of(upload["Key"])) is not None:
-            tally = tallies.setdefault(job_id, _Tally())
-            tally.add(0, upload["Initiated"])
-            tally.uploads += 1
-            tally.unfinished.append((upload["Key"], upload["UploadId"]))
+            tallies.setdefault(job_id, _Tally()).begun(upload)
     found = []
     for job_id, tally in tallies.items():
         if tally.newest >= before:
             continue
+        tally.destination = destination_of(connection, job_id)
+        if tally.destination is not None:
+            for upload in connection.uploads(tally.destination):
+                if upload["Key"] == tally.destination:
+                    tally.begun(upload)
         # An upload begun long ago may be under way still.
         for key, upload_id in tally.unfinished:
             _count_parts(connection, tally, key, upload_id)
@@ -182,10 +197,24 @@ class _Tally:
         self.objects = self.uploads = self.size = 0
         self.newest = datetime.min.replace(tzinfo=UTC)
         self.unfinished: list[tuple[str, str]] = []
+        self.destination: str | None = None
+
+    def begun(self, upload: Mapping[str, Any]) -> None:
+        """Count an unfinished upload, as S3 lists it, without its parts."""
+        self.add(0, upload["Initiated"])
+        self.uploads += 1
+        self.unfinished.append((upload["Key"], upload["UploadId"]))
 
     def add(self, size: int, written: datetime) -> None:
         self.size += size
         self.newest = max(self.newest, written.astimezone(UTC))
 
     def job(self, job_id: str) -> StaleJob:
-        return StaleJob(job_id=job_id, objects=self.objects, uploads=self.uploads, size=self.size, newest=self.newest)
+        return StaleJob(
+            job_id=job_id,
+            objects=self.objects,
+            uploads=self.uploads,
+            size=self.size,
+            newest=self.newest,
+            destination=self.destination,
+        )

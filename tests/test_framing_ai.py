@@ -73,6 +73,18 @@ CASES: dict[str, dict[str, Any]] = {
     "a user with a slash": {**SMALL, "user_id": "a/b", "output_key": "out/x.mp4"},
     "a user above": {**SMALL, "user_id": "..", "output_key": "out/x.mp4"},
     "no user": {**SMALL, "user_id": "", "output_key": "out/x.mp4"},
+    "a folder": {**SMALL, "output_key": "out/x/"},
+    "an empty part": {**SMALL, "output_key": "out//x.mp4"},
+    "a line break": {**SMALL, "output_key": "out/x\n.mp4"},
+    "a key that is too long": {**SMALL, "output_key": f"{'x' * 1020}.mp4"},
+    "no container": {**SMALL, "output_key": "out/x.txt"},
+    "times that end before they begin": {
+        **SMALL,
+        "output_key": "out/x.mp4",
+        "source_start_time": 2,
+        "source_end_time": 1,
+    },
+    "a time before the start": {**SMALL, "output_key": "out/x.mp4", "source_start_time": -1},
 }
 
 
@@ -95,6 +107,12 @@ def items(deployed: Place, numbers: Path) -> dict[str, list[dict[str, Any]]]:
         storage.upload(numbers, "ann/in/numbers.mp4")
         storage.upload(numbers, "other/in/numbers.mp4")
         storage.put("ann/in/words.mp4", b"These are words. " * 100)
+        for key in ("ann/out/part.mp4", "ann/out/x.mp4"):
+            # As a container leaves them that is killed while it stores its result.
+            bucket = {"Bucket": deployed.settings.bucket, "Key": key}
+            upload = storage.client.create_multipart_upload(**bucket)["UploadId"]
+            storage.client.upload_part(**bucket, UploadId=upload, PartNumber=1, Body=b"half")
+        assert sum(key.endswith("(upload)") for key in deployed.left()) == 2
     client = {k: v for k, v in deployed.environment().items() if not k.startswith("R2_")}
     done = subprocess.run(
         [sys.executable, "-c", CLIENT],
@@ -244,6 +262,13 @@ def test_a_rate_of_29_97_is_the_broadcast_one(
         ("a user with a slash", "no key of a user's folder"),
         ("a user above", "no key of a user's folder"),
         ("no user", "no key of a user's folder"),
+        ("a folder", "output_key 'ann/out/x/' names a folder, not an object"),
+        ("an empty part", "has an empty part"),
+        ("a line break", "has control characters"),
+        ("a key that is too long", "has a key of more than 1024 bytes"),
+        ("no container", "has the extension '.txt'"),
+        ("times that end before they begin", "source_end_time 1 is not after source_start_time 2"),
+        ("a time before the start", "source_start_time -1.0 is out of range"),
     ],
 )
 def test_what_goes_wrong_is_the_last_item_and_nothing_else(
@@ -258,12 +283,27 @@ def test_what_goes_wrong_is_the_last_item_and_nothing_else(
     assert "/tmp" not in last["error"], "the container's own folders say nothing to an editor"  # noqa: S108
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case not in {*SUCCESSES, "no such video", "no video"}])
+def test_what_is_wrong_with_the_request_is_told_before_anything_is_downloaded(
+    items: dict[str, list[dict[str, Any]]], case: str
+) -> None:
+    assert [item.get("phase") for item in items[case]] == ["start", None]
+
+
 def test_nothing_is_written_where_something_went_wrong(
     items: dict[str, list[dict[str, Any]]],
     deployed: Place,
 ) -> None:
     inputs = {"ann/in/court.mp4", "ann/in/numbers.mp4", "ann/in/words.mp4", "other/in/numbers.mp4"}
     assert set(deployed.left()) - inputs == {f"ann/{CASES[case]['output_key']}" for case in SUCCESSES}
+
+
+def test_what_a_killed_call_had_begun_to_store_is_taken_back_by_the_next_one_even_if_it_fails(
+    items: dict[str, list[dict[str, Any]]], deployed: Place
+) -> None:
+    assert items["a part"][-1]["status"] == "success"
+    assert items["no such video"][-1]["status"] == "error"
+    assert [key for key in deployed.left() if key.endswith("(upload)")] == []
 
 
 def test_the_function_that_can_be_spawned_reports_to_a_queue(

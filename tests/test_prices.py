@@ -105,10 +105,18 @@ def test_what_is_not_deployed_yet_is_estimated_by_the_variables(plan: Plan) -> N
     assert (usual.gpu, usual.containers) == (prices.PREFERRED.split(",")[0], 4)
     assert deployment_estimate(plan, {"KEYSCALE_GPU": "", "KEYSCALE_CONTAINERS": ""}, containers=None) == usual
     assert deployment_estimate(plan, {"KEYSCALE_GPU": " H100 ,L4"}, containers=None).gpu == "H100"
+    assert deployment_estimate(plan, {"KEYSCALE_GPU": "a10g,H100!"}, containers=None).gpu == "A10"
     assert deployment_estimate(plan, {"KEYSCALE_GPU": "None"}, containers=None).gpu == "none"
     assert deployment_estimate(plan, {"KEYSCALE_CONTAINERS": "3"}, containers=None).containers == 3
     assert deployment_estimate(plan, {"KEYSCALE_CONTAINERS": "3"}, containers=2).containers == 2
     assert deployment_estimate(plan, {"KEYSCALE_CONTAINERS": "3"}, containers=9).containers == 3
+
+
+@pytest.mark.parametrize("text", ["foo", "L4,A11", "L4,none", "H100?", ","])
+def test_gpus_that_nobody_knows_are_an_error_that_names_those_there_are(plan: Plan, text: str) -> None:
+    with pytest.raises(UsageError, match="KEYSCALE_GPU is") as told:
+        deployment_estimate(plan, {"KEYSCALE_GPU": text}, containers=None)
+    assert "H200" in str(told.value.remedy)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", "1e3", "²", "9" * 30])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -189,6 +190,38 @@ def test_a_plan_above_the_most_that_it_may_cost_is_refused(capsys: pytest.Captur
     assert run(["plan", str(COURT), "--remote", "--max-cost", "100"]) == 0
 
 
+@pytest.mark.parametrize("most", ["0", "0.001", "0.005"])
+def test_what_a_plan_is_estimated_at_is_told_in_as_many_digits_as_it_takes(
+    most: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KEYSCALE_GPU", raising=False)
+    flags = [
+        "plan",
+        str(COURT),
+        "--remote",
+        "--model",
+        "lanczos",
+        "--end",
+        "0.1",
+        "--size",
+        "64x64",
+        "--max-cost",
+        most,
+    ]
+    assert run(flags) == 2
+    told = re.search(r"estimated at \$([0-9.]+), more than --max-cost ([0-9.]+)", capsys.readouterr().err)
+    assert told is not None
+    assert float(told[1]) > float(told[2]) == float(most)
+
+
+def test_a_plan_for_a_gpu_that_is_not_known_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYSCALE_GPU", "foo")
+    assert run(["plan", str(COURT), "--remote"]) == 2
+    assert "KEYSCALE_GPU is 'foo', which names no GPUs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("age", ["1", "d", "1w", "-1d", "1 d", ""])
 def test_an_age_of_another_form_is_refused(age: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["remote", "clean", "--older-than", age]) == 2
@@ -203,6 +236,8 @@ def test_an_age_of_another_form_is_refused(age: str, capsys: pytest.CaptureFixtu
         ("KEYSCALE_TIMEOUT", "5", "KEYSCALE_TIMEOUT is 5, it has to be from 6 to 86400 seconds"),
         ("KEYSCALE_TIMEOUT", "86401", "KEYSCALE_TIMEOUT is 86401, it has to be from 6 to 86400 seconds"),
         ("KEYSCALE_GPU", "L4;T4", "KEYSCALE_GPU is 'L4;T4', which names no GPUs"),
+        ("KEYSCALE_GPU", "L4,foo", "names no GPUs (foo)"),
+        ("KEYSCALE_GPU", "foo", "known are T4, L4, A10, L40S, A100, A100-40GB, A100-80GB, H100, H200, B200"),
     ],
 )
 def test_deploying_with_a_setting_that_is_none_is_refused(
@@ -284,6 +319,8 @@ def test_functions_that_are_not_deployed_are_to_be_deployed(place: Place) -> Non
 def test_a_server_that_does_not_listen_is_told_at_once(place: Place) -> None:
     told = fails(place, *FLAGS, environment={"MODAL_SERVER_URL": closed_port()})
     assert "Modal is not to be reached at 127.0.0.1" in told
+    told = fails(place, "remote", "deploy", environment={"MODAL_SERVER_URL": closed_port()})
+    assert "Modal is not to be reached at 127.0.0.1" in told
 
 
 OLD = """
@@ -315,7 +352,8 @@ def test_publishing_is_tried_before_the_work_and_not_after_it(place: Place) -> N
     told = fails(place, *flags, "r2://videos/out.mp4", environment={"R2_ACCESS_KEY_ID": ""})
     assert "R2_ACCESS_KEY_ID is not set" in told
     told = fails(place, *flags, "r2://absent-bucket/out.mp4", environment={})
-    assert "absent-bucket" in told
+    assert "has no bucket named absent-bucket" in told
+    assert "Check the bucket in -o" in told
 
 
 # What the flags do

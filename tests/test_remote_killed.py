@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -73,6 +74,113 @@ def test_after_a_kill_another_job_for_the_same_output_stops_the_calls_of_the_fir
     faulty.check_done(other, tmp_path)
     assert other.job != client.job
     assert faulty.spawned() - before == 2 + 3
+
+
+@pytest.mark.parametrize("way", ["resume", "again"])
+def test_a_killed_client_whose_work_folder_was_removed_is_followed_all_the_same(
+    faulty: FaultyPlace, tmp_path: Path, way: str
+) -> None:
+    before = faulty.spawned()
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    faulty.wait_started(tmp_path, 2)
+    client.kill()
+    shutil.rmtree(tmp_path / ".out.mp4.keyscale")
+    status = faulty.run("remote", "status", environment=faulty.home(tmp_path))
+    assert status.stdout.count(": running") == 2, status
+    follower = faulty.upscale(tmp_path) if way == "again" else faulty.resume(tmp_path, client.job)
+    follower.until(lambda event: "goes on: 2 calls were started" in event.get("message", ""))
+    faulty.proxy.release()
+    faulty.check_done(follower, tmp_path)
+    assert faulty.spawned() - before == 3
+
+
+def test_after_a_kill_and_without_the_work_folder_another_job_stops_the_calls_of_the_first(
+    faulty: FaultyPlace, tmp_path: Path
+) -> None:
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    faulty.wait_started(tmp_path, 2)
+    client.kill()
+    shutil.rmtree(tmp_path / ".out.mp4.keyscale")
+    other = faulty.upscale(tmp_path, "--crf", "30")
+    faulty.proxy.wait_held(2 + 2)
+    assert client.job not in " ".join(faulty.left())
+    faulty.proxy.release()
+    faulty.check_done(other, tmp_path)
+
+
+def test_a_job_that_lies_in_another_bucket_stays_known(faulty: FaultyPlace, tmp_path: Path) -> None:
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    faulty.wait_started(tmp_path, 2)
+    client.kill()
+    shutil.rmtree(tmp_path / ".out.mp4.keyscale")
+    faulty.proxy.release()
+    elsewhere = faulty.s3.new_bucket()
+    other = faulty.upscale(tmp_path, "--crf", "30", R2_BUCKET_NAME=elsewhere.bucket)
+    assert other.end() == 0, other.errors
+    assert f"`keyscale remote cancel {client.job}` ends it" in other.notes
+    status = faulty.run("remote", "status", environment=faulty.home(tmp_path))
+    assert status.stdout.startswith(f"{client.job}  ")
+    done = faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert faulty.left() == []
+
+
+def test_clean_cancels_the_calls_of_a_job_before_it_is_forgotten(faulty: FaultyPlace, tmp_path: Path) -> None:
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    faulty.wait_started(tmp_path, 2)
+    client.kill()
+    home = faulty.home(tmp_path)
+    told = faulty.run("remote", "clean", "--older-than", "0s", environment=home | {"MODAL_TOKEN_SECRET": "as-wrong"})
+    assert told.returncode == 5
+    assert f"calls of {client.job} may still run" in told.stderr
+    assert ": running" in faulty.run("remote", "status", environment=home).stdout, (
+        "whoever cancels has to know the calls"
+    )
+    assert faulty.left() == []
+    done = faulty.run("remote", "cancel", client.job, environment=home)
+    assert done.returncode == 0, done.stderr
+    # While containers can do nothing: by itself no call would end.
+    faulty.check_clean(tmp_path)
+    faulty.proxy.cut()
+    faulty.mend()
+    again = faulty.upscale(tmp_path)
+    faulty.check_done(again, tmp_path)
+
+
+def test_clean_of_a_job_whose_calls_run_leaves_none_running(faulty: FaultyPlace, tmp_path: Path) -> None:
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    faulty.wait_started(tmp_path, 2)
+    client.kill()
+    done = faulty.run("remote", "clean", "--older-than", "0s", environment=faulty.home(tmp_path))
+    assert done.returncode == 0, done.stderr
+    faulty.check_clean(tmp_path)
+    assert "no remote job is unfinished" in faulty.run("remote", "status", environment=faulty.home(tmp_path)).stdout
+
+
+def test_status_tells_of_a_job_that_was_killed_while_sending(faulty: FaultyPlace, tmp_path: Path) -> None:
+    faulty.proxy.hold(SENDS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(1)
+    client.kill()
+    faulty.proxy.cut()
+    faulty.mend()
+    home = faulty.home(tmp_path)
+    lines = faulty.run("remote", "status", environment=home).stdout.splitlines()
+    assert lines[0].startswith(f"{client.job}  ")
+    assert "no call was started" in lines[1]
+    assert f"`keyscale remote resume {client.job}` goes on" in lines[1]
+    assert faulty.run("remote", "cancel", client.job, environment=home).returncode == 0
+    faulty.check_clean(tmp_path)
 
 
 @pytest.mark.parametrize(

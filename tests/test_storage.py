@@ -168,6 +168,13 @@ class TestNames:
             parse_address(text)
         assert "r2://BUCKET/KEY" in (caught.value.remedy or "")
 
+    @pytest.mark.parametrize("key", ["temp/upscale_a/x.mp4", "temp/upscale_x.mp4", "temp/keyscale-check-0/x.mp4"])
+    def test_no_address_lies_where_clean_up_would_remove_what_is_stored_there(self, key: str) -> None:
+        with pytest.raises(UsageError, match="where jobs are staged") as caught:
+            parse_address(f"r2://videos/{key}")
+        assert "begins with neither temp/upscale_ nor temp/keyscale-check-" in (caught.value.remedy or "")
+        assert parse_address(f"r2://videos/clips/{key}") == ("videos", f"clips/{key}")
+
     def test_a_signed_address_is_shown_as_bucket_and_key(self) -> None:
         with Storage(StorageSettings.from_environment(COMPLETE)) as storage:
             url = storage.presign_get("temp/a b.mp4", 60)
@@ -521,6 +528,16 @@ class TestSurroundings:
         while listens(port) and time.monotonic() < end:
             time.sleep(0.05)
         assert not listens(port)
+
+
+def test_a_bucket_that_an_address_names_is_told_as_such_where_it_is_not_there(bucket: StorageSettings) -> None:
+    for settings, named in (
+        (dataclasses.replace(bucket, bucket="absent"), "Check R2_BUCKET_NAME,"),
+        (bucket.of_address("absent"), "Check the bucket in -o,"),
+    ):
+        with Storage(settings) as storage, pytest.raises(RemoteError, match="no bucket named absent") as caught:
+            storage.check()
+        assert (caught.value.remedy or "").startswith(named)
 
 
 def test_check_leaves_nothing(bucket: StorageSettings) -> None:

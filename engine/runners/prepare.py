@@ -63,7 +63,7 @@ def prepare(job: Job, *, remote: bool = False, framing: Framing | None = None) -
     output = Path(job.output)
     before = _stat(job)
     plan = prepare_plan(job, remote=remote, framing=framing)
-    check_absent(job)
+    check_absent(job, may_be_finished=job.publish_to is not None)
     _check_folder(output, plan, remote=remote)
     return Prepared(job=job, plan=plan, source_stat=before)
 
@@ -113,10 +113,11 @@ def _check_paths(job: Job) -> None:
         raise UsageError(f"the output {output} is a directory", remedy="Give a file name with -o.")
 
 
-def check_absent(job: Job) -> bool:
+def check_absent(job: Job, *, may_be_finished: bool = False) -> bool:
     """Whether the output is there, and may be replaced by this job.
 
     With `update` what keyscale made may be: by its stamp, not by its name; and an empty file, which holds nothing.
+    With `may_be_finished` what keyscale made may be there too: it is looked at later whether this job did.
 
     Raises:
         StorageError: it is there and may not be replaced.
@@ -124,7 +125,7 @@ def check_absent(job: Job) -> bool:
     output = Path(job.output)
     if not os.path.lexists(output):
         return False
-    if job.overwrite or (job.update and not output.is_symlink() and _may_be_renewed(output)):
+    if job.overwrite or ((job.update or may_be_finished) and not output.is_symlink() and _may_be_renewed(output)):
         return True
     why = ", and keyscale did not make it" if job.update else ""
     raise StorageError(f"{job.output} is already there{why}", remedy="Give --overwrite, or another name with -o.")

@@ -8,30 +8,30 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event as StopFlag
 
 from keyscale.engine.errors import KeyscaleError, RemoteError, UsageError
 from keyscale.engine.job import Done, Event, Note, Phase, RemoteUse, dumps
-from keyscale.engine.jobkey import network_identity, own_checkpoint
+from keyscale.engine.jobkey import network_identity
 from keyscale.engine.models import Execution, choose_execution, possible_executions
 from keyscale.engine.plan import LANCZOS, Chunk
 from keyscale.engine.prices import Budget, affordable, cost, estimate
 from keyscale.engine.runners.calls import PATIENCE_S, Calls
+from keyscale.engine.runners.ending import calls_left, end_job
 from keyscale.engine.runners.fan_out import FanOut
 from keyscale.engine.runners.local import LocalRun
 from keyscale.engine.runners.meter import Meter
+from keyscale.engine.runners.noted import NotedRun
 from keyscale.engine.runners.prepare import Prepared, has_int8
 from keyscale.engine.runners.remote_state import (
-    JobNote,
     RemoteState,
-    absolute_job,
+    drop_state,
     forget_note,
-    forget_notes_of,
-    keep_note,
     state_path,
+    take_up,
 )
-from keyscale.engine.runners.run import Run
 from keyscale.engine.runners.shared import Shared
 from keyscale.engine.runners.slots import Slots
 from keyscale.engine.runners.staging import Staging
@@ -82,7 +82,7 @@ def run_remote(
     return RemoteRun(prepared, options, stop, slots=slots).events()
 
 
-class RemoteRun(Run):
+class RemoteRun(NotedRun):
     """A job whose chunks are made by deployed functions."""
 
     def __init__(
@@ -96,19 +96,17 @@ class RemoteRun(Run):
         shared: Shared | None = None,
     ) -> None:
         """What it shares with other jobs of this process: calls at once, dollars, and networks that run here."""
-        super().__init__(prepared, stop)
+        super().__init__(prepared, stop, dumps(options))
         self.options = options
         self.slots, self.budget, self.shared = slots, budget, shared
         self.calls = Calls(patience_s=PATIENCE_S)
         self.storage: Storage | None = None
         self.deployment: Deployment | None = None
         self.execution: Execution | None = None
-        self.job_id = new_job_id()
         self.mades: list[Made] = []
         self.fan_out: FanOut | None = None
         self.local: LocalRun | None = None
         self.local_frames = 0
-        self._checkpoint = own_checkpoint(prepared.plan)
         self._sending = threading.Lock()
 
     def events(self) -> Generator[Event, None, None]:
@@ -186,8 +184,12 @@ class RemoteRun(Run):
     # Chunks
 
     def _upscale(self, folder: WorkFolder) -> Iterator[Event]:
-        yield from super()._upscale(folder)
         path = state_path(folder.root)
+        if self.storage is not None and self.deployment is not None:
+            settings = self.storage.settings
+            take_up(path, self.job, folder.folder.name, (settings.endpoint, settings.bucket))
+            yield from self.end_others(path, self.storage, self.calls)
+        yield from super()._upscale(folder)
         state = RemoteState.read(path)
         if self.deployment is not None and self.fan_out is None and state is not None:
             # Of a client that died just after its last chunk came.
@@ -227,7 +229,7 @@ class RemoteRun(Run):
             state = yield from self._stage(staging, folder, path)
         else:
             staging = Staging(self.storage, self.job_id, suffix)
-        self._note_job(path)
+        self.note_job(path)
         fan_out = self.fan_out = FanOut(
             self.plan,
             calls=self.calls,
@@ -267,22 +269,20 @@ class RemoteRun(Run):
                     level="info", message=f"remote job {self.job_id} goes on: {len(state.calls)} calls were started"
                 )
                 return state
-            if task.excerpt_begins is None and task.source_size == self.prepared.source_stat[0]:
-                return None  # staged in part: sent on under the same id
-        old = state
-
-        def clear(_: Callable[[int, int], None]) -> None:
-            self.calls.cancel([call.id for call in old.calls], old.job_id)
-            staging.clear()
-
-        yield from self.during(Phase.STAGE, clear)
-        forget_note(state.job_id)
+            if task.excerpt_begins is not None or task.source_size == self.prepared.source_stat[0]:
+                return None  # staged in part: sent on under the same id; an excerpt is cut again, with the same bytes
+        end = partial(end_job, state, self.storage, self.calls)
+        running = yield from self.during(Phase.STAGE, lambda _: end())
+        if running:
+            yield Note(level="warning", message=calls_left(state.job_id, running))
+        else:
+            forget_note(state.job_id)
         if self.job_id == state.job_id:
             self.job_id = new_job_id()
         return None
 
     def _stage(self, staging: Staging, folder: WorkFolder, path: Path) -> Generator[Event, None, RemoteState]:
-        checkpoint = self._checkpoint
+        checkpoint = self.checkpoint
         task, key, source, data = yield from self.during(
             Phase.STAGE,
             lambda _: staging.prepare(
@@ -300,7 +300,7 @@ class RemoteRun(Run):
         )
         # Before the first byte: whoever finds this after a crash knows what may have been sent.
         state.save(path)
-        self._note_job(path)
+        self.note_job(path)
         yield Note(level="info", message=f"remote job {self.job_id} begins")
 
         def send(report: Callable[[int, int], None]) -> Task:
@@ -315,17 +315,6 @@ class RemoteRun(Run):
         state = dataclasses.replace(state, task_json=dumps(sent))
         state.save(path)
         return state
-
-    def _note_job(self, path: Path) -> None:
-        forget_notes_of(self.job, but=self.job_id)
-        keep_note(
-            JobNote(
-                job_id=self.job_id,
-                job=absolute_job(self.job, self._checkpoint),
-                state=str(path.absolute()),
-                options=dumps(self.options),
-            )
-        )
 
     def _left(self, path: Path, meter: Meter) -> Iterator[Event]:
         """`_leave_nothing`, with signs of life."""
@@ -363,10 +352,9 @@ class RemoteRun(Run):
             self._warn(f"{job_prefix(job_id)} may be left in storage ({fault.message}): {remedy}")
             return
         if running:
-            remedy = f"`keyscale remote cancel {job_id}` stops them"
-            self._warn(f"Modal is out of reach, {len(running)} calls may still run: {remedy}")
+            self._warn(calls_left(job_id, running))
             return
-        path.unlink(missing_ok=True)
+        drop_state(path, job_id)
 
     def _warn(self, message: str) -> None:
         self.notes.append(Note(level="warning", message=message))
@@ -392,7 +380,7 @@ class RemoteRun(Run):
 
     def done(self) -> Done:
         """As `Run.done`."""
-        forget_notes_of(self.job)
+        self.settled()
         gpus = sorted({made.gpu for made in self.mades})
         here = self.local.done() if self.local is not None else None
         devices = []

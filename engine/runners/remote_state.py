@@ -1,6 +1,7 @@
 """What a client keeps of a remote job, so that another one can go on with it: ids and keys, never a link.
 
-The state lies in the job's own work folder. A small note in the user's state directory leads from a job's id to it.
+The state lies in the job's own work folder. A small note in the user's state directory leads from a job's id to it;
+beside the note is a copy of the state, since a work folder may be removed while calls run.
 """
 
 from __future__ import annotations
@@ -23,12 +24,16 @@ __all__ = [
     "RemoteState",
     "absolute_job",
     "all_notes",
+    "drop_state",
     "find_note",
+    "forget_ended",
     "forget_note",
-    "forget_notes_of",
     "keep_note",
+    "notes_of",
+    "state_of",
     "state_path",
     "state_path_of",
+    "take_up",
 ]
 
 STATE_VERSION = 1
@@ -61,11 +66,12 @@ class RemoteState:
     calls: tuple[Call, ...] = field(default=())
 
     def save(self, path: Path) -> None:
-        """Write it, whole or not at all, readable by this user alone.
+        """Write it and its copy, each whole or not at all, readable by this user alone.
 
         Raises:
             StorageError: it cannot be written.
         """
+        _write(_copy_path(self.job_id), dumps(self))
         _write(path, dumps(self))
 
     def check_place(self, endpoint: str, bucket: str) -> None:
@@ -97,6 +103,8 @@ class JobNote:
     """Path of its `RemoteState`."""
     options: str = "{}"
     """How it was run, as JSON of the runner's own options."""
+    publishing: str = ""
+    """The job's key, once its finished file stands here or is about to; only its upload is left to do then."""
 
 
 def state_path(root: Path) -> Path:
@@ -107,6 +115,20 @@ def state_path(root: Path) -> Path:
 def state_path_of(note: JobNote) -> Path:
     """Where the state of a note's job lies."""
     return Path(note.state)
+
+
+def state_of(note: JobNote) -> RemoteState | None:
+    """What is staged of a note's job, and its calls; None where all of that was removed."""
+    found = (RemoteState.read(path) for path in (state_path_of(note), _copy_path(note.job_id)))
+    return next((state for state in found if state is not None and state.job_id == note.job_id), None)
+
+
+def drop_state(path: Path, job_id: str) -> None:
+    """Remove the state of a job of which nothing is staged and no call runs any more; that of another job stays."""
+    state = RemoteState.read(path)
+    if state is None or state.job_id == job_id:
+        path.unlink(missing_ok=True)
+    _copy_path(job_id).unlink(missing_ok=True)
 
 
 def keep_note(note: JobNote) -> None:
@@ -134,17 +156,50 @@ def find_note(job_id: str) -> JobNote:
 
 
 def forget_note(job_id: str) -> None:
-    """Remove a note, if it is there."""
+    """Remove a note and the copy of its state, if they are there."""
     with contextlib.suppress(OSError):
         _note_path(job_id).unlink(missing_ok=True)
+        _copy_path(job_id).unlink(missing_ok=True)
 
 
-def forget_notes_of(job: Job, *, but: str | None = None) -> None:
-    """Remove the notes of all jobs for the output of `job`, but the one with that id."""
+def notes_of(job: Job) -> list[JobNote]:
+    """The notes of all jobs for the output of `job`, in the order in which they began."""
     output = Path(job.output).absolute()
-    for note in all_notes():
-        if note.job_id != but and Path(note.job.output).absolute() == output:
+    return [note for note in all_notes() if Path(note.job.output).absolute() == output]
+
+
+def forget_ended(job: Job, *, but: str | None = None, finished: bool = True) -> None:
+    """Remove the notes of jobs for the output of `job` of which nothing runs and nothing lies in storage any more.
+
+    Args:
+        job: whose output it is.
+        but: the id of one that stays.
+        finished: those too whose finished file is still to be stored elsewhere.
+    """
+    for note in notes_of(job):
+        if note.job_id != but and state_of(note) is None and (finished or not note.publishing):
             forget_note(note.job_id)
+
+
+def take_up(path: Path, job: Job, key: str, place: tuple[str, str]) -> None:
+    """Put the state of the very job back into its work folder, where that was removed.
+
+    Args:
+        path: of the state.
+        job: whose output it is.
+        key: of the work folder.
+        place: endpoint and bucket that are in use.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    if RemoteState.read(path) is not None:
+        return
+    for note in notes_of(job):
+        state = state_of(note)
+        if state is not None and (state.endpoint, state.bucket) == place and state.key == key:
+            state.save(path)
+            return
 
 
 def absolute_job(job: Job, checkpoint: Path | None) -> Job:
@@ -176,6 +231,10 @@ def _note_path(job_id: str) -> Path:
     if not job_id or not all(letter.isascii() and (letter.isalnum() or letter == "-") for letter in job_id):
         raise RemoteError(f"{job_id!r} is no job id", remedy="'keyscale remote status' lists those that are.")
     return _folder() / f"{job_id}.json"
+
+
+def _copy_path(job_id: str) -> Path:
+    return _note_path(job_id).with_suffix(".state")
 
 
 def _write(path: Path, text: str) -> None:

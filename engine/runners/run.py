@@ -88,12 +88,13 @@ class Run(ABC):
             yield Note(level="warning", message=warning)
         destination = self._destination()
         output = Path(self.job.output)
-        if self.job.update and output.exists():
+        if (self.job.update or destination is not None) and output.exists():
             yield from self._identify()
-            if self._is_done(output):
+            if self._is_finished(output):
                 WorkFolder.remove_finished(output, self.key)
                 yield from self._skip(output, destination)
                 return
+            check_absent(self.job)
         yield from self.load()
         if destination is not None:
             yield from self._check_destination(destination)
@@ -111,15 +112,37 @@ class Run(ABC):
                 assembly = yield from self._join(folder, joined)
                 yield from self._verify(joined, assembly)
                 check_source(self.prepared)
+                self.note_finished(folder)
                 folder.announce(self.key)
                 publish(joined, output, overwrite=self.job.overwrite or replaces)
                 folder.clear()
+                if destination is not None:
+                    # Within: another process would take it for an upload whose client died, and abort it.
+                    yield from self._publish(output, destination)
         if finished_meanwhile:
             yield from self._skip(output, destination)
             return
-        if destination is not None:
-            yield from self._publish(output, destination)
         yield replace(self.done(), key=self.key)
+
+    def note_finished(self, folder: WorkFolder) -> None:  # noqa: B027 - not every runner keeps notes
+        """The finished file is about to get its name."""
+
+    def is_noted(self) -> bool:
+        """Whether an earlier run noted that of this very job, and was not through with storing the file elsewhere."""
+        return False
+
+    def settled(self) -> None:  # noqa: B027 - as above
+        """Nothing of the job is left to do."""
+
+    def upload_later(self) -> str:
+        """How a finished file is stored that could not be stored now."""
+        if self.job.overwrite:
+            return "The same command with --update instead of --overwrite uploads it."
+        return "The same command uploads it."
+
+    def _is_finished(self, output: Path) -> bool:
+        """Whether the result is there already, and does not have to be made anew."""
+        return self._is_done(output) and (self.job.update or not self.job.overwrite or self.is_noted())
 
     def _is_done(self, output: Path) -> bool:
         return not output.is_symlink() and read_stamp(output) == self.key and is_whole(output, self.plan.frames)
@@ -128,10 +151,13 @@ class Run(ABC):
         """Leave a result as it is; where it has to be stored elsewhere as well, see to that."""
         yield Note(level="info", message=f"skipped: {output} came of the same source, framing and settings")
         if destination is not None:
-            stored = yield from self._check_destination(destination)
-            if not stored:
-                yield from self._publish(output, destination)
+            with WorkFolder.open_for(output, self.key, chunk_suffix(self.plan.encoder), resume=True):
+                stored = yield from self._check_destination(destination, output)
+                if not stored:
+                    yield Note(level="info", message=f"only its upload to {self.job.publish_to} is missing")
+                    yield from self._publish(output, destination)
             self.published = self.job.publish_to
+        self.settled()
         yield Done(
             output=self.job.output,
             frames=self.plan.frames,
@@ -153,10 +179,12 @@ class Run(ABC):
         from keyscale.engine.storage import StorageSettings, parse_address
 
         bucket, key = parse_address(self.job.publish_to)
-        return replace(StorageSettings.from_environment(os.environ), bucket=bucket), key
+        return StorageSettings.from_environment(os.environ).of_address(bucket), key
 
-    def _check_destination(self, destination: tuple[StorageSettings, str]) -> Generator[Event, None, bool]:
-        """Whether something is stored there already.
+    def _check_destination(
+        self, destination: tuple[StorageSettings, str], finished: Path | None = None
+    ) -> Generator[Event, None, bool]:
+        """Whether the finished file is stored there already; something else may have to be replaced.
 
         Raises:
             StorageError: it is, and may not be replaced.
@@ -168,12 +196,16 @@ class Run(ABC):
 
         def look(_: Callable[[int, int], None]) -> bool:
             storage.check()
-            stored = storage.head(key) is not None
-            if stored and not (self.job.overwrite or self.job.update):
+            stored = storage.head(key)
+            if stored is None:
+                return False
+            if finished is not None and stored.sha256 == sha256_file(finished):
+                return True
+            if not (self.job.overwrite or self.job.update):
                 raise StorageError(
                     f"{self.job.publish_to} is already there", remedy="Give --overwrite, or another address with -o."
                 )
-            return stored
+            return False
 
         with Storage(settings) as storage:
             return (yield from self.during(Phase.CONNECT, look))
@@ -197,7 +229,8 @@ class Run(ABC):
                 if sending.acquire(timeout=TAKEN_BACK_S):
                     sending.release()
                 also = "" if isinstance(error, Interrupted) else error.remedy or ""
-                error.remedy = f"The finished file is {output}; only its upload is missing. {also}".rstrip()
+                left = f"The finished file is {output}; only its upload is missing. {self.upload_later()}"
+                error.remedy = f"{left} {also}".rstrip()
                 raise
         self.published = self.job.publish_to
 

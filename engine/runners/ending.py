@@ -1,0 +1,48 @@
+"""Remote jobs that are ended by who did not start them: their calls stopped, what they staged removed."""
+
+from __future__ import annotations
+
+from keyscale.engine.errors import RemoteError
+from keyscale.engine.runners.calls import Calls
+from keyscale.engine.runners.remote_state import RemoteState, find_note, state_of
+from keyscale.engine.storage import Storage, job_prefix
+
+__all__ = ["calls_left", "end_job", "stop_calls"]
+
+
+def end_job(state: RemoteState, storage: Storage, calls: Calls) -> list[str]:
+    """Cancel a job's calls and remove what it staged.
+
+    Returns:
+        The calls that may still run, since Modal did not answer.
+
+    Raises:
+        RemoteError: it is staged elsewhere.
+        StorageFault: something may be left in storage.
+    """
+    state.check_place(storage.settings.endpoint, storage.settings.bucket)
+    running = calls.cancel([call.id for call in state.calls], state.job_id)
+    storage.delete_prefix(job_prefix(state.job_id))
+    return running
+
+
+def stop_calls(job_id: str) -> list[str]:
+    """Cancel the calls that this machine knows of a job, if any; those that may still run, as Modal did not answer."""
+    try:
+        state = state_of(find_note(job_id))
+    except RemoteError:
+        return []
+    started = [call.id for call in state.calls] if state is not None else []
+    if not started:
+        return []
+    calls = Calls()
+    try:
+        calls.knock()
+    except RemoteError:
+        return started
+    return calls.cancel(started)
+
+
+def calls_left(job_id: str, running: list[str]) -> str:
+    """What is to be told of calls that could not be cancelled."""
+    return f"Modal is out of reach, {len(running)} calls may still run: `keyscale remote cancel {job_id}` stops them"
