@@ -398,6 +398,7 @@ def test_the_report_is_up_to_date_while_a_watched_folder_rests(clips: list[Batch
     assert read[-1] == 3
 
 
+@pytest.mark.slow
 def test_a_folder_watched_for_years_does_not_fill_the_memory(
     clips: list[BatchClip], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,7 @@ class TestDegradation:
             first, again = (degrade(np.random.default_rng(seed), picture) for _ in range(2))
             assert np.array_equal(first, again)
 
+    @pytest.mark.slow
     def test_is_the_same_in_every_process(self) -> None:
         """With macroblock trees libx264 reads memory that it never wrote: every process got other tiles."""
         code = """
@@ -294,6 +295,7 @@ class TestTraining:
         calm = train._Batches(pairs, self.RECIPE, 0, torch.device("cpu")).next()
         assert torch.equal(batch.low, calm.low)
 
+    @pytest.mark.slow
     def test_asked_for_calm_it_answers_noise_with_less(self, pairs: data.Pairs, tmp_path: Path) -> None:
         cpu, wanted, answers = torch.device("cpu"), drawn(pairs), []
         x = train.to_floats(pairs.low)

@@ -165,6 +165,7 @@ def test_an_interrupted_loop_ends_and_the_next_one_goes_on(tmp_path: Path) -> No
     ],
     ids=lambda command: " ".join(command[:2]),
 )
+@pytest.mark.slow
 def test_a_loop_that_reads_its_own_input_sees_every_line(tmp_path: Path, command: list[str]) -> None:
     make_clip(tmp_path / "in.mp4", frames=FRAMES, rate=25, size=SMALL)
     (tmp_path / "folder").mkdir()

@@ -981,6 +981,7 @@ class TestScale:
     """Long videos, and files with a keyframe for every frame of a day."""
 
     @pytest.mark.parametrize("name", list(Interpolation))
+    @pytest.mark.slow
     def test_a_million_keyframes_at_two_hours_of_frames(self, name: Interpolation) -> None:
         rows = tuple(Keyframe(i / 100, i % 977, 0, 607.5, 1080) for i in range(1_000_000))
         framing = Framing(rows, name)

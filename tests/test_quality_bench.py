@@ -215,6 +215,7 @@ def stand_ins() -> list[Candidate]:
     ]
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_each_candidate_and_set() -> None:
     originals = [photo(412, 420, seed) for seed in (1, 2)]
     samples = [sets.Sample(str(i), sets.reduced(of), of[:412, :420]) for i, of in enumerate(originals)]

@@ -385,6 +385,7 @@ class TestCleanUp:
         assert storage.stale_trials(timedelta(days=1)) == []
         assert [(found.key, found.size) for found in storage.stale_trials(timedelta(seconds=-60))] == [(trial, 5)]
 
+    @pytest.mark.slow
     def test_an_upload_begun_long_ago_is_alive_while_parts_arrive(self, storage: Storage) -> None:
         job, bucket = new_job_id(), storage.settings.bucket
         upload = storage.client.create_multipart_upload(Bucket=bucket, Key=source_key(job, ""))
