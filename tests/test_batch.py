@@ -243,7 +243,9 @@ def test_a_worker_that_is_killed_costs_no_clip(long_clip: BatchClip, clips: list
 
     told = batch([long_clip, *clips], on_event=kill)
     assert killed
-    assert set(told.ends.values()) == {"done"}
+    # A short one may have got its name just before, and is found finished then.
+    assert told.ends["long.mp4"] == "done"
+    assert set(told.ends.values()) <= {"done", "skipped"}
     assert told.clip("long.mp4").resumed_frames >= 96
     assert any("was ended" in text and "tried again" in text for text in told.clip("long.mp4").warnings)
     assert numbers_in(Path(long_clip.output)) == numbers_in(run(_alone(long_clip)).path)
@@ -263,7 +265,9 @@ def test_a_clip_that_takes_its_worker_with_it_twice_has_failed_and_the_others_ar
                 process.kill()
 
     told = batch([long_clip, *clips], on_event=kill)
-    assert told.ends == {"long.mp4": "failed", "a.mp4": "done", "b.mp4": "done", "c.mp4": "done"}
+    assert told.ends["long.mp4"] == "failed"
+    # One may have got its name just before the worker died, and is found finished then.
+    assert {told.ends[name] for name in ("a.mp4", "b.mp4", "c.mp4")} <= {"done", "skipped"}
     error = told.clip("long.mp4").error
     assert error is not None
     assert error.error == "WorkerDied"
