@@ -166,6 +166,9 @@ class WorkFolder:
         """Take a chunk that nobody makes and that is not finished; whether this process has it now.
 
         For jobs that several processes work on. `finish` and `let_go` give it back, and so does the process's death.
+
+        Raises:
+            StorageError: no process can take it: the disk is full, or rights are missing.
         """
         if chunk.index in self._claims:
             return True
@@ -173,8 +176,10 @@ class WorkFolder:
             return False
         try:
             lock = lock_of(self._claim(chunk))
-        except (OSError, filelock.Timeout):
-            return False
+        except (filelock.Timeout, FileNotFoundError):
+            return False  # another process has it, or has ended the job and removed its folder
+        except OSError as error:
+            raise storage_error(error, self._claim(chunk)) from error
         self._claims[chunk.index] = lock
         # In this order: where the job is still open, a record that is not there has not been removed either.
         if self.is_there(chunk) or not self.is_open:

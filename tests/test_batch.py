@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -310,6 +311,25 @@ def test_a_helping_worker_that_is_killed_leaves_nothing_out(long_clip: BatchClip
     assert told.ends == {"long.mp4": "done"}
     assert numbers_in(Path(long_clip.output)) == numbers_in(run(_alone(long_clip)).path)
     assert leftovers(Path(long_clip.output).parent, "long.mp4", "alone.mp4") == []
+
+
+@pytest.mark.slow
+def test_a_work_folder_that_is_removed_by_somebody_ends_its_clip_alone(
+    long_clip: BatchClip, clips: list[BatchClip]
+) -> None:
+    removed: list[Path] = []
+
+    def remove(event: BatchEvent) -> None:
+        if not removed and is_upscaling(event, "long.mp4", frame=200):
+            removed.append(work_folder_of(Path(long_clip.output)))
+            shutil.rmtree(removed[0], ignore_errors=True)
+
+    told = batch([long_clip, *clips], TWO, on_event=remove)
+    assert removed
+    assert told.ends == {"long.mp4": "failed", "a.mp4": "done", "b.mp4": "done", "c.mp4": "done"}
+    error = told.clip("long.mp4").error
+    assert error is not None
+    assert error.exit_code == 4
 
 
 @pytest.mark.slow

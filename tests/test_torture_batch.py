@@ -16,9 +16,13 @@ from clips import make_clip
 from numbered import interrupt, leftovers, run, small_job
 
 from keyscale.cli.batch_jobs import batch_clips
+from keyscale.engine.batch.events import BatchDone
 from keyscale.engine.batch.inputs import find_clips
 from keyscale.engine.batch.places import MOST_NAMED
 from keyscale.engine.batch.report import check_report_path
+from keyscale.engine.batch.supervisor import BatchOptions, run_batch
+from keyscale.engine.batch.work import BatchClip
+from keyscale.engine.errors import StorageError
 from keyscale.engine.job import Job
 from keyscale.engine.locks import private_folder
 from keyscale.engine.plan import Chunk
@@ -30,6 +34,7 @@ from tools.torture.batch_manifests import batch_manifests
 from tools.torture.batch_many import Look, batch_many, growth, risen
 from tools.torture.batch_pairs import batch_pairs
 from tools.torture.batches import decoded
+from tools.torture.disks import NoDiskError, small_disk
 from tools.torture.lab import Lab, laboratory
 from tools.torture.manifest_damage import mutated_manifest
 from tools.torture.material import KINDS, make_video
@@ -217,6 +222,39 @@ def test_whoever_looks_for_chunks_while_the_folder_is_removed_finds_none_to_make
             helper.let_go()
         assert taken == []
         assert not work_folder_of(output).exists()
+
+
+def test_a_chunk_that_cannot_be_claimed_is_an_error_and_is_not_waited_for(tmp_path: Path) -> None:
+    chunk = Chunk(index=0, start=0, end=24)
+    with WorkFolder.open_for(tmp_path / "out.mp4", KEY, ".mp4", resume=True) as folder:
+        in_its_place = folder.folder / "chunk-00000.claim"
+        in_its_place.mkdir()
+        with pytest.raises(StorageError, match=r"cannot write .*chunk-00000\.claim"):
+            folder.claim(chunk)
+        in_its_place.rmdir()
+        assert folder.claim(chunk)
+
+
+@pytest.mark.parametrize("files", range(3, 8))
+def test_a_clip_that_several_workers_may_make_fails_where_there_is_no_room_for_files(
+    tmp_path: Path, files: int
+) -> None:
+    # Of lock, marks, claims and chunks any may be the first that does not fit.
+    out = tmp_path / "out"
+    clip = make_clip(tmp_path / "clip.mp4", frames=48, rate=24)
+    job = replace(small_job(clip, out / "clip.mp4", chunk_seconds=1.0), update=True)
+    work = BatchClip(name="clip.mp4", video=str(clip), keyframes=None, output=job.output, job=job)
+    try:
+        with small_disk(out, 64 << 20, inodes=1 + files):  # one is the folder itself
+            *_, last = run_batch([work], BatchOptions(jobs=2, look_for_gpus=False), threading.Event())
+            assert isinstance(last, BatchDone)
+            error = last.report.clips[0].error
+            assert error is None or error.exit_code == 4
+            assert error is not None or files > 5
+            left = [path.name for path in out.iterdir()]
+            assert "clip.mp4" not in left if error else left == ["clip.mp4"]
+    except NoDiskError as error:
+        pytest.skip(f"no small disk can be mounted here ({error})")
 
 
 def test_a_folder_that_another_process_removes_meanwhile_is_no_fault_of_the_output(tmp_path: Path) -> None:

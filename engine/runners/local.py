@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import av
 
 import keyscale
-from keyscale.engine.errors import ModelError, VerificationError
+from keyscale.engine.errors import ModelError, StorageError, VerificationError
 from keyscale.engine.job import Done, Event, Note, Phase
 from keyscale.engine.jobkey import network_identity
 from keyscale.engine.models import Execution
@@ -165,6 +165,10 @@ class LocalRun(Run):
             if first is not None:
                 yield from self.make_chunks(left[first:], folder, meter)
                 continue
+            if not folder.is_open:
+                raise StorageError(
+                    f"{folder.folder} was removed while chunks were made in it", remedy="Run the same command again."
+                )
             time.sleep(POLL_S)
             if meter.is_due(done := self.resumed + self.tally.frames + self._made_by_others(folder)):
                 yield meter.progress(done)

@@ -6,6 +6,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ FLAGS = (
     *("list.csv", "-o", "out", "--whole-frame", "--model", "lanczos", "--fps", "source"),
     *("--preset", "ultrafast", "--crf", "16", "--chunk-seconds", "1", "--progress", "json"),
 )
+JOBS = ("1", "2")
+"""Workers; two of them share the chunks of the large clip."""
 LIMIT_S = 240.0
 MIB = 2**20
 
@@ -76,9 +79,9 @@ def batch_disks(lab: Lab) -> Section:
     section = Section(
         name="batches on full disks",
         about="Three small clips and a large one; the output folder is a tmpfs that is nearly full from the start, "
-        "has room for a few files only, or is filled at a random moment. Whatever fails fails with exit code "
-        "4 of its own, small clips are done where the large one is refused beforehand, and given room the "
-        "same command does the rest: results equal to an undisturbed run's. A read-only disk is told of "
+        "has room for a few files only, or is filled at a random moment, for one worker and for two. Whatever "
+        "fails fails with exit code 4 of its own, small clips are done where the large one is refused beforehand, and given room "
+        "the same command does the rest: results equal to an undisturbed run's. A read-only disk is told of "
         "before anything begins.",
     )
     began = time.monotonic()
@@ -89,15 +92,15 @@ def batch_disks(lab: Lab) -> Section:
         once = (whole.out / LARGE).stat().st_size
         try:
             with small_disk(place.out, 64 * MIB) as disk:
-                for level in _some(lab, LEVELS):
+                for level, jobs in product(_some(lab, LEVELS), JOBS):
                     _fill_up_to(disk, int(level * once))
-                    _full(lab, section, place, disk, whole, f"{level:g} times the large result left")
-                for inodes in _some(lab, INODES):
+                    _full(lab, section, place, disk, whole, f"{level:g} times the large result left", jobs)
+                for inodes, jobs in product(_some(lab, INODES), JOBS):
                     disk.resize(64 * MIB, inodes)
-                    _full(lab, section, place, disk, whole, f"room for {inodes - 1} files")
-                for _ in range(max(1, lab.count(FILLED))):
+                    _full(lab, section, place, disk, whole, f"room for {inodes - 1} files", jobs)
+                for _, jobs in product(range(max(1, lab.count(FILLED))), JOBS):
                     moment = drawn.uniform(0.3, 1.0) * seconds
-                    _full(lab, section, place, disk, whole, f"filled after {moment:.2f} s", fill_after=moment)
+                    _full(lab, section, place, disk, whole, f"filled after {moment:.2f} s", jobs, fill_after=moment)
                 disk.read_only()
                 _read_only(lab, section, place)
         except NoDiskError as error:
@@ -121,10 +124,19 @@ def _fill_up_to(disk: Disk, left: int) -> None:
 
 
 def _full(
-    lab: Lab, section: Section, place: Place, disk: Disk, whole: Place, name: str, *, fill_after: float | None = None
+    lab: Lab,
+    section: Section,
+    place: Place,
+    disk: Disk,
+    whole: Place,
+    name: str,
+    jobs: str,
+    *,
+    fill_after: float | None = None,
 ) -> None:
     enough = fill_after is None and disk.free() >= ENOUGH
-    with Batch(place, FLAGS) as batch:
+    name = f"{name}, --jobs {jobs}"
+    with Batch(place, (*FLAGS, "--jobs", jobs)) as batch:
         if fill_after is not None:
             time.sleep(fill_after)
             disk.fill()
@@ -135,7 +147,7 @@ def _full(
             fail(lab, section, name, place, batch, ended, faults)
     (disk.path / FILLER).unlink(missing_ok=True)
     disk.resize(64 * MIB)
-    _again(lab, section, place, whole, f"{name}, with room again")
+    _again(lab, section, place, whole, f"{name}, with room again", jobs)
     for entry in list(disk.path.iterdir()):
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
@@ -168,8 +180,8 @@ def _by_name(batch: Batch) -> Mapping[str, Any]:
     return {Path(clip["video"]).name: clip for clip in (batch.report or {"clips": []})["clips"]}
 
 
-def _again(lab: Lab, section: Section, place: Place, whole: Place, name: str) -> None:
-    with Batch(place, FLAGS) as batch:
+def _again(lab: Lab, section: Section, place: Place, whole: Place, name: str, jobs: str) -> None:
+    with Batch(place, (*FLAGS, "--jobs", jobs)) as batch:
         ended = batch.wait(LIMIT_S)
         faults = [] if ended.code == 0 else [f"exit code {ended.code}"]
         faults += _unequal(place, whole, NAMES) + left_over(place, NAMES)
@@ -220,9 +232,10 @@ def batch_sources(lab: Lab) -> Section:
         other = make_video(root / "other.mp4", KINDS[0], frames=90, size=SIZE)
         changes = [(change, act) for change, act in CHANGES.items() for _ in range(lab.count(MOMENTS))]
         # A tenth of them takes a few kinds; which ones depends on the seed.
-        for change, act in drawn.sample(changes, max(3, lab.count(len(changes)))):
+        chosen = drawn.sample(changes, max(3, lab.count(len(changes))))
+        for change, jobs in zip(chosen, cycle(JOBS), strict=False):
             place = _copied(whole, root / "changed")
-            _change(lab, section, place, whole, other, (change, act), drawn.uniform(0, seconds))
+            _change(lab, section, place, whole, other, change, drawn.uniform(0, seconds), jobs)
             shutil.rmtree(root / "changed")
     section.seconds = time.monotonic() - began
     return section
@@ -236,10 +249,11 @@ def _change(
     other: Path,
     change: tuple[str, Callable[[Path, Path], object]],
     moment: float,
+    jobs: str,
 ) -> None:
     victim = place.folder / "in" / LARGE
-    name = f"{change[0]} after {moment:.2f} s"
-    with Batch(place, FLAGS) as batch:
+    name = f"{change[0]} after {moment:.2f} s, --jobs {jobs}"
+    with Batch(place, (*FLAGS, "--jobs", jobs)) as batch:
         time.sleep(moment)
         if batch.is_up:
             change[1](victim, other)
@@ -256,7 +270,7 @@ def _change(
         victim.rmdir()
     victim.unlink(missing_ok=True)
     shutil.copy2(whole.folder / "in" / LARGE, victim)
-    _again(lab, section, place, whole, f"{name}, then as it was")
+    _again(lab, section, place, whole, f"{name}, then as it was", jobs)
 
 
 def _made_of_the_changed(place: Place) -> Place:
