@@ -119,9 +119,13 @@ class ConfiguredCommand(GroupedCommand):
 
         Raises:
             UsageError: a settings file or a variable is wrong.
+            EnvironmentFault: there is too little address space for what the command will load.
         """
+        from keyscale.engine.limits import check_address_space
+
         rest: list[str] = super().parse_args(ctx, args)
         if not ctx.resilient_parsing:
+            check_address_space()
             _configure(ctx)
         return rest
 

@@ -7,6 +7,9 @@ from keyscale.engine.job import Failed
 
 __all__ = ["failure"]
 
+NO_THREAD = "can't start new thread"
+"""What CPython's `threading` says with a plain RuntimeError where the system refuses a thread."""
+
 
 def failure(error: BaseException) -> Failed:
     """The last event of a run that `error` ended; any exception has one."""
@@ -33,6 +36,14 @@ def failure(error: BaseException) -> Failed:
             error=name,
             message=f"a library does not load: {text}",
             remedy="See whether memory or address space (ulimit -v) is limited, and install keyscale again.",
+            exit_code=EnvironmentFault.exit_code,
+        )
+    if isinstance(error, RuntimeError) and text == NO_THREAD:
+        return Failed(
+            error=name,
+            message="the system lets this process start no further thread",
+            remedy="See whether the number of processes (ulimit -u, a container's pids limit) or the address space "
+            "(ulimit -v) is limited.",
             exit_code=EnvironmentFault.exit_code,
         )
     return Failed(

@@ -31,6 +31,7 @@ from keyscale.engine.errors import (
     UsageError,
     VerificationError,
 )
+from keyscale.engine.threads import usable_cores
 
 MAIN = "from keyscale.cli.app import main; main()"
 
@@ -260,6 +261,7 @@ def test_an_error_without_a_remedy_is_one_line(
         (MemoryError(), 4, "memory"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(5, "Input/output error"), 1, "OSError"),
+        (RuntimeError("can't start new thread"), 4, "thread"),
     ],
 )
 def test_any_other_exception_is_a_message_too(
@@ -277,14 +279,32 @@ def test_any_other_exception_is_a_message_too(
     assert "Traceback" not in err
 
 
+def limited_process(mebibytes: int, *args: str) -> subprocess.CompletedProcess[str]:
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({mebibytes << 20},) * 2)"
+    return keyscale_process(*args, code=f"{limit}; {MAIN}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
+@pytest.mark.parametrize("mebibytes", [200, 300, 600])  # OpenBLAS ends the process, or OpenVINO crashes
+@pytest.mark.parametrize("command", ["upscale", "plan"])
+def test_too_little_address_space_is_told_before_anything_is_loaded(
+    command: str, mebibytes: int, tmp_path: Path
+) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", frames=4, rate=24)
+    ended = limited_process(mebibytes, command, str(clip))
+    assert ended.returncode == 4, ended.stderr
+    assert ended.stderr.startswith(f"error: this process is limited to {mebibytes} MiB of address space")
+    assert ended.stderr.count("\n  -> ") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
-@pytest.mark.parametrize("mebibytes", [300, 400])  # above these OpenVINO's own threads may wait for ever
-def test_a_limit_on_memory_is_never_taken_for_a_defect(mebibytes: int, tmp_path: Path) -> None:
+def test_address_space_that_runs_out_later_is_never_taken_for_a_defect(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mp4", frames=4, rate=24)
-    limited = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({mebibytes << 20},) * 2); {MAIN}"
-    ended = keyscale_process("upscale", str(clip), "--size", "128x96", "--model", "keyscale-tiny-x2", code=limited)
-    assert ended.returncode in {0, 3, 4}, ended.stderr
+    enough_to_begin = 800 + 64 * usable_cores()
+    ended = limited_process(enough_to_begin, "upscale", str(clip), "--size", "128x96", "--model", "keyscale-tiny-x2")
+    assert ended.returncode in {0, 3, 4, 6}, ended.stderr
     assert "Traceback" not in ended.stderr
     if ended.returncode:
         assert ended.stderr.count("\n  -> ") == 1
