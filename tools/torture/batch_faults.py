@@ -79,10 +79,10 @@ def batch_disks(lab: Lab) -> Section:
     section = Section(
         name="batches on full disks",
         about="Three small clips and a large one; the output folder is a tmpfs that is nearly full from the start, "
-        "has room for a few files only, or is filled at a random moment, for one worker and for two. Whatever "
-        "fails fails with exit code 4 of its own, small clips are done where the large one is refused beforehand, and given room "
-        "the same command does the rest: results equal to an undisturbed run's. A read-only disk is told of "
-        "before anything begins.",
+        "has room for a few files only, or is filled at a random moment, for one worker and for two. Whatever fails "
+        "fails with exit code 4 of its own, small clips are done where the large one is refused beforehand, and "
+        "given room the same command does the rest: results equal to an undisturbed run's. A read-only disk is told "
+        "of before anything begins.",
     )
     began = time.monotonic()
     drawn = random.Random(f"{lab.seed} batch disks")  # noqa: S311
