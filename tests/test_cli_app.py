@@ -76,6 +76,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == (f"keyscale {keyscale.__version__}\n", "")
 
 
+def test_the_package_runs_as_a_module_too() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "keyscale", "nosuch.mp4"], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert said.returncode == 3
+    assert said.stderr.startswith("error: cannot read nosuch.mp4")
+
+
 FLAGS = (
     "--output -o --overwrite --size --fit --fps --start --end --mode --model --denoise --offline --device "
     "--precision --tile --codec --crf --preset --bit-depth --no-audio --chunk-seconds --resume --no-resume "

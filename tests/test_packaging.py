@@ -49,7 +49,7 @@ def test_the_wheel_puts_one_name_on_the_path(built: dict[str, Path], way: str) -
 
 @pytest.mark.parametrize("way", ["checkout", "sdist"])
 def test_the_wheel_holds_every_module_and_the_shipped_networks(built: dict[str, Path], way: str) -> None:
-    expected = {"keyscale/__init__.py", "keyscale/py.typed", "keyscale/modal_stub.py"}
+    expected = {"keyscale/__init__.py", "keyscale/__main__.py", "keyscale/py.typed", "keyscale/modal_stub.py"}
     for room in ("cli", "engine"):
         expected |= {f"keyscale/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / room).rglob("*.py")}
     data = ROOT / "engine" / "models" / "data"

@@ -1,0 +1,8 @@
+"""`python -m keyscale`: the command line, of the interpreter that is named."""
+
+from __future__ import annotations
+
+from keyscale.cli.app import main
+
+if __name__ == "__main__":
+    main()
