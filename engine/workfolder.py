@@ -24,7 +24,7 @@ from keyscale.engine.locks import PRIVATE, held, lock_of
 from keyscale.engine.plan import Chunk
 from keyscale.engine.writer import storage_error
 
-__all__ = ["REMOTE_STATE", "WorkFolder", "is_work_folder", "publish", "sha256_file", "work_folder_of"]
+__all__ = ["REMOTE_STATE", "WorkFolder", "beneath", "is_work_folder", "publish", "sha256_file", "work_folder_of"]
 
 REMOTE_STATE = "remote.json"
 """What a remote run keeps in the folder while its calls run."""
@@ -80,6 +80,15 @@ def _locked(root: Path) -> filelock.BaseFileLock:
         # It went between two steps: another process is done with it.
 
 
+def beneath(folder: Path) -> Iterator[Path]:
+    """All that stands in a folder and in those within it; links are not followed, what goes meanwhile may be missing.
+
+    `Path.rglob` raises where a folder goes while it is listed.
+    """
+    for parent, folders, files in os.walk(folder):
+        yield from (Path(parent, name) for name in (*folders, *files))
+
+
 def _refuse_links(paths: Iterable[Path]) -> None:
     """Raise a `StorageError` where one of them is a link: what is written would go elsewhere."""
     for path in paths:
@@ -128,7 +137,7 @@ class WorkFolder:
             raise storage_error(error, work.root) from error
         try:
             # Not before: until then another process may be removing what is looked at.
-            _refuse_links(work.root.rglob("*"))
+            _refuse_links(beneath(work.root))
         except BaseException:
             lock.release()
             raise

@@ -24,7 +24,7 @@ from keyscale.engine.job import Done, Encoding, Event, Fit, Job, ModelChoice, No
 from keyscale.engine.plan import Plan
 from keyscale.engine.runners.local import run_local
 from keyscale.engine.runners.prepare import prepare
-from keyscale.engine.workfolder import work_folder_of
+from keyscale.engine.workfolder import beneath, work_folder_of
 
 Picture = npt.NDArray[np.uint8]
 Segment = tuple[Fraction, Fraction, Fraction]
@@ -84,7 +84,7 @@ class _StopAfter(StopFlag):
         self._folder, self._chunks = work_folder_of(output), chunks
 
     def is_set(self) -> bool:
-        return super().is_set() or len(list(self._folder.glob("*/chunk-*.json"))) >= self._chunks
+        return super().is_set() or sum(path.match("chunk-*.json") for path in beneath(self._folder)) >= self._chunks
 
 
 def interrupt(job: Job, *, chunks: int) -> None:

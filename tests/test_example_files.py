@@ -19,6 +19,7 @@ from clips import make_clip
 from numbered import SMALL, shown
 
 from keyscale.cli.batch import GRACE_S, REMOTE_GRACE_S
+from keyscale.engine.workfolder import beneath, work_folder_of
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -143,7 +144,8 @@ def test_an_interrupted_loop_ends_and_the_next_one_goes_on(tmp_path: Path) -> No
     with subprocess.Popen(
         command, cwd=tmp_path, env=variables(), start_new_session=True, stderr=subprocess.PIPE
     ) as run:
-        wait_for(lambda: len(list(tmp_path.glob("out/.a.mp4.keyscale/*/chunk-*.json"))) > 2)
+        work = work_folder_of(tmp_path / "out" / "a.mp4")
+        wait_for(lambda: sum(path.match("chunk-*.json") for path in beneath(work)) > 2)
         os.killpg(run.pid, signal.SIGINT)
         run.communicate(timeout=60)
     assert run.returncode in {130, -signal.SIGINT}

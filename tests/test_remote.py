@@ -27,7 +27,7 @@ from s3.server import via
 
 from keyscale.engine.planfile import load_plan
 from keyscale.engine.storage import Storage
-from keyscale.engine.workfolder import sha256_file
+from keyscale.engine.workfolder import beneath, sha256_file
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +60,7 @@ def watched(place: Place, *, pid: int | None = None) -> Iterator[Seen]:
 
     def look() -> None:
         for root in (place.state, *place.folder.glob(".*.keyscale")):
-            for path in root.rglob("*"):
+            for path in beneath(root):
                 try:
                     if path.is_file() and path.suffix not in {".mp4", ".part", ".nut"}:
                         seen.files[f"{path}#{path.stat().st_mtime_ns}"] = path.read_bytes()
@@ -101,7 +101,7 @@ def stored(place: Place) -> Iterator[dict[str, bytes]]:
 
     def watch() -> None:
         while not over.wait(0.02):
-            for path in bucket.rglob("*"):
+            for path in beneath(bucket):
                 with contextlib.suppress(OSError):  # it went away meanwhile
                     if path.is_file():
                         found[path.relative_to(bucket).as_posix()] = path.read_bytes()

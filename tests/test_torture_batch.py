@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from keyscale.engine.job import Job
 from keyscale.engine.locks import private_folder
 from keyscale.engine.plan import Chunk
 from keyscale.engine.runners.prepare import prepare
-from keyscale.engine.workfolder import PUBLISHING, WorkFolder, work_folder_of
+from keyscale.engine.workfolder import PUBLISHING, WorkFolder, beneath, work_folder_of
 from tools.torture.batch_faults import batch_disks, batch_sources
 from tools.torture.batch_kills import batch_kills
 from tools.torture.batch_manifests import batch_manifests
@@ -255,6 +256,16 @@ def test_a_clip_that_several_workers_may_make_fails_where_there_is_no_room_for_f
             assert "clip.mp4" not in left if error else left == ["clip.mp4"]
     except NoDiskError as error:
         pytest.skip(f"no small disk can be mounted here ({error})")
+
+
+def test_a_folder_that_goes_while_it_is_listed_is_left_out(tmp_path: Path) -> None:
+    for name in ("a/1/x", "b/2/y"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    listed = beneath(tmp_path)
+    assert {path.name for path in (next(listed), next(listed), next(listed))} == {"a", "b", "link"}
+    shutil.rmtree(tmp_path / "b")
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in listed) == ["a/1", "a/1/x"]
 
 
 def test_a_folder_that_another_process_removes_meanwhile_is_no_fault_of_the_output(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from keyscale.engine.workfolder import beneath
 from tools.torture.batches import Batch, Place, fail, left_over, same, statuses
 from tools.torture.lab import Lab
 from tools.torture.material import KINDS, make_video
@@ -220,9 +221,9 @@ def _seen(batch: Batch, place: Place, what: str, occurrence: int) -> bool:
     work = place.out / f".{clip}.keyscale"
     match what:
         case "claim" | "part":
-            seen = any(work.glob(f"*/*.{what}*"))
+            seen = any(f".{what}" in path.name for path in beneath(work))
         case "chunk":
-            seen = len(list(work.glob("*/chunk-*.json"))) > occurrence
+            seen = sum(path.match("chunk-*.json") for path in beneath(work)) > occurrence
         case "joined":
             seen = (work / "joined.mp4").exists()
         case "verify":
@@ -231,9 +232,9 @@ def _seen(batch: Batch, place: Place, what: str, occurrence: int) -> bool:
         case "published":
             seen = (place.out / clip).exists()
         case "check" | "report":
-            seen = any(place.out.glob(f".keyscale-{what}-*"))
+            seen = any(path.name.startswith(f".keyscale-{what}-") for path in beneath(place.out))
         case _:
-            seen = any(entry.name != "speeds.json" for entry in place.cache.iterdir())
+            seen = any(path.name != "speeds.json" for path in beneath(place.cache))
     return seen
 
 
@@ -257,7 +258,7 @@ def _phases(batch: Batch, place: Place) -> list[str]:
                 found.append("publish")
         elif (work / "joined.mp4").exists():
             found.append("verify" if {"join", "verify"} & set(told) else "join")
-        elif any(work.glob("*/*")):
+        elif any(path.parent != work for path in beneath(work)):
             found.append("upscale")
         elif "running" in status:
             found.append("prepare")
