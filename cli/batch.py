@@ -18,7 +18,7 @@ from keyscale.cli.progress import ProgressKind
 
 if TYPE_CHECKING:
     from keyscale.cli.batch_view import BatchRenderer
-    from keyscale.engine.batch.events import Report
+    from keyscale.engine.batch.events import BatchDone
     from keyscale.engine.batch.supervisor import BatchOptions
     from keyscale.engine.batch.work import BatchClip
 
@@ -73,6 +73,7 @@ def batch(
 ) -> None:
     """Crop and upscale many videos, each once; go on where an earlier run stopped."""
     from keyscale.cli.batch_view import batch_renderer
+    from keyscale.engine.errors import StorageError
     from keyscale.engine.failures import failure
 
     output_dir = Path(output)
@@ -127,14 +128,16 @@ def batch(
                 look_for_gpus=device.strip().lower() in {"auto", "cuda"} and (model or "").lower() != "lanczos",
                 report=report_path,
             )
-            ended = _run(found, more, options, view)
+            last = _run(found, more, options, view)
         except (Exception, KeyboardInterrupt) as error:
             # The reader of the events may be what failed.
             with contextlib.suppress(OSError):
                 view.handle(failure(error))
             raise
-    if ended.failed:
+    if last.report.failed:
         raise typer.Exit(1)
+    if last.unwritten is not None:
+        raise StorageError(last.unwritten.message, remedy=last.unwritten.remedy)
 
 
 def _check_named(given: dict[str, str | None]) -> None:
@@ -207,8 +210,8 @@ def _run(
     more: Callable[[], Sequence[BatchClip]] | None,
     options: BatchOptions,
     view: BatchRenderer,
-) -> Report:
-    """Do the batch, showing its events; signals end it cleanly.
+) -> BatchDone:
+    """Do the batch, showing its events; signals end it cleanly. Its last event.
 
     Raises:
         Interrupted: a signal ended it before all was finished.
@@ -233,22 +236,25 @@ def _run(
         view.handle(failed)
         show_failure(failed)
 
-    ended: Report | None = None
+    last: BatchDone | None = None
     grace = GRACE_S if options.remote is None else REMOTE_GRACE_S
     with stopping(announce=announce, farewell=farewell, restore=view.restore, grace=grace) as state:
         state.cooperative = True
         events = run_batch(clips, options, state.stop, more=more)
         try:
             for event in events:
-                view.handle(event)
                 if event.event == "batch_done":
-                    ended = event.report
+                    last = event
+                    if last.unwritten is not None and (last.report.failed or not last.report.finished):
+                        # The exit code tells of something else.
+                        view.handle(Note(level="warning", message=last.unwritten.message))
+                view.handle(event)
         finally:
             # Reached early where the view raised: the workers must not go on for a reader that left.
             state.stop.set()
             events.close()
-        if ended is None:
+        if last is None:
             raise RuntimeError("the batch ended without a report")
-        if state.signum is not None and not ended.finished:
+        if state.signum is not None and not last.report.finished:
             raise Interrupted("interrupted", remedy=remedy, exit_code=state.exit_code)
-    return ended
+    return last

@@ -113,6 +113,10 @@ def put_clip(inbox: Path, name: str, *, frames: int = 24, first_number: int = 0)
     (inbox / f"{name}.json").write_text(json.dumps(CAMERA))
 
 
+def workers_of(run: Command) -> list[psutil.Process]:
+    return psutil.Process(run.process.pid).children()
+
+
 def is_upscaling(run: Command, clip: str) -> bool:
     """Whether some frames of that clip are made."""
     own = [event["of"] for event in run.events if event["event"] == "clip" and event["clip"] == clip and event["of"]]
@@ -268,6 +272,39 @@ def test_a_full_disk_behind_stdout_is_no_defect_and_leaves_a_report(folder: Path
     assert done.returncode == 4
     assert "cannot write to standard output: No space left on device" in done.stderr
     assert not read_report(tmp_path / "out" / "report.json").finished
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "told"), [(False, 4, "3 done"), (True, 1, "2 done, 1 failed")], ids=["all done", "one failed"]
+)
+def test_a_report_that_cannot_be_written_takes_nothing_else_with_it(
+    folder: Path, tmp_path: Path, command: Callable[..., Command], spoil: bool, code: int, told: str
+) -> None:
+    if spoil:
+        (folder / "b.mp4").write_bytes(b"nothing of a video")
+    (tmp_path / "reports").mkdir()
+    run = command("batch", folder, "-o", "out", *SMALL, "--progress", "plain", "--report", "reports/report.json")
+    run.until(lambda: (tmp_path / "out").exists() and bool(workers_of(run)))
+    (tmp_path / "reports").rename(tmp_path / "gone")
+    assert run.end() == code, run.errors
+    assert len(run.out) == 3 - spoil
+    assert told in run.errors
+    assert run.errors.count("cannot write the report reports/report.json: No such file") == 1
+    assert "a.mp4  done" in run.errors  # the table
+
+
+def test_whoever_reads_the_events_is_told_of_a_report_that_was_not_written(
+    folder: Path, tmp_path: Path, command: Callable[..., Command]
+) -> None:
+    (tmp_path / "reports").mkdir()
+    run = command("batch", folder, "-o", "out", *SMALL, "--progress", "json", "--report", "reports/report.json")
+    run.until(lambda: bool(run.out))
+    (tmp_path / "reports").rename(tmp_path / "gone")
+    assert run.end() == 4
+    last = run.events[-1]
+    assert (last["event"], last["report"]["done"]) == ("batch_done", 3)
+    assert (last["unwritten"]["error"], last["unwritten"]["exit_code"]) == ("StorageError", 4)
+    assert "reports/report.json" in last["unwritten"]["message"]
 
 
 @pytest.mark.parametrize("flag", ["-o", "--keyframes-dir", "--report"])

@@ -87,7 +87,7 @@ class BatchProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Why a clip failed."""
+    """Why a clip failed, or the report's file could not be written."""
 
     error: str
     """Class name of the error."""
@@ -95,6 +95,11 @@ class Fault:
     remedy: str | None
     exit_code: int
     """Of its kind, as a run of that clip alone would have ended with."""
+
+    @classmethod
+    def of(cls, failed: Failed) -> Fault:
+        """What `failed` tells, without its being an event."""
+        return cls(error=failed.error, message=failed.message, remedy=failed.remedy, exit_code=failed.exit_code)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +169,8 @@ class BatchDone:
     event: Literal["batch_done"] = "batch_done"
     schema: int = JOB_VERSION
     report: Report
+    unwritten: Fault | None = None
+    """Why the report's file could not be written; None where it was, or none was asked for."""
 
 
 BatchEvent = ClipEvent | BatchProgress | BatchDone

@@ -255,7 +255,7 @@ def _fault(kept: _Kept) -> Fault | None:
         of = failure(kept.clip.fault)
     if of is None:
         return None
-    return Fault(error=of.error, message=of.message, remedy=of.remedy, exit_code=of.exit_code)
+    return Fault.of(of)
 
 
 def check_report_name(path: Path, output_dir: Path) -> None:

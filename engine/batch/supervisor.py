@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from keyscale.engine.batch.again import AGAIN_S, Again
 from keyscale.engine.batch.crew import Crew
-from keyscale.engine.batch.events import ENDED, BatchDone, BatchEvent, ClipStatus
+from keyscale.engine.batch.events import ENDED, BatchDone, BatchEvent, ClipStatus, Fault
 from keyscale.engine.batch.ledger import Ledger, OpenClip
 from keyscale.engine.batch.messages import Answer, Ended, Hello, Opened, Order, Planned, Told
 from keyscale.engine.batch.report import write_report
@@ -139,10 +139,15 @@ class _Supervisor:
             yield from self._end()
         yield self._clips.progress()
         ended = self._clips.report(finished=not any(clip.status is ClipStatus.STOPPED for clip in self._clips.all()))
+        unwritten = None
         if self.options.report is not None:
-            write_report(ended, self.options.report)
+            try:
+                write_report(ended, self.options.report)
+            except KeyscaleError as error:
+                # What became of the clips is told all the same.
+                unwritten = Fault.of(failure(error))
         self._reported = True
-        yield BatchDone(report=ended)
+        yield BatchDone(report=ended, unwritten=unwritten)
 
     def leave_report(self) -> None:
         """Write how it stood where it came to no end: whoever read its events has gone."""
@@ -156,7 +161,7 @@ class _Supervisor:
             return
         self._report_due = False
         began = time.monotonic()
-        # What is wrong with it is raised by the last one.
+        # What is wrong with it is told by the last one.
         with contextlib.suppress(KeyscaleError):
             write_report(self._clips.report(finished=False), self.options.report)
         # That of a hundred thousand clips takes a while.
