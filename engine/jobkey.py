@@ -11,9 +11,6 @@ import hashlib
 import re
 from pathlib import Path
 
-from av.error import FFmpegError
-from av.stream import Disposition
-
 import keyscale
 from keyscale.engine.errors import KeyscaleError
 from keyscale.engine.job import dumps
@@ -22,7 +19,7 @@ from keyscale.engine.plan import LANCZOS, Plan
 from keyscale.engine.source import open_source
 from keyscale.engine.workfolder import sha256_file
 
-__all__ = ["is_whole", "job_key", "network_identity", "own_checkpoint", "pixels_of", "read_stamp", "stamp"]
+__all__ = ["job_key", "network_identity", "own_checkpoint", "pixels_of", "read_stamp", "stamp"]
 
 _STAMP = re.compile(r"keyscale \S{1,64} job ([0-9a-f]{64})")
 
@@ -106,18 +103,6 @@ def job_key(plan: Plan, source_sha256: str) -> str:
 def stamp(plan: Plan, key: str) -> dict[str, str]:
     """The metadata by which the result carries its key."""
     return {_FIELD[plan.container]: f"keyscale {keyscale.__version__} job {key}"}
-
-
-def is_whole(path: Path, frames: int) -> bool:
-    """Whether a result still has all packets of so many frames: one that was cut off has not. Nothing is decoded."""
-    try:
-        with open_source(path) as container:
-            video = next(
-                stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic
-            )
-            return sum(packet.size > 0 and not packet.is_corrupt for packet in container.demux(video)) == frames
-    except (KeyscaleError, FFmpegError, StopIteration, OSError):
-        return False
 
 
 def read_stamp(path: Path) -> str | None:

@@ -12,6 +12,7 @@ from threading import Event as StopFlag
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 from clips import clicks_track, make_clip
 from numbered import Result, leftovers, run, small_job
@@ -211,6 +212,22 @@ def test_a_result_that_was_cut_off_is_made_again(source: Path, tmp_path: Path, n
     assert read_stamp(first.path) == first.done.key  # it stands in front
     second = run(job)
     assert not was_skipped(second)
+    assert was_skipped(run(job))
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.mov", "out.webm"])
+@pytest.mark.parametrize("lost", [1, 2000])
+def test_a_result_whose_sound_was_cut_off_at_the_end_is_made_again(tmp_path: Path, name: str, lost: int) -> None:
+    # The sound goes on for longer than the pictures: the file's last bytes are sound alone.
+    rng = np.random.default_rng(7)
+    noise = rng.uniform(-0.5, 0.5, (2, 48000)).astype(np.float32)
+    source = make_clip(tmp_path / "source.mp4", frames=12, rate=24, sounds=[noise])
+    codec = Codec.AV1 if name.endswith(".webm") else Codec.AUTO
+    job = updating(source, tmp_path / name, encoding=Encoding(codec=codec, preset="8" if codec is Codec.AV1 else None))
+    whole = run(job).path
+    content = whole.read_bytes()
+    whole.write_bytes(content[:-lost])
+    assert not was_skipped(run(job))
     assert was_skipped(run(job))
 
 
