@@ -34,7 +34,7 @@ from tools.torture.batch_kills import batch_kills
 from tools.torture.batch_manifests import batch_manifests
 from tools.torture.batch_many import Look, batch_many, growth, risen
 from tools.torture.batch_pairs import batch_pairs
-from tools.torture.batches import decoded
+from tools.torture.batches import Batch, Place, decoded
 from tools.torture.disks import NoDiskError, small_disk
 from tools.torture.lab import Lab, laboratory
 from tools.torture.manifest_damage import mutated_manifest
@@ -97,6 +97,17 @@ def test_a_source_that_changes_fails_its_own_clip_alone(lab: Lab) -> None:
 
 
 # The tools themselves
+
+
+def test_the_memory_of_a_batch_is_its_own_and_not_that_of_who_started_it(tmp_path: Path) -> None:
+    ballast = bytearray(400 * 2**20)
+    place = Place.made_in(tmp_path)
+    make_video(place.folder / "a.mp4", KINDS[0], frames=12)
+    flags = ("--whole-frame", "--model", "lanczos", "--size", "64x48", "--progress", "json")
+    with Batch(place, ("a.mp4", "-o", "out", *flags)) as batch:
+        ended = batch.wait(60)
+    assert ended.code == 0, ended.stderr
+    assert 30 < ended.peak_mib < len(ballast) / 2**20
 
 
 def test_manifests_are_the_same_for_the_same_seed_and_of_many_kinds() -> None:

@@ -30,6 +30,9 @@ WORKER = "keyscale.engine.batch.worker"
 SCOUT = "scout"
 """Name of the worker that only plans."""
 
+MEASURE_S = 0.1
+"""How often memory is looked at."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
@@ -112,6 +115,7 @@ class Batch:
                 start_new_session=True,
             )
         self._peak_mib = 0.0
+        self._measure_at = self.began
         self._read = 0
         self.events: list[dict[str, Any]] = []
         """As far as `look` has read them."""
@@ -130,13 +134,17 @@ class Batch:
     @property
     def is_up(self) -> bool:
         """Whether the process that runs the batch is there."""
-        if self.process.returncode is None:
-            # Not `poll`, which would lose what was used.
-            pid, status, used = os.wait4(self.process.pid, os.WNOHANG)
-            if pid:
-                self.process.returncode = os.waitstatus_to_exitcode(status)
-                self._peak_mib = used.ru_maxrss / 1024
-        return self.process.returncode is None
+        if self.process.poll() is None:
+            if time.monotonic() >= self._measure_at:
+                self._measure()
+            return True
+        return False
+
+    def _measure(self) -> None:
+        # Not what `wait4` tells: that is never less than what this process itself had when it started the batch.
+        pids = (self.process.pid, *(worker.pid for worker in self.workers()))
+        self._peak_mib = max(self._peak_mib, *map(_peak_mib, pids))
+        self._measure_at = time.monotonic() + MEASURE_S
 
     def _ended_within(self, seconds: float | None) -> bool:
         until = None if seconds is None else time.monotonic() + seconds
@@ -186,7 +194,7 @@ class Batch:
         return Ended(
             code=self.process.returncode,
             seconds=time.monotonic() - self.began,
-            # The largest of its processes, as far as it waited for them: not where it was killed.
+            # Of the largest of its processes, the last moments before its end left out.
             peak_mib=self._peak_mib,
             timed_out=timed_out,
             stdout=out,
@@ -198,6 +206,15 @@ class Batch:
         """What it said in the end."""
         last = self.events[-1] if self.events else {}
         return last["report"] if last.get("event") == "batch_done" else None
+
+
+def _peak_mib(pid: int) -> float:
+    """The largest resident set that a process had since its program was started; 0 where it has ended."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def decoded(path: Path) -> str:
