@@ -75,6 +75,7 @@ def batch(
     from keyscale.cli.batch_view import batch_renderer
     from keyscale.engine.errors import StorageError
     from keyscale.engine.failures import failure
+    from keyscale.engine.job import Note
 
     output_dir = Path(output)
     report_path = Path(report) if report is not None else output_dir / "report.json"
@@ -113,6 +114,7 @@ def batch(
                 inputs,
                 output_dir,
                 flags,
+                on_unreadable=lambda message: view.handle(Note(level="warning", message=message)),
                 watch=watch,
                 keyframes_dir=keyframes_dir,
                 recursive=recursive,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,46 @@ def test_a_folder_that_may_not_be_read_is_named() -> None:
             find("in", recursive=True)
     finally:
         Path("in/closed").chmod(0o700)
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Has a folder refuse to be listed from then on: the superuser may read everything."""
+    scandir, refused = os.scandir, set()
+
+    def scan(path: Path) -> object:
+        if str(path) in refused:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("keyscale.engine.batch.folders.os.scandir", scan)
+    return refused.add
+
+
+def test_a_subfolder_that_may_not_be_read_is_left_out_and_told_of(closed: Callable[[str], None]) -> None:
+    touch("in/a.mp4", "in/b/c.mp4", "in/lost+found/d.mp4")
+    closed("in/lost+found")
+    told: list[str] = []
+    assert videos(find("in", recursive=True, on_unreadable=told.append)) == ["in/a.mp4", "in/b/c.mp4"]
+    assert told == ["cannot read the folder in/lost+found: Permission denied; what is in it is left out"]
+
+
+@pytest.mark.parametrize("given", ["in", "in/*.mp4"])
+def test_an_input_that_may_not_be_read_itself_is_refused(closed: Callable[[str], None], given: str) -> None:
+    touch("in/a.mp4", "x/b.mp4")
+    closed("in")
+    with pytest.raises(UsageError, match="cannot read the folder in: Permission denied"):
+        find("x", given, on_unreadable=print)
+
+
+def test_a_watched_folder_that_may_not_be_read_is_told_of_once(closed: Callable[[str], None]) -> None:
+    touch("in/a.mp4", "in/closed/b.mp4")
+    closed("in/closed")
+    told: list[str] = []
+    folder = watch("in", recursive=True, whole_frame=True, on_unreadable=told.append)
+    assert settled(folder, 0.0) == ["a.mp4 None"]
+    assert settled(folder, 20.0) == []
+    assert told == ["cannot read the folder in/closed: Permission denied; it is passed over until it can be read"]
 
 
 ODD_NAMES = [

@@ -15,7 +15,7 @@ from keyscale.engine.batch.manifest import MANIFEST_SUFFIXES, read_manifest
 from keyscale.engine.errors import FramingError, InputError, UsageError
 from keyscale.engine.settings import PRESET_NAME
 
-__all__ = ["VIDEO_SUFFIXES", "Inputs", "Video", "find_clips", "folder_of"]
+__all__ = ["VIDEO_SUFFIXES", "Inputs", "Video", "find_clips", "folder_of", "unreadable"]
 
 VIDEO_SUFFIXES = frozenset(
     [
@@ -67,6 +67,7 @@ def find_clips(
     keyframes_dir: str | Path | None = None,
     recursive: bool = False,
     whole_frame: bool = False,
+    on_unreadable: Callable[[str], None] | None = None,
 ) -> tuple[Clip, ...]:
     """All clips of a batch, in a stable order: by input, within one as people sort names, in a manifest by line.
 
@@ -83,6 +84,7 @@ def find_clips(
         keyframes_dir: where keyframes files are instead of beside the videos, in the same subfolders.
         recursive: subfolders too.
         whole_frame: a video without keyframes is taken as a whole; otherwise it is a clip with a fault.
+        on_unreadable: told, in words, of each subfolder that cannot be read and is left out; None makes it an error.
 
     Returns:
         At least one clip; whatever is wrong with one alone is its `fault`.
@@ -101,7 +103,7 @@ def find_clips(
         if source in listed:
             clips += (inputs.completed(clip) for clip in listed[source])
             continue
-        for video in inputs.videos(source, _cannot_read):
+        for video in inputs.videos(source, _refusal(folder_of(source), on_unreadable)):
             path = _place(video.path)
             if path not in seen:
                 seen.add(path)
@@ -310,8 +312,19 @@ def _is_source(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES and not _OWN_RESULT.search(path.name)
 
 
-def _cannot_read(folder: Path, error: OSError) -> None:
-    raise UsageError(f"cannot read the folder {folder}: {error.strerror or error}") from error
+def unreadable(folder: Path, error: OSError) -> str:
+    """What people are told of a folder that cannot be read."""
+    return f"cannot read the folder {folder}: {error.strerror or error}"
+
+
+def _refusal(root: Path, on_unreadable: Callable[[str], None] | None) -> Callable[[Path, OSError], None]:
+    def refuse(folder: Path, error: OSError) -> None:
+        # Every disk has a lost+found; an input that holds nothing to read is a mistake.
+        if on_unreadable is None or folder == root:
+            raise UsageError(unreadable(folder, error)) from error
+        on_unreadable(f"{unreadable(folder, error)}; what is in it is left out")
+
+    return refuse
 
 
 def _listed(names: frozenset[str]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from keyscale.engine.batch.clips import Clip
 from keyscale.engine.batch.folders import file_stat
-from keyscale.engine.batch.inputs import Inputs
+from keyscale.engine.batch.inputs import Inputs, unreadable
 from keyscale.engine.batch.manifest import MANIFEST_SUFFIXES
 from keyscale.engine.errors import UsageError
 
@@ -44,8 +44,12 @@ class Watch:
         recursive: bool = False,
         whole_frame: bool = False,
         settle_s: float = SETTLE_S,
+        on_unreadable: Callable[[str], None] | None = None,
     ) -> None:
-        """Arguments as of `find_clips`; `settle_s` in seconds.
+        """Arguments as of `find_clips`, but for `settle_s` in seconds, and:
+
+        Args:
+            on_unreadable: told once, in words, of each folder that cannot be read; None where nobody wants to know.
 
         Raises:
             UsageError: an input is not there, is the output folder, or is a manifest.
@@ -60,6 +64,9 @@ class Watch:
                     remedy="Watch a folder, or leave --watch out.",
                 )
         self._settle_s = settle_s
+        self._on_unreadable = on_unreadable
+        self._unreadable: set[Path] = set()
+        """Folders that were told of."""
         self._seen: dict[Path, _Seen] = {}
 
     def poll(self, now: float) -> tuple[Clip, ...]:
@@ -78,7 +85,7 @@ class Watch:
         present: set[Path] = set()
         settled: list[Clip] = []
         for source in self._inputs.sources:
-            for video in self._inputs.videos(source, _pass_over):
+            for video in self._inputs.videos(source, self._pass_over):
                 key = video.path.absolute()
                 if key in present:
                     continue
@@ -91,6 +98,11 @@ class Watch:
                     settled.append(self._inputs.clip(video))
         self._forget(present)
         return tuple(settled)
+
+    def _pass_over(self, folder: Path, error: OSError) -> None:
+        if self._on_unreadable is not None and folder not in self._unreadable:
+            self._unreadable.add(folder)
+            self._on_unreadable(f"{unreadable(folder, error)}; it is passed over until it can be read")
 
     def _forget(self, present: set[Path]) -> None:
         gone = self._seen.keys() - present
@@ -110,10 +122,6 @@ class Watch:
             return False
         seen.given = version
         return True
-
-
-def _pass_over(folder: Path, error: OSError) -> None:
-    """A folder that cannot be read may be readable the next time."""
 
 
 def _version(paths: Sequence[Path]) -> _Version | None:
