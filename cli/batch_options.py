@@ -40,13 +40,20 @@ KeyframesDirOption = Annotated[
 ]
 RecursiveOption = Annotated[
     bool,
-    typer.Option("--recursive", "-r", help="Subfolders too; the results mirror them.", rich_help_panel=_INPUT),
+    typer.Option(
+        "--recursive/--no-recursive",
+        "-r",
+        help="Subfolders too; the results mirror them.",
+        show_default=False,
+        rich_help_panel=_INPUT,
+    ),
 ]
 WholeFrameOption = Annotated[
     bool,
     typer.Option(
-        "--whole-frame",
+        "--whole-frame/--no-whole-frame",
         help="Use the whole picture of a video that has no keyframes file; otherwise that is an error.",
+        show_default=False,
         rich_help_panel=_INPUT,
     ),
 ]
@@ -94,5 +101,10 @@ JobsOption = Annotated[
 ]
 FailFastOption = Annotated[
     bool,
-    typer.Option("--fail-fast", help="Stop everything at the first clip that fails.", rich_help_panel=_RUNNING),
+    typer.Option(
+        "--fail-fast/--no-fail-fast",
+        help="Stop everything at the first clip that fails.",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
 ]

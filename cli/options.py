@@ -165,8 +165,9 @@ EndOption = Annotated[
 KeepGoingOption = Annotated[
     bool,
     typer.Option(
-        "--keep-going-on-decode-errors",
+        "--keep-going-on-decode-errors/--no-keep-going-on-decode-errors",
         help="Bridge source frames that cannot be decoded, and report how many; otherwise they are an error.",
+        show_default=False,
         rich_help_panel=_INPUT,
     ),
 ]
@@ -264,7 +265,7 @@ BitDepthOption = Annotated[
 ]
 NoAudioOption = Annotated[
     bool,
-    typer.Option("--no-audio", help="Leave the sound out.", rich_help_panel=_OUTPUT),
+    typer.Option("--no-audio/--audio", help="Leave the sound out.", show_default=False, rich_help_panel=_OUTPUT),
 ]
 VerifyOption = Annotated[
     VerifyChoice,
@@ -307,7 +308,7 @@ DenoiseOption = Annotated[
 ]
 OfflineOption = Annotated[
     bool,
-    typer.Option("--offline", help="Never download weights.", rich_help_panel=_MODEL),
+    typer.Option("--offline/--no-offline", help="Never download weights.", show_default=False, rich_help_panel=_MODEL),
 ]
 DeviceOption = Annotated[
     str,
@@ -371,7 +372,13 @@ ProgressOption = Annotated[
 ]
 QuietOption = Annotated[
     bool,
-    typer.Option("--quiet", "-q", help="Only warnings, errors and the result.", rich_help_panel=_RUNNING),
+    typer.Option(
+        "--quiet/--no-quiet",
+        "-q",
+        help="Only warnings, errors and the result.",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
 ]
 VerboseOption = Annotated[
     int,

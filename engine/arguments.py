@@ -52,9 +52,12 @@ Choice = TypeVar("Choice", bound=StrEnum)
 Value = TypeVar("Value")
 
 SWITCHES = {
+    "--audio": "audio=True",
     "--keep-going-on-decode-errors": "keep_going_on_decode_errors=True",
     "--local": "remote=False",
     "--no-audio": "audio=False",
+    "--no-keep-going-on-decode-errors": "keep_going_on_decode_errors=False",
+    "--no-offline": "offline=False",
     "--no-resume": "resume=False",
     "--offline": "offline=True",
     "--overwrite": "overwrite=True",

@@ -206,7 +206,7 @@ def test_what_the_command_offers_the_function_offers() -> None:
     command: Any = get_command(app)
     commands = command.commands
     flags = {flag for p in commands["upscale"].params for flag in (*p.opts, *p.secondary_opts) if flag[:2] == "--"}
-    of_the_terminal = {"--progress", "--quiet", "--verbose", "--config", "--no-config", "--preset-file"}
+    of_the_terminal = {"--progress", "--quiet", "--no-quiet", "--verbose", "--config", "--no-config", "--preset-file"}
     taken = {FLAGS[flag].partition("=")[0] for flag in flags - of_the_terminal}
     assert taken | {"video", "keyframes"} == set(arguments())
 

@@ -165,7 +165,8 @@ def test_a_folder_that_may_not_be_read_is_named() -> None:
 @pytest.fixture
 def closed(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Has a folder refuse to be listed from then on: the superuser may read everything."""
-    scandir, refused = os.scandir, set()
+    scandir = os.scandir
+    refused: set[str] = set()
 
     def scan(path: Path) -> object:
         if str(path) in refused:

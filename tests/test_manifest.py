@@ -365,7 +365,7 @@ def test_every_flag_of_upscale_is_either_a_clips_or_the_batchs() -> None:
     program = typer.Typer()
     program.command()(upscale)
     params = get_command(program).params
-    flags = {text.lstrip("-") for each in params for text in (*each.opts, *each.secondary_opts) if len(text) > 2}
+    flags = {text.lstrip("-") for each in params for text in each.opts if len(text) > 2}
     assert flags - {"video", "keyframes", "install-completion", "show-completion", "output"} == (
         CLIP_OPTIONS | {name for name in RUN_OPTIONS if name in flags}
     )

@@ -12,9 +12,10 @@ import pytest
 import typer
 from typer.main import get_command
 
+from keyscale.cli import batch_options as batch_opt
 from keyscale.cli import options as opt
 from keyscale.cli import remote_options as remote_opt
-from keyscale.cli.app import run
+from keyscale.cli.app import app, run
 from keyscale.cli.progress import ProgressKind
 from keyscale.cli.settings import OTHER_VARIABLES, ConfiguredCommand, RunCommand, flags_of, settings_of
 from keyscale.engine.errors import UsageError
@@ -97,10 +98,10 @@ def batch(
     crf: opt.CrfOption = None,
     config: opt.ConfigOption = None,
     jobs: Annotated[int | None, typer.Option("--jobs", min=1)] = None,
-    recursive: Annotated[bool, typer.Option("--recursive")] = False,
+    recursive: batch_opt.RecursiveOption = False,
     keyframes_dir: Annotated[Path | None, typer.Option("--keyframes-dir")] = None,
     report: Annotated[Path | None, typer.Option("--report")] = None,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast")] = False,
+    fail_fast: batch_opt.FailFastOption = False,
     watch: Annotated[bool, typer.Option("--watch")] = False,
 ) -> None:
     seen.update(locals())
@@ -162,6 +163,22 @@ def test_a_flag_that_repeats_its_default_still_wins() -> None:
     assert call("upscale", "in/a.mp4", "--size", "1080x1920", "--resume")["size"] == "1080x1920"
     assert call("upscale", "in/a.mp4", "--resume")["resume"] is True
     assert call("upscale", "in/a.mp4")["resume"] is False
+
+
+def test_every_switch_that_may_be_set_can_be_switched_off_again() -> None:
+    with get_command(app).make_context("keyscale", ["config", "path"]) as ctx:
+        switches = {name: flag.param for name, flag in flags_of(ctx).items() if flag.param.is_flag}
+    assert {"no-audio", "offline", "quiet", "recursive", "whole-frame", "fail-fast"} < switches.keys()
+    assert [name for name, param in switches.items() if not param.secondary_opts] == []
+
+
+def test_a_switch_that_a_file_sets_is_switched_off_by_a_flag() -> None:
+    preset("no-audio = true\n[batch]\nrecursive = true\nfail-fast = true\n")
+    assert call("upscale", "in/a.mp4")["no_audio"] is True
+    assert call("upscale", "in/a.mp4", "--audio")["no_audio"] is False
+    found = call("batch", "in", "--no-recursive")
+    assert (found["recursive"], found["fail_fast"]) == (False, True)
+    assert call("batch", "in", "-r", "--no-fail-fast")["fail_fast"] is False
 
 
 def test_values_of_a_file_arrive_as_those_of_flags_do() -> None:
