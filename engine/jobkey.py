@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import keyscale
+from keyscale.engine.device import choose_device
 from keyscale.engine.errors import KeyscaleError
-from keyscale.engine.job import dumps
-from keyscale.engine.models import all_models
+from keyscale.engine.job import Precision, dumps
+from keyscale.engine.models import ModelSpec, all_models, choose_execution, needs_openvino
 from keyscale.engine.plan import LANCZOS, Plan
 from keyscale.engine.source import open_source
+from keyscale.engine.threads import share_cores
 from keyscale.engine.workfolder import sha256_file
 
 __all__ = ["job_key", "network_identity", "own_checkpoint", "pixels_of", "read_stamp", "stamp"]
@@ -33,7 +36,7 @@ def pixels_of(plan: Plan) -> bytes:
     digest = hashlib.sha256()
     for part in (
         repr((plan.info.colour, plan.info.orientation, plan.info.interlaced, plan.info.field_order)),
-        repr((plan.geometry, plan.rate, plan.encoder, plan.chunks, plan.model, plan.container)),
+        repr((plan.geometry, plan.rate, plan.encoder, plan.chunks, _network_without_name(plan), plan.container)),
         dumps(plan.job.target),
         repr(_tile_that_shows(plan)),
         repr(plan.job.keep_going_on_decode_errors),
@@ -49,13 +52,37 @@ def _tile_that_shows(plan: Plan) -> int | None:
     return plan.job.compute.tile if plan.model is not None and not plan.model.halo_is_exact else None
 
 
+def _network_without_name(plan: Plan) -> ModelSpec | None:
+    """The network; of a user's checkpoint without the name that its file has."""
+    return plan.model if plan.model is None or own_checkpoint(plan) is None else replace(plan.model, name="")
+
+
 def _way(plan: Plan) -> object:
-    """How the network runs, as far as was asked for: `auto` may be another device on each machine."""
-    if plan.model is None:
+    """How the network runs, where that is another way than the one that this machine takes unasked.
+
+    What nobody asked for is no part of a key: `auto` may be another device on each machine, and in a container.
+    """
+    asked = plan.job.compute
+    if plan.model is None or (asked.device == "auto" and asked.precision is Precision.AUTO):
         return None
-    if plan.job.compute.device == "auto":
-        return plan.job.compute.precision
-    return [(way.runtime, way.precision, way.kind) for way in plan.executions]
+    share_cores()
+    here = choose_device("auto")
+    ways = plan.executions
+    held = ways[0] if len(ways) == 1 else next(way for way in ways if way.kind == here)
+    unasked = choose_execution(plan.model, here, Precision.AUTO, has_int8=_has_int8(plan, plan.model, here))
+    ways_of = [(way.runtime, way.precision, way.kind) for way in (held, unasked)]
+    return None if ways_of[0] == ways_of[1] else ways_of[0]
+
+
+def _has_int8(plan: Plan, model: ModelSpec, device: str) -> bool:
+    """Whether OpenVINO has int8 here; it is loaded and asked only where nothing else tells."""
+    if not needs_openvino(model, device, Precision.AUTO):
+        return False
+    if any(way.precision == "int8" for way in plan.executions):
+        return True
+    from keyscale.engine.models.inference import cpu_has_int8
+
+    return cpu_has_int8()
 
 
 def own_checkpoint(plan: Plan) -> Path | None:
@@ -82,6 +109,8 @@ def network_identity(plan: Plan) -> str:
 
 def job_key(plan: Plan, source_sha256: str) -> str:
     """The key of a planned job whose source has this content, as 64 hexadecimal digits.
+
+    Where device or precision was asked for, torch is loaded to see which device there is.
 
     Raises:
         OSError: the user's checkpoint cannot be read.

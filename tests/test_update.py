@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from clips import clicks_track, make_clip
 from numbered import Result, leftovers, run, small_job
 
@@ -35,6 +36,7 @@ from keyscale.engine.job import (
     Verify,
 )
 from keyscale.engine.jobkey import read_stamp
+from keyscale.engine.models.networks import SRVGGNetCompact
 from keyscale.engine.runners.local import LocalRun
 from keyscale.engine.runners.prepare import prepare
 from keyscale.engine.workfolder import WorkFolder
@@ -50,6 +52,12 @@ def updating(source: Path, output: Path, **more: Any) -> Job:
 def source(tmp_path: Path) -> Path:
     hum = clicks_track([0.2], seconds=1, sample_rate=48000, channels=1)
     return make_clip(tmp_path / "source.mp4", frames=12, rate=24, sounds=[hum])
+
+
+def save_checkpoint(path: Path, *, seed: int) -> None:
+    """A user's own network, of random weights."""
+    torch.manual_seed(seed)
+    torch.save({"params": SRVGGNetCompact(features=4, blocks=1, scale=2).state_dict()}, path)
 
 
 def was_skipped(result: Result) -> bool:
@@ -142,6 +150,38 @@ def test_how_a_network_runs_counts_by_what_it_comes_to(source: Path, tmp_path: P
     assert was_skipped(run(replace(job, compute=Compute(device="cpu"))))
     assert was_skipped(run(replace(job, compute=replace(job.compute, tile=64))))
     assert not was_skipped(run(replace(job, compute=Compute(device="cpu", precision=Precision.FP32))))
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        pytest.param(Compute(device="cpu"), id="device"),
+        pytest.param(Compute(precision=Precision.INT8), id="precision"),
+        pytest.param(Compute(device="cpu", precision=Precision.INT8), id="both"),
+    ],
+)
+def test_to_ask_for_what_this_machine_does_anyway_changes_nothing(
+    source: Path, tmp_path: Path, compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = updating(source, tmp_path / "out.mp4", size=(128, 96), model=ModelChoice(name="keyscale-tiny-x2"))
+    monkeypatch.setattr("keyscale.engine.jobkey.choose_device", lambda _: "cpu")
+    run(job)
+    assert was_skipped(run(replace(job, compute=compute)))
+    # The same on a machine that would have taken another device.
+    monkeypatch.setattr("keyscale.engine.jobkey.choose_device", lambda _: "cuda")
+    assert not was_skipped(run(replace(job, compute=compute)))
+    assert was_skipped(run(replace(job, compute=compute)))
+
+
+def test_a_checkpoint_of_another_name_is_the_same_network(source: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.pth", tmp_path / "second.pth"
+    save_checkpoint(first, seed=1)
+    shutil.copy(first, second)
+    job = updating(source, tmp_path / "out.mp4", size=(128, 96), model=ModelChoice(name=str(first)))
+    run(job)
+    assert was_skipped(run(replace(job, model=ModelChoice(name=str(second)))))
+    save_checkpoint(second, seed=2)
+    assert not was_skipped(run(replace(job, model=ModelChoice(name=str(second)))))
 
 
 def test_another_content_of_the_source_makes_it_again_and_another_name_does_not(source: Path, tmp_path: Path) -> None:

@@ -241,18 +241,17 @@ class Run(ABC):
             return
         source = Path(self.job.source)
 
-        def read(report: Callable[[int, int], None]) -> str:
-            return sha256_file(source, lambda done: report(done, self.prepared.source_stat[0]))
+        def read(report: Callable[[int, int], None]) -> tuple[str, str]:
+            try:
+                content = sha256_file(source, lambda done: report(done, self.prepared.source_stat[0]))
+            except OSError as error:
+                raise InputError(f"cannot read {source}: {error}") from error
+            try:
+                return content, job_key(self.plan, content)
+            except OSError as error:
+                raise ModelError(f"the network's weights cannot be read: {error}") from error
 
-        try:
-            content = yield from self.during(Phase.PREPARE, read)
-        except OSError as error:
-            raise InputError(f"cannot read {source}: {error}") from error
-        self.source_sha256 = content
-        try:
-            self.key = job_key(self.plan, content)
-        except OSError as error:
-            raise ModelError(f"the network's weights cannot be read: {error}") from error
+        self.source_sha256, self.key = yield from self.during(Phase.PREPARE, read)
 
     def _chunks_key(self) -> str:
         """SHA-256 over all that decides the pixels of a chunk: source content, plan, model, engine."""
