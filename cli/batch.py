@@ -44,7 +44,7 @@ def batch(
     fps: opt.FpsOption = "30",
     output: batch_opt.OutputDirOption,
     report: batch_opt.ReportOption = None,
-    overwrite: opt.OverwriteOption = False,
+    overwrite: batch_opt.OverwriteOption = False,
     codec: opt.CodecOption = opt.CodecChoice.AUTO,
     crf: opt.CrfOption = None,
     preset: opt.PresetOption = None,

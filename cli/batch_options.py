@@ -12,6 +12,7 @@ __all__ = [
     "JobsOption",
     "KeyframesDirOption",
     "OutputDirOption",
+    "OverwriteOption",
     "RecursiveOption",
     "ReportOption",
     "WatchOption",
@@ -73,6 +74,14 @@ OutputDirOption = Annotated[
         metavar="FOLDER",
         help="Where the results go. What is there and came of the same source, framing and settings is skipped.",
         show_default=False,
+        rich_help_panel=_OUTPUT,
+    ),
+]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Make every clip again and replace its result, once the new one is verified, whoever made the old one.",
         rich_help_panel=_OUTPUT,
     ),
 ]

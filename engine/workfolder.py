@@ -24,7 +24,20 @@ from keyscale.engine.locks import PRIVATE, held, lock_of
 from keyscale.engine.plan import Chunk
 from keyscale.engine.writer import storage_error
 
-__all__ = ["REMOTE_STATE", "WorkFolder", "beneath", "is_work_folder", "publish", "sha256_file", "work_folder_of"]
+__all__ = [
+    "REMOTE_STATE",
+    "Identity",
+    "WorkFolder",
+    "beneath",
+    "identity_of",
+    "is_work_folder",
+    "publish",
+    "sha256_file",
+    "work_folder_of",
+]
+
+Identity = tuple[int, int, int]
+"""Number, size in bytes and time of change in ns of a file: one that takes its place has others."""
 
 REMOTE_STATE = "remote.json"
 """What a remote run keeps in the folder while its calls run."""
@@ -49,6 +62,15 @@ class _Record:
     sha256: str
     lost: int = 0
     """Source frames that could not be decoded and were bridged while the chunk was made."""
+
+
+def identity_of(path: Path) -> Identity | None:
+    """Which file stands at `path`; None where none does, or that cannot be told."""
+    try:
+        info = path.lstat()
+    except (OSError, ValueError):
+        return None
+    return info.st_ino, info.st_size, info.st_mtime_ns
 
 
 def work_folder_of(output: Path) -> Path:

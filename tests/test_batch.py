@@ -43,6 +43,10 @@ def batch_clip(source: Path, output: Path, **more: Any) -> BatchClip:
     return BatchClip(name=source.name, video=str(source), keyframes=None, output=str(output), job=job)
 
 
+def overwriting(clips: Sequence[BatchClip]) -> list[BatchClip]:
+    return [replace(clip, job=replace(clip.job, overwrite=True)) for clip in clips if clip.job is not None]
+
+
 @pytest.fixture
 def clips(tmp_path: Path) -> list[BatchClip]:
     """Three short clips."""
@@ -143,6 +147,14 @@ def test_a_second_run_does_nothing_and_says_so(clips: list[BatchClip]) -> None:
     assert told.ends == {"a.mp4": "skipped", "b.mp4": "skipped", "c.mp4": "skipped"}
     assert told.report.finished
     assert [Path(clip.output).stat().st_mtime_ns for clip in clips] == before
+
+
+def test_overwriting_makes_what_is_up_to_date_again(clips: list[BatchClip]) -> None:
+    assert set(batch(clips).ends.values()) == {"done"}
+    before = [Path(clip.output).stat().st_mtime_ns for clip in clips]
+    assert set(batch(overwriting(clips)).ends.values()) == {"done"}
+    assert all(Path(clip.output).stat().st_mtime_ns > at for clip, at in zip(clips, before, strict=True))
+    assert set(batch(clips).ends.values()) == {"skipped"}
 
 
 def test_only_what_changed_is_done_again(clips: list[BatchClip], tmp_path: Path) -> None:
@@ -333,7 +345,35 @@ def test_a_work_folder_that_is_removed_by_somebody_ends_its_clip_alone(
 
 
 @pytest.mark.slow
-def test_two_batches_over_the_same_clips_make_each_of_them_once(clips: list[BatchClip]) -> None:
+def test_what_was_made_before_its_worker_was_killed_is_not_made_again_in_the_same_run(
+    long_clip: BatchClip, clips: list[BatchClip]
+) -> None:
+    batch([*clips, long_clip])
+    made: dict[str, int] = {}
+    killed: list[int] = []
+
+    def kill(event: BatchEvent) -> None:
+        if not killed and is_upscaling(event, "long.mp4", frame=200):
+            made.update({clip.output: Path(clip.output).stat().st_ino for clip in clips})
+            for process in workers():
+                killed.append(process.pid)
+                process.kill()
+
+    told = batch(overwriting([*clips, long_clip]), on_event=kill)
+    assert killed
+    assert told.ends["long.mp4"] == "done"
+    assert told.clip("long.mp4").resumed_frames >= 96
+    assert set(told.ends.values()) <= {"done", "skipped"}
+    # The last of them may have been joined when the worker was killed; none was made from the start again.
+    assert sum(Path(output).stat().st_ino != number for output, number in made.items()) <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_two_batches_over_the_same_clips_make_each_of_them_once(clips: list[BatchClip], overwrite: bool) -> None:
+    if overwrite:
+        batch(clips)
+        clips = overwriting(clips)
     reports: list[Report] = []
 
     def one() -> None:

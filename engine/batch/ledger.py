@@ -10,6 +10,7 @@ from keyscale.engine.batch.meter import BatchMeter
 from keyscale.engine.batch.report import Reporter
 from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.job import Done, Event, Failed
+from keyscale.engine.workfolder import Identity
 
 __all__ = ["Ledger", "OpenClip"]
 
@@ -35,6 +36,8 @@ class OpenClip:
     assistants: int = 0
     waited: int = 0
     """How often its output was locked."""
+    outdated: Identity | None = None
+    """The result that it had when it became known, where that is to be replaced."""
     notes: set[str] = field(default_factory=set)
     deaths: int = 0
     last: Done | Failed | None = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from keyscale.engine.job import Event, Job
+from keyscale.engine.workfolder import Identity
 
 if TYPE_CHECKING:
     from keyscale.engine.runners.remote import RemoteOptions
@@ -24,6 +25,8 @@ class Order:
     index: int
     """Of the clip."""
     job: Job
+    outdated: Identity | None = None
+    """As of `Prepared.outdated`."""
     remote: RemoteOptions | None = None
     plan_only: bool = False
     """Only plan it, and tell how many frames it has."""

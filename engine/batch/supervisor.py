@@ -26,6 +26,7 @@ from keyscale.engine.batch.workers import Heard, WorkerProcess
 from keyscale.engine.errors import EnvironmentFault, FramingError, InputError, Interrupted, KeyscaleError, UsageError
 from keyscale.engine.failures import failure
 from keyscale.engine.job import Done, Event, Failed, Note, Phase, Progress
+from keyscale.engine.workfolder import identity_of
 from keyscale.engine.writer import storage_error
 
 if TYPE_CHECKING:
@@ -179,6 +180,9 @@ class _Supervisor:
                 assert work.fault is not None
                 yield from self._settle(clip, failure(work.fault))
             else:
+                if work.job.overwrite:
+                    # What this batch, or another one, makes from now on is not made twice.
+                    clip.outdated = identity_of(Path(work.output))
                 self._waiting.append(clip)
                 self._unplanned.append(clip)
 
@@ -237,7 +241,15 @@ class _Supervisor:
         clip.status = ClipStatus.RUNNING
         worker.alone = alone
         remote = self.options.remote
-        worker.order(Order(index=clip.index, job=clip.work.job, remote=remote, shares=self.crew.shares))
+        worker.order(
+            Order(
+                index=clip.index,
+                job=clip.work.job,
+                outdated=clip.outdated,
+                remote=remote,
+                shares=self.crew.shares,
+            )
+        )
 
     # What comes back
 

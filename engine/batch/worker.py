@@ -88,7 +88,7 @@ class Worker:
         if order.plan_only:
             self._tell_plan(order, prepare_plan(order.job, remote=remote))
             return
-        prepared = prepare(order.job, remote=remote)
+        prepared = replace(prepare(order.job, remote=remote), outdated=order.outdated)
         self._tell_plan(order, prepared.plan)
         if self._stop.is_set():
             raise Interrupted("interrupted")

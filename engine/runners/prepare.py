@@ -18,7 +18,7 @@ from keyscale.engine.plan import LANCZOS, Plan, make_plan
 from keyscale.engine.probe import probe
 from keyscale.engine.speeds import known_speeds
 from keyscale.engine.threads import share_cores
-from keyscale.engine.workfolder import work_folder_of
+from keyscale.engine.workfolder import Identity, work_folder_of
 from keyscale.engine.writer import check_encoder, storage_error
 
 __all__ = ["Prepared", "check_absent", "check_source", "has_int8", "prepare", "prepare_plan"]
@@ -32,6 +32,8 @@ class Prepared:
     plan: Plan
     source_stat: tuple[int, int]
     """Size and modification time in ns of the source as planned."""
+    outdated: Identity | None = None
+    """A result that is made again whatever job it came of; one that has taken its place since is not."""
 
 
 def prepare_plan(job: Job, *, remote: bool = False, framing: Framing | None = None) -> Plan:

@@ -25,7 +25,7 @@ from keyscale.engine.runners.prepare import Prepared, check_absent, check_source
 from keyscale.engine.tracks import content_type_of
 from keyscale.engine.verify import verify
 from keyscale.engine.wholeness import is_whole
-from keyscale.engine.workfolder import WorkFolder, publish, sha256_file
+from keyscale.engine.workfolder import WorkFolder, identity_of, publish, sha256_file
 from keyscale.engine.writer import chunk_suffix
 
 if TYPE_CHECKING:
@@ -146,7 +146,10 @@ class Run(ABC):
         return self._is_done(output) and (self.job.update or not self.job.overwrite or self.is_noted())
 
     def _is_done(self, output: Path) -> bool:
-        return not output.is_symlink() and read_stamp(output) == self.key and is_whole(output, self.plan.frames)
+        if output.is_symlink() or read_stamp(output) != self.key:
+            return False
+        outdated = self.prepared.outdated
+        return (outdated is None or outdated != identity_of(output)) and is_whole(output, self.plan.frames)
 
     def _skip(self, output: Path, destination: tuple[StorageSettings, str] | None) -> Iterator[Event]:
         """Leave a result as it is; where it has to be stored elsewhere as well, see to that."""
