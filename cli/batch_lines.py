@@ -157,11 +157,15 @@ class Lines:
 
 
 class Silent(Lines):
-    """Warnings and failures only."""
+    """Warnings and failures only, and in the end how many failed."""
 
     def _note(self, text: str, note: Note) -> None:
         if note.level == "warning":
             self._say(text)
+
+    def _finish(self, report: Report) -> None:
+        if report.failed:
+            self._line(closing_text(report), "")
 
 
 class Plain(Lines):

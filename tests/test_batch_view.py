@@ -366,7 +366,9 @@ def test_quiet_leaves_warnings_and_failures_only(kind: str) -> None:
 
 
 def test_none_prints_warnings_and_failures_only() -> None:
-    assert shown("none", RUN)[1].splitlines() == [
+    *lines, closing = shown("none", RUN)[1].splitlines()
+    assert closing.startswith("1 done, 1 skipped, 1 failed in ")
+    assert lines == [
         "a.mp4: warning: untagged colour is read as BT.709",
         "c.mp4: failed: c.mp4 has no video stream",
         "  -> Give a video.",
@@ -727,6 +729,12 @@ def test_what_is_too_long_for_an_ascii_terminal_is_cut_too(monkeypatch: pytest.M
     assert all(line.isascii() for line in block)
     assert re.fullmatch(r"\\u6620.*~.*\\u50cf .*0 %", block[-1])
     assert max(len(line) for line in block) <= 30
+
+
+@pytest.mark.parametrize(("kind", "quiet"), [("none", False), ("plain", True)])
+def test_who_asks_for_silence_hears_how_many_failed_and_else_nothing(kind: str, quiet: bool) -> None:
+    assert shown(kind, RUN, quiet=quiet)[1].splitlines()[-1].startswith("1 done, 1 skipped, 1 failed in ")
+    assert shown(kind, [BatchDone(report=report([entry(DONE)]))], quiet=quiet) == ("", "")
 
 
 def test_a_name_cannot_drive_the_terminal_nor_make_lines_of_its_own() -> None:
