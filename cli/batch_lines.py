@@ -16,7 +16,7 @@ from keyscale.cli.batch_text import (
     summary,
     total_parts,
 )
-from keyscale.cli.progress import SafeStream, clock_text, lost_text, note_text, write_data
+from keyscale.cli.progress import SafeStream, clock_text, lost_text, note_text, write_path
 
 if TYPE_CHECKING:
     from keyscale.engine.batch.events import BatchEvent, BatchProgress, ClipEvent, Report
@@ -114,7 +114,7 @@ class Lines:
             self._skipped(name, event.frames)
 
     def _hand_over(self, path: str) -> None:
-        write_data(path + "\n", self._out)
+        write_path(path, self._out)
 
     def _say(self, text: str, style: str = "") -> None:
         self._line(f"[{self._clock() - self._since:8.1f} s] {text}" if self._verbosity else text, style)

@@ -36,6 +36,7 @@ __all__ = [
     "renderer",
     "show_failure",
     "write_data",
+    "write_path",
 ]
 
 PLAIN_INTERVAL = 5.0
@@ -146,6 +147,12 @@ def write_data(text: str, stream: TextIO | None = None, *, encoding: str | None 
         raise StorageError(
             f"cannot write to standard output: {error.strerror}", remedy="Free some space, or send it elsewhere."
         ) from error
+
+
+def write_path(path: str, stream: TextIO | None = None) -> None:
+    """Write a result's path as a line, as `write_data`; a terminal gets it with escapes for what would steer it."""
+    is_terminal = SafeStream(stream if stream is not None else sys.stdout).isatty()
+    write_data((printable(path) if is_terminal else path) + "\n", stream)
 
 
 def _write_data(text: str, stream: TextIO | None, encoding: str | None) -> None:

@@ -59,7 +59,7 @@ def upscale(
     verbose: opt.VerboseOption = 0,
 ) -> None:
     """Crop VIDEO along KEYFRAMES.json, upscale what the camera sees, write a verified clip."""
-    from keyscale.cli.progress import renderer, write_data
+    from keyscale.cli.progress import renderer, write_path
     from keyscale.engine.failures import failure
 
     with renderer(progress, quiet=quiet, verbosity=verbose) as view:
@@ -105,7 +105,7 @@ def upscale(
                 view.handle(failure(error))
             raise
     if progress is not ProgressKind.JSON:
-        write_data(done.output + "\n")
+        write_path(done.output)
 
 
 def run_job(job: Job, remote: RemoteOptions | None, view: Renderer) -> Done:

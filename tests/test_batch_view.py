@@ -239,6 +239,15 @@ def test_a_path_is_there_as_soon_as_its_clip_is() -> None:
         assert out.getvalue() == "out/a.mp4\n"
 
 
+@pytest.mark.parametrize("kind", ["rich", "plain", "none"])
+def test_a_path_cannot_steer_the_terminal_that_it_is_written_to(kind: str) -> None:
+    evil = "\x1b]0;owned\x07x.mp4"
+    for out, told in ((Terminal(), "\\x1b]0;owned\\x07x.mp4\n"), (io.StringIO(), f"{evil}\n")):
+        with batch_renderer(kind, stdout=out, stderr=Terminal()) as view:
+            view.handle(clip(DONE, done(evil)))
+        assert out.getvalue() == told
+
+
 def test_a_path_keeps_the_bytes_of_its_name() -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
     with batch_renderer("plain", stdout=out, stderr=io.StringIO()) as view:

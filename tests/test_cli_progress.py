@@ -20,6 +20,7 @@ from keyscale.cli.progress import (
     renderer,
     show_failure,
     write_data,
+    write_path,
 )
 from keyscale.engine.errors import InputError, Interrupted, UsageError
 from keyscale.engine.failures import failure
@@ -394,6 +395,14 @@ def test_a_result_path_keeps_the_bytes_of_its_name() -> None:
     write_data(os.fsdecode(b"caf\xe9 \xc3\xbc.mp4") + "\n", out)
     assert isinstance(out.buffer, io.BytesIO)
     assert out.buffer.getvalue() == b"caf\xe9 \xc3\xbc.mp4\n"
+
+
+def test_a_result_path_cannot_steer_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    evil = "\x1b]0;owned\x07x.mp4"
+    for out, told in ((Terminal(), "\\x1b]0;owned\\x07x.mp4\n"), (io.StringIO(), f"{evil}\n")):
+        monkeypatch.setattr(sys, "stdout", out)
+        write_path(evil)
+        assert out.getvalue() == told
 
 
 def test_a_result_that_the_terminal_cannot_show_is_escaped() -> None:
