@@ -362,9 +362,9 @@ def test_a_manifest_names_results_with_or_without_a_suffix(output: str, result: 
     ("output", "why"),
     [
         ("/etc/clip.mp4", "is an absolute path"),
-        ("../clip.mp4", r"leads out of the output folder by '\.\.'"),
-        ("a/../../clip.mp4", r"leads out of the output folder by '\.\.'"),
-        ("a/..", r"leads out of the output folder by '\.\.'"),
+        ("../clip.mp4", r"contains '\.\.'"),
+        ("a/../../clip.mp4", r"contains '\.\.'"),
+        ("a/..", r"contains '\.\.'"),
         (".", "is no file name"),
         ("linked/clip.mp4", "through a linked folder"),
         ("linked/deeper/clip.mp4", "through a linked folder"),

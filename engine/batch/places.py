@@ -48,7 +48,7 @@ def place(clip: Clip, output_dir: Path, suffix: str) -> Path:
     if path.is_absolute():
         raise _refused(clip, path, "is an absolute path", "Write it relative to the output folder.")
     if ".." in path.parts:
-        raise _refused(clip, path, "leads out of the output folder by '..'", "Write it without '..'.")
+        raise _refused(clip, path, "contains '..'", "Write it without '..'.")
     if not path.name:
         raise _refused(clip, path, "is no file name", "Name a file beneath the output folder.")
     if clip.output is None or path.suffix.lower() not in VIDEO_SUFFIXES:
