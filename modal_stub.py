@@ -115,11 +115,9 @@ def describe() -> dict[str, Any]:
     return here(device=DEVICE, gpus=tuple(GPUS), containers=CONTAINERS, timeout_s=TIMEOUT_S)
 
 
-@app.cls(
-    retries=modal.Retries(max_retries=2, initial_delay=1.0, backoff_coefficient=2.0),
-    enable_memory_snapshot=True,
-    **_HEAVY,
-)
+# Without retries of Modal's own: the client starts again what failed, by the kind of fault and with a bound. Modal
+# would do so after a timeout too, and have it paid.
+@app.cls(enable_memory_snapshot=True, **_HEAVY)
 class Engine:
     """Chunks, made with a network that is loaded once a container."""
 

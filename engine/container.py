@@ -41,7 +41,7 @@ REPORT_SECONDS = 1.0
 RECORD_BYTES = 1 << 16
 CHECKPOINT_BYTES = 1 << 30
 SPARE_SHARE, LEAST_SPARE_S = 0.1, 3.0
-"""Of a call's time: by so much earlier it gives up. Ended by Modal, the same would be tried again, and paid again."""
+"""Of a call's time: by so much earlier it gives up. Ended by Modal, it could not say how far it came."""
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -152,10 +152,11 @@ def make_chunk(
     except KeyscaleError as error:
         if may_pass(error):
             raise
-        return refusal(error)
+        fault = error
     except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
         # A defect, which another try would meet again.
-        return refusal(KeyscaleError(f"unexpected {type(error).__name__}: {error}", remedy="Please report it."))
+        fault = KeyscaleError(f"unexpected {type(error).__name__}: {error}", remedy="Please report it.")
+    return refusal(fault, seconds=time.monotonic() - began, gpu=workshop.gpu)
 
 
 def may_pass(error: KeyscaleError) -> bool:
@@ -226,6 +227,7 @@ def _make(
             if not path.exists():
                 raise TooSlow(
                     f"{tally.frames} of {chunk.frames} frames were made in {time.monotonic() - began:.0f} s",
+                    frames=tally.frames,
                     remedy="Deploy with a faster KEYSCALE_GPU or a longer KEYSCALE_TIMEOUT.",
                 )
             size, digest = path.stat().st_size, sha256_file(path)

@@ -231,7 +231,7 @@ class Budget:
         """`most` is dollars; None is no bound."""
         self._most = most
         self._lock = threading.Lock()
-        self._taken = 0.0
+        self._taken = self._lost = 0.0
 
     def take(self, expected: RemoteEstimate) -> None:
         """Count a job in that is about to begin.
@@ -248,6 +248,23 @@ class Budget:
                     remedy="Raise --max-cost and run the command again: what is finished is not done again.",
                 )
             self._taken = total
+
+    def lose(self, dollars: float) -> None:
+        """Count what was paid for a call that came to nothing: its frames have to be made all the same.
+
+        Raises:
+            UsageError: with it all that was begun is expected to cost more.
+        """
+        with self._lock:
+            self._lost += dollars
+            self._taken += dollars
+            if self._most is not None and self._taken > self._most:
+                raise UsageError(
+                    f"calls that were given up cost {_dollars(self._lost)}: with them the job is estimated at "
+                    f"{_dollars(self._taken, above=self._most)}, more than --max-cost {self._most:g}",
+                    remedy="Look at `modal app logs keyscale`, or raise --max-cost and run the command again: what is "
+                    "finished is not done again.",
+                )
 
 
 def affordable(expected: RemoteEstimate, most: float | None) -> None:

@@ -26,6 +26,11 @@ SCHEMA = 1
 class TooSlow(RemoteError):
     """A call would not have ended in the time that it has; fewer frames may."""
 
+    def __init__(self, message: str, *, frames: int, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.frames = frames
+        """That were made until then."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
@@ -135,8 +140,8 @@ def read_task(text: str) -> Task:
     return task
 
 
-def refusal(error: KeyscaleError) -> dict[str, Any]:
-    """A fault that another try would meet again, as a call returns it."""
+def refusal(error: KeyscaleError, *, seconds: float, gpu: str) -> dict[str, Any]:
+    """A fault that another try would meet again, as a call returns it; `seconds` of that GPU were used up."""
     return {
         "status": "error",
         "schema": SCHEMA,
@@ -144,6 +149,9 @@ def refusal(error: KeyscaleError) -> dict[str, Any]:
         "message": error.message,
         "remedy": error.remedy,
         "exit_code": error.exit_code,
+        "frames": error.frames if isinstance(error, TooSlow) else 0,
+        "seconds": seconds,
+        "gpu": gpu,
     }
 
 

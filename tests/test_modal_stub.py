@@ -173,11 +173,11 @@ def test_a_container_asks_for_what_its_price_is_made_of(usual: Deployed) -> None
             assert choice.resources.memory_mb == prices.GIB * 1024
 
 
-def test_chunks_have_their_limits_and_are_tried_again(usual: Deployed) -> None:
+def test_chunks_have_their_limits_and_are_tried_again_by_the_client_alone(usual: Deployed) -> None:
     for choice in usual.choices("Engine.*"):
         assert (choice.timeout_secs, choice.startup_timeout_secs) == (900, 600)
         assert choice.autoscaler_settings.max_containers == prices.CONTAINERS
-        assert choice.retry_policy.retries == 2
+        assert choice.retry_policy.retries == 0
         assert choice.checkpointing_enabled
     for name in HEAVY[1:]:
         for choice in usual.choices(name):

@@ -10,7 +10,7 @@ import pytest
 from keyscale.engine.errors import DecodeError, InputError, KeyscaleError, RemoteError
 from keyscale.engine.plan import Chunk
 from keyscale.engine.runners.calls import Kind, Outcome
-from keyscale.engine.runners.pieces import ATTEMPTS, Piece, Pieces, refused
+from keyscale.engine.runners.pieces import ATTEMPTS, SLOW_CALLS, Piece, Pieces, refused
 from keyscale.engine.task import Made
 
 A, B = Chunk(0, 0, 60), Chunk(1, 60, 100)
@@ -22,11 +22,17 @@ def crashed(text: str = "a container failed") -> Outcome:
 
 
 TIMEOUT = Outcome(kind=Kind.TIMEOUT, error=RemoteError("a chunk took longer than the function may"))
+"""As Modal ends a call, which says nothing of frames then."""
 GONE = Outcome(kind=Kind.GONE, error=RemoteError("the result of a call is not kept any more"))
 
 
 def answered(**content: Any) -> Outcome:
     return Outcome(kind=Kind.ANSWERED, answer={"status": "error", "exit_code": 3} | content)
+
+
+def too_slow(frames: int) -> Outcome:
+    """As a call ends by itself that made so many frames in its time."""
+    return answered(error="TooSlow", message=f"{frames} frames were made", remedy=None, frames=frames)
 
 
 def made(part: Chunk) -> Made:
@@ -116,11 +122,11 @@ def test_a_call_that_is_gone_is_started_again() -> None:
     assert waiting(pieces) == [(0, 60)]
 
 
-def test_a_timeout_halves_a_piece_and_the_halves_make_the_chunk_in_order() -> None:
+def test_a_piece_that_took_too_long_is_made_in_parts_which_make_the_chunk_in_order() -> None:
     pieces = Pieces([A], 15)
     start(pieces, "a")
-    text = pieces.failed("a", TIMEOUT, 0.0)
-    assert text == "frames 0 to 60 (chunk 0) took too long and are made in two halves"
+    text = pieces.failed("a", too_slow(50), 0.0)
+    assert text == "frames 0 to 60 (chunk 0) took too long and are made in 2 parts (50 frames were made)"
     first, second = start(pieces, "first"), start(pieces, "second")
     assert (first, second) == (Chunk(0, 0, 30), Chunk(0, 30, 60))
     late, early = Path("late"), Path("early")
@@ -129,26 +135,74 @@ def test_a_timeout_halves_a_piece_and_the_halves_make_the_chunk_in_order() -> No
     assert not pieces.left
 
 
-def test_halves_are_halved_again_but_not_below_the_shortest() -> None:
+@pytest.mark.parametrize(
+    ("frames", "parts"),
+    [
+        (59, [(0, 30), (30, 60)]),
+        (30, [(0, 20), (20, 40), (40, 60)]),
+        (1, [(0, 15), (15, 30), (30, 45), (45, 60)]),
+    ],
+)
+def test_parts_are_as_small_as_what_was_made_asks_for_but_not_below_the_shortest(
+    frames: int, parts: list[tuple[int, int]]
+) -> None:
     pieces = Pieces([A], 15)
     start(pieces, "a")
-    pieces.failed("a", TIMEOUT, 0.0)
+    pieces.failed("a", too_slow(frames), 0.0)
+    assert waiting(pieces) == parts
+
+
+def test_a_part_that_took_too_long_is_made_in_parts_again() -> None:
+    pieces = Pieces([A], 15)
+    start(pieces, "a")
+    pieces.failed("a", too_slow(50), 0.0)
     start(pieces, "half")
-    pieces.failed("half", TIMEOUT, 0.0)
+    pieces.failed("half", too_slow(20), 0.0)
     assert sorted(waiting(pieces)) == [(0, 15), (15, 30), (30, 60)]
     while (part := start(pieces, "quarter")).frames > 15:
         pieces.finished("quarter", made(part), HERE)
-    assert "are started again" in str(pieces.failed("quarter", TIMEOUT, 0.0))
+    assert "are started again" in str(pieces.failed("quarter", too_slow(10), 0.0))
 
 
 def test_a_piece_too_short_to_split_is_given_up_after_as_many_tries() -> None:
     pieces = Pieces([Chunk(0, 0, 20)], 15)
     for _ in range(ATTEMPTS - 1):
         start(pieces, "a", 1e9)
-        pieces.failed("a", TIMEOUT, 0.0)
+        pieces.failed("a", too_slow(10), 0.0)
     start(pieces, "a", 1e9)
-    with pytest.raises(RemoteError, match="took longer than the function may"):
-        pieces.failed("a", TIMEOUT, 0.0)
+    with pytest.raises(RemoteError, match="failed 4 times, the last time so: 10 frames were made") as caught:
+        pieces.failed("a", too_slow(10), 0.0)
+    assert "KEYSCALE_TIMEOUT" in str(caught.value.remedy)
+
+
+def test_a_chunk_that_never_ends_in_time_has_a_bound_on_its_calls() -> None:
+    pieces = Pieces([Chunk(0, 0, 6000)], 15)
+    for _ in range(SLOW_CALLS - 1):
+        start(pieces, "a", 1e9)
+        pieces.failed("a", too_slow(5), 0.0)
+    start(pieces, "a", 1e9)
+    with pytest.raises(RemoteError, match=rf"{SLOW_CALLS} calls of this chunk took too long") as caught:
+        pieces.failed("a", too_slow(5), 0.0)
+    assert "KEYSCALE_TIMEOUT" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize("stuck", [TIMEOUT, too_slow(0)])
+def test_a_piece_of_which_no_frame_is_made_in_all_its_time_is_tried_only_once_more(stuck: Outcome) -> None:
+    pieces = Pieces([A], 15)
+    start(pieces, "a")
+    assert "are started again" in str(pieces.failed("a", stuck, 0.0))
+    assert waiting(pieces) == [(0, 60)]
+    start(pieces, "a", 1e9)
+    with pytest.raises(RemoteError, match=r"\(chunk 0\): no frame was made in all the time of 2 calls") as caught:
+        pieces.failed("a", stuck, 0.0)
+    assert "KEYSCALE_TIMEOUT" in str(caught.value.remedy)
+
+
+def test_a_call_that_modal_ended_and_that_had_reported_frames_is_made_in_parts() -> None:
+    pieces = Pieces([A], 15)
+    start(pieces, "a")
+    pieces.reported(A.index, A.start, 30)
+    assert "in 3 parts" in str(pieces.failed("a", TIMEOUT, 0.0))
 
 
 def test_what_would_fail_again_fails_at_once() -> None:
@@ -176,6 +230,17 @@ def test_an_expired_link_is_tried_again_with_a_new_one() -> None:
         pieces.failed("a", answered(error="LinkRefused", message="expired", remedy=None), 0.0)
     )
     assert waiting(pieces) == [(0, 60)]
+
+
+def test_the_last_failure_is_told_with_the_frames_once() -> None:
+    pieces, expired = Pieces([A], 15), answered(error="LinkRefused", message="expired", remedy=None)
+    for _ in range(ATTEMPTS - 1):
+        start(pieces, "a", 1e9)
+        pieces.failed("a", expired, 0.0)
+    start(pieces, "a", 1e9)
+    with pytest.raises(RemoteError) as caught:
+        pieces.failed("a", expired, 0.0)
+    assert caught.value.message == "frames 0 to 60 (chunk 0) failed 4 times, the last time so: expired"
 
 
 @pytest.mark.parametrize(

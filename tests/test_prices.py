@@ -12,7 +12,7 @@ from keyscale.engine import container, prices
 from keyscale.engine.errors import UsageError
 from keyscale.engine.job import Job, Mode, ModelChoice, Target
 from keyscale.engine.plan import Plan
-from keyscale.engine.prices import affordable, cost, deployment_estimate, estimate, gpu_of
+from keyscale.engine.prices import Budget, affordable, cost, deployment_estimate, estimate, gpu_of
 from keyscale.engine.runners.prepare import prepare_plan
 
 COURT = Path(__file__).resolve().parents[1] / "examples" / "court.mp4"
@@ -144,6 +144,18 @@ def test_what_costs_more_than_the_most_is_refused(plan: Plan) -> None:
     affordable(found, found.dollars)
     with pytest.raises(UsageError, match="more than --max-cost 0"):
         affordable(found, 0)
+
+
+def test_calls_that_were_given_up_count_against_the_most(plan: Plan) -> None:
+    found = estimate(plan, gpu="L4", containers=4)
+    budget = Budget(found.dollars + 0.10)
+    budget.take(found)
+    budget.lose(0.06)
+    with pytest.raises(UsageError, match=r"calls that were given up cost \$0\.12.* more than --max-cost"):
+        budget.lose(0.06)
+    unbound = Budget(None)
+    unbound.take(found)
+    unbound.lose(1e6)
 
 
 def test_the_first_of_the_preferred_gpus_does_the_most_for_a_dollar_and_all_encode_video() -> None:

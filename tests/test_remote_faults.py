@@ -159,7 +159,7 @@ def test_a_chunk_that_is_damaged_every_time_ends_the_job(faulty: FaultyPlace, tm
     faulty.check_clean(tmp_path)
 
 
-def test_a_chunk_that_takes_too_long_is_made_in_halves(faulty: FaultyPlace, tmp_path: Path) -> None:
+def test_a_chunk_that_takes_too_long_is_made_in_parts(faulty: FaultyPlace, tmp_path: Path) -> None:
     large = SIZE[0] * 40
     faulty.deploy(containers=2, KEYSCALE_TIMEOUT="6")
     try:
@@ -168,11 +168,37 @@ def test_a_chunk_that_takes_too_long_is_made_in_halves(faulty: FaultyPlace, tmp_
         client.check()
     finally:
         faulty.deploy(containers=2)
-    assert "two halves" in client.notes
-    # The function gives up by itself: Modal would have tried the same twice more.
+    assert "took too long and are made in" in client.notes
+    # The function gives up by itself, and says how far it came.
     assert "of 60 frames were made in" in client.notes
     assert [number_of(picture[::40, ::40]) for picture in grey(tmp_path / "out.mp4")] == list(range(FRAMES))
     assert faulty.left() == []
+
+
+@pytest.mark.parametrize(
+    ("most", "code", "calls", "told"),
+    [
+        pytest.param("1", 5, 2, "no frame was made in all the time of 2 calls", id="it is tried twice"),
+        pytest.param("0.0015", 2, 1, "calls that were given up cost", id="or less often where that costs too much"),
+    ],
+)
+def test_a_container_that_makes_no_frame_in_all_its_time_does_not_cost_it_for_ever(
+    faulty: FaultyPlace, tmp_path: Path, most: str, code: int, calls: int, told: str
+) -> None:
+    faulty.deploy(containers=2, KEYSCALE_TIMEOUT="6")
+    before = faulty.spawned()
+    faulty.proxy.hold(READS_SOURCE)
+    try:
+        client = faulty.upscale(tmp_path, "--chunk-seconds", "60", "--max-cost", most)
+        assert client.end() == code
+    finally:
+        faulty.deploy(containers=2)
+    client.check()
+    assert told in client.last["message"]
+    assert "KEYSCALE_TIMEOUT" in client.last["remedy"] if code == 5 else "--max-cost" in client.last["remedy"]
+    assert faulty.spawned() - before == calls
+    faulty.mend()
+    faulty.check_clean(tmp_path)
 
 
 def test_a_modal_server_that_is_away_for_a_while_is_waited_for(faulty: FaultyPlace, tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ class FanOut:
         slots: Slots | None = None,
         stop: StopFlag,
         tally: Tally,
+        given_up: Callable[[str | None, float], None],
     ) -> None:
         """Nothing is started.
 
@@ -83,11 +84,13 @@ class FanOut:
             slots: what it shares with other jobs; none are given back before `leave`, but for calls that ended.
             stop: ends it.
             tally: counts frames.
+            given_up: told of each call that came to nothing: its GPU, where it answered, and how many seconds it took
+                at most; what it raises ends the job.
         """
         self.mades: list[Made] = []
         self._plan, self._calls, self._staging, self._folder = plan, calls, staging, folder
         self._state, self._path = state, path
-        self._containers, self._stop, self._tally = containers, stop, tally
+        self._containers, self._stop, self._tally, self._given_up = containers, stop, tally, given_up
         self._task = read_task(state.task_json)
         self._pieces = Pieces((), 1)
         self._news: queue.Queue[_News | None] = queue.Queue()
@@ -95,6 +98,8 @@ class FanOut:
         self._reports: queue.Queue[dict[str, Any]] = queue.Queue()
         self._busy: set[str] = set()
         """Calls that are not answered yet: fetching a result keeps no container. Each has a slot."""
+        self._since: dict[str, float] = {}
+        """When this client began to wait for each call."""
         self._share = (slots or Slots(containers)).share(lambda: self._news.put(None))
         self._threads: list[threading.Thread] = []
         self._starting: tuple[threading.Thread, Chunk, queue.Queue[str | KeyscaleError]] | None = None
@@ -242,6 +247,7 @@ class FanOut:
                 fault = RemoteError(f"chunk {chunk.index} cannot be fetched ({type(error).__name__})")
             self._news.put(_News(call_id, outcome, made, path, fault))
 
+        self._since[call_id] = time.monotonic()
         self._busy.add(call_id)
         self._start(act, f"keyscale-call-{chunk.index}")
 
@@ -275,6 +281,7 @@ class FanOut:
 
     def _judge(self, news: _News) -> Iterator[Event]:
         pieces, now = self._pieces, time.monotonic()
+        waited = now - self._since.pop(news.call_id)
         self._answered(news.call_id)
         self._keep(tuple(call for call in self._state.calls if call.id != news.call_id))
         warning: str | None = None
@@ -294,6 +301,8 @@ class FanOut:
                 self._finish(parts)
         else:
             warning = pieces.failed(news.call_id, news.outcome, now)
+            answer = news.outcome.answer or {}
+            self._given_up(answer.get("gpu"), float(answer.get("seconds", waited)))
         if warning is not None:
             yield Note(level="warning", message=warning)
 

@@ -1,10 +1,12 @@
 """Which parts of a job are waiting, running or there, and what becomes of one whose call went wrong.
 
-A piece is a chunk, or a half of one that took too long. No clock runs here and nothing is called.
+A piece is a chunk, or a part of one that took too long. No clock runs here and nothing is called.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -19,7 +21,19 @@ from keyscale.engine.task import Made, TooSlow
 __all__ = ["ATTEMPTS", "Piece", "Pieces", "refused"]
 
 ATTEMPTS = 4
-"""How often a piece is started at most; each start is tried again by Modal itself as well."""
+"""How often a piece is started at most; what it is a part of counts too."""
+
+SLOW_CALLS = 8
+"""How many calls of a chunk may run out of time: each was paid for, and one tells how small the pieces have to be."""
+
+STUCK_CALLS = 2
+"""The same of calls for a piece that made no frame at all: fewer frames do not help."""
+
+SHARE = 0.7
+"""Of the frames that a call made in its time, the next pieces have so many: containers differ, and vary."""
+
+SLOW = "Deploy with a longer KEYSCALE_TIMEOUT or a faster KEYSCALE_GPU, or give a shorter --chunk-seconds."
+STUCK = "Look at `modal app logs keyscale`; where containers only need longer, deploy with a longer KEYSCALE_TIMEOUT."
 
 FIRST_PAUSE_S = 1.0
 """Before the second start; doubled before each further one."""
@@ -34,7 +48,9 @@ class Piece:
 
     chunk: Chunk
     starts: int = 0
-    """How often it was started."""
+    """How often it, or what it is a part of, was started."""
+    stuck: int = 0
+    """How often no frame of it was made in a call's whole time."""
     due: float = 0.0
     """When it may be started, on the clock of whoever asks."""
     frames: int = 0
@@ -47,6 +63,8 @@ class _Parts:
 
     whole: Chunk
     made: dict[int, tuple[Chunk, Made, Path]] = field(default_factory=dict)
+    slow: int = 0
+    """Calls that ran out of time."""
 
     @property
     def complete(self) -> bool:
@@ -127,7 +145,7 @@ class Pieces:
         return [(made, path) for _, (_, made, path) in sorted(parts.made.items())]
 
     def failed(self, call_id: str, outcome: Outcome, now: float) -> str | None:
-        """Let a piece wait to be started again, or its halves.
+        """Let a piece wait to be started again, or its parts.
 
         Returns:
             What a person should know of it, if anything.
@@ -144,22 +162,46 @@ class Pieces:
             is_timeout = outcome.answer.get("error") == TooSlow.__name__
             if not is_timeout and outcome.answer.get("error") not in EXPIRED:
                 raise refusal
-            error = RemoteError(refusal.message, remedy=refusal.remedy)
+            error = RemoteError(str(outcome.answer.get("message")), remedy=refusal.remedy)
         if outcome.kind is Kind.FAILED:
             raise error
-        if is_timeout and piece.chunk.frames >= 2 * self._shortest:
-            middle = (piece.chunk.start + piece.chunk.end) // 2
-            for part in (replace(piece.chunk, end=middle), replace(piece.chunk, start=middle)):
-                self.waiting.append(Piece(part))
-            how_far = f" ({outcome.answer.get('message')})" if outcome.answer is not None else ""
-            return f"{what} took too long and are made in two halves{how_far}"
+        if is_timeout and (parts := self._ran_out(piece, _frames(outcome) or piece.frames, what, error)):
+            self.waiting.extend(Piece(part, starts=piece.starts) for part in parts)
+            return f"{what} took too long and are made in {len(parts)} parts ({error.message})"
         if piece.starts >= ATTEMPTS:
             raise RemoteError(
-                f"{what} failed {piece.starts} times, the last time so: {error.message}", remedy=error.remedy
+                f"{what} failed {piece.starts} times, the last time so: {error.message}",
+                remedy=SLOW if is_timeout else error.remedy,
             )
         piece.due = now + FIRST_PAUSE_S * 2 ** (piece.starts - 1)
         self.waiting.append(piece)
         return f"{what} are started again: {error.message}"
+
+    def _ran_out(self, piece: Piece, made: int, what: str, error: RemoteError) -> list[Chunk]:
+        """The parts in which a piece is to be made of which a call made so many frames in its time; none: as it is."""
+        chunk = self._parts[piece.chunk.index]
+        chunk.slow += 1
+        if not made:
+            piece.stuck += 1
+            if piece.stuck >= STUCK_CALLS:
+                message = f"{what}: no frame was made in all the time of {piece.stuck} calls ({error.message})"
+                raise RemoteError(message, remedy=STUCK)
+            return []
+        if chunk.slow >= SLOW_CALLS:
+            message = f"{what}: {chunk.slow} calls of this chunk took too long, the last time so: {error.message}"
+            raise RemoteError(message, remedy=SLOW)
+        start, frames = piece.chunk.start, piece.chunk.frames
+        count = min(max(2, math.ceil(frames / max(1, SHARE * made))), frames // self._shortest)
+        if piece.starts >= ATTEMPTS or count < 2:
+            return []
+        ends = [start + round(frames * number / count) for number in range(count + 1)]
+        return [replace(piece.chunk, start=begin, end=end) for begin, end in itertools.pairwise(ends)]
+
+
+def _frames(outcome: Outcome) -> int:
+    """How many frames a call says that it made until its time was up."""
+    frames = (outcome.answer or {}).get("frames")
+    return frames if isinstance(frames, int) else 0
 
 
 def refused(answer: dict[str, object], what: str) -> KeyscaleError:

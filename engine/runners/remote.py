@@ -98,7 +98,10 @@ class RemoteRun(NotedRun):
         """What it shares with other jobs of this process: calls at once, dollars, and networks that run here."""
         super().__init__(prepared, stop, dumps(options))
         self.options = options
-        self.slots, self.budget, self.shared = slots, budget, shared
+        self.slots, self.shared = slots, shared
+        self.budget, self._is_alone = budget or Budget(options.max_cost), budget is None
+        self._given_up = 0.0
+        """Dollars for calls that came to nothing."""
         self.calls = Calls(patience_s=PATIENCE_S)
         self.storage: Storage | None = None
         self.deployment: Deployment | None = None
@@ -143,10 +146,9 @@ class RemoteRun(NotedRun):
         self.execution = self._execution(deployment)
         gpu = deployment.gpus[0] if deployment.gpus else "none"
         expected = estimate(self.plan, gpu=gpu, containers=self._containers)
-        if self.budget is not None:
-            self.budget.take(expected)
-        else:
+        if self._is_alone:
             affordable(expected, self.options.max_cost)
+        self.budget.take(expected)
         how = "on CPUs" if not deployment.gpus else f"on {' or '.join(deployment.gpus)}"
         network = f"{self.execution}; model {self.plan.model.name}" if self.plan.model else "no network"
         yield Note(
@@ -241,11 +243,20 @@ class RemoteRun(NotedRun):
             slots=self.slots,
             stop=self.stop,
             tally=self.tally,
+            given_up=self._pay,
         )
         try:
             yield from fan_out.run(missing, meter, done_before=self.resumed)
         finally:
             self.mades += fan_out.mades
+
+    def _pay(self, gpu: str | None, seconds: float) -> None:
+        """Count a call that came to nothing; it may have waited for its container before it cost anything."""
+        assert self.deployment is not None
+        usual = self.deployment.gpus[0] if self.deployment.gpus else "none"
+        dollars = cost(gpu or usual, min(seconds, self.deployment.timeout_s))
+        self._given_up += dollars
+        self.budget.lose(dollars)
 
     def _resumed(self, folder: WorkFolder, path: Path) -> Generator[Event, None, RemoteState | None]:
         """A job that another client left, if it is this one and all of it is there still."""
@@ -405,7 +416,7 @@ class RemoteRun(NotedRun):
                 containers=len({made.container for made in self.mades}),
                 gpus=tuple(gpus),
                 seconds=sum(made.seconds for made in self.mades),
-                dollars=sum(cost(made.gpu, made.seconds) for made in self.mades),
+                dollars=sum(cost(made.gpu, made.seconds) for made in self.mades) + self._given_up,
                 local_frames=self.local_frames,
             ),
         )
