@@ -90,14 +90,18 @@ def _state_lines(note: JobNote, state: RemoteState | None, calls: Calls) -> list
         f"frames {call.start} to {call.end} (chunk {call.index}): {calls.state(call.id)}"
         for call in sorted(state.calls if state is not None else (), key=lambda call: call.start)
     ]
-    resume = f"`keyscale remote resume {note.job_id}`"
-    if note.publishing:
+    resume, cancel = (f"`keyscale remote {way} {note.job_id}`" for way in ("resume", "cancel"))
+    if note.finished:
+        lines.append(f"the file is finished, only clean-up is left; {cancel} does it")
+    elif note.publishing:
         if os.path.lexists(note.job.output):
             lines.append(f"the file is finished, its upload to {note.job.publish_to} is not; {resume} does it")
         else:
             lines.append(f"the finished file is gone before it was stored elsewhere; {resume} makes it anew")
     elif state is None:
         lines.append(f"nothing is running; {resume} goes on from the finished chunks")
+    elif not lines and state.sent:
+        lines.append(f"no call runs; what was sent is in storage; {resume} goes on, {cancel} removes it")
     elif not lines:
         lines.append(f"no call was started; the source is being sent, or was when the client ended; {resume} goes on")
     return lines
@@ -106,14 +110,31 @@ def _state_lines(note: JobNote, state: RemoteState | None, calls: Calls) -> list
 @app.command("cancel")
 def cancel(job: JobArgument) -> None:
     """Stop a job's calls and remove what it staged; finished chunks on this machine are kept."""
-    from keyscale.engine.errors import RemoteError
-    from keyscale.engine.runners.calls import Calls
-    from keyscale.engine.runners.remote_state import drop_state, find_note, forget_note, state_of, state_path_of
-    from keyscale.engine.storage import job_prefix
+    from keyscale.engine.runners.remote_state import find_note, forget_note
     from keyscale.engine.workfolder import WorkFolder
 
     note = find_note(job)
-    state = state_of(note)
+    removed = _end(note)
+    if note.publishing and note.job.publish_to is not None:
+        removed += _take_back(note.job.publish_to)
+        WorkFolder.remove_finished(Path(note.job.output), note.publishing)
+    forget_note(job)
+    write_data(f"{job} is cancelled, {removed} objects were removed\n")
+
+
+def _end(note: JobNote) -> int:
+    """Stop a job's calls and remove what it staged; how many objects that was.
+
+    Raises:
+        RemoteError: it is staged elsewhere, or a call may still run.
+        StorageFault: something may be left in storage.
+    """
+    from keyscale.engine.errors import RemoteError
+    from keyscale.engine.runners.calls import Calls
+    from keyscale.engine.runners.remote_state import drop_state, state_of, state_path_of
+    from keyscale.engine.storage import job_prefix
+
+    job, state = note.job_id, state_of(note)
     with _storage() as storage:
         settings = storage.settings
     if state is not None:
@@ -129,12 +150,7 @@ def cancel(job: JobArgument) -> None:
         # First of all: a client that still follows the job sees by it that it is over.
         drop_state(state_path_of(note), job)
     with _storage() as storage:
-        removed = storage.delete_prefix(job_prefix(job))
-    if note.publishing and note.job.publish_to is not None:
-        removed += _take_back(note.job.publish_to)
-        WorkFolder.remove_finished(Path(note.job.output), note.publishing)
-    forget_note(job)
-    write_data(f"{job} is cancelled, {removed} objects were removed\n")
+        return storage.delete_prefix(job_prefix(job))
 
 
 @app.command("resume")
@@ -147,6 +163,7 @@ def resume(
 ) -> None:
     """Go on with a job whose client ended: its finished and running chunks are picked up."""
     import contextlib
+    import dataclasses
 
     from keyscale.cli.upscale import run_job
     from keyscale.engine.failures import failure
@@ -157,7 +174,12 @@ def resume(
     with renderer(progress, quiet=quiet) as view:
         try:
             note = find_note(job)
-            done = run_job(note.job, loads(note.options, RemoteOptions), view)
+            wanted = note.job
+            if note.finished:
+                _end(note)
+                # The file is there: with this flag that is looked at, and nothing is made again.
+                wanted = dataclasses.replace(wanted, overwrite=False, update=True)
+            done = run_job(wanted, loads(note.options, RemoteOptions), view)
         except (Exception, KeyboardInterrupt) as error:
             with contextlib.suppress(OSError):
                 view.handle(failure(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from numbered import grey
 pytestmark = pytest.mark.slow
 
 IMPATIENT = (
-    "import keyscale.engine.runners.remote as r; r.STORAGE_PATIENCE_S = r.CLEAN_PATIENCE_S = 2; r.PATIENCE_S = 3"
+    "import keyscale.engine.runners.ending as e; import keyscale.engine.runners.remote as r; "
+    "r.STORAGE_PATIENCE_S = e.CLEAN_PATIENCE_S = e.HASTY_PATIENCE_S = 2; r.PATIENCE_S = 3"
 )
 
 
@@ -80,9 +82,11 @@ def test_storage_that_fails_at_one_step_ends_the_job_and_nothing_is_left(
     faulty.check_clean(tmp_path)
 
 
+@pytest.mark.parametrize("way", ["cancel", "resume"])
 def test_storage_that_fails_at_the_clean_up_costs_a_warning_and_not_the_result(
     faulty: FaultyPlace,
     tmp_path: Path,
+    way: str,
 ) -> None:
     faulty.proxy.hold(READS_SOURCE)
     client = faulty.upscale(tmp_path, first=IMPATIENT)
@@ -93,11 +97,55 @@ def test_storage_that_fails_at_the_clean_up_costs_a_warning_and_not_the_result(
     client.check()
     assert [number for _, number in numbers_in(tmp_path / "out.mp4")] == list(range(FRAMES))
     assert "may be left in storage" in client.notes
-    assert "keyscale remote clean" in client.notes
+    assert f"`keyscale remote cancel {client.job}`" in client.notes
     faulty.mend()
     assert faulty.left() != []
-    assert faulty.run("remote", "clean", "--older-than", "0s", environment=faulty.home(tmp_path)).returncode == 0
+    home = faulty.home(tmp_path)
+    assert "the file is finished, only clean-up is left" in faulty.run("remote", "status", environment=home).stdout
+    done = faulty.run("remote", way, client.job, environment=home)
+    assert done.returncode == 0, done.stderr
     assert faulty.left() == []
+    assert "no remote job is unfinished" in faulty.run("remote", "status", environment=home).stdout
+    assert [number for _, number in numbers_in(tmp_path / "out.mp4")] == list(range(FRAMES))
+
+
+def test_storage_that_is_gone_for_a_while_at_the_clean_up_is_waited_for(faulty: FaultyPlace, tmp_path: Path) -> None:
+    let_read = faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    faulty.proxy.hold(DELETES)
+    let_read()
+    faulty.proxy.wait_held(1)
+    faulty.proxy.refuse()
+    faulty.proxy.release()
+    time.sleep(20)
+    faulty.proxy.accept()
+    faulty.check_done(client, tmp_path)
+
+
+def test_notes_that_cannot_be_kept_are_told_before_anything_is_sent(faulty: FaultyPlace, tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("no folder")
+    before = len(faulty.proxy.requests)
+    client = faulty.upscale(tmp_path)
+    assert client.end() == 4
+    client.check()
+    assert str(tmp_path / "state") in client.last["message"]
+    assert len(faulty.proxy.requests) == before
+
+
+def test_notes_that_cannot_be_removed_are_told_without_a_traceback(faulty: FaultyPlace, tmp_path: Path) -> None:
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    faulty.wait_started(tmp_path, 2)
+    shutil.rmtree(tmp_path / "state")
+    (tmp_path / "state").write_text("no folder")
+    faulty.proxy.release()
+    assert client.end() == 4
+    client.check()
+    assert f"remote job {client.job} stays noted as unfinished" in client.notes
+    faulty.mend()
+    faulty.check_clean(tmp_path)
 
 
 def test_a_container_that_dies_in_the_middle_of_a_chunk_costs_only_time(faulty: FaultyPlace, tmp_path: Path) -> None:

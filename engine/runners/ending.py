@@ -1,13 +1,21 @@
-"""Remote jobs that are ended by who did not start them: their calls stopped, what they staged removed."""
+"""Remote jobs that end: their calls stopped, what they staged removed, by who started them or by another one."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Callable
 
 from keyscale.engine.errors import RemoteError
 from keyscale.engine.runners.calls import Calls
 from keyscale.engine.runners.remote_state import RemoteState, find_note, state_of
-from keyscale.engine.storage import Storage, job_prefix
+from keyscale.engine.storage import Storage, StorageFault, StorageSettings, job_prefix
 
-__all__ = ["calls_left", "end_job", "stop_calls"]
+__all__ = ["calls_left", "end_job", "remove_staged", "stop_calls"]
+
+CLEAN_PATIENCE_S = 60.0
+"""How long storage may be out of reach while what was staged is removed."""
+HASTY_PATIENCE_S = 15.0
+"""The same where a user waits who interrupted the job."""
 
 
 def end_job(state: RemoteState, storage: Storage, calls: Calls) -> list[str]:
@@ -24,6 +32,23 @@ def end_job(state: RemoteState, storage: Storage, calls: Calls) -> list[str]:
     running = calls.cancel([call.id for call in state.calls], state.job_id)
     storage.delete_prefix(job_prefix(state.job_id))
     return running
+
+
+def remove_staged(settings: StorageSettings, job_id: str, *, is_hasty: Callable[[], bool]) -> None:
+    """Remove what a job staged; `is_hasty` may come to be true meanwhile.
+
+    Raises:
+        StorageFault: something may be left.
+    """
+    deadline = time.monotonic() + CLEAN_PATIENCE_S
+    with Storage(settings, patience_s=HASTY_PATIENCE_S) as storage:
+        while True:
+            try:
+                storage.delete_prefix(job_prefix(job_id))
+                return
+            except StorageFault as fault:
+                if not fault.transient or is_hasty() or time.monotonic() >= deadline:
+                    raise
 
 
 def stop_calls(job_id: str) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event as StopFlag
 
-from keyscale.engine.errors import RemoteError
+from keyscale.engine.errors import RemoteError, StorageError
 from keyscale.engine.job import Event, Note, Phase
 from keyscale.engine.jobkey import own_checkpoint
 from keyscale.engine.runners.calls import Calls
@@ -79,6 +81,10 @@ class NotedRun(Run):
     def settled(self) -> None:
         """As `Run.settled`; jobs of which something may run or lie in storage stay known."""
         forget_ended(self.job)
+        for note in notes_of(self.job):
+            if note.job_id == self.job_id:
+                with contextlib.suppress(StorageError):  # what is left was told, and the result stands
+                    keep_note(replace(note, finished=True, publishing=""))
 
     def end_others(self, path: Path, storage: Storage, calls: Calls) -> Iterator[Event]:
         """Stop and remove what earlier clients left, but of the job whose state is at `path`.

@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 from threading import Event as StopFlag
 
-from keyscale.engine.errors import KeyscaleError, RemoteError, UsageError
+from keyscale.engine.errors import KeyscaleError, RemoteError, StorageError, UsageError
 from keyscale.engine.job import Done, Event, Note, Phase, RemoteUse, dumps
 from keyscale.engine.jobkey import network_identity
 from keyscale.engine.models import Execution, choose_execution, possible_executions
 from keyscale.engine.plan import LANCZOS, Chunk
 from keyscale.engine.prices import Budget, affordable, cost, estimate
 from keyscale.engine.runners.calls import PATIENCE_S, Calls
-from keyscale.engine.runners.ending import calls_left, end_job
+from keyscale.engine.runners.ending import calls_left, end_job, remove_staged
 from keyscale.engine.runners.fan_out import FanOut
 from keyscale.engine.runners.local import LocalRun
 from keyscale.engine.runners.meter import Meter
@@ -27,6 +27,7 @@ from keyscale.engine.runners.noted import NotedRun
 from keyscale.engine.runners.prepare import Prepared, has_int8
 from keyscale.engine.runners.remote_state import (
     RemoteState,
+    check_notes,
     drop_state,
     forget_note,
     state_path,
@@ -44,8 +45,6 @@ __all__ = ["RemoteOptions", "RemoteRun", "run_remote"]
 
 STORAGE_PATIENCE_S = 60.0
 """How long storage may be out of reach, for each request."""
-CLEAN_PATIENCE_S = 15.0
-"""The same while a job ends: whoever pressed Ctrl-C waits for it."""
 SENT_S = 15.0
 """How long the end of an interrupted upload is waited for, which notices by itself."""
 POLL_S = 0.25
@@ -129,6 +128,7 @@ class RemoteRun(NotedRun):
             storage.check()
             return self.calls.connect()
 
+        check_notes()
         try:
             # Within: what is not set up is no other case than what cannot be reached.
             settings = StorageSettings.from_environment(os.environ)
@@ -323,7 +323,7 @@ class RemoteRun(NotedRun):
         finally:
             if source != Path(self.job.source):
                 source.unlink(missing_ok=True)
-        state = dataclasses.replace(state, task_json=dumps(sent))
+        state = dataclasses.replace(state, task_json=dumps(sent), sent=True)
         state.save(path)
         return state
 
@@ -352,20 +352,20 @@ class RemoteRun(NotedRun):
         finally:
             ended = self.fan_out is None or self.fan_out.leave()
         job_id = state.job_id if state is not None else self.job_id
+        cancel = f"`keyscale remote cancel {job_id}`"
         try:
-            with Storage(self.storage.settings, patience_s=CLEAN_PATIENCE_S) as storage:
-                storage.delete_prefix(job_prefix(job_id))
-                if not ended and self.fan_out is not None and not running:
-                    self.fan_out.leave()  # a call that ends late may have stored something
-                    storage.delete_prefix(job_prefix(job_id))
+            remove_staged(self.storage.settings, job_id, is_hasty=self.stop.is_set)
+            if not ended and self.fan_out is not None and not running:
+                self.fan_out.leave()  # a call that ends late may have stored something
+                remove_staged(self.storage.settings, job_id, is_hasty=self.stop.is_set)
+            if running:
+                self._warn(calls_left(job_id, running))
+            else:
+                drop_state(path, job_id)
         except StorageFault as fault:
-            remedy = "`keyscale remote clean` removes it"
-            self._warn(f"{job_prefix(job_id)} may be left in storage ({fault.message}): {remedy}")
-            return
-        if running:
-            self._warn(calls_left(job_id, running))
-            return
-        drop_state(path, job_id)
+            self._warn(f"{job_prefix(job_id)} may be left in storage ({fault.message}): {cancel} removes it")
+        except StorageError as error:
+            self._warn(f"remote job {job_id} stays noted as unfinished ({error.message}): {cancel} forgets it")
 
     def _warn(self, message: str) -> None:
         self.notes.append(Note(level="warning", message=message))

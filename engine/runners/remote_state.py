@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ __all__ = [
     "RemoteState",
     "absolute_job",
     "all_notes",
+    "check_notes",
     "drop_state",
     "find_note",
     "forget_ended",
@@ -63,6 +65,8 @@ class RemoteState:
     task_json: str
     """The `Task` that its calls are given."""
     source_key: str
+    sent: bool = False
+    """Whether all of it was."""
     calls: tuple[Call, ...] = field(default=())
 
     def save(self, path: Path) -> None:
@@ -105,6 +109,8 @@ class JobNote:
     """How it was run, as JSON of the runner's own options."""
     publishing: str = ""
     """The job's key, once its finished file stands here or is about to; only its upload is left to do then."""
+    finished: bool = False
+    """All is done, but what was staged could not be removed, or a call not be cancelled."""
 
 
 def state_path(root: Path) -> Path:
@@ -124,11 +130,33 @@ def state_of(note: JobNote) -> RemoteState | None:
 
 
 def drop_state(path: Path, job_id: str) -> None:
-    """Remove the state of a job of which nothing is staged and no call runs any more; that of another job stays."""
+    """Remove the state of a job of which nothing is staged and no call runs any more; that of another job stays.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
     state = RemoteState.read(path)
-    if state is None or state.job_id == job_id:
-        path.unlink(missing_ok=True)
-    _copy_path(job_id).unlink(missing_ok=True)
+    try:
+        if state is None or state.job_id == job_id:
+            path.unlink(missing_ok=True)
+        _copy_path(job_id).unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(error, path if error.filename is None else Path(error.filename)) from error
+
+
+def check_notes() -> None:
+    """See that notes can be kept, before anything is sent that only they lead to.
+
+    Raises:
+        StorageError: they cannot.
+    """
+    folder = _folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise storage_error(error, folder) from error
 
 
 def keep_note(note: JobNote) -> None:
