@@ -17,15 +17,22 @@ from keyscale import __version__
 from keyscale.engine.errors import RemoteError
 
 __all__ = [
+    "LONGEST_ANSWER",
     "Link",
     "LinkChanged",
     "LinkError",
+    "LinkExpired",
     "LinkMissing",
     "LinkRefused",
     "LinkUnreachable",
     "LinkUnsuitable",
     "Passing",
 ]
+
+CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
+"""S3's name for a fault, in the body of its answer."""
+LONGEST_ANSWER = 1 << 16
+"""Bytes of an answer without content that are read at most."""
 
 TRANSIENT = frozenset({408, 425, 429})
 """Answers below 500 that another try may not get."""
@@ -43,7 +50,11 @@ class LinkError(RemoteError):
 
 
 class LinkRefused(LinkError):
-    """The server answers, and refuses: the link expired, is not valid, or the certificate is not trusted."""
+    """The server answers, and refuses: no rights, a link that is not valid, or a certificate that is not trusted."""
+
+
+class LinkExpired(LinkRefused):
+    """It refuses as it does once a link's time is over: a new link may do."""
 
 
 class LinkMissing(LinkError):
@@ -122,15 +133,24 @@ class Link:
             # Their texts may quote a header or the address; the kind and the system's own words do not.
             raise Passing(getattr(error, "strerror", None) or type(error).__name__) from None
 
-    def meaning(self, status: int) -> LinkError | Passing:
+    def meaning(self, status: int, body: bytes) -> LinkError | Passing:
         """What an answer means that is not the wanted one, to be raised: whether another try may get that or not."""
         if status in TRANSIENT or (status >= 500 and status != NO_SPACE):
             return Passing(f"status {status}")
         if status in {404, 410} and self._reads:
             return self.fault(LinkMissing, "it is not there", "Run the command again: what was staged is gone.")
-        if status in {401, 403}:
+        named = CODE.search(body)
+        code = named[1].decode() if named else ""
+        if b"expired" in body.lower() or (status in {401, 403} and not code):
             remedy = "Run or resume the job again for new links."
-            return self.fault(LinkRefused, "refused: the link expired or is not valid", remedy)
+            return self.fault(LinkExpired, "refused: the link expired or is not valid", remedy)
+        if status in {401, 403}:
+            is_lack = code in {"AccessDenied", "AllAccessDisabled"}
+            why = "has no rights for that" if is_lack else "is not accepted"
+            remedy = (
+                "Give it rights to read and write in the bucket." if is_lack else "Check it and R2_SECRET_ACCESS_KEY."
+            )
+            return self.fault(LinkRefused, f"the key in R2_ACCESS_KEY_ID {why} ({code})", remedy)
         if 300 <= status < 400:
             return self.fault(LinkRefused, f"it leads elsewhere (status {status}), which is not followed", ADDRESS)
         return self.fault(LinkRefused, f"refused with status {status}", "Check the storage's address and its logs.")

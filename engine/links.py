@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
-from keyscale.engine.link import Link, LinkRefused, Passing
+from keyscale.engine.link import LONGEST_ANSWER, Link, LinkRefused, Passing
 from keyscale.engine.patience import Patience
 
 __all__ = ["fetch", "send"]
@@ -18,8 +18,6 @@ __all__ = ["fetch", "send"]
 PATIENCE_S = 60.0
 SILENCE_S = 60.0
 """How long one try may wait for the server; it may answer only once everything is stored."""
-LONGEST_ANSWER = 1 << 16
-"""Bytes that a server may answer to what was sent."""
 
 
 def fetch(url: str, *, name: str, most: int, patience_s: float = PATIENCE_S) -> bytes:
@@ -77,7 +75,7 @@ def _try(link: Link, content: Path | bytes | None, most: int) -> bytes:
                 answer = response.read(most + 1)
                 whole = response.isclosed() or len(answer) > most
     if not 200 <= response.status < 300:
-        raise link.meaning(response.status)
+        raise link.meaning(response.status, answer)
     if content is None and not whole:
         raise Passing("the answer ended early")
     if len(answer) > most:

@@ -142,7 +142,10 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
     if remote is not None:
         where = "CPUs" if remote.gpu == "none" else f"{remote.gpu} GPUs"
         rows += [
-            ("Remote", f"{remote.chunks} chunks in up to {remote.containers} containers with {where}"),
+            (
+                "Remote",
+                f"{_count(remote.chunks, 'chunk')} in up to {_count(remote.containers, 'container')} with {where}",
+            ),
             (
                 "Estimate",
                 f"{remote.minutes:.1f} minutes until the last chunk, ${remote.dollars:.2f} at list prices; speeds from "
@@ -159,6 +162,10 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
             )
         )
     return rows
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _macs(count: int) -> str:

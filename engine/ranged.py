@@ -11,7 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-from keyscale.engine.link import Link, LinkChanged, LinkError, LinkRefused, LinkUnsuitable, Passing
+from keyscale.engine.link import LONGEST_ANSWER, Link, LinkChanged, LinkError, LinkRefused, LinkUnsuitable, Passing
 from keyscale.engine.patience import Patience
 
 __all__ = ["RangedFile"]
@@ -290,7 +290,7 @@ class _Server:
                 return 0
         if status == 200:
             raise self._link.fault(LinkUnsuitable, "the server gives whole files only, no parts", USE_RANGES)
-        raise self._link.meaning(status)
+        raise self._link.meaning(status, response.read(LONGEST_ANSWER))
 
     def _content(self, response: http.client.HTTPResponse, start: int, stop: int) -> int:
         found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))

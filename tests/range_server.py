@@ -21,6 +21,8 @@ class Fault:
 
     status: int | None = None
     """Answered instead of the content."""
+    body: bytes = f"<Error>{SECRET}</Error>".encode()
+    """With that status."""
     cut_after: int | None = None
     """Bytes of the body after which the connection is closed."""
     silent_s: float = 0.0
@@ -120,7 +122,7 @@ def _handler(server: RangeServer) -> type[BaseHTTPRequestHandler]:
                 time.sleep(fault.silent_s)
                 self.close_connection = True
             elif fault.status is not None:
-                self._answer(fault.status, f"<Error>{SECRET}</Error>".encode(), fault.headers)
+                self._answer(fault.status, fault.body, fault.headers)
             elif body is not None:
                 server.objects[path] = body
                 self._answer(200, b"", fault.headers)

@@ -12,8 +12,9 @@ import pytest
 from range_server import SECRET, Fault, RangeServer
 
 from keyscale.engine.errors import RemoteError
-from keyscale.engine.link import LinkMissing, LinkRefused, LinkUnreachable
+from keyscale.engine.link import LinkExpired, LinkMissing, LinkRefused, LinkUnreachable
 from keyscale.engine.links import fetch, send
+from keyscale.engine.ranged import RangedFile
 
 CUT = Fault(silent_s=0.01)
 """The connection is closed without a word."""
@@ -141,6 +142,32 @@ def test_more_than_the_most_is_refused(server: RangeServer) -> None:
 def test_another_kind_of_link_is_refused(url: str) -> None:
     with pytest.raises(LinkRefused, match="that is no http or https link"):
         fetch(url, name="the plan", most=10)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "kind", "text"),
+    [
+        ("AccessDenied", "Access Denied", LinkRefused, "R2_ACCESS_KEY_ID has no rights for that"),
+        ("AccessDenied", "Request has expired", LinkExpired, "the link expired"),
+        ("ExpiredRequest", "Too late", LinkExpired, "the link expired"),
+        ("InvalidAccessKeyId", "no such key", LinkRefused, "R2_ACCESS_KEY_ID is not accepted"),
+        ("SignatureDoesNotMatch", "wrong", LinkRefused, "R2_ACCESS_KEY_ID is not accepted"),
+    ],
+)
+@pytest.mark.parametrize("method", ["fetch", "send", "read"])
+def test_a_refusal_means_what_s3_calls_it(
+    server: RangeServer, code: str, message: str, kind: type[LinkRefused], text: str, method: str
+) -> None:
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+    server.always = Fault(status=403, body=body)
+    ways: dict[str, Callable[[], object]] = {
+        "fetch": lambda: fetch(server.url(), name="the plan", most=1000),
+        "send": lambda: send(server.url(), b"{}", name="the record"),
+        "read": lambda: RangedFile(server.url(), name="the source").read(10),
+    }
+    with pytest.raises(LinkRefused, match=text) as caught:
+        ways[method]()
+    assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize("fault", [told(301), told(403), told(503), CUT])

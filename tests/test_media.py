@@ -221,7 +221,7 @@ def test_what_the_link_meets_on_opening_is_the_error(tmp_path: Path, status: int
         server.always = Fault(status=status)
         with pytest.raises(KeyscaleError) as caught:
             list(frames(info, info.pts.tolist(), partial(stream_media, file, info)))
-    assert type(caught.value).__name__ in {"LinkRefused", "LinkMissing"}
+    assert type(caught.value).__name__ in {"LinkExpired", "LinkMissing"}
 
 
 def test_a_broken_link_ends_a_chunk_with_the_link_s_error(tmp_path: Path) -> None:

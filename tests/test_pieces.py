@@ -227,13 +227,13 @@ def test_an_expired_link_is_tried_again_with_a_new_one() -> None:
     pieces = Pieces([A], 15)
     start(pieces, "a")
     assert "started again" in str(
-        pieces.failed("a", answered(error="LinkRefused", message="expired", remedy=None), 0.0)
+        pieces.failed("a", answered(error="LinkExpired", message="expired", remedy=None), 0.0)
     )
     assert waiting(pieces) == [(0, 60)]
 
 
 def test_the_last_failure_is_told_with_the_frames_once() -> None:
-    pieces, expired = Pieces([A], 15), answered(error="LinkRefused", message="expired", remedy=None)
+    pieces, expired = Pieces([A], 15), answered(error="LinkExpired", message="expired", remedy=None)
     for _ in range(ATTEMPTS - 1):
         start(pieces, "a", 1e9)
         pieces.failed("a", expired, 0.0)
@@ -249,6 +249,7 @@ def test_the_last_failure_is_told_with_the_frames_once() -> None:
         ("InputError", InputError),
         ("RemoteError", RemoteError),
         ("LinkMissing", RemoteError),
+        ("LinkRefused", RemoteError),
         ("LinkChanged", RemoteError),
         ("annotations", RemoteError),
         ("None", RemoteError),

@@ -338,7 +338,7 @@ def test_a_failing_run_tells_no_secret_either(deployed: Place) -> None:
         )
         done = deployed.run(*flags, "-o", "never.mp4", "--progress", "json", environment=through)
     assert done.returncode == 5, done.stderr
-    assert "the link expired or is not valid" in done.stderr
+    assert "the key in R2_ACCESS_KEY_ID is not accepted (SignatureDoesNotMatch)" in done.stderr
     assert "Traceback" in done.stderr
     assert [event["event"] for event in events_of(done.stdout)].count("error") == 1
     assert events_of(done.stdout)[-1]["event"] == "error"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from keyscale.engine import errors
 from keyscale.engine.errors import KeyscaleError, RemoteError
+from keyscale.engine.link import LinkExpired
 from keyscale.engine.plan import Chunk
 from keyscale.engine.runners.calls import Kind, Outcome
 from keyscale.engine.task import Made, TooSlow
@@ -38,7 +39,7 @@ STUCK = "Look at `modal app logs keyscale`; where containers only need longer, d
 FIRST_PAUSE_S = 1.0
 """Before the second start; doubled before each further one."""
 
-EXPIRED = frozenset({"LinkRefused"})
+EXPIRED = frozenset({LinkExpired.__name__})
 """Refusals that new links may end."""
 
 
