@@ -116,8 +116,10 @@ def plan(
 
 
 def _remote_estimate(found: Plan, options: RemoteOptions) -> RemoteEstimate:
-    from keyscale.engine.prices import affordable, deployment_estimate
+    from keyscale.engine.prices import affordable, deployment_estimate, wanted_gpus
+    from keyscale.engine.suited import check_suited
 
+    check_suited(found, wanted_gpus(os.environ))
     expected = deployment_estimate(found, os.environ, containers=options.containers)
     affordable(expected, options.max_cost)
     return expected

@@ -154,8 +154,10 @@ def plan(
     with said_in_python(*_names(request)):
         found = prepare_plan(job, remote=request.remote is not None, framing=request.framing)
         if request.remote is not None:
-            from keyscale.engine.prices import affordable, deployment_estimate
+            from keyscale.engine.prices import affordable, deployment_estimate, wanted_gpus
+            from keyscale.engine.suited import check_suited
 
+            check_suited(found, wanted_gpus(environ))
             expected = deployment_estimate(found, environ, containers=request.remote.containers)
             affordable(expected, request.remote.max_cost)
     return replace(found, warnings=tuple(in_python(warning, *_names(request)) for warning in found.warnings))

@@ -81,26 +81,26 @@ class GPU:
     dollars_s: float
     tflops: float
     """Dense fp16 with tensor cores, by NVIDIA's data sheets."""
-    nvenc: bool
-    """Whether it encodes video."""
+    nvenc: tuple[str, ...] = ()
+    """Codecs that it encodes."""
 
 
 GPUS = (
-    GPU(name="T4", dollars_s=0.000164, tflops=65, nvenc=True),
-    GPU(name="L4", dollars_s=0.000222, tflops=121, nvenc=True),
-    GPU(name="A10", dollars_s=0.000306, tflops=125, nvenc=True),
-    GPU(name="L40S", dollars_s=0.000542, tflops=362, nvenc=True),
-    GPU(name="A100-40GB", dollars_s=0.000583, tflops=312, nvenc=False),
-    GPU(name="A100-80GB", dollars_s=0.000694, tflops=312, nvenc=False),
-    GPU(name="H100", dollars_s=0.001097, tflops=989, nvenc=False),
-    GPU(name="H200", dollars_s=0.001261, tflops=989, nvenc=False),
-    GPU(name="B200", dollars_s=0.001736, tflops=2250, nvenc=False),
+    GPU(name="T4", dollars_s=0.000164, tflops=65, nvenc=("h264", "hevc")),
+    GPU(name="L4", dollars_s=0.000222, tflops=121, nvenc=("h264", "hevc", "av1")),
+    GPU(name="A10", dollars_s=0.000306, tflops=125, nvenc=("h264", "hevc")),
+    GPU(name="L40S", dollars_s=0.000542, tflops=362, nvenc=("h264", "hevc", "av1")),
+    GPU(name="A100-40GB", dollars_s=0.000583, tflops=312),
+    GPU(name="A100-80GB", dollars_s=0.000694, tflops=312),
+    GPU(name="H100", dollars_s=0.001097, tflops=989),
+    GPU(name="H200", dollars_s=0.001261, tflops=989),
+    GPU(name="B200", dollars_s=0.001736, tflops=2250),
 )
 
 _NAMES = tuple(dict.fromkeys(name for gpu in GPUS for name in (gpu.name.partition("-")[0], gpu.name)))
 """Of the GPUs that can be asked for; one that comes with several sizes of memory also without it."""
 
-CPU = GPU(name="none", dollars_s=0.0, tflops=1.0, nvenc=False)
+CPU = GPU(name="none", dollars_s=0.0, tflops=1.0)
 
 
 def gpu_of(name: str) -> GPU:

@@ -5,8 +5,9 @@ All of it is JSON, so that both sides need agree on `SCHEMA` alone.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,9 +16,18 @@ from keyscale.engine.job import loads
 from keyscale.engine.models.execution import Execution
 from keyscale.engine.plan import Chunk
 
-__all__ = ["SCHEMA", "Deployment", "Made", "Task", "TooSlow", "as_answer", "read_answer", "read_task", "refusal"]
-
-T = TypeVar("T", "Made", "Deployment")
+__all__ = [
+    "SCHEMA",
+    "Deployment",
+    "Made",
+    "Task",
+    "TooSlow",
+    "as_answer",
+    "read_deployment",
+    "read_made",
+    "read_task",
+    "refusal",
+]
 
 SCHEMA = 1
 """Of task, answers and deployment; raised when a field changes its meaning."""
@@ -161,14 +171,48 @@ def as_answer(value: Made | Deployment) -> dict[str, Any]:
     return answer
 
 
-def read_answer(answer: object, kind: type[T]) -> T:
-    """The inverse of `as_answer`.
+def read_deployment(answer: object) -> Deployment:
+    """What is deployed, as its function told.
+
+    Raises:
+        RemoteError: it is of another schema or another keyscale than this one.
+    """
+    from keyscale import __version__
+
+    found = answer if isinstance(answer, dict) else {}
+    schema, version = found.get("schema", 0), found.get("version", "")
+    try:
+        deployment = msgspec.convert(answer, Deployment)
+    except msgspec.ValidationError:
+        deployment = None
+    if deployment is not None and (deployment.schema, deployment.version) == (SCHEMA, __version__):
+        return deployment
+    theirs, ours = (schema, _numbers(version)), (SCHEMA, _numbers(__version__))
+    if isinstance(schema, int) and theirs > ours:
+        age, remedy = "a newer", "Update keyscale here, or run `keyscale remote deploy` to have this version there."
+    else:
+        age, remedy = "an older" if theirs != ours else "another", "Run `keyscale remote deploy`."
+    raise RemoteError(
+        f"{age} keyscale is deployed (version {version or 'unknown'}, schema {schema}; here they are {__version__} and "
+        f"{SCHEMA})",
+        remedy=remedy,
+    )
+
+
+def _numbers(version: object) -> tuple[int, ...]:
+    """Of a release, such as (1, 2, 3) of "1.2.3.dev4"."""
+    found = re.match(r"\d{1,9}(?:\.\d{1,9})*", str(version))
+    return tuple(int(part) for part in found[0].split(".")) if found else ()
+
+
+def read_made(answer: object) -> Made:
+    """The inverse of `as_answer` for a chunk.
 
     Raises:
         RemoteError: it has another form.
     """
     try:
-        return msgspec.convert(answer, kind)
+        return msgspec.convert(answer, Made)
     except msgspec.ValidationError as error:
         raise RemoteError(
             f"the deployed functions answer in another form: {error}", remedy="Run `keyscale remote deploy`."

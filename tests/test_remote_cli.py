@@ -70,7 +70,9 @@ def test_modal_enabled_is_heeded_by_the_commands(
     monkeypatch.setenv("MODAL_ENABLED", "yes")
     for name in [name for name in os.environ if name.startswith("R2_")]:
         monkeypatch.delenv(name)
-    expected = {"upscale": (5, "R2_BUCKET_NAME is not set"), "plan": (0, "containers with L4 GPUs")}[command]
+    expected = {"upscale": (5, "R2_BUCKET_NAME is not set"), "plan": (0, "1 chunk in up to 1 container with L4 GPUs")}[
+        command
+    ]
     code = run([command, str(COURT), "-o", str(tmp_path / "out.mp4")])
     out, err = capsys.readouterr()
     assert (code, expected[1] in out + err) == (expected[0], True)
@@ -335,14 +337,18 @@ def describe():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("answer", "schema"),
-    [({"schema": 0, "version": "0.0.1"}, "schema 0"), ("0.0.1", "schema 0"), ({"a": 1}, "schema 0")],
+    ("answer", "deployed"),
+    [
+        ({"schema": 0, "version": "0.0.1"}, "version 0.0.1, schema 0"),
+        ("0.0.1", "version unknown, schema 0"),
+        ({"a": 1}, "version unknown, schema 0"),
+    ],
 )
-def test_an_older_deployment_is_to_be_deployed_anew(place: Place, answer: object, schema: str) -> None:
+def test_an_older_deployment_is_to_be_deployed_anew(place: Place, answer: object, deployed: str) -> None:
     (place.folder / "old.py").write_text(OLD.replace("{answer}", repr(answer)))
     assert place.modal.deploy("old.py", cwd=place.folder).returncode == 0
     told = fails(place, *FLAGS, environment={})
-    assert f"an older keyscale is deployed ({schema}, this is 1)" in told
+    assert f"an older keyscale is deployed ({deployed}; here they are" in told
     assert "Run `keyscale remote deploy`." in told
 
 

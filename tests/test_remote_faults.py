@@ -59,6 +59,7 @@ def test_storage_that_cannot_be_used_is_told_within_seconds(
     [
         pytest.param(SENDS_SOURCE, 503, "SlowDown", id="the client cannot send the source"),
         pytest.param(READS_SOURCE, 403, "AccessDenied", id="containers cannot read it"),
+        pytest.param(READS_SOURCE, 403, "ExpiredRequest", id="links expire"),
         pytest.param(STORES_CHUNK, 507, "InsufficientStorage", id="containers cannot store a chunk"),
         pytest.param(FETCHES_CHUNK, 503, "SlowDown", id="the client cannot fetch a chunk"),
     ],
@@ -77,7 +78,10 @@ def test_storage_that_fails_at_one_step_ends_the_job_and_nothing_is_left(
     client.check()
     assert client.last["message"]
     assert client.last["remedy"]
-    assert faulty.spawned() - before <= 3 * 4
+    assert faulty.spawned() - before <= (3 * 4 if code == "ExpiredRequest" else 3)
+    assert client.last["message"].count("(chunk") <= 1
+    if code == "AccessDenied":
+        assert "the key in R2_ACCESS_KEY_ID has no rights for that" in client.last["message"]
     faulty.mend()
     faulty.check_clean(tmp_path)
 
@@ -297,6 +301,39 @@ def test_with_a_local_fallback_missing_chunks_are_made_here_and_that_is_said(
     assert client.last["remote"]["local_frames"] == FRAMES
     assert "on this machine" in client.notes
     assert ("R2_BUCKET_NAME is not set" in client.notes) is bool(lacking)
+
+
+def test_an_encoder_that_the_containers_lack_is_told_before_anything_is_sent(
+    faulty: FaultyPlace, tmp_path: Path
+) -> None:
+    before = len(faulty.proxy.requests)
+    client = faulty.upscale(tmp_path, "--codec", "h264_nvenc")
+    assert client.end() == 4
+    client.check()
+    assert client.last["error"] == "EncoderError"
+    assert "h264_nvenc with --remote: CPUs, where the deployed functions may run" in client.last["message"]
+    assert not any("/upscale_" in request for request in faulty.proxy.requests[before:])
+    faulty.check_clean(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("here", "told", "remedy"),
+    [
+        ("0.0.1", "a newer keyscale is deployed (version 0.1.0", "Update keyscale here"),
+        ("9.9.9", "an older keyscale is deployed (version 0.1.0", "Run `keyscale remote deploy`."),
+    ],
+)
+def test_another_version_that_is_deployed_is_told_before_anything_is_sent(
+    faulty: FaultyPlace, tmp_path: Path, here: str, told: str, remedy: str
+) -> None:
+    before = len(faulty.proxy.requests)
+    client = faulty.upscale(tmp_path, first=f"import keyscale; keyscale.__version__ = {here!r}")
+    assert client.end() == 5
+    client.check()
+    assert told in client.last["message"]
+    assert remedy in client.last["remedy"]
+    assert not any("/upscale_" in request for request in faulty.proxy.requests[before:])
+    faulty.check_clean(tmp_path)
 
 
 def test_an_output_that_is_there_is_told_before_anything_is_asked_of_others(

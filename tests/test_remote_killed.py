@@ -227,6 +227,26 @@ def test_an_interrupted_client_cancels_and_removes_everything_and_can_be_resumed
     faulty.check_done(follower, tmp_path)
 
 
+def test_calls_that_were_cancelled_are_told_as_such_where_the_clean_up_failed(
+    faulty: FaultyPlace, tmp_path: Path
+) -> None:
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path, first="import keyscale.engine.runners.ending as e; e.HASTY_PATIENCE_S = 2")
+    faulty.proxy.wait_held(2)
+    faulty.wait_started(tmp_path, 2)
+    faulty.proxy.answer(DELETES, 503, "SlowDown")
+    client.signal(signal.SIGINT)
+    assert client.end() == 130
+    client.check()
+    assert f"`keyscale remote cancel {client.job}` removes it" in client.notes
+    faulty.mend()
+    status = faulty.run("remote", "status", environment=faulty.home(tmp_path))
+    assert status.stdout.count(": cancelled\n") == 2, status
+    done = faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path))
+    assert done.returncode == 0, done.stderr
+    faulty.check_clean(tmp_path)
+
+
 def test_a_second_interrupt_ends_at_once_and_what_it_leaves_is_swept(faulty: FaultyPlace, tmp_path: Path) -> None:
     faulty.proxy.hold(READS_SOURCE)
     client = faulty.upscale(tmp_path)

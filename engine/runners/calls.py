@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from keyscale.engine.errors import KeyscaleError, RemoteError
 from keyscale.engine.patience import Patience
 from keyscale.engine.remote_names import APP, CHUNK, DEPLOYED, ENGINE, QUEUE
-from keyscale.engine.task import SCHEMA, Deployment, read_answer
+from keyscale.engine.task import Deployment, read_deployment
 
 __all__ = ["Calls", "Kind", "Outcome"]
 
@@ -107,13 +107,7 @@ class Calls:
                     f"no container of {APP!r} answered within {DESCRIBE_S:.0f} s",
                     remedy="Look at `modal app logs keyscale`, and try again.",
                 ) from None
-        try:
-            deployment = read_answer(answer, Deployment)
-        except RemoteError:
-            deployment = None
-        if deployment is None or deployment.schema != SCHEMA:
-            schema = answer.get("schema", 0) if isinstance(answer, dict) else 0
-            raise RemoteError(f"an older keyscale is deployed (schema {schema}, this is {SCHEMA})", remedy=DEPLOY)
+        deployment = read_deployment(answer)
         with _told("find the functions"):
             try:
                 self._function = getattr(modal.Cls.from_name(APP, ENGINE)(), CHUNK)
@@ -174,7 +168,9 @@ class Calls:
             if _is_waiting(modal, error):
                 return "running"
             ended = _judged(modal, error)
-            return "not known: Modal is out of reach" if ended is None else str(ended.error)
+            if ended is None:
+                return "not known: Modal is out of reach"
+            return "cancelled" if _is_cancelled(modal, error) else str(ended.error)
         return "finished"
 
     def news(self, partition: str, *, wait_s: float) -> list[dict[str, Any]]:
@@ -272,11 +268,18 @@ def _is_waiting(modal: Any, error: Exception) -> bool:
     return isinstance(error, TimeoutError) and not isinstance(error, e.FunctionTimeoutError | e.OutputExpiredError)
 
 
+def _is_cancelled(modal: Any, error: Exception) -> bool:
+    """Whether the call was cancelled: Modal says so in words alone where its container had begun to work."""
+    return isinstance(error, modal.exception.RemoteError) and "cancelled by user" in str(error)
+
+
 def _judged(modal: Any, error: Exception) -> Outcome | None:
     """What an exception of `get` says of the call; None where it says something of the way to the server alone."""
     e = modal.exception
     if _is_waiting(modal, error) or (isinstance(error, _passing(modal)) and not isinstance(error, KeyscaleError)):
         return None
+    if _is_cancelled(modal, error):
+        return _outcome(Kind.GONE, "a call was cancelled elsewhere")
     ends: tuple[tuple[Any, Kind, str, str], ...] = (
         # Raised by the function, as something that may pass.
         (KeyscaleError, Kind.CRASHED, str(error), LOGS),

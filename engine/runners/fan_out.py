@@ -26,7 +26,7 @@ from keyscale.engine.runners.remote_state import Call, RemoteState
 from keyscale.engine.runners.slots import Slots
 from keyscale.engine.runners.staging import Staging
 from keyscale.engine.storage import ObjectDamaged, ObjectMissing
-from keyscale.engine.task import Made, read_answer, read_task
+from keyscale.engine.task import Made, read_made, read_task
 from keyscale.engine.workfolder import WorkFolder
 
 __all__ = ["FanOut"]
@@ -267,7 +267,7 @@ class FanOut:
         return Outcome(kind=Kind.CRASHED, error=error), None
 
     def _made(self, answer: dict[str, Any], chunk: Chunk) -> Made:
-        made = read_answer(answer, Made)
+        made = read_made(answer)
         if not made.is_of(self._task, chunk) or made.frames != chunk.frames:
             raise RemoteError(
                 f"chunk {chunk.index} was answered with another one", remedy="Run `keyscale remote deploy`."

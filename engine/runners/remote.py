@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from threading import Event as StopFlag
 
-from keyscale.engine.errors import KeyscaleError, RemoteError, StorageError, UsageError
+from keyscale.engine.errors import KeyscaleError, RemoteError, StorageError
 from keyscale.engine.job import Done, Event, Note, Phase, RemoteUse, dumps
 from keyscale.engine.jobkey import network_identity
 from keyscale.engine.models import Execution, choose_execution, possible_executions
@@ -37,6 +37,7 @@ from keyscale.engine.runners.shared import Shared
 from keyscale.engine.runners.slots import Slots
 from keyscale.engine.runners.staging import Staging
 from keyscale.engine.storage import Storage, StorageFault, StorageSettings, job_prefix, new_job_id
+from keyscale.engine.suited import check_suited
 from keyscale.engine.task import Deployment, Made, Task, read_task
 from keyscale.engine.workfolder import WorkFolder
 from keyscale.engine.writer import chunk_suffix
@@ -143,6 +144,7 @@ class RemoteRun(NotedRun):
             return
         if self.slots is not None:
             self.slots.at_most(deployment.containers)
+        check_suited(self.plan, deployment.gpus)
         self.execution = self._execution(deployment)
         gpu = deployment.gpus[0] if deployment.gpus else "none"
         expected = estimate(self.plan, gpu=gpu, containers=self._containers)
@@ -163,12 +165,6 @@ class RemoteRun(NotedRun):
         return max(1, min(most, self.options.containers or most))
 
     def _execution(self, deployment: Deployment) -> Execution | None:
-        asked = self.job.compute.device
-        if asked.partition(":")[0] not in {"auto", deployment.device}:
-            raise UsageError(
-                f"--device {asked} with --remote: the deployed functions run on {deployment.device}",
-                remedy="Leave --device out, or deploy with another KEYSCALE_GPU.",
-            )
         if self.plan.model is None:
             return None
         return choose_execution(self.plan.model, deployment.device, self.job.compute.precision, has_int8=True)
