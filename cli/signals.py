@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM during a run: ask it to stop, and end the process where it does not.
+"""SIGINT, SIGTERM and SIGHUP during a run: ask it to stop, and end the process where it does not.
 
 A handler written in Python runs between two bytecodes of the main thread: not while that thread waits in C
 code, and for ever if it takes a lock that the main thread holds just then. So the interpreter's own wakeup
@@ -25,6 +25,11 @@ COURTESY = 0.25
 """Seconds that a message may take before it is given up: its reader may have stopped reading."""
 
 
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
+"""A terminal that was closed, or a connection that dropped; None on systems that have no such signal."""
+HANDLED = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if number is not None)
+
+
 class Stopped(KeyboardInterrupt):
     """Raised in the main thread by a signal while nothing there watches `Stopping.stop`."""
 
@@ -46,7 +51,7 @@ class Stopping:
 
     @property
     def exit_code(self) -> int:
-        """128 plus the signal's number: 130 for SIGINT, 143 for SIGTERM."""
+        """128 plus the signal's number: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP."""
         return 128 + (self.signum if self.signum is not None else signal.SIGINT)
 
 
@@ -58,16 +63,17 @@ def stopping(
     restore: Callable[[], None],
     grace: float = GRACE,
 ) -> Iterator[Stopping]:
-    """Handle SIGINT and SIGTERM within the block; the handlers from before are back after it.
+    """Handle SIGINT, SIGTERM and SIGHUP within the block; the handlers from before are back after it.
 
     The first signal sets `Stopping.stop` and calls `announce`. Where the block is not left `grace` seconds
     later, and at a second signal, `farewell(exit_code)` and `restore()` are called and the process ends at
-    once. All three are called from other threads. Outside the main thread, and for a signal that is ignored
-    (`nohup`, a shell's `&`), nothing is installed.
+    once; a further SIGHUP counts for none, since a terminal that is closed may send several. All three are
+    called from other threads. Outside the main thread, and for a signal that is ignored (`nohup`, a shell's
+    `&`), nothing is installed.
     """
     state = Stopping()
     handled = (
-        [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+        [number for number in HANDLED if signal.getsignal(number) is not signal.SIG_IGN]
         if threading.current_thread() is threading.main_thread()
         else []
     )
@@ -116,7 +122,7 @@ class _Watcher:
         *,
         state: Stopping,
         reader: socket.socket,
-        handled: list[signal.Signals],
+        handled: list[int],
         grace: float,
         announce: Callable[[], None],
         farewell: Callable[[int], None],
@@ -151,6 +157,8 @@ class _Watcher:
             if data[0] not in self._handled:  # the socket is told of every signal that has a Python handler
                 continue
             if deadline is not None:
+                if data[0] == HANGUP:
+                    continue
                 self._leave(128 + data[0])
                 return
             deadline = time.monotonic() + self._grace

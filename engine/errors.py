@@ -13,7 +13,7 @@
     │       └── OutputBusy      4   another process is working on the output
     ├── RemoteError             5   staging or the remote runner
     ├── VerificationError       6   the finished file is not what was planned
-    └── Interrupted       130/143   SIGINT / SIGTERM
+    └── Interrupted   130/143/129   SIGINT / SIGTERM / SIGHUP
 
 A message says what is wrong and where; `remedy` says what to do next. `cli/app.py` is the one place that turns
 an error into an exit code.

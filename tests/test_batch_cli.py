@@ -194,7 +194,7 @@ def test_what_is_wrong_for_all_is_said_before_anything_starts(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_soon_and_the_same_command_goes_on(
     folder: Path, tmp_path: Path, command: Callable[..., Command], number: signal.Signals
 ) -> None:

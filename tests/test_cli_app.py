@@ -446,7 +446,7 @@ def rest(child: subprocess.Popen[str], timeout: float = 60) -> list[str]:
     return child.communicate(timeout=timeout)[0].split("\n")[:-1]
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_run_that_does_not_stop_is_ended_by_force(signum: signal.Signals, code: int) -> None:
     with process(BLOCKED.replace("GRACE", "1.5")) as child:
         began = time.monotonic()
@@ -464,6 +464,36 @@ def test_a_second_signal_does_not_wait() -> None:
         child.send_signal(signal.SIGINT)
         assert rest(child) == ["farewell 130", "restore"]
         assert child.returncode == 130
+
+
+def test_a_closed_terminal_that_sends_its_signal_twice_is_no_second_signal() -> None:
+    with process(BLOCKED.replace("GRACE", "1.5")) as child:
+        began = time.monotonic()
+        child.send_signal(signal.SIGHUP)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "announce\n"
+        child.send_signal(signal.SIGHUP)
+        assert rest(child) == ["farewell 129", "restore"]
+        assert child.returncode == 129
+        assert time.monotonic() - began >= 1.4
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
+    code = """
+        import signal, sys
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        from keyscale.cli.signals import stopping
+
+        with stopping(announce=lambda: None, farewell=lambda code: None, restore=lambda: None, grace=60) as state:
+            state.cooperative = True
+            print("ready", flush=True)
+            print(state.stop.wait(1.0), flush=True)
+        print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, flush=True)
+    """
+    with process(code) as child:
+        child.send_signal(signal.SIGHUP)
+        assert rest(child) == ["False", "True"]
+        assert child.returncode == 0
 
 
 def test_a_run_that_stops_is_left_to_end_itself() -> None:

@@ -434,7 +434,7 @@ def test_a_second_process_is_refused(film: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_stops_and_keeps_what_is_done(film: Path, tmp_path: Path, number: int, code: int) -> None:
     output = tmp_path / "out.mp4"
     with process(film, output) as running:

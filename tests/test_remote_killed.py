@@ -189,6 +189,7 @@ def test_status_tells_of_a_job_that_was_killed_while_sending(faulty: FaultyPlace
         (signal.SIGTERM, "connect"),
         (signal.SIGINT, "stage"),
         (signal.SIGTERM, "upscale"),
+        (signal.SIGHUP, "upscale"),
         (signal.SIGINT, "fetch"),
         (signal.SIGTERM, "join"),
     ],

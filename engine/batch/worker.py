@@ -138,8 +138,9 @@ def _gpus() -> int:
 def main() -> None:
     """Serve the process that started this one."""
     # A terminal and a service manager signal the whole group; the batch alone decides what comes of that.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if number := getattr(signal, name, None):
+            signal.signal(number, signal.SIG_IGN)
     orders, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     # A library that prints must not end up between the messages, nor one that reads take them away.
     nothing = os.open(os.devnull, os.O_RDONLY)
