@@ -89,16 +89,6 @@ class RangedFile(io.RawIOBase):
         return f"<RangedFile {self.name!r} from {self._server.host}>"
 
     @property
-    def bytes_read(self) -> int:
-        """Bytes of content that came over the network so far."""
-        return self._server.fetched
-
-    @property
-    def requests(self) -> int:
-        """Requests made so far, tries included."""
-        return self._server.requests
-
-    @property
     def size(self) -> int:
         """Bytes of the whole file; asked of the server where it is not known yet.
 
@@ -205,7 +195,6 @@ class _Server:
         self._link = Link(url, name)
         self.host = self._link.host
         self.size = size
-        self.fetched = self.requests = 0
         self._on_bytes = on_bytes
         self._patience_s = patience_s
         self._connection: http.client.HTTPConnection | None = None
@@ -226,7 +215,6 @@ class _Server:
             try:
                 for piece in self._pieces(start + len(content), self._end(stop)):
                     content += piece
-                    self.fetched += len(piece)
                     self._on_bytes(len(piece))
             except LinkError:
                 self._drop()
@@ -264,7 +252,6 @@ class _Server:
             response.read()  # marks the answer as read, so that the connection can be used again
 
     def _ask(self, start: int, stop: int) -> http.client.HTTPResponse:
-        self.requests += 1
         if self._connection is None:
             self._connection = self._link.connection(silence_s=max(0.1, min(SILENCE_S, self._patience_s)))
         headers = self._link.headers | {"Range": f"bytes={start}-{stop - 1}"}

@@ -27,7 +27,6 @@ from keyscale.engine.storage_address import (
     new_trial,
     parse_address,
     publication_id,
-    redacted,
     source_key,
 )
 from keyscale.engine.storage_client import Connection, stored_sha256
@@ -60,7 +59,6 @@ __all__ = [
     "new_job_id",
     "parse_address",
     "publication_id",
-    "redacted",
     "source_key",
 ]
 

@@ -28,7 +28,6 @@ __all__ = [
     "new_trial",
     "parse_address",
     "publication_id",
-    "redacted",
     "source_key",
 ]
 
@@ -166,11 +165,6 @@ def key_fault(key: str) -> str | None:
     if len(key.encode()) > LONGEST_KEY:
         return f"has a key of more than {LONGEST_KEY} bytes"
     return None
-
-
-def redacted(url: str) -> str:
-    """`bucket/key` of a path-style address: without host, user, query and fragment, which may all be secret."""
-    return urllib.parse.unquote(urllib.parse.urlsplit(url).path.lstrip("/"))
 
 
 def new_job_id() -> str:

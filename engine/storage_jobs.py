@@ -40,11 +40,6 @@ class StaleJob:
     """The key to which a finished file was on its way, where this is no job but such a publication; unfinished uploads
     of that key are counted in."""
 
-    @property
-    def prefix(self) -> str:
-        """Where it lies, for `Storage.delete_prefix`."""
-        return job_prefix(self.job_id)
-
 
 def delete_job(connection: Connection, prefix: str) -> int:
     """Delete all objects below a job's prefix and abort all multipart uploads there.

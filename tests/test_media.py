@@ -135,7 +135,7 @@ def test_a_second_in_the_middle_fetches_a_fraction_of_the_file(noisy: tuple[Path
         wanted = info.pts[300:310].tolist()
         assert_same(frames(info, wanted), frames(info, wanted, partial(stream_media, file, info)))
         # 1 s of 60, the index, what finds the format out, and 128 KiB at least from each place.
-        assert file.bytes_read == server.sent < 0.12 * path.stat().st_size
+        assert server.sent < 0.12 * path.stat().st_size
 
 
 def test_reading_all_of_a_file_fetches_it_once(noisy: tuple[Path, Path]) -> None:

@@ -134,7 +134,7 @@ def test_what_a_client_leaves_that_dies_while_publishing_is_swept_with_what_jobs
     (left,) = direct.stale_jobs(timedelta(seconds=-60))
     assert (left.destination, left.objects, left.uploads) == (KEY, 1, 1)
     assert 3 * 8 * MIB <= left.size < SIZE
-    assert direct.delete_prefix(left.prefix) == 2
+    assert direct.delete_prefix(job_prefix(left.job_id)) == 2
     assert unfinished(direct) == [f"{KEY}.bak"]
     assert [item.key for item in direct.list("")] == ["clips/other.mp4"]
     assert direct.stale_jobs(timedelta(seconds=-60)) == []
@@ -171,10 +171,10 @@ def test_an_upload_that_cannot_be_aborted_keeps_the_note_by_which_it_is_found(
     with Storage(settings) as storage:
         (left,) = storage.stale_jobs(timedelta(seconds=-60))
         with pytest.raises(StorageRefused):
-            storage.delete_prefix(left.prefix)
+            storage.delete_prefix(job_prefix(left.job_id))
         assert [found.destination for found in direct.stale_jobs(timedelta(seconds=-60))] == [KEY], "as before"
         proxy.pass_on()
-        storage.delete_prefix(left.prefix)
+        storage.delete_prefix(job_prefix(left.job_id))
     assert unfinished(direct) == []
     assert list(direct.list("")) == []
 
@@ -194,7 +194,7 @@ def test_no_note_leads_to_uploads_of_another_key_or_of_jobs(direct: Storage) -> 
     direct.put(f"{job_prefix(new_job_id())}destination", b"clips/of another program.mp4")
     for left in direct.stale_jobs(timedelta(seconds=-60)):
         assert (left.destination, left.uploads) == (None, 0)
-        direct.delete_prefix(left.prefix)
+        direct.delete_prefix(job_prefix(left.job_id))
     assert unfinished(direct) == ["clips/of another program.mp4"]
 
 

@@ -140,14 +140,6 @@ class Staging:
         for suffix in (".json", self.suffix):
             self.storage.delete(f"{self._name(piece)}{suffix}")
 
-    def clear(self) -> int:
-        """Remove all of the job's objects and uploads; how many there were.
-
-        Raises:
-            StorageFault: something may be left.
-        """
-        return self.storage.delete_prefix(self.prefix)
-
     def _name(self, piece: Chunk) -> str:
         # With its frames: a chunk that was split has several pieces.
         return f"{self.prefix}chunks/{piece.index:05d}-{piece.start}-{piece.end}"
