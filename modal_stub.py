@@ -197,7 +197,7 @@ def process_framing_ai(
     include_audio: bool = True,
     source_start_time: float | None = None,
     source_end_time: float | None = None,
-    rotation: float = 0,
+    rotation: float | None = 0,
 ) -> Iterator[dict[str, Any]]:
     """The whole job, from `{user_id}/{input_key}` to `{user_id}/{output_key}`: progress, and last the result."""
     yield from _framing_ai(dict(locals()))
@@ -217,7 +217,7 @@ def process_framing_ai_job(
     include_audio: bool = True,
     source_start_time: float | None = None,
     source_end_time: float | None = None,
-    rotation: float = 0,
+    rotation: float | None = 0,
     queue: modal.Queue | None = None,
 ) -> dict[str, Any]:
     """The same as a function that can be spawned, followed and cancelled: progress goes to `queue`, if there is one."""

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path, PurePosixPath
 from threading import Event as StopFlag
 from typing import Any
@@ -36,6 +36,9 @@ SHARES = {
     Phase.PUBLISH: (92, 99),
 }
 """Part of the whole, in percent, that each phase counts for: by its usual share of the time."""
+
+FIRST_PATIENCE_S = 10.0
+"""How long storage may be out of reach before anything was done: a caller waits for the answer."""
 
 WORDS = {
     Phase.FETCH: "Downloading the source",
@@ -63,24 +66,28 @@ class FramingRequest:
     include_audio: bool = True
     source_start_time: float | None = None
     source_end_time: float | None = None
-    rotation: float = 0
+    rotation: float | None = 0
 
     def check(self) -> None:
         """Raise a `UsageError` that names the first argument which is of another kind than it should be.
 
         Modal hands on what the caller gave, whatever the signature says.
         """
-        for name, (kinds, words) in _KINDS.items():
-            value = getattr(self, name)
+        for name, kind in _KINDS.items():
+            value, (kinds, words) = getattr(self, name), kind
             # True and False are numbers to Python, and to nobody else.
             fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
-            if not fits or (isinstance(value, Real) and not math.isfinite(value)):
+            if not fits or (isinstance(value, Real) and not math.isfinite(value)) or (kind is _WHOLE and value % 1):
                 raise UsageError(f"{name} is {reprlib.repr(value)}, it has to be {words}")
 
 
-_TEXT, _WHOLE, _NUMBER = ((str,), "a text"), ((Integral,), "a whole number"), ((Real,), "a number")
+_Kind = tuple[tuple[type, ...], str]
+_TEXT: _Kind = (str,), "a text"
+_WHOLE: _Kind = (Real,), "a whole number"
+"""JSON has one kind of number: 810.0 is whole."""
+_NUMBER: _Kind = (Real,), "a number"
 _SECONDS = (Real, type(None)), "a number of seconds, or None"
-_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+_KINDS: dict[str, _Kind] = {
     "job_id": _TEXT,
     "user_id": _TEXT,
     "input_key": _TEXT,
@@ -93,7 +100,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "include_audio": ((bool,), "True or False"),
     "source_start_time": _SECONDS,
     "source_end_time": _SECONDS,
-    "rotation": _NUMBER,
+    "rotation": ((Real, type(None)), "a number, or None"),
 }
 """What each argument may be, and what it is called."""
 
@@ -145,6 +152,8 @@ def _work(
         job = check_job(_job(request, source, camera, Path(folder) / result, device))
         kind = content_type_of(container_of(job.output))
         load_framing(camera)
+        with Storage(settings, patience_s=FIRST_PATIENCE_S, timeout_s=FIRST_PATIENCE_S) as first:
+            first.head(source_key)
         # Of an earlier call that was killed while it stored its result.
         with suppress(StorageRefused):  # who may write may not be allowed to list
             storage.abort_uploads(output_key)
@@ -182,7 +191,7 @@ def _in_the_words_of_the_caller(words: Mapping[str, str]) -> Iterator[None]:
 
 
 def _job(request: FramingRequest, source: Path, keyframes: Path, output: Path, device: str) -> Job:
-    camera: dict[str, Any] = {"keyframes": request.keyframes, "rotation": float(request.rotation)}
+    camera: dict[str, Any] = {"keyframes": request.keyframes, "rotation": float(request.rotation or 0)}
     if request.segment_data is not None:
         camera["segment_data"] = request.segment_data
     try:

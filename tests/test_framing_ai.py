@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from numbered import planes, shown, small_job, times
 from numbered import run as run_here
 from remote_place import Place
 
+from keyscale.engine.framing_ai import FramingRequest, process
 from keyscale.engine.job import Encoding
 from keyscale.engine.storage import Storage
 
@@ -54,6 +57,13 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "turned": {**SMALL, "output_key": "out/turned.mp4", "rotation": 7.5, "source_end_time": 0.5},
     "another rate": {**SMALL, "output_key": "out/rate.mp4", "fps": 29.97, "source_end_time": 1.0},
+    "numbers as JSON has them": {
+        **SMALL,
+        "output_key": "out/json.mp4",
+        "output_width": 64.0,
+        "rotation": None,
+        "source_end_time": 0.5,
+    },
     "no such video": {**SMALL, "input_key": "in/absent.mp4", "output_key": "out/x.mp4"},
     "no video": {**SMALL, "input_key": "in/words.mp4", "output_key": "out/x.mp4"},
     "bad keyframe": {**SMALL, "keyframes": [{"time": 0, "x": "left"}], "output_key": "out/x.mp4"},
@@ -61,6 +71,8 @@ CASES: dict[str, dict[str, Any]] = {
     "no keyframes": {**SMALL, "keyframes": [], "output_key": "out/x.mp4"},
     "odd size": {**SMALL, "output_width": 811, "output_key": "out/x.mp4"},
     "size of another kind": {**SMALL, "output_width": "wide", "output_key": "out/x.mp4"},
+    "a size that is not whole": {**SMALL, "output_height": 64.5, "output_key": "out/x.mp4"},
+    "a rotation as text": {**SMALL, "rotation": "90", "output_key": "out/x.mp4"},
     "no rate": {**SMALL, "fps": None, "output_key": "out/x.mp4"},
     "a rate that is none": {**SMALL, "fps": 1000, "output_key": "out/x.mp4"},
     "user of another kind": {**SMALL, "user_id": 7, "output_key": "out/x.mp4"},
@@ -134,7 +146,15 @@ def result(place: Place, key: str, folder: Path) -> Path:
     return path
 
 
-SUCCESSES = ["as it is called", "a part", "without sound", "slowed down", "turned", "another rate"]
+SUCCESSES = [
+    "as it is called",
+    "a part",
+    "without sound",
+    "slowed down",
+    "turned",
+    "another rate",
+    "numbers as JSON has them",
+]
 
 
 @pytest.mark.parametrize("case", SUCCESSES)
@@ -250,6 +270,8 @@ def test_a_rate_of_29_97_is_the_broadcast_one(
         ("no keyframes", "keyframes: the list of keyframes is empty"),
         ("odd size", "811 is odd"),
         ("size of another kind", "output_width is 'wide', it has to be a whole number"),
+        ("a size that is not whole", "output_height is 64.5, it has to be a whole number"),
+        ("a rotation as text", "rotation is '90', it has to be a number, or None"),
         ("no rate", "fps is None, it has to be a number"),
         ("a rate that is none", "fps 1000 is out of range"),
         ("user of another kind", "user_id is 7, it has to be a text"),
@@ -288,6 +310,23 @@ def test_what_is_wrong_with_the_request_is_told_before_anything_is_downloaded(
     items: dict[str, list[dict[str, Any]]], case: str
 ) -> None:
     assert [item.get("phase") for item in items[case]] == ["start", None]
+
+
+def test_storage_that_is_down_is_told_soon(numbers: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    environment = {
+        "R2_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "R2_ACCESS_KEY_ID": "me",
+        "R2_SECRET_ACCESS_KEY": "word",
+        "R2_BUCKET_NAME": "videos",
+    }
+    began = time.monotonic()
+    request = FramingRequest(**arguments("a part"))
+    told = list(process(request, environment, device="cpu"))
+    assert time.monotonic() - began < 25
+    assert [item["status"] for item in told] == ["error"]
+    assert f"127.0.0.1:{port}" in told[0]["error"]
 
 
 def test_nothing_is_written_where_something_went_wrong(
