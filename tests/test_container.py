@@ -95,7 +95,7 @@ def stage(
         execution = choose_execution(plan.model, "cpu", job.compute.precision, has_int8=True)
     staging = Staging(storage, new_job_id(), ".mp4")
     digest = hashlib.sha256(Path(job.source).read_bytes()).hexdigest()
-    task, key, source, data = staging.prepare(plan, execution, checkpoint, folder, digest, lambda: False)
+    task, key, source, data = staging.prepare(plan, execution, checkpoint, folder, digest, lambda: False, silent)
     task = staging.send(key, source, task, data, checkpoint, report=silent, should_stop=lambda: False)
     return Staged(staging, plan, task, key)
 

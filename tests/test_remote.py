@@ -280,6 +280,21 @@ def test_of_a_large_source_only_the_trimmed_part_is_sent(deployed: Place, noise:
     assert found == planes(deployed.folder / "part-here.mp4")
 
 
+def test_where_no_exact_part_can_be_had_all_is_sent_and_that_is_said(deployed: Place) -> None:
+    random = np.random.default_rng(5)
+    pictures = (random.integers(0, 256, (240, 320, 3), np.uint8) for _ in range(150))
+    lossless = deployed.folder / "lossless.avi"
+    write_video(lossless, pictures, rate=25, codec="huffyuv", pixel_format="yuv422p")
+    size = lossless.stat().st_size
+    assert size > 17e6
+    flags = ("upscale", lossless, *SAMPLED, "--start", "1", "--end", "2", "--remote", "--progress", "json")
+    done = deployed.run(*flags, "-o", "all.mp4")
+    assert done.returncode == 0, done.stderr
+    assert tasks(deployed)[-1] | {"source_size": size, "excerpt_begins": None} == tasks(deployed)[-1]
+    notes = [event["message"] for event in events_of(done.stdout) if event["event"] == "note"]
+    assert f"all of {lossless} is sent: the part that is needed cannot be cut out of it exactly" in notes
+
+
 # Secrets
 
 

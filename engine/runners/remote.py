@@ -293,7 +293,13 @@ class RemoteRun(NotedRun):
         task, key, source, data = yield from self.during(
             Phase.STAGE,
             lambda _: staging.prepare(
-                self.plan, self.execution, checkpoint, folder.folder, self.source_sha256, self.stop.is_set
+                self.plan,
+                self.execution,
+                checkpoint,
+                folder.folder,
+                self.source_sha256,
+                self.stop.is_set,
+                lambda text: self.notes.append(Note(level="info", message=text)),
             ),
         )
         settings = staging.storage.settings

@@ -45,10 +45,12 @@ class Staging:
         folder: Path,
         source_sha256: str,
         should_stop: Callable[[], bool],
+        tell: Callable[[str], object],
     ) -> tuple[Task, str, Path, bytes]:
         """What is to be sent: the task, the source's key, the file behind it, and the plan.
 
-        That file is the source, or an excerpt of it in `folder` where that is much smaller.
+        That file is the source, or an excerpt of it in `folder` where that is much smaller. Where there should be one
+        and cannot be, `tell` is given a sentence about it.
 
         Raises:
             InputError: the source or the checkpoint cannot be read.
@@ -61,6 +63,8 @@ class Staging:
                 excerpt = make_excerpt(plan, folder / "excerpt.nut", should_stop=should_stop)
                 if excerpt is not None:
                     source, begins, digest = excerpt.path, excerpt.begins, excerpt.sha256
+                elif not should_stop():
+                    tell(f"all of {source} is sent: the part that is needed cannot be cut out of it exactly")
             task = Task(
                 version=__version__,
                 job_id=self.job_id,
