@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keyscale.cli.progress import ProgressKind, printable, renderer, write_data
+from keyscale.cli.progress import ProgressKind, printable, renderer, write_data, write_path
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -185,7 +185,7 @@ def resume(
                 view.handle(failure(error))
             raise
     if progress is not ProgressKind.JSON:
-        write_data(done.output + "\n")
+        write_path(done.output)
 
 
 @app.command("clean")
