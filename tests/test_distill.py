@@ -17,7 +17,7 @@ from clips import make_clip
 from PIL import Image
 
 from keyscale.engine.models.shipped import read_manifest
-from tools.distill import data, losses, recipes, train
+from tools.distill import data, losses, recipes, scenes, train
 from tools.distill.degrade import degrade, encode_as_video, shrink
 from tools.distill.optimizer import Muon, orthogonalised
 from tools.distill.student import Student
@@ -88,23 +88,49 @@ class TestDegradation:
             assert min(small.shape[:2]) >= 128
 
 
-class TestTiles:
-    @pytest.fixture
-    def sources(self, tmp_path: Path) -> data.Sources:
-        paths = []
-        for n in range(3):
-            path = tmp_path / f"{n}.png"
-            Image.fromarray(photo(n, 300, 400)).save(path)
-            paths.append(path)
-        clip = tmp_path / "clip.mp4"
-        make_clip(clip, frames=6, rate=30, size=(256, 192))
-        return data.Sources(tuple(paths[:2]), (paths[2],), (clip,))
+@pytest.fixture
+def sources(tmp_path: Path) -> data.Sources:
+    paths = []
+    for n in range(3):
+        path = tmp_path / f"{n}.png"
+        Image.fromarray(photo(n, 520, 600)).save(path)
+        paths.append(path)
+    clip = tmp_path / "clip.mp4"
+    make_clip(clip, frames=6, rate=30, size=(256, 192))
+    return data.Sources(tuple(paths[:2]), (paths[2],), (clip,))
 
+
+class TestTiles:
     def test_a_tile_depends_on_seed_and_index_alone(self, sources: data.Sources) -> None:
         whole = data.make_tiles(sources, seed=5, count=8)
         assert whole.shape == (8, data.TILE, data.TILE, 3)
         assert np.array_equal(data.make_tile(sources, 5, 6), whole[6])
         assert not np.array_equal(data.make_tile(sources, 6, 6), whole[6])
+
+
+class TestScenes:
+    def test_a_scene_depends_on_seed_and_index_alone(self, sources: data.Sources) -> None:
+        for index in range(6):
+            (views, motion), (again, same) = (scenes.make_scene(sources, 5, index) for _ in range(2))
+            assert views.shape == (2, data.TILE, data.TILE, 3)
+            assert views.dtype == np.uint8
+            assert np.array_equal(views, again)
+            assert np.array_equal(motion, same)
+
+    def test_views_differ_by_noise_or_by_their_motion(self, sources: data.Sources) -> None:
+        kinds = set()
+        for index in range(24):
+            (first, second), motion = scenes.make_scene(sources, 6, index)
+            assert not np.array_equal(first, second)
+            assert ((motion >= 0) & (motion < 4)).all()
+            moving = bool(motion.any())
+            kinds.add(moving)
+            if moving:
+                back = scenes.displaced_by(first, motion / 4, 0.0)[4:-4, 4:-4]
+                assert (
+                    np.abs(back - second[4:-4, 4:-4]).mean() < 0.5 * np.abs(first.astype(float) - second).mean() + 0.6
+                )
+        assert kinds == {False, True}
 
 
 class TestLosses:
@@ -135,12 +161,41 @@ class TestLosses:
         assert (halved - 0.5).abs().max() < 0.02
 
     def test_undoing_the_motion_of_one_scene_leaves_nothing(self) -> None:
-        scene = torch.rand(1, 3, 20, 24)
+        scene = torch.rand(3, 20, 24)
         before, after = scene[..., :16, :16], scene[..., 3:19, 1:17]
         left = losses.displaced(before, after, (3, 1))
-        assert left.shape[2:] == (13, 15)
+        assert left.shape[1:] == (13, 15)
         assert not left.any()
         assert losses.displaced(before, after, (1, 3)).abs().mean() > 0.1
+
+    def test_what_is_as_calm_as_the_teacher_costs_nothing(self) -> None:
+        torch.manual_seed(0)
+        before, change = torch.rand(2, 3, 32, 32), 0.02 * torch.randn(2, 3, 32, 32)
+        still = [(0, 0)] * 2
+
+        def cost(strength: float, allowed: float = 1.0) -> float:
+            views = before, before + strength * change, before.flip(1), before.flip(1) + change.flip(1)
+            return losses.excess(*views, still, side=16, allowed=allowed).item()
+
+        assert cost(0.5) == cost(0.0) == 0
+        assert cost(1.5) > 0
+        assert cost(2.0) == pytest.approx(2 * cost(1.5), rel=0.2)
+        assert cost(0.9, allowed=0.8) > 0
+
+    def test_calm_in_one_place_does_not_pay_for_another(self) -> None:
+        torch.manual_seed(0)
+        before, change = torch.zeros(1, 3, 32, 32), 0.02 * torch.randn(1, 3, 32, 32)
+        own = change.clone()
+        own[..., :16] = 0
+        own[..., 16:] *= 1.2
+        assert losses.excess(before, own, before, change, [(0, 0)], side=16, allowed=1.0).item() > 0
+
+    def test_restlessness_of_a_moving_scene_is_what_its_motion_leaves(self) -> None:
+        scene = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+        before, after = scene[..., :32, :32], scene[..., 2:34, 2:34]
+        blank = torch.zeros(1, 3, 32, 32)
+        assert losses.excess(before, after, blank, blank, [(2, 2)], side=8, allowed=1.0).item() < losses.ROUNDING
+        assert losses.excess(before, after, blank, blank, [(0, 0)], side=8, allowed=1.0).item() > 0.1
 
 
 class TestStudent:
@@ -192,6 +247,21 @@ def drawn(pairs: data.Pairs) -> data.Pairs:
     return data.Pairs(pairs.low, np.stack([np.asarray(image) for image in high]))
 
 
+def filmed(pairs: data.Pairs, *, noise: float = 4.0) -> scenes.Scenes:
+    """Each tile twice: the first half under noise, the others moved; the teacher answers nothing of it."""
+    rng = np.random.default_rng(0)
+    low = np.stack([pairs.low, pairs.low], axis=1)
+    motion = np.zeros((len(low), 2), np.int64)
+    for n, tile in enumerate(pairs.low):
+        if n < len(low) // 2:
+            low[n] = np.clip(np.round(tile + rng.normal(0, noise, low[n].shape)), 0, 255)
+        else:
+            motion[n] = (2, 1 + n % 2)
+            low[n, 1] = np.clip(np.round(scenes.displaced_by(tile, motion[n] / 4, 0.0)), 0, 255)
+    high = np.stack([pairs.high, pairs.high], axis=1)
+    return scenes.Scenes(low, high, motion)
+
+
 class TestTraining:
     RECIPE = train.Recipe(
         features=8,
@@ -202,8 +272,7 @@ class TestTraining:
         patch=32,
         warm_up=2,
         detail=0.3,
-        calm_noise=0.5,
-        calm_pan=0.1,
+        calm=0.5,
         grain=True,
     )
 
@@ -212,17 +281,25 @@ class TestTraining:
         low = np.stack([photo(n, data.TILE, data.TILE) for n in range(4)])
         return data.Pairs(low, low.repeat(4, 1).repeat(4, 2))
 
+    @pytest.fixture
+    def seen(self, pairs: data.Pairs) -> scenes.Scenes:
+        return filmed(pairs)
+
     def test_a_stopped_training_ends_where_an_undisturbed_one_does(self, pairs: data.Pairs, tmp_path: Path) -> None:
         cpu = torch.device("cpu")
-        whole = train.train(tmp_path / "a.ckpt", self.RECIPE, pairs, pairs, device=cpu, log=lambda _: None)
+        whole = train.train(
+            tmp_path / "a.ckpt", self.RECIPE, pairs, pairs, scenes=filmed(pairs), device=cpu, log=lambda _: None
+        )
 
         # Checkpoints are a minute apart: the one on the way is made by hand.
         run = train._Run(tmp_path / "b.ckpt", self.RECIPE, cpu)
-        batches = train._Batches(pairs, self.RECIPE, 0, cpu)
+        batches = train._Batches(pairs, filmed(pairs), self.RECIPE, 0, cpu)
         for _ in range(3):
             run.advance(batches.next())
         run.save()
-        again = train.train(tmp_path / "b.ckpt", self.RECIPE, pairs, pairs, device=cpu, log=lambda _: None)
+        again = train.train(
+            tmp_path / "b.ckpt", self.RECIPE, pairs, pairs, scenes=filmed(pairs), device=cpu, log=lambda _: None
+        )
         for key, value in whole.state_dict().items():
             assert torch.equal(value, again.state_dict()[key]), key
 
@@ -231,81 +308,114 @@ class TestTraining:
         path, cpu = tmp_path / "a.ckpt", torch.device("cpu")
         assert not train.is_finished(path)
         run = train._Run(path, self.RECIPE, cpu)
-        run.advance(train._Batches(pairs, self.RECIPE, 0, cpu).next())
+        run.advance(train._Batches(pairs, filmed(pairs), self.RECIPE, 0, cpu).next())
         run.save()
         assert not train.is_finished(path)
-        train.train(path, self.RECIPE, pairs, pairs, device=cpu, log=lambda _: None)
+        train.train(path, self.RECIPE, pairs, pairs, scenes=filmed(pairs), device=cpu, log=lambda _: None)
         assert train.is_finished(path)
 
     def test_a_checkpoint_of_another_recipe_is_refused(self, pairs: data.Pairs, tmp_path: Path) -> None:
         cpu = torch.device("cpu")
-        train.train(tmp_path / "a.ckpt", self.RECIPE, pairs, pairs, device=cpu, log=lambda _: None)
+        train.train(
+            tmp_path / "a.ckpt", self.RECIPE, pairs, pairs, scenes=filmed(pairs), device=cpu, log=lambda _: None
+        )
         other = dataclasses.replace(self.RECIPE, seed=3)
         with pytest.raises(ValueError, match="another recipe"):
-            train.train(tmp_path / "a.ckpt", other, pairs, pairs, device=cpu, log=lambda _: None)
+            train.train(tmp_path / "a.ckpt", other, pairs, pairs, scenes=filmed(pairs), device=cpu, log=lambda _: None)
 
     def test_learns(self, pairs: data.Pairs, tmp_path: Path) -> None:
         wanted = drawn(pairs)
         recipe = dataclasses.replace(self.RECIPE, steps=60, batch=4)
         cpu = torch.device("cpu")
         untrained = train.score(Student(features=8, blocks=1, scale=4), wanted, cpu)
-        student = train.train(tmp_path / "c.ckpt", recipe, wanted, wanted, device=cpu, log=lambda _: None)
+        student = train.train(
+            tmp_path / "c.ckpt", recipe, wanted, wanted, scenes=filmed(wanted), device=cpu, log=lambda _: None
+        )
         assert train.score(student, wanted, cpu).psnr > untrained.psnr + 2
         assert (tmp_path / "c.log").read_text().count("held_psnr") == 1
 
     def test_a_picture_moves_by_parts_of_a_pixel(self) -> None:
         picture = photo(3, 128, 128)
-        still = train.displaced_by(picture, np.zeros(2), 0.0)
+        still = scenes.displaced_by(picture, np.zeros(2), 0.0)
         assert np.abs(still - picture).max() < 1e-9
         step = np.array([0.5, 0.25])
         # Softened, since a frequency of half the sampling rate has no half-way place.
-        twice = train.displaced_by(train.displaced_by(picture, step, 1.0), step, 0.0)
-        assert np.abs(twice - train.displaced_by(picture, 2 * step, 1.0)).max() < 1
-        whole = train.displaced_by(picture, np.array([3.0, 1.0]), 0.0)
+        twice = scenes.displaced_by(scenes.displaced_by(picture, step, 1.0), step, 0.0)
+        assert np.abs(twice - scenes.displaced_by(picture, 2 * step, 1.0)).max() < 1
+        whole = scenes.displaced_by(picture, np.array([3.0, 1.0]), 0.0)
         assert np.abs(whole[:-3, :-1] - picture[3:, 1:]).max() < 1e-9
 
     def test_a_picture_is_softened_as_by_a_gaussian(self) -> None:
         point = np.zeros((65, 65, 3), np.uint8)
         point[32, 32] = 255
-        soft = train.displaced_by(point, np.zeros(2), 1.0)[..., 0] / 255
+        soft = scenes.displaced_by(point, np.zeros(2), 1.0)[..., 0] / 255
         across = soft.sum(0)
         assert soft.sum() == pytest.approx(1)
         assert (across * (np.arange(65) - 32) ** 2).sum() == pytest.approx(1.0, rel=1e-3)
 
     @pytest.mark.parametrize("scale", [2, 4])
-    def test_a_scene_is_seen_a_second_time_under_noise_and_from_elsewhere(self, pairs: data.Pairs, scale: int) -> None:
+    def test_views_of_scenes_follow_the_tiles(self, pairs: data.Pairs, seen: scenes.Scenes, scale: int) -> None:
         recipe = dataclasses.replace(self.RECIPE, scale=scale, batch=8)
         motions = set()
-        for batch in (train._Batches(drawn(pairs), recipe, step, torch.device("cpu")).next() for step in range(6)):
-            assert (len(batch.low), len(batch.again), len(batch.moved)) == (8, 4, 4)
-            noise = (batch.again - batch.low[:4]).mul(255).std(dim=(1, 2, 3))
-            assert bool(((noise > 0.5) & (noise < 10)).all())
-            assert all(0 <= step < scale for step in batch.motion)
-            before, after = torch.nn.functional.interpolate(batch.moved, scale_factor=scale, mode="bicubic").chunk(2)
-            apart = losses.displaced(before, after, batch.motion)[..., 8:-8, 8:-8].abs().mean()
-            still = (before - after)[..., 8:-8, 8:-8].abs().mean()
-            assert apart < 0.5 * still if any(batch.motion) else apart == still
-            motions.add(batch.motion)
-        assert len(motions) > 1
+        for step in range(6):
+            batch = train._Batches(drawn(pairs), seen, recipe, step, torch.device("cpu")).next()
+            assert len(batch.low) == len(batch.high) == 8 + 2 * 4
+            assert batch.high.shape[-1] == scale * batch.low.shape[-1]
+            first, second = batch.low[8:].chunk(2)
+            for before, after, motion in zip(first, second, batch.motions, strict=True):
+                large = [
+                    torch.nn.functional.interpolate(v[None], scale_factor=scale, mode="bicubic")
+                    for v in (before, after)
+                ]
+                inner = np.s_[..., 8:-8, 8:-8]
+                apart = losses.displaced(large[0][0], large[1][0], motion)[inner].abs().mean()
+                still = (large[0] - large[1])[inner].abs().mean()
+                assert apart < 0.5 * still if any(motion) else apart == still > 0
+            motions |= set(batch.motions)
+        # By half a pixel and a quarter, which is no whole pixel of an x2 result.
+        assert motions == ({(0, 0), (2, 1), (2, 2)} if scale == 4 else {(0, 0), (1, 1)})
 
-    def test_no_second_view_is_made_where_calm_does_not_count(self, pairs: data.Pairs) -> None:
-        recipe = dataclasses.replace(self.RECIPE, calm_noise=0.0, calm_pan=0.0)
-        batch = train._Batches(pairs, recipe, 0, torch.device("cpu")).next()
-        assert len(batch.again) == len(batch.moved) == 0
-        calm = train._Batches(pairs, self.RECIPE, 0, torch.device("cpu")).next()
-        assert torch.equal(batch.low, calm.low)
+    def test_no_scene_is_shown_where_calm_does_not_count(self, pairs: data.Pairs, seen: scenes.Scenes) -> None:
+        recipe = dataclasses.replace(self.RECIPE, calm=0.0)
+        batch = train._Batches(pairs, seen, recipe, 0, torch.device("cpu")).next()
+        assert not batch.motions
+        calm = train._Batches(pairs, seen, self.RECIPE, 0, torch.device("cpu")).next()
+        assert torch.equal(batch.low, calm.low[: recipe.batch])
+
+    def test_calm_cannot_be_learned_from_nothing(self, pairs: data.Pairs, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="no"):
+            train.train(tmp_path / "a.ckpt", self.RECIPE, pairs, pairs, device=torch.device("cpu"), log=lambda _: None)
 
     @pytest.mark.slow
     def test_asked_for_calm_it_answers_noise_with_less(self, pairs: data.Pairs, tmp_path: Path) -> None:
+        """The teacher of these scenes does not answer noise at all."""
         cpu, wanted, answers = torch.device("cpu"), drawn(pairs), []
         x = train.to_floats(pairs.low)
         noisy = x + torch.randn(x.shape, generator=torch.Generator().manual_seed(0)) * 5 / 255
-        for weight in (0.0, 4.0):
-            recipe = dataclasses.replace(self.RECIPE, features=16, steps=150, calm_noise=weight)
-            student = train.train(tmp_path / f"{weight}.ckpt", recipe, wanted, wanted, device=cpu, log=lambda _: None)
+        for weight in (0.0, 8.0):
+            recipe = dataclasses.replace(self.RECIPE, features=16, steps=150, calm=weight)
+            student = train.train(
+                tmp_path / f"{weight}.ckpt",
+                recipe,
+                wanted,
+                wanted,
+                scenes=filmed(wanted),
+                device=cpu,
+                log=lambda _: None,
+            )
             with torch.inference_mode():
                 answers.append(float((student(noisy) - student(x)).square().mean()))
         assert answers[1] < 0.8 * answers[0]
+
+    def test_in_bfloat16_it_learns_as_well(self, pairs: data.Pairs, seen: scenes.Scenes, tmp_path: Path) -> None:
+        wanted, cpu, found = drawn(pairs), torch.device("cpu"), []
+        for half in (False, True):
+            recipe = dataclasses.replace(self.RECIPE, steps=40, half=half)
+            path = tmp_path / f"{half}.ckpt"
+            student = train.train(path, recipe, wanted, wanted, scenes=seen, device=cpu, log=lambda _: None)
+            assert all(value.dtype == torch.float32 for value in student.state_dict().values())
+            found.append(train.score(student, wanted, cpu).psnr)
+        assert abs(found[0] - found[1]) < 1
 
     def test_grain_is_as_strong_as_rounding_to_8_bits_and_depends_on_its_seed(self) -> None:
         torch.manual_seed(2)
@@ -320,20 +430,38 @@ class TestTraining:
 
     def test_the_x2_student_starts_from_the_x4_one(self, pairs: data.Pairs, tmp_path: Path) -> None:
         cpu = torch.device("cpu")
-        donor = train.train(tmp_path / "x4.ckpt", self.RECIPE, pairs, pairs, device=cpu, log=lambda _: None)
+        donor = train.train(
+            tmp_path / "x4.ckpt", self.RECIPE, pairs, pairs, scenes=filmed(pairs), device=cpu, log=lambda _: None
+        )
         recipe = dataclasses.replace(self.RECIPE, scale=2, steps=1, muon_rate=0.0, adam_rate=0.0)
         student = train.train(
-            tmp_path / "x2.ckpt", recipe, pairs, pairs, device=cpu, start_from=tmp_path / "x4.ckpt", log=lambda _: None
+            tmp_path / "x2.ckpt",
+            recipe,
+            pairs,
+            pairs,
+            scenes=filmed(pairs),
+            device=cpu,
+            start_from=tmp_path / "x4.ckpt",
+            log=lambda _: None,
         )
         assert torch.equal(student.first.weight, donor.first.weight)
         assert student.last.weight.shape[0] == 12
 
     def test_a_deeper_student_starts_as_good_as_the_one_it_begins_as(self, pairs: data.Pairs, tmp_path: Path) -> None:
         cpu = torch.device("cpu")
-        donor = train.train(tmp_path / "a.ckpt", self.RECIPE, pairs, pairs, device=cpu, log=lambda _: None)
+        donor = train.train(
+            tmp_path / "a.ckpt", self.RECIPE, pairs, pairs, scenes=filmed(pairs), device=cpu, log=lambda _: None
+        )
         deeper = dataclasses.replace(self.RECIPE, blocks=3, steps=1, muon_rate=0.0, adam_rate=0.0)
         student = train.train(
-            tmp_path / "b.ckpt", deeper, pairs, pairs, device=cpu, start_from=tmp_path / "a.ckpt", log=lambda _: None
+            tmp_path / "b.ckpt",
+            deeper,
+            pairs,
+            pairs,
+            scenes=filmed(pairs),
+            device=cpu,
+            start_from=tmp_path / "a.ckpt",
+            log=lambda _: None,
         )
         x = torch.rand(1, 3, 16, 16)
         with torch.inference_mode():
@@ -354,7 +482,7 @@ class TestPlans:
 
     def test_what_is_shipped_was_calmed_and_drafts_are_not_shipped(self) -> None:
         for plan in recipes.PLANS.values():
-            assert all(recipe.calm_noise and recipe.calm_pan for recipe in plan.students.values())
+            assert all(recipe.calm for recipe in plan.students.values())
             assert list(plan.drafts) == [name + recipes.DRAFT for name in plan.students]
 
     def test_the_cpu_plan_is_what_the_package_holds(self) -> None:

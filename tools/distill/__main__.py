@@ -19,11 +19,13 @@ from tools.distill.data import find_sources, make_tiles, open_pairs, prepare
 from tools.distill.export import export
 from tools.distill.quantise import TILES
 from tools.distill.recipes import PLANS, donor_of, training_order
+from tools.distill.scenes import open_scenes, prepare_scenes
+from tools.distill.teacher import Teacher
 from tools.distill.train import is_finished, train
 
 TEACHER = "realesr-general-x4v3"
-SEED, HELD_SEED, CALIBRATION_SEED = 1, 7, 11
-"""Of the three series of tiles: to train on, to judge on, to take activation ranges from."""
+SEED, SCENE_SEED, HELD_SEED, CALIBRATION_SEED = 1, 3, 7, 11
+"""Of the series of tiles and scenes: to train on, to learn calm from, to judge on, to take activation ranges from."""
 
 
 def main() -> None:
@@ -52,10 +54,12 @@ def main() -> None:
         sources = find_sources(given.images, given.clips)
     except FileNotFoundError as error:
         parser.error(f"{error.filename or error} is not there; see tools/distill/README.md for what is needed")
-    teacher = load_model(TEACHER, given.device, "fp32", on_note=log)
+    teacher = Teacher(load_model(TEACHER, given.device, "fp32", on_note=log))
     prepare(given.work / "train", sources, teacher, count=plan.pairs, seed=SEED, log=log)
     prepare(given.work / "held", sources, teacher, count=plan.held, seed=HELD_SEED, log=log)
+    prepare_scenes(given.work / "scenes", sources, teacher, count=plan.scenes, seed=SCENE_SEED, log=log)
     pairs, held = open_pairs(given.work / "train"), open_pairs(given.work / "held")
+    scenes = open_scenes(given.work / "scenes")
     checkpoints = {name: given.work / "students" / f"{name}.ckpt" for name in plan.stages}
     for name in training_order(plan):
         if given.only and name not in given.only:
@@ -70,6 +74,7 @@ def main() -> None:
             plan.stages[name],
             pairs,
             held,
+            scenes=scenes,
             device=torch.device(given.device),
             start_from=checkpoints[donor] if donor else None,
             log=log,

@@ -10,20 +10,30 @@ from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from tools.distill.degrade import Picture, degrade, shrink
+from tools.distill.teacher import Teacher
 
-if TYPE_CHECKING:
-    from keyscale.engine.models.model import Model
-
-__all__ = ["CLIPS", "PHOTOS", "TILE", "Pairs", "Sources", "find_sources", "make_tiles", "open_pairs", "prepare"]
+__all__ = [
+    "CLIPS",
+    "PHOTOS",
+    "TILE",
+    "Pairs",
+    "Sources",
+    "cut",
+    "find_sources",
+    "make_tile",
+    "make_tiles",
+    "open_pairs",
+    "picture_of",
+    "prepare",
+    "teach",
+]
 
 TILE = 128
 """Side of a training tile in low-resolution pixels: the teacher's receptive field, 34 each way, fits inside."""
@@ -53,6 +63,11 @@ class Sources:
     photos: tuple[Path, ...]
     screens: tuple[Path, ...]
     clips: tuple[Path, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Of all files, for the notes beside what is made from them."""
+        return [path.name for path in (*self.photos, *self.screens, *self.clips)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,17 +125,30 @@ def make_tile(sources: Sources, seed: int, index: int) -> Picture:
     elif kind < CLIP_SHARE + SCREEN_SHARE:
         picture = _photo(sources.screens[rng.integers(len(sources.screens))])
         side = min(*picture.shape[:2], 1200)
-        picture, gentle, strongest = _cut(rng, picture, side), False, 4.0
+        picture, gentle, strongest = cut(rng, picture, side), False, 4.0
     else:
         picture, gentle, strongest = _photo(sources.photos[rng.integers(len(sources.photos))]), False, 4.5
     tiny = rng.random() < 0.5
     picture = shrink(rng, picture, TILE, strongest=strongest if tiny else min(strongest, 2.2))
     # Some context for the codec and the filters, which the tile then loses again.
-    picture = _cut(rng, picture, TILE + 32)
-    return _cut(rng, degrade(rng, picture, gentle=gentle), TILE)
+    picture = cut(rng, picture, TILE + 32)
+    return cut(rng, degrade(rng, picture, gentle=gentle), TILE)
 
 
-def _cut(rng: np.random.Generator, picture: Picture, side: int) -> Picture:
+def picture_of(rng: np.random.Generator, sources: Sources, side: int) -> Picture:
+    """A photograph, or a frame of a clip in `CLIP_SHARE` of all cases, as it is; at least `side` pixels each way."""
+    while True:
+        if rng.random() < CLIP_SHARE:
+            frames = _frames(sources.clips[rng.integers(len(sources.clips))])
+            picture = frames[rng.integers(len(frames))]
+        else:
+            picture = _photo(sources.photos[rng.integers(len(sources.photos))])
+        if min(picture.shape[:2]) >= side:
+            return picture
+
+
+def cut(rng: np.random.Generator, picture: Picture, side: int) -> Picture:
+    """A part of a picture, `side` pixels each way where it has so many."""
     height, width = picture.shape[:2]
     top, left = int(rng.integers(max(1, height - side + 1))), int(rng.integers(max(1, width - side + 1)))
     return np.ascontiguousarray(picture[top : top + side, left : left + side])
@@ -153,7 +181,7 @@ def open_pairs(folder: Path) -> Pairs:
 def prepare(
     folder: Path,
     sources: Sources,
-    teacher: Model,
+    teacher: Teacher,
     *,
     count: int,
     seed: int,
@@ -164,14 +192,7 @@ def prepare(
 
     Made anew unless that note says the same already.
     """
-    note = {
-        "count": count,
-        "seed": seed,
-        "tile": TILE,
-        "teacher": teacher.spec.name,
-        "teacher_sha256": teacher.sha256,
-        "sources": [path.name for path in (*sources.photos, *sources.screens, *sources.clips)],
-    }
+    note = {"count": count, "seed": seed, "tile": TILE, "sources": sources.names, **teacher.note}
     mark = folder / "data.json"
     if mark.is_file() and json.loads(mark.read_text()) == note:
         log(f"{folder}: {count} pairs are there")
@@ -187,19 +208,15 @@ def prepare(
             done += len(tiles)
             if done % 640 < 32 or done == count:
                 log(f"{folder}: {done} of {count} tiles")
-    _teach(teacher, low, folder / "high.npy", log)
+    teach(teacher, low, folder / "high.npy", log)
     mark.write_text(json.dumps(note, indent=1))
 
 
-def _teach(teacher: Model, low: npt.NDArray[np.uint8], path: Path, log: Callable[[str], None]) -> None:
+def teach(teacher: Teacher, low: npt.NDArray[np.uint8], path: Path, log: Callable[[str], None]) -> None:
+    """Write the teacher's results for tiles `(N, TILE, TILE, 3)` to a file."""
     count, side = low.shape[:2]
-    scale = teacher.spec.scale
-    high = np.lib.format.open_memmap(path, "w+", np.uint8, (count, scale * side, scale * side, 3))
-    step = 32 if teacher.device.type == "cuda" else 2
-    for start in range(0, count, step):
-        x = torch.from_numpy(low[start : start + step].copy()).to(teacher.device)
-        y = teacher(x.permute(0, 3, 1, 2).float() / 255)
-        pixels = y.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
-        high[start : start + step] = pixels.cpu().numpy()
-        if start // step % 100 == 0 or start + step >= count:
-            log(f"{path.parent}: {min(start + step, count)} of {count} targets")
+    high = np.lib.format.open_memmap(path, "w+", np.uint8, (count, teacher.scale * side, teacher.scale * side, 3))
+    for start in range(0, count, teacher.batch):
+        high[start : start + teacher.batch] = teacher(low[start : start + teacher.batch])
+        if start // teacher.batch % 100 == 0 or start + teacher.batch >= count:
+            log(f"{path.parent}: {min(start + teacher.batch, count)} of {count} targets")

@@ -35,6 +35,8 @@ class Plan:
     """Tiles to train on."""
     held: int
     """Tiles to judge on."""
+    scenes: int
+    """Scenes to learn calm from."""
     drafts: dict[str, Recipe]
     students: dict[str, Recipe]
     """Those that are shipped, by name, in the order in which they are listed to people."""
@@ -65,36 +67,43 @@ def _drafts(steps: int, batch: int) -> dict[str, Recipe]:
     return {name + DRAFT: recipe for name, recipe in zip(NAMES, drafts, strict=True)}
 
 
-def _calmed(drafts: dict[str, Recipe], share: float) -> dict[str, Recipe]:
-    """Each draft again, a shorter while, with the weights that noise and pans have; `share` of those steps.
+def _calmed(drafts: dict[str, Recipe], share: float, batch: int) -> dict[str, Recipe]:
+    """Each draft again, a shorter while, with a price on being more restless than the teacher.
 
     Calm costs details, so more of them is asked for. The margin is the receptive field: what a patch's border does
     is left out as well.
+
+    Args:
+        drafts: by name.
+        share: of the steps of the CPU's plan.
+        batch: patches a step of the largest student, beside as many of scenes; others get a part of it.
     """
-    common = {"grain": True, "muon_rate": 0.01, "adam_rate": 1e-3, "decay": 1.0, "detail_from": 0.0}
-    x2 = common | {"detail": 0.4, "sharpen": SHARPEN_X2, "calm_noise": 2.2, "calm_pan": 0.2}
+    common: dict[str, Any] = {"muon_rate": 0.01, "adam_rate": 1e-3, "decay": 1.0, "detail_from": 0.0}
+    common |= {"grain": True, "half": True}
+    x2 = common | {"calm": 6.0, "allowed": 0.95, "detail": 0.5, "sharpen": 0.2, "batch": batch * 5 // 8}
     changes: tuple[dict[str, Any], ...] = (
-        common | {"calm_noise": 1.4, "calm_pan": 0.28, "detail": 0.46, "sharpen": 0.5, "steps": round(1100 * share)},
-        x2 | {"steps": round(1100 * share)},
-        common | {"calm_noise": 1.45, "calm_pan": 0.28, "detail": 0.48, "sharpen": 0.6, "steps": round(1500 * share)},
-        x2 | {"steps": round(1200 * share)},
+        common | {"calm": 9.0, "allowed": 0.92, "detail": 0.65, "sharpen": 0.6, "batch": batch, "steps": 2800},
+        x2 | {"steps": 800},
+        common | {"calm": 8.0, "allowed": 0.93, "detail": 0.7, "sharpen": 0.7, "batch": batch // 2, "steps": 1800},
+        x2 | {"steps": 800},
     )
     students = {}
     for name, change in zip(NAMES, changes, strict=True):
         draft = drafts[name + DRAFT]
-        students[name] = replace(draft, margin=draft.blocks + 2, **change)
+        steps = round(change["steps"] * share)
+        students[name] = replace(draft, margin=draft.blocks + 2, **(change | {"steps": steps}))
     return students
 
 
-def _plan(pairs: int, held: int, *, steps: int, batch: int) -> Plan:
+def _plan(pairs: int, held: int, scenes: int, *, steps: int, batch: int) -> Plan:
     drafts = _drafts(steps, batch)
-    return Plan(pairs, held, drafts, _calmed(drafts, steps / 8000))
+    return Plan(pairs, held, scenes, drafts, _calmed(drafts, steps / 8000, batch))
 
 
 PLANS = {
     # Some three hours on two cores; the shipped weights were made by this one.
-    "cpu": _plan(4608, 48, steps=8000, batch=16),
-    "full": _plan(46080, 192, steps=80000, batch=64),
+    "cpu": _plan(4608, 48, 1600, steps=8000, batch=16),
+    "full": _plan(46080, 192, 16000, steps=80000, batch=64),
 }
 
 

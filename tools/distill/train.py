@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from tools.distill.data import TILE, Pairs
-from tools.distill.losses import displaced, distance, gradient_energy, halve, sharpened
+from tools.distill.losses import distance, excess, gradient_energy, halve, sharpened
 from tools.distill.optimizer import Muon
+from tools.distill.scenes import Scenes
 from tools.distill.student import Student
 
 __all__ = ["Recipe", "Score", "is_finished", "load_student", "score", "train"]
@@ -28,6 +28,11 @@ __all__ = ["Recipe", "Score", "is_finished", "load_student", "score", "train"]
 CHECKPOINT_SECONDS = 60
 LOG_STEPS, SCORE_STEPS = 100, 1000
 TEACHER_SCALE = 4
+QUARTERS = 4
+"""How often a scene that moves by quarters of a pixel is shown for each time that another one is: a sharp student is
+worst at those (1.6 of the teacher's differences in slow slides where it has 0.8 in those by half a pixel)."""
+CALM_BLOCK = 8
+"""Side of the blocks whose restlessness is compared with the teacher's, in low-resolution pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +63,16 @@ class Recipe:
     """Weight of the strength of details, see `losses.distance`."""
     sharpen: float = 0.0
     """How much sharper than the teacher the target is, see `losses.sharpened`."""
-    calm_noise: float = 0.0
-    """Weight of the mean absolute difference between results for one scene seen twice under noise (`Batch.again`),
-    relative to that of pixels."""
-    calm_pan: float = 0.0
-    """The same for one scene seen from places that are parts of a pixel apart (`Batch.moved`)."""
+    calm: float = 0.0
+    """Weight of restlessness beyond the teacher's (`losses.excess`), relative to that of pixels; scenes are learned
+    from where it is not 0."""
+    allowed: float = 1.0
+    """How restless a student may be, as a part of its teacher's root mean square differences."""
     grain: bool = False
     """Train with the noise that 8 bits give to activations, so that the int8 network stays near this one
     (quantisation noise, arXiv 2004.07320)."""
+    half: bool = False
+    """Convolve in bfloat16 while training: on a CPU with AMX twice as fast, and as coarse as 8-bit activations are."""
     seed: int = 0
 
 
@@ -79,29 +86,16 @@ class Score:
     """Gradient energy of luma relative to the teacher's; 1 is as sharp."""
 
 
-NOISE = (1.0, 9.0)
-"""Standard deviation in codes of the noise of a scene's second view."""
-
-GREY_NOISE = 0.3
-"""Part of the second views whose noise is the same in all channels, as cameras that denoise colour leave it."""
-
-SOFTNESS = (0.2, 1.0)
-"""Standard deviation in pixels of the Gaussian that softens scenes which move at the student's size."""
-
-
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What one step learns from; pictures `(N, 3, H, W)` in [0, 1], of one height and width."""
+    """What one step learns from: pictures `(N, 3, H, W)` in [0, 1], of one height and width."""
 
     low: Tensor
     high: Tensor
     """The teacher's results for `low`, at the student's scale."""
-    again: Tensor
-    """The first pictures of `low` with more noise: half as many as `low`, or none."""
-    moved: Tensor
-    """Scenes sampled twice, apart by parts of a pixel: first all of them in one place, then all in the other."""
-    motion: tuple[int, int]
-    """How far down and right the second place is, in output pixels."""
+    motions: tuple[tuple[int, int], ...] = ()
+    """The last pictures are scenes: first the first views of as many as there are motions here, then the second views
+    of the same; these lie so far down and right, in output pixels."""
 
 
 class _Batches:
@@ -111,8 +105,17 @@ class _Batches:
     student that must please both meets neither.
     """
 
-    def __init__(self, pairs: Pairs, recipe: Recipe, first: int, device: torch.device) -> None:
+    def __init__(self, pairs: Pairs, scenes: Scenes | None, recipe: Recipe, first: int, device: torch.device) -> None:
+        if recipe.calm and scenes is None:
+            raise ValueError("calm is learned from scenes, and there are none")
         self.pairs, self.recipe, self.device = pairs, recipe, device
+        self.unit = TEACHER_SCALE // recipe.scale
+        self.scenes = scenes if recipe.calm else None
+        if self.scenes is not None:
+            # A motion has to be one of whole output pixels, that it can be undone.
+            followed = np.flatnonzero((self.scenes.motion % self.unit == 0).all(1))
+            quarters = followed[(self.scenes.motion[followed] % 2).any(1)]
+            self.followed = np.concatenate((followed, *[quarters] * (QUARTERS - 1)))
         self.queue: Queue[Batch] = Queue(4)
         Thread(target=self._fill, args=(first,), daemon=True).start()
 
@@ -125,69 +128,33 @@ class _Batches:
         recipe = self.recipe
         rng = np.random.default_rng((recipe.seed, step))
         side, up = recipe.patch, TEACHER_SCALE
-        low = np.empty((recipe.batch, side, side, 3), np.uint8)
-        high = np.empty((recipe.batch, up * side, up * side, 3), np.uint8)
+        seen = recipe.batch // 2 if self.scenes is not None else 0
+        low = np.empty((recipe.batch + 2 * seen, side, side, 3), np.uint8)
+        high = np.empty((len(low), up * side, up * side, 3), np.uint8)
+
+        def place() -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+            y, x = rng.integers(0, TILE + 1 - side, 2)
+            return np.s_[y : y + side, x : x + side], np.s_[up * y : up * (y + side), up * x : up * (x + side)]
+
         for i in range(recipe.batch):
-            n, (y, x) = rng.integers(len(self.pairs.low)), rng.integers(0, TILE + 1 - side, 2)
-            low[i] = self.pairs.low[n, y : y + side, x : x + side]
-            high[i] = self.pairs.high[n, up * y : up * (y + side), up * x : up * (x + side)]
-        twice = recipe.batch if recipe.calm_noise or recipe.calm_pan else 0
-        first = low[: twice // 2]
-        noise = rng.normal(0, rng.uniform(*NOISE, (len(first), 1, 1, 1)), first.shape)
-        noise = np.where(rng.random((len(first), 1, 1, 1)) < GREY_NOISE, noise[..., :1], noise)
-        again = np.clip(np.round(first + noise), 0, 255).astype(np.uint8)
-        unit = up // recipe.scale
-        motion = rng.integers(0, recipe.scale, 2)
-        moved = self._move(rng, twice // 4, motion * unit)
-        return Batch(to_floats(low), to_floats(high), to_floats(again), moved, (int(motion[0]), int(motion[1])))
-
-    def _move(self, rng: np.random.Generator, count: int, motion: npt.NDArray[np.int64]) -> Tensor:
-        """Scenes sampled in two places that are `motion` of the teacher's pixels apart.
-
-        Half of them are at the teacher's size and are reduced: sharp, as footage that was made smaller. That the
-        teacher drew them does not matter. The others are softened tiles, as cameras give them at full size.
-        """
-        side, up = self.recipe.patch, TEACHER_SCALE
-        sharp = count - count // 2
-        views = np.empty((2 * sharp, up * side, up * side, 3), np.uint8)
-        for i in range(sharp):
-            n, (y, x) = rng.integers(len(self.pairs.high)), up * rng.integers(0, TILE - side, 2)
-            for view, (top, left) in ((i, (y, x)), (sharp + i, (y + motion[0], x + motion[1]))):
-                views[view] = self.pairs.high[n, top : top + up * side, left : left + up * side]
-        reduced = functional.interpolate(to_floats(views), size=side, mode="bicubic", antialias=True)
-        soft = np.empty((2 * (count - sharp), side, side, 3), np.float32)
-        for i in range(count - sharp):
-            n, (y, x) = rng.integers(len(self.pairs.low)), rng.integers(0, TILE + 1 - side, 2)
-            softness, begin = rng.uniform(*SOFTNESS), rng.integers(0, up, 2)
-            for view, place in ((i, begin), (count - sharp + i, begin + motion)):
-                moved = displaced_by(self.pairs.low[n], place / up, softness)
-                soft[view] = moved[y : y + side, x : x + side]
-        (first, then), (calm, later) = reduced.chunk(2), torch.from_numpy(soft).permute(0, 3, 1, 2).div(255).chunk(2)
-        return torch.cat((first, calm, then, later)).clamp(0, 1).mul(255).round().div(255)
+            n, (small, large) = rng.integers(len(self.pairs.low)), place()
+            low[i], high[i] = self.pairs.low[n][small], self.pairs.high[n][large]
+        motions = []
+        for i in range(seen):
+            assert self.scenes is not None
+            n, (small, large) = rng.choice(self.followed), place()
+            for view in (0, 1):
+                row = recipe.batch + view * seen + i
+                low[row], high[row] = self.scenes.low[n, view][small], self.scenes.high[n, view][large]
+            down, right = self.scenes.motion[n] // self.unit
+            motions.append((int(down), int(right)))
+        return Batch(to_floats(low), to_floats(high), tuple(motions))
 
     def next(self) -> Batch:
         """The next step's pictures, on the device."""
         batch = self.queue.get()
-        low, high, again, moved = (
-            part.to(self.device, non_blocking=True) for part in (batch.low, batch.high, batch.again, batch.moved)
-        )
-        return Batch(low, as_target(high, self.recipe.scale), again, moved, batch.motion)
-
-
-def displaced_by(
-    picture: npt.NDArray[np.uint8] | npt.NDArray[np.float64], shift: npt.NDArray[np.float64], softness: float
-) -> npt.NDArray[np.float64]:
-    """A picture `(H, W, 3)` softened by a Gaussian and moved up and left by parts of a pixel, by its Fourier transform.
-
-    What leaves on one side comes back on the other.
-    """
-    down, across = (np.fft.fftfreq(side)[:, None] for side in picture.shape[:2])
-    across = across.T
-    gain = np.exp(2j * np.pi * (down * shift[0] + across * shift[1]))
-    gain *= np.exp(-2 * (np.pi * softness) ** 2 * (down**2 + across**2))
-    spectrum = np.fft.fft2(picture.astype(np.float64), axes=(0, 1))
-    moved: npt.NDArray[np.float64] = np.real(np.fft.ifft2(spectrum * gain[..., None], axes=(0, 1)))
-    return moved
+        low, high = (part.to(self.device, non_blocking=True) for part in (batch.low, batch.high))
+        return Batch(low, as_target(high, self.recipe.scale), batch.motions)
 
 
 def to_floats(pixels: npt.NDArray[np.uint8]) -> Tensor:
@@ -326,23 +293,24 @@ class _Run:
             optimizer.zero_grad()
         cut = recipe.margin * recipe.scale
         inner = np.s_[..., cut:-cut, cut:-cut]
-        x = torch.cat((batch.low, batch.again, batch.moved)).contiguous(memory_format=torch.channels_last)
-        parts = len(batch.low), len(batch.again), len(batch.moved) // 2, len(batch.moved) // 2
         grain = None
         if recipe.grain:
             # Of the step alone, so that a training that goes on after a stop draws the same.
             grain = torch.Generator(self.device).manual_seed((recipe.seed << 32) + self.step)
-        result, again, before, after = self.student(x, grain)[inner].split(parts)
-        target = batch.high[inner]
-        detail = 0.0
+        x = batch.low.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.half):
+            result = self.student(x, grain)
+        result, teacher = result[inner].float(), batch.high[inner]
+        target, detail = teacher, 0.0
         if self.step >= recipe.detail_from * recipe.steps:
             detail, target = recipe.detail, sharpened(target, recipe.sharpen)
         loss, terms = distance(result, target, detail)
-        if len(again):
-            noise = (again - result[: len(again)]).abs().mean()
-            pan = displaced(before, after, batch.motion).abs().mean()
-            loss = loss + recipe.calm_noise * noise + recipe.calm_pan * pan
-            terms |= {"noise": noise.item(), "pan": pan.item()}
+        if batch.motions:
+            (before, after), (wanted, then) = (part[-2 * len(batch.motions) :].chunk(2) for part in (result, teacher))
+            side = CALM_BLOCK * recipe.scale
+            beyond = excess(before, after, wanted, then, batch.motions, side=side, allowed=recipe.allowed)
+            loss = loss + recipe.calm * beyond
+            terms["excess"] = beyond.item()
         torch.autograd.backward(loss)
         self.muon.step()
         self.adam.step()
@@ -372,6 +340,7 @@ def train(
     pairs: Pairs,
     held: Pairs,
     *,
+    scenes: Scenes | None = None,
     device: torch.device,
     start_from: Path | None = None,
     log: Callable[[str], None],
@@ -383,12 +352,14 @@ def train(
         recipe: what to train and how.
         pairs: to train on.
         held: to judge on.
+        scenes: to learn calm from, where the recipe asks for it.
         device: CPU or GPU.
         start_from: a finished checkpoint to begin with, see `_Run.start_from`.
         log: told in words what happens.
 
     Raises:
-        ValueError: the checkpoint belongs to another recipe, or the loss is no longer finite.
+        ValueError: the checkpoint belongs to another recipe, the recipe asks for calm and there are no scenes, or the
+            loss is no longer finite.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     run = _Run(path, recipe, device)
@@ -397,7 +368,7 @@ def train(
         log(f"{path.stem}: {run.step} of {recipe.steps} steps are done")
     elif start_from:
         run.start_from(start_from)
-    batches = _Batches(pairs, recipe, run.step, device)
+    batches = _Batches(pairs, scenes, recipe, run.step, device)
     sums: dict[str, float] = {}
     counted = 0
     saved = time.monotonic()
