@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["choose_device", "describe_device"]
+import sys
+from pathlib import Path
+
+__all__ = ["choose_device", "describe_device", "may_have_gpu"]
+
+_GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
+"""What the drivers of NVIDIA's (the third: its embedded ones) and AMD's GPUs, and WSL, put there."""
+
+
+def may_have_gpu() -> bool:
+    """Whether torch might find a GPU here, as far as can be seen without loading it: only on Linux can it."""
+    return sys.platform != "linux" or any(Path(file).exists() for file in _GPU_FILES)
 
 
 def choose_device(asked: str) -> str:
