@@ -18,7 +18,7 @@ from keyscale.engine.models.networks import SRVGGNetCompact
 if TYPE_CHECKING:
     from keyscale.engine.models.model import Model
 
-__all__ = ["Teacher"]
+__all__ = ["Teacher", "srvgg_graph"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -43,7 +43,7 @@ class Teacher:
             # Without AMX bfloat16 is emulated, or slower than float32.
             fast = "amx_bf16" in _cpu_flags() and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             kind = "bf16" if fast else "f32"
-            self._compiled = core.compile_model(_graph(model), "CPU", {"INFERENCE_PRECISION_HINT": kind})
+            self._compiled = core.compile_model(srvgg_graph(model), "CPU", {"INFERENCE_PRECISION_HINT": kind})
             self.note["teacher_runs"] = f"openvino {kind}"
             self.batch = 4
 
@@ -65,8 +65,8 @@ def _cpu_flags() -> set[str]:
         return set()
 
 
-def _graph(model: Model) -> Any:
-    """`(N, 3, H, W)` -> `(N, 3, scale*H, scale*W)`, float32, nominally in [0, 1]."""
+def srvgg_graph(model: Model) -> Any:
+    """An SRVGG network as an `openvino.Model` in float32: `(N, 3, H, W)` -> `(N, 3, scale*H, scale*W)`, not clamped."""
     network = model.network
     assert isinstance(network, SRVGGNetCompact)
     openvino = load_openvino()
