@@ -15,8 +15,7 @@ pytest_plugins = ("s3.fixtures", "remote_place", "faulty_place")
 os.environ["KEYSCALE_CONFIG_DIR"] = os.devnull + "/none"
 os.environ.pop("KEYSCALE_CONFIG", None)
 
-# A shell that starts the tests in the background has SIGINT ignored, nohup SIGHUP, and whatever they start would inherit
-# that.
+# A shell that starts the tests in the background has SIGINT ignored, nohup SIGHUP; what they start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
