@@ -16,8 +16,7 @@ from bench.sets import SCALE
 from keyscale.engine.geometry import Window
 from keyscale.engine.job import Precision
 from keyscale.engine.models import all_models, choose_execution, find, load_model, open_model
-from keyscale.engine.models.inference import load_openvino
-from tools.distill.teacher import srvgg_graph
+from tools.distill.teacher import Teacher
 
 if TYPE_CHECKING:
     from keyscale.engine.models.interface import Enlarger
@@ -99,21 +98,9 @@ def _reference(name: str) -> Candidate:
 
     In float32 these are the same pictures, and a run of the bench would mostly wait for them otherwise.
     """
-    import torch
-
     candidate = _published(name, Precision.FP32, name)
-    compiled = (
-        load_openvino()
-        .Core()
-        .compile_model(srvgg_graph(load_model(name, offline=True)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    )
-
-    def run(pixels: Pixels) -> Pixels:
-        x = torch.tensor(pixels).permute(2, 0, 1)[None].float().div_(255).contiguous()
-        y = torch.from_numpy(next(iter(compiled(x.numpy()).values())))[0]
-        return np.ascontiguousarray(y.clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy())
-
-    return replace(candidate, run=run, timed=candidate.run)
+    drawn = Teacher(load_model(name, offline=True), exact=True)
+    return replace(candidate, run=lambda pixels: drawn(pixels[None])[0], timed=candidate.run)
 
 
 def find_candidates(checkpoints: Sequence[Path] = (), only: Sequence[str] = ()) -> list[Candidate]:

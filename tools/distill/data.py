@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -24,15 +25,17 @@ __all__ = [
     "PHOTOS",
     "TILE",
     "Pairs",
+    "Part",
     "Sources",
     "cut",
     "find_sources",
+    "in_parts",
+    "keep",
     "make_tile",
     "make_tiles",
     "open_pairs",
     "picture_of",
     "prepare",
-    "teach",
 ]
 
 TILE = 128
@@ -54,6 +57,8 @@ CLIP_SHARE = 0.22
 SCREEN_SHARE = 0.06
 """Of all tiles: pictures of screens."""
 FRAMES_A_CLIP = 48
+PART = 32
+"""Tiles or scenes that a process makes at a time."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,11 @@ class Sources:
     def names(self) -> list[str]:
         """Of all files, for the notes beside what is made from them."""
         return [path.name for path in (*self.photos, *self.screens, *self.clips)]
+
+
+Part = tuple[Sources, int, range]
+"""Sources, the seed of a series, and indices in it."""
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +169,8 @@ def make_tiles(sources: Sources, *, seed: int, count: int) -> Picture:
     return _make_tiles((sources, seed, range(count)))
 
 
-def _make_tiles(task: tuple[Sources, int, Sequence[int]]) -> Picture:
-    sources, seed, indices = task
+def _make_tiles(part: Part) -> Picture:
+    sources, seed, indices = part
     return np.stack([make_tile(sources, seed, index) for index in indices])
 
 
@@ -178,6 +188,63 @@ def open_pairs(folder: Path) -> Pairs:
     )
 
 
+def in_parts(
+    make: Callable[[Part], Made], sources: Sources, *, seed: int, count: int, workers: int | None
+) -> Iterator[tuple[range, Made]]:
+    """The first `count` of a series, made in several processes: some indices at a time, in order, and what they gave.
+
+    Args:
+        make: a function of a module, given sources, seed and indices.
+        sources: what it cuts from.
+        seed: of the series.
+        count: of the series.
+        workers: processes; as many as there are cores if None.
+    """
+    parts = [(sources, seed, range(start, min(start + PART, count))) for start in range(0, count, PART)]
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        for (_, _, indices), made in zip(parts, pool.map(make, parts), strict=True):
+            yield indices, made
+
+
+def keep(
+    folder: Path,
+    note: dict[str, object],
+    teacher: Teacher,
+    *,
+    count: int,
+    fill: Callable[[Picture], None],
+    log: Callable[[str], None],
+) -> None:
+    """Have pictures and the teacher's results in a folder, and in `data.json` what they were made from.
+
+    Made anew unless that note says the same already.
+
+    Args:
+        folder: gets `low.npy`, uint8 `(count, TILE, TILE, 3)`, and `high.npy`, the results.
+        note: all that `fill` depends on.
+        teacher: makes the results.
+        count: of pictures.
+        fill: writes them into the array that it is given, and may put more files into the folder.
+        log: told in words what happens.
+    """
+    note = {**note, "tile": TILE, **teacher.note}
+    mark = folder / "data.json"
+    if mark.is_file() and json.loads(mark.read_text()) == note:
+        log(f"{folder}: {count} pictures are there")
+        return
+    mark.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    low = np.lib.format.open_memmap(folder / "low.npy", "w+", np.uint8, (count, TILE, TILE, 3))
+    fill(low)
+    side = teacher.scale * TILE
+    high = np.lib.format.open_memmap(folder / "high.npy", "w+", np.uint8, (count, side, side, 3))
+    for start in range(0, count, teacher.batch):
+        high[start : start + teacher.batch] = teacher(low[start : start + teacher.batch])
+        if start // teacher.batch % 100 == 0 or start + teacher.batch >= count:
+            log(f"{folder}: {min(start + teacher.batch, count)} of {count} results")
+    mark.write_text(json.dumps(note, indent=1))
+
+
 def prepare(
     folder: Path,
     sources: Sources,
@@ -188,35 +255,12 @@ def prepare(
     log: Callable[[str], None],
     workers: int | None = None,
 ) -> None:
-    """Make `count` tiles and the teacher's results, and note what they were made from in `data.json`.
+    """Have `count` tiles and the teacher's results in a folder, see `keep`."""
 
-    Made anew unless that note says the same already.
-    """
-    note = {"count": count, "seed": seed, "tile": TILE, "sources": sources.names, **teacher.note}
-    mark = folder / "data.json"
-    if mark.is_file() and json.loads(mark.read_text()) == note:
-        log(f"{folder}: {count} pairs are there")
-        return
-    mark.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    low = np.lib.format.open_memmap(folder / "low.npy", "w+", np.uint8, (count, TILE, TILE, 3))
-    tasks = [(sources, seed, range(start, min(start + 32, count))) for start in range(0, count, 32)]
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        done = 0
-        for tiles in pool.map(_make_tiles, tasks):
-            low[done : done + len(tiles)] = tiles
-            done += len(tiles)
-            if done % 640 < 32 or done == count:
-                log(f"{folder}: {done} of {count} tiles")
-    teach(teacher, low, folder / "high.npy", log)
-    mark.write_text(json.dumps(note, indent=1))
+    def fill(low: Picture) -> None:
+        for indices, tiles in in_parts(_make_tiles, sources, seed=seed, count=count, workers=workers):
+            low[indices.start : indices.stop] = tiles
+            if indices.stop % 640 == 0 or indices.stop == count:
+                log(f"{folder}: {indices.stop} of {count} tiles")
 
-
-def teach(teacher: Teacher, low: npt.NDArray[np.uint8], path: Path, log: Callable[[str], None]) -> None:
-    """Write the teacher's results for tiles `(N, TILE, TILE, 3)` to a file."""
-    count, side = low.shape[:2]
-    high = np.lib.format.open_memmap(path, "w+", np.uint8, (count, teacher.scale * side, teacher.scale * side, 3))
-    for start in range(0, count, teacher.batch):
-        high[start : start + teacher.batch] = teacher(low[start : start + teacher.batch])
-        if start // teacher.batch % 100 == 0 or start + teacher.batch >= count:
-            log(f"{path.parent}: {min(start + teacher.batch, count)} of {count} targets")
+    keep(folder, {"tiles": count, "seed": seed, "sources": sources.names}, teacher, count=count, fill=fill, log=log)

@@ -101,7 +101,7 @@ def _plan(pairs: int, held: int, scenes: int, *, steps: int, batch: int) -> Plan
 
 
 PLANS = {
-    # Some three hours on two cores; the shipped weights were made by this one.
+    # Some three hours on two cores. How the shipped weights differ from what it makes is told in README.md.
     "cpu": _plan(4608, 48, 1600, steps=8000, batch=16),
     "full": _plan(46080, 192, 16000, steps=80000, batch=64),
 }

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tools.distill.data import TILE, Sources, cut, make_tile, picture_of, teach
+from tools.distill.data import TILE, Part, Sources, cut, in_parts, keep, make_tile, open_pairs, picture_of
 from tools.distill.degrade import Picture
 from tools.distill.teacher import Teacher
 
@@ -73,7 +69,11 @@ def make_scene(sources: Sources, seed: int, index: int) -> tuple[Picture, npt.ND
     kind, still = rng.random(), np.zeros(2, np.int64)
     if kind < STILL:
         # Half of them have what footage suffers, the others are as clear as their source is.
-        tile = make_tile(sources, seed, index) if rng.random() < 0.5 else cut(rng, picture_of(rng, sources, TILE), TILE)
+        if rng.random() < 0.5:
+            # Of a series of its own, whose numbers are not those that were drawn here already.
+            tile = make_tile(sources, int(rng.integers(2**32)), index)
+        else:
+            tile = cut(rng, picture_of(rng, sources, TILE), TILE)
         grey = rng.random() < GREY_NOISE
         noise = rng.normal(0, rng.uniform(*NOISE), (2, TILE, TILE, 1 if grey else 3))
         return _rounded(tile + noise), still
@@ -96,8 +96,8 @@ def _rounded(views: npt.NDArray[np.float64]) -> Picture:
     return np.clip(np.round(views), 0, 255).astype(np.uint8)
 
 
-def _make_scenes(task: tuple[Sources, int, Sequence[int]]) -> tuple[Picture, npt.NDArray[np.int64]]:
-    sources, seed, indices = task
+def _make_scenes(part: Part) -> tuple[Picture, npt.NDArray[np.int64]]:
+    sources, seed, indices = part
     views, motions = zip(*(make_scene(sources, seed, index) for index in indices), strict=True)
     return np.stack(views), np.stack(motions)
 
@@ -108,12 +108,12 @@ def open_scenes(folder: Path) -> Scenes:
     Raises:
         FileNotFoundError: it did not finish there.
     """
-    if not (folder / "data.json").is_file():
-        raise FileNotFoundError(f"{folder / 'data.json'}: prepare the scenes first")
-    low, high = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("low", "high"))
-    views = low.shape[0] // 2, 2
+    views = open_pairs(folder)
+    shape = len(views.low) // 2, 2
     return Scenes(
-        low.reshape(*views, *low.shape[1:]), high.reshape(*views, *high.shape[1:]), np.load(folder / "motion.npy")
+        views.low.reshape(*shape, *views.low.shape[1:]),
+        views.high.reshape(*shape, *views.high.shape[1:]),
+        np.load(folder / "motion.npy"),
     )
 
 
@@ -127,26 +127,16 @@ def prepare_scenes(
     log: Callable[[str], None],
     workers: int | None = None,
 ) -> None:
-    """Make `count` scenes and the teacher's results, and note what they were made from in `data.json`.
+    """Have `count` scenes and the teacher's results in a folder, see `data.keep`."""
 
-    Made anew unless that note says the same already.
-    """
-    note = {"scenes": count, "seed": seed, "tile": TILE, "sources": sources.names, **teacher.note}
-    mark = folder / "data.json"
-    if mark.is_file() and json.loads(mark.read_text()) == note:
-        log(f"{folder}: {count} scenes are there")
-        return
-    mark.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    low = np.lib.format.open_memmap(folder / "low.npy", "w+", np.uint8, (2 * count, TILE, TILE, 3))
-    motion = np.empty((count, 2), np.int64)
-    tasks = [(sources, seed, range(start, min(start + 32, count))) for start in range(0, count, 32)]
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        for (_, _, indices), (views, motions) in zip(tasks, pool.map(_make_scenes, tasks), strict=True):
-            first, last = indices[0], indices[-1] + 1
-            low[2 * first : 2 * last] = views.reshape(-1, TILE, TILE, 3)
-            motion[first:last] = motions
-            log(f"{folder}: {last} of {count} scenes")
-    np.save(folder / "motion.npy", motion)
-    teach(teacher, low, folder / "high.npy", log)
-    mark.write_text(json.dumps(note, indent=1))
+    def fill(low: Picture) -> None:
+        motion = np.empty((count, 2), np.int64)
+        for indices, (views, motions) in in_parts(_make_scenes, sources, seed=seed, count=count, workers=workers):
+            low[2 * indices.start : 2 * indices.stop] = views.reshape(-1, TILE, TILE, 3)
+            motion[indices.start : indices.stop] = motions
+            if indices.stop % 640 == 0 or indices.stop == count:
+                log(f"{folder}: {indices.stop} of {count} scenes")
+        np.save(folder / "motion.npy", motion)
+
+    note: dict[str, object] = {"scenes": count, "seed": seed, "sources": sources.names}
+    keep(folder, note, teacher, count=2 * count, fill=fill, log=log)
