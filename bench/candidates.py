@@ -96,7 +96,8 @@ def _published(name: str, precision: Precision, label: str) -> Candidate:
 def _reference(name: str) -> Candidate:
     """One of Real-ESRGAN's networks: timed as keyscale runs it, in torch, but drawing its pictures through OpenVINO.
 
-    In float32 these are the same pictures but for rounding (a code at most), and a run of the bench would mostly wait for them otherwise.
+    In float32 these are the same pictures but for rounding, a code at most, and a run of the bench would mostly wait
+    for them otherwise.
     """
     candidate = _published(name, Precision.FP32, name)
     drawn = Teacher(load_model(name, offline=True), exact=True)

@@ -32,9 +32,9 @@ class Teacher:
 
         Args:
             model: loaded where it is to run; an SRVGG network where that is the CPU.
-            exact: in float32, which gives torch's pictures but for rounding, a code at most. Otherwise OpenVINO chooses: on a CPU with
-                AMX bfloat16, five times as fast as its float32 and 52 dB from it on photographs, where a student is at
-                most 36 dB from its teacher.
+            exact: in float32, which gives torch's pictures but for rounding, a code at most. Otherwise OpenVINO
+                chooses: on a CPU with AMX bfloat16, five times as fast as its float32 and 52 dB from it on photographs,
+                where a student is at most 36 dB from its teacher.
         """
         self.scale = model.spec.scale
         self.batch = 32
