@@ -262,6 +262,20 @@ def filmed(pairs: data.Pairs, *, noise: float = 4.0) -> scenes.Scenes:
     return scenes.Scenes(low, high, motion)
 
 
+def trained(path: Path, recipe: train.Recipe, pairs: data.Pairs, start_from: Path | None = None) -> Student:
+    """Trained and judged on the same tiles and on scenes of them, on the CPU."""
+    return train.train(
+        path,
+        recipe,
+        pairs,
+        pairs,
+        scenes=filmed(pairs),
+        device=torch.device("cpu"),
+        start_from=start_from,
+        log=lambda _: None,
+    )
+
+
 class TestTraining:
     RECIPE = train.Recipe(
         features=8,
@@ -287,9 +301,7 @@ class TestTraining:
 
     def test_a_stopped_training_ends_where_an_undisturbed_one_does(self, pairs: data.Pairs, tmp_path: Path) -> None:
         cpu = torch.device("cpu")
-        whole = train.train(
-            tmp_path / "a.ckpt", self.RECIPE, pairs, pairs, scenes=filmed(pairs), device=cpu, log=lambda _: None
-        )
+        whole = trained(tmp_path / "a.ckpt", self.RECIPE, pairs)
 
         # Checkpoints are a minute apart: the one on the way is made by hand.
         run = train._Run(tmp_path / "b.ckpt", self.RECIPE, cpu)
@@ -297,9 +309,7 @@ class TestTraining:
         for _ in range(3):
             run.advance(batches.next())
         run.save()
-        again = train.train(
-            tmp_path / "b.ckpt", self.RECIPE, pairs, pairs, scenes=filmed(pairs), device=cpu, log=lambda _: None
-        )
+        again = trained(tmp_path / "b.ckpt", self.RECIPE, pairs)
         for key, value in whole.state_dict().items():
             assert torch.equal(value, again.state_dict()[key]), key
 
@@ -311,26 +321,21 @@ class TestTraining:
         run.advance(train._Batches(pairs, filmed(pairs), self.RECIPE, 0, cpu).next())
         run.save()
         assert not train.is_finished(path)
-        train.train(path, self.RECIPE, pairs, pairs, scenes=filmed(pairs), device=cpu, log=lambda _: None)
+        trained(path, self.RECIPE, pairs)
         assert train.is_finished(path)
 
     def test_a_checkpoint_of_another_recipe_is_refused(self, pairs: data.Pairs, tmp_path: Path) -> None:
-        cpu = torch.device("cpu")
-        train.train(
-            tmp_path / "a.ckpt", self.RECIPE, pairs, pairs, scenes=filmed(pairs), device=cpu, log=lambda _: None
-        )
+        trained(tmp_path / "a.ckpt", self.RECIPE, pairs)
         other = dataclasses.replace(self.RECIPE, seed=3)
         with pytest.raises(ValueError, match="another recipe"):
-            train.train(tmp_path / "a.ckpt", other, pairs, pairs, scenes=filmed(pairs), device=cpu, log=lambda _: None)
+            trained(tmp_path / "a.ckpt", other, pairs)
 
     def test_learns(self, pairs: data.Pairs, tmp_path: Path) -> None:
         wanted = drawn(pairs)
         recipe = dataclasses.replace(self.RECIPE, steps=60, batch=4)
         cpu = torch.device("cpu")
         untrained = train.score(Student(features=8, blocks=1, scale=4), wanted, cpu)
-        student = train.train(
-            tmp_path / "c.ckpt", recipe, wanted, wanted, scenes=filmed(wanted), device=cpu, log=lambda _: None
-        )
+        student = trained(tmp_path / "c.ckpt", recipe, wanted)
         assert train.score(student, wanted, cpu).psnr > untrained.psnr + 2
         assert (tmp_path / "c.log").read_text().count("held_psnr") == 1
 
@@ -431,40 +436,16 @@ class TestTraining:
         assert 0 < (first - plain).abs().max() < 0.1 * plain.abs().max()
 
     def test_the_x2_student_starts_from_the_x4_one(self, pairs: data.Pairs, tmp_path: Path) -> None:
-        cpu = torch.device("cpu")
-        donor = train.train(
-            tmp_path / "x4.ckpt", self.RECIPE, pairs, pairs, scenes=filmed(pairs), device=cpu, log=lambda _: None
-        )
+        donor = trained(tmp_path / "x4.ckpt", self.RECIPE, pairs)
         recipe = dataclasses.replace(self.RECIPE, scale=2, steps=1, muon_rate=0.0, adam_rate=0.0)
-        student = train.train(
-            tmp_path / "x2.ckpt",
-            recipe,
-            pairs,
-            pairs,
-            scenes=filmed(pairs),
-            device=cpu,
-            start_from=tmp_path / "x4.ckpt",
-            log=lambda _: None,
-        )
+        student = trained(tmp_path / "x2.ckpt", recipe, pairs, start_from=tmp_path / "x4.ckpt")
         assert torch.equal(student.first.weight, donor.first.weight)
         assert student.last.weight.shape[0] == 12
 
     def test_a_deeper_student_starts_as_good_as_the_one_it_begins_as(self, pairs: data.Pairs, tmp_path: Path) -> None:
-        cpu = torch.device("cpu")
-        donor = train.train(
-            tmp_path / "a.ckpt", self.RECIPE, pairs, pairs, scenes=filmed(pairs), device=cpu, log=lambda _: None
-        )
+        donor = trained(tmp_path / "a.ckpt", self.RECIPE, pairs)
         deeper = dataclasses.replace(self.RECIPE, blocks=3, steps=1, muon_rate=0.0, adam_rate=0.0)
-        student = train.train(
-            tmp_path / "b.ckpt",
-            deeper,
-            pairs,
-            pairs,
-            scenes=filmed(pairs),
-            device=cpu,
-            start_from=tmp_path / "a.ckpt",
-            log=lambda _: None,
-        )
+        student = trained(tmp_path / "b.ckpt", deeper, pairs, start_from=tmp_path / "a.ckpt")
         x = torch.rand(1, 3, 16, 16)
         with torch.inference_mode():
             assert len(student.middle) == 3
