@@ -82,12 +82,12 @@ def _resized(pixels: Pixels, *, scale: int, kernel: Image.Resampling) -> Pixels:
 def _candidate(model: Enlarger, label: str) -> Candidate:
     unquantised = f"{model.spec.name} {Precision.FP32.value}" if model.precision == Precision.INT8.value else None
     return Candidate(
-        label, model.spec.scale, partial(enlarge, model), macs=model.spec.macs_per_pixel, unquantised=unquantised
+        label, model.spec.scale, partial(enlarge, model), model.spec.macs_per_pixel, unquantised=unquantised
     )
 
 
-def _published(name: str, precision: Precision, label: str) -> Candidate:
-    """A network of the registry, run on the CPU as keyscale runs it when asked for that precision."""
+def _shipped(name: str, precision: Precision, label: str) -> Candidate:
+    """A network of the package, run on the CPU as keyscale runs it when asked for that precision."""
     # Where this CPU has no int8, OpenVINO computes the same quantised network some other way.
     execution = choose_execution(find(name), "cpu", precision, has_int8=True)
     return _candidate(open_model(name, execution, offline=True), label)
@@ -99,9 +99,9 @@ def _reference(name: str) -> Candidate:
     In float32 these are the same pictures but for rounding, a code at most, and a run of the bench would mostly wait
     for them otherwise.
     """
-    candidate = _published(name, Precision.FP32, name)
-    drawn = Teacher(load_model(name, offline=True), exact=True)
-    return replace(candidate, run=lambda pixels: drawn(pixels[None])[0], timed=candidate.run)
+    model = load_model(name, offline=True)
+    drawn = Teacher(model, exact=True)
+    return replace(_candidate(model, name), run=lambda pixels: drawn(pixels[None])[0], timed=partial(enlarge, model))
 
 
 def find_candidates(checkpoints: Sequence[Path] = (), only: Sequence[str] = ()) -> list[Candidate]:
@@ -122,7 +122,7 @@ def find_candidates(checkpoints: Sequence[Path] = (), only: Sequence[str] = ()) 
     for spec in all_models():
         if spec.shipped:
             labels = {precision: f"{spec.name} {precision.value}" for precision in PRECISIONS}
-            networks += [_published(spec.name, p, label) for p, label in labels.items() if wanted(label)]
+            networks += [_shipped(spec.name, p, label) for p, label in labels.items() if wanted(label)]
     networks += [_candidate(load_model(path), f"{path.stem} fp32") for path in checkpoints]
     teacher = _reference(TEACHER)
     found: list[Candidate] = []
