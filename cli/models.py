@@ -52,6 +52,7 @@ def _row(spec: ModelSpec) -> dict[str, Any]:
         "halo": spec.halo,
         "halo_is_exact": spec.halo_is_exact,
         "align": spec.align,
+        "fold": spec.fold,
         "macs_per_pixel": spec.macs_per_pixel,
         "licence": spec.licence,
         "shipped": spec.shipped,

@@ -55,12 +55,19 @@ class Window:
         """The smallest window that holds both."""
         return Window(min(self.x0, other.x0), min(self.y0, other.y0), max(self.x1, other.x1), max(self.y1, other.y1))
 
+    def aligned(self, align: int) -> Window:
+        """The smallest window on multiples of `align` that holds this one; it may reach over the frame's border."""
+        low_x, low_y = self.x0 // align * align, self.y0 // align * align
+        return Window(low_x, low_y, -(-self.x1 // align) * align, -(-self.y1 // align) * align)
+
     def widened(self, halo: int, align: int, lattice: tuple[int, int]) -> Window:
         """This window with `halo` pixels of context, on multiples of `align`, cut off at the frame's border."""
-        x0, y0 = max(0, self.x0 - halo) // align * align, max(0, self.y0 - halo) // align * align
-        x1 = min(lattice[0], -(-(self.x1 + halo) // align) * align)
-        y1 = min(lattice[1], -(-(self.y1 + halo) // align) * align)
-        return Window(x0, y0, x1, y1)
+        seen = Window(self.x0 - halo, self.y0 - halo, self.x1 + halo, self.y1 + halo).aligned(align)
+        return Window(max(0, seen.x0), max(0, seen.y0), min(lattice[0], seen.x1), min(lattice[1], seen.y1))
+
+    def within(self, other: Window) -> Window:
+        """This window in the coordinates of `other`: from its origin."""
+        return Window(self.x0 - other.x0, self.y0 - other.y0, self.x1 - other.x0, self.y1 - other.y0)
 
     def holds(self, other: Window) -> bool:
         """True where `other` lies inside this window."""

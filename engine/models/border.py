@@ -18,7 +18,7 @@ def surrounded(pixels: PixelArray, inner: Window, halo: int, *, more: tuple[int,
 
     Args:
         pixels: `(H, W, 3)`; shows at least `halo` pixels around `inner`, except where the frame ends.
-        inner: the part.
+        inner: the part; may reach over the frame's border on the right and below, by less than a cell of pixels.
         halo: pixels of context.
         more: width and height to add on the right and below, for a size that others share.
 

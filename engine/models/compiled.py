@@ -17,7 +17,7 @@ from keyscale.engine.colour import PixelArray
 from keyscale.engine.errors import Interrupted
 from keyscale.engine.geometry import Window
 from keyscale.engine.models.border import surrounded
-from keyscale.engine.models.graph import with_pixels
+from keyscale.engine.models.graph import folded, interleaved, with_pixels
 from keyscale.engine.models.inference import is_out_of_memory, load_openvino, plugin_at_work, thread_count
 from keyscale.engine.models.interface import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory
 from keyscale.engine.models.registry import ModelSpec
@@ -75,7 +75,8 @@ class OpenvinoModel:
     def bytes_per_pixel(self) -> float:
         """Peak bytes of activations per input pixel: two feature maps, the cells in f32 and as pixels."""
         feature = 1 if self.precision == "int8" else 4
-        return 2 * self.spec.features * feature + 3 * self.spec.scale**2 * (4 + 4) + 3 * (1 + 4)
+        maps = 2 * self.spec.features * feature / self.spec.fold**2
+        return maps + 3 * self.spec.scale**2 * (4 + 4) + 3 * (1 + 4)
 
     def describe(self) -> str:
         """`cpu` and the number of threads."""
@@ -111,11 +112,12 @@ class OpenvinoModel:
         if should_stop is not None and should_stop():
             raise Interrupted("stopped while a frame was being upscaled")
         deep = pixels.dtype == np.uint16
-        halo = self.spec.halo
-        least = (inner.width + 2 * halo, inner.height + 2 * halo)
+        halo, fold = self.spec.halo, self.spec.fold
+        around = inner.aligned(fold)
+        least = (around.width + 2 * halo, around.height + 2 * halo)
         width, height = self._size(deep, least)
-        seen = surrounded(pixels, inner, halo, more=(width - least[0], height - least[1]))
-        given = seen.astype(np.float32) / np.float32(65535) if deep else seen
+        seen = surrounded(pixels, around, halo, more=(width - least[0], height - least[1]))
+        given = folded(seen.astype(np.float32) / np.float32(65535) if deep else seen, fold)
         try:
             request = self._request(deep, width, height)
             request.infer({0: given[None]}, share_inputs=True)
@@ -124,10 +126,13 @@ class OpenvinoModel:
                 raise
             self._ready.clear()
             raise OutOfMemory(str(error)) from error
-        cells = request.get_output_tensor(0).data[0, halo : halo + inner.height, halo : halo + inner.width]
+        edge, rows, columns = halo // fold, around.height // fold, around.width // fold
+        cells = request.get_output_tensor(0).data[0, edge : edge + rows, edge : edge + columns]
         if deep:
             cells = (cells.clip(0, 1) * np.float32(65535) + np.float32(0.5)).astype(np.uint16)
-        result = _interleaved(cells, self.spec.scale)
+        part, scale = inner.within(around), self.spec.scale
+        whole = interleaved(cells, scale * fold)
+        result = whole[part.y0 * scale : part.y1 * scale, part.x0 * scale : part.x1 * scale]
         top = 65535 if deep else 255
         if result.max(initial=0) < BLACK * top and given.mean() > (DARK if deep else DARK * top):
             raise BrokenPicture
@@ -148,7 +153,8 @@ class OpenvinoModel:
         deep, width, height = key
         self.compilations += 1
         graph = self._graphs[deep].clone()
-        graph.reshape([1, height, width, 3])
+        fold = self.spec.fold
+        graph.reshape([1, height // fold, width // fold, 3 * fold**2])
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             # By itself it takes bf16 where the processor has it.
@@ -160,14 +166,3 @@ class OpenvinoModel:
         with plugin_at_work():
             compiled = self._core.compile_model(graph, "CPU", settings)
         return _Ready(compiled.create_infer_request(), int(height * width * self.bytes_per_pixel))
-
-
-def _interleaved(cells: PixelArray, scale: int) -> PixelArray:
-    """`(H, W, 3 * scale**2)` -> `(scale * H, scale * W, 3)`: rows of cells to rows of pixels, in one copy."""
-    height, width = cells.shape[:2]
-    result = np.empty((height * scale, width * scale, 3), cells.dtype)
-    # A cell's row as one item: copying it is then one move instead of one for each value.
-    run = np.dtype((np.void, 3 * scale * cells.itemsize))
-    rows = cells.reshape(height, width, scale, 3 * scale).view(run)[..., 0]
-    result.reshape(height, scale, width, 3 * scale).view(run)[..., 0] = rows.transpose(0, 2, 1)
-    return result

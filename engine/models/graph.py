@@ -1,13 +1,14 @@
 """Plain networks as OpenVINO graphs: the stack itself, and the same between integer pixels.
 
-Up to the end everything stays on the input's grid. The last convolution's channels stand in the order in which a
-cell of the result lies in memory, so that putting the cells into their rows copies runs of `3 * scale` values.
+Up to the end everything stays on one grid: the input's, or for a network that folds the one of its cells. Where cells
+of pixels are channels, these stand in the order in which a cell lies in memory (row, column, colour), so that taking
+a picture apart into cells, and putting the result's cells into their rows, copies runs of whole rows of a cell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +17,55 @@ from keyscale.engine.errors import ModelError
 from keyscale.engine.models.inference import load_openvino
 from keyscale.engine.models.registry import ModelSpec
 
-__all__ = ["UNQUANTISED", "build_graph", "cell_order", "read_graph", "with_pixels"]
+__all__ = ["UNQUANTISED", "build_graph", "cell_order", "folded", "interleaved", "read_graph", "with_pixels"]
+
+Item = TypeVar("Item", bound=np.generic)
 
 UNQUANTISED = ("base", "cells")
 """Nodes to leave out of quantisation: the enlarged input itself, and the sum with it."""
 
 
-def cell_order(scale: int) -> npt.NDArray[np.int64]:
-    """For each channel of a cell (row, column, colour), the channel of `torch.pixel_shuffle`: `(3 * scale**2,)`."""
-    return np.arange(3 * scale**2).reshape(3, scale, scale).transpose(1, 2, 0).ravel()
+def cell_order(side: int) -> npt.NDArray[np.int64]:
+    """For each channel of a cell (row, column, colour), the channel of `torch.pixel_shuffle`: `(3 * side**2,)`."""
+    return np.arange(3 * side**2).reshape(3, side, side).transpose(1, 2, 0).ravel()
+
+
+def folded(pixels: npt.NDArray[Item], fold: int) -> npt.NDArray[Item]:
+    """A picture as the cells that a graph takes: `(H, W, 3)` -> `(H / fold, W / fold, 3 * fold**2)`, in one copy.
+
+    Channel `(row * fold + column) * 3 + colour` of a cell.
+
+    Args:
+        pixels: of any type; `fold` divides its sides.
+        fold: side of a cell; for 1 the picture itself comes back.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if fold == 1:
+        return pixels
+    height, width = pixels.shape[0] // fold, pixels.shape[1] // fold
+    result = np.empty((height, width, 3 * fold**2), pixels.dtype)
+    # A cell's row as one item: copying it is then one move instead of one for each value.
+    run = np.dtype((np.void, 3 * fold * pixels.itemsize))
+    rows = np.ascontiguousarray(pixels).reshape(height, fold, width, 3 * fold).view(run)[..., 0]
+    result.reshape(height, width, fold, 3 * fold).view(run)[..., 0] = rows.transpose(0, 2, 1)
+    return result
+
+
+def interleaved(cells: npt.NDArray[Item], side: int) -> npt.NDArray[Item]:
+    """The pixels of cells, in one copy: `(H, W, 3 * side**2)` -> `(side * H, side * W, 3)`; undoes `folded`.
+
+    Args:
+        cells: of any type, a cell's channels one after another in memory.
+        side: of a cell.
+    """
+    height, width = cells.shape[:2]
+    result = np.empty((height * side, width * side, 3), cells.dtype)
+    run = np.dtype((np.void, 3 * side * cells.itemsize))
+    rows = cells.reshape(height, width, side, 3 * side).view(run)[..., 0]
+    result.reshape(height, side, width, 3 * side).view(run)[..., 0] = rows.transpose(0, 2, 1)
+    return result
 
 
 def build_graph(state: Mapping[str, Any], spec: ModelSpec) -> Any:
@@ -35,8 +76,9 @@ def build_graph(state: Mapping[str, Any], spec: ModelSpec) -> Any:
         spec: what they are.
 
     Returns:
-        A graph with the input `picture`, f32 `(1, 3, H, W)` RGB in [0, 1], H and W dynamic, and the output `cells`,
-        f32 `(1, 3 * scale**2, H, W)`: channel `(row * scale + column) * 3 + colour` of a cell of the result. It is
+        A graph with the input `picture`, f32 `(1, 3 * fold**2, H / fold, W / fold)`: RGB in [0, 1], as `folded` gives
+        it but for the order of the axes, the sides dynamic. Its output is `cells`, f32 `(1, 3 * side**2, H / fold,
+        W / fold)` with `side = scale * fold`: channel `(row * side + column) * 3 + colour` of a cell of the result,
         nominally in [0, 1], not clamped.
 
     Raises:
@@ -44,23 +86,24 @@ def build_graph(state: Mapping[str, Any], spec: ModelSpec) -> Any:
     """
     openvino = load_openvino()
     ops = openvino.opset13
-    picture = ops.parameter([1, 3, -1, -1], np.float32, name="picture")
-    order = cell_order(spec.scale)
+    order = {0: cell_order(spec.fold), spec.blocks + 1: cell_order(spec.scale * spec.fold)}
+    picture = ops.parameter([1, len(order[0]), -1, -1], np.float32, name="picture")
     y = picture
     last = spec.blocks + 1
     for index in range(last + 1):
-        channels = (3 if index == 0 else spec.features, spec.features if index < last else len(order))
+        channels = (spec.features if index else len(order[0]), spec.features if index < last else len(order[last]))
         weight = _tensor(state, f"convs.{index}.weight", (channels[1], channels[0], 3, 3), spec)
         bias = _tensor(state, f"convs.{index}.bias", (channels[1],), spec)
+        if index == 0:
+            weight = weight[:, order[0]]
         if index == last:
-            weight, bias = weight[order], bias[order]
+            weight, bias = weight[order[last]], bias[order[last]]
         y = ops.convolution(y, ops.constant(weight), [1, 1], [1, 1], [1, 1], [1, 1], name=f"convs.{index}")
         y = ops.add(y, ops.constant(bias.reshape(1, -1, 1, 1)))
         if index < last:
             y = ops.relu(y)
     # Repeating by a 1x1 convolution: of the ways to say it, the one that the CPU plugin adds in place.
-    repeat = np.tile(np.eye(3, dtype=np.float32), (spec.scale**2, 1)).reshape(-1, 3, 1, 1)
-    base = ops.convolution(picture, ops.constant(repeat), [1, 1], [0, 0], [0, 0], [1, 1], name="base")
+    base = ops.convolution(picture, ops.constant(_repetition(spec)), [1, 1], [0, 0], [0, 0], [1, 1], name="base")
     cells = ops.add(y, base, name="cells")
     return _model(openvino, picture, cells, spec.name)
 
@@ -86,13 +129,15 @@ def with_pixels(graph: Any, dtype: type[np.uint8] | type[np.float32]) -> Any:
 
     Args:
         graph: as `build_graph` gives it; left as it is.
-        dtype: of input `(1, H, W, 3)` and output `(1, H, W, 3 * scale**2)`: uint8 in 0..255, rounded half up and
-            clamped; or float32 in [0, 1], not clamped.
+        dtype: of input and output, pictures as `folded` gives them and as `interleaved` takes them, `(1, H / fold,
+            W / fold, 3 * fold**2)` and `(1, H / fold, W / fold, 3 * (scale * fold)**2)`: uint8 in 0..255, rounded
+            half up and clamped; or float32 in [0, 1], not clamped.
     """
     openvino = load_openvino()
     ops = openvino.opset13
     inner = graph.clone()
-    pixels = ops.parameter([1, -1, -1, 3], dtype, name="pixels")
+    channels = inner.get_parameters()[0].get_partial_shape()[1].get_length()
+    pixels = ops.parameter([1, -1, -1, channels], dtype, name="pixels")
     y = pixels
     if dtype is np.uint8:
         y = ops.divide(ops.convert(y, np.float32), ops.constant(np.float32(255)))
@@ -108,6 +153,12 @@ def with_pixels(graph: Any, dtype: type[np.uint8] | type[np.float32]) -> Any:
     if dtype is np.uint8:
         z = ops.convert(z, np.uint8)
     return _model(openvino, pixels, z, graph.friendly_name)
+
+
+def _repetition(spec: ModelSpec) -> npt.NDArray[np.float32]:
+    """Weights of the 1x1 convolution from a cell of the input to the same cell, its pixels repeated."""
+    inputs = np.eye(3 * spec.fold**2, dtype=np.float32).reshape(spec.fold, spec.fold, 3, -1)
+    return inputs.repeat(spec.scale, 0).repeat(spec.scale, 1).reshape(-1, 3 * spec.fold**2, 1, 1)
 
 
 def _model(openvino: Any, parameter: Any, result: Any, name: str) -> Any:

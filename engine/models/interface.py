@@ -64,7 +64,8 @@ class Enlarger(Protocol):
         """Enlarge a picture and cut a part out of the result.
 
         Args:
-            pixels: `(H, W, 3)` uint8 or uint16 RGB: `inner` and its context, less where the frame ends.
+            pixels: `(H, W, 3)` uint8 or uint16 RGB: `inner` and its context, less where the frame ends; cut out of the
+                frame at a multiple of `spec.align`, and up to one unless the frame ends before.
             inner: the input pixels whose enlargement is wanted.
             should_stop: asked before long work, and by some networks within it.
 

@@ -185,7 +185,8 @@ class Model:
         size = self.dtype.itemsize
         output = 3 * self.spec.scale**2 * size * 3
         if self.spec.architecture != "rrdb":
-            return output + (0 if self.device.type == "cpu" else 3 * self.spec.features * size)
+            maps = 0 if self.device.type == "cpu" else 3 * self.spec.features * size
+            return output + maps / self.spec.fold**2
         return output + 2.5 * 16 * self.spec.features * size / self.spec.align**2
 
     def describe(self) -> str:
@@ -209,9 +210,9 @@ class Model:
     ) -> PixelArray:
         """See `Enlarger.enlarge`."""
         if self.spec.architecture == "plain":
-            halo = self.spec.halo
-            pixels = surrounded(pixels, inner, halo)
-            inner = Window(halo, halo, halo + inner.width, halo + inner.height)
+            halo, cells = self.spec.halo, inner.aligned(self.spec.fold)
+            pixels = surrounded(pixels, cells, halo)
+            inner = inner.within(Window(cells.x0 - halo, cells.y0 - halo, cells.x1 + halo, cells.y1 + halo))
         try:
             with torch.inference_mode():
                 x = _to_tensor(pixels, self.device)

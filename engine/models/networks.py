@@ -26,6 +26,7 @@ __all__ = [
     "Stack",
     "build",
     "check_stop",
+    "folded",
     "inspect",
     "shuffle_onto",
 ]
@@ -38,6 +39,8 @@ SLOPE = 0.2
 """Negative slope of RRDBNet's LeakyReLU."""
 RESIDUAL = 0.2
 """Weight of a dense block's and of a whole block's residual, as in ESRGAN."""
+FOLDS = {3: 1, 12: 2}
+"""`fold` of a plain network by the channels of its first convolution."""
 TAIL_ROWS = 64
 """Rows of features that RRDBNet's tail enlarges at once: bounds its memory, at 2 * `TAIL_HALO` rows a strip."""
 TAIL_HALO = 2
@@ -54,21 +57,29 @@ def check_stop(should_stop: ShouldStop | None) -> None:
         raise Interrupted("stopped while a frame was being upscaled")
 
 
-def shuffle_onto(body: Tensor, base: Tensor, scale: int) -> Tensor:
+def folded(x: Tensor, fold: int) -> Tensor:
+    """Cells of pixels to channels, as `torch.pixel_unshuffle`: `(N, 3, H, W)` -> `(N, 3*fold**2, H/fold, W/fold)`."""
+    return x if fold == 1 else functional.pixel_unshuffle(x, fold).contiguous(memory_format=torch.channels_last)
+
+
+def shuffle_onto(body: Tensor, base: Tensor, scale: int, fold: int = 1) -> Tensor:
     """Interleave the last convolution's channels to pixels and add the input, enlarged by repetition.
 
-    Adding before the shuffle is the same sum, on a sixteenth of the pixels.
+    Adding before the shuffle is the same sum, on a part of the pixels.
 
     Args:
-        body: `(N, 3*scale**2, H, W)`, overwritten.
-        base: `(N, 3, H, W)`.
+        body: `(N, 3*(scale*fold)**2, H, W)`, overwritten.
+        base: the input, folded: `(N, 3*fold**2, H, W)`.
+        scale: output pixels per input pixel along each side.
+        fold: side of the cells that the input is folded by.
 
     Returns:
-        `(N, 3, scale*H, scale*W)`.
+        `(N, 3, scale*fold*H, scale*fold*W)`.
     """
     count, _, height, width = body.shape
-    body.view(count, 3, scale**2, height, width).add_(base.unsqueeze(2))
-    shuffled: Tensor = functional.pixel_shuffle(body, scale)
+    pixels = body.view(count, 3, fold, scale, fold, scale, height, width)
+    pixels.add_(base.reshape(count, 3, fold, 1, fold, 1, height, width))
+    shuffled: Tensor = functional.pixel_shuffle(body, scale * fold)
     return shuffled
 
 
@@ -78,6 +89,7 @@ class SRVGGNetCompact(nn.Module):
     def __init__(self, *, features: int, blocks: int, scale: int) -> None:
         super().__init__()
         self.scale = scale
+        self.fold = 1
         self.body = nn.ModuleList([nn.Conv2d(3, features, 3, padding=1), nn.PReLU(features)])
         for _ in range(blocks):
             self.body.extend([nn.Conv2d(features, features, 3, padding=1), nn.PReLU(features)])
@@ -98,22 +110,30 @@ class SRVGGNetCompact(nn.Module):
 
 
 class PlainNet(nn.Module):
-    """Convolution and ReLU, `blocks + 1` times, a last convolution, pixel shuffle, plus the input repeated."""
+    """Convolution and ReLU, `blocks + 1` times, a last convolution, pixel shuffle, plus the input repeated.
 
-    def __init__(self, *, features: int, blocks: int, scale: int) -> None:
+    With `fold` 2 it first folds 2x2 pixels into channels: its convolutions then run on a quarter of the pixels.
+    """
+
+    def __init__(self, *, features: int, blocks: int, scale: int, fold: int = 1) -> None:
         super().__init__()
         self.scale = scale
-        channels = [3, *[features] * (blocks + 1), 3 * scale**2]
+        self.fold = fold
+        channels = [3 * fold**2, *[features] * (blocks + 1), 3 * (scale * fold) ** 2]
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(channels))
 
     def forward(self, x: Tensor, should_stop: ShouldStop | None = None) -> Tensor:
-        """`(N, 3, H, W)` -> `(N, 3, scale*H, scale*W)`; `should_stop` is asked before every layer."""
+        """`(N, 3, H, W)`, sides multiples of `fold` -> `(N, 3, scale*H, scale*W)`.
+
+        `should_stop` is asked before every layer.
+        """
+        x = folded(x, self.fold)
         y = x
         for conv in self.convs[:-1]:
             check_stop(should_stop)
             y = functional.relu(conv(y))
         check_stop(should_stop)
-        return shuffle_onto(self.convs[-1](y), x, self.scale)
+        return shuffle_onto(self.convs[-1](y), x, self.scale, self.fold)
 
     def stack(self) -> tuple[list[nn.Conv2d], list[Activation]]:
         """The convolutions in order, and the activation after each but the last."""
@@ -249,17 +269,19 @@ def _inspect_plain(state: StateDict, name: str) -> ModelSpec:
     last = _last_layer(state, r"convs\.(\d{1,9})\.weight$", name)
     features, channels = _four_dimensional(state, "convs.0.weight")
     out, _ = _four_dimensional(state, f"convs.{last}.weight")
-    scale = round((out / 3) ** 0.5)
-    if channels != 3 or last < 1 or out != 3 * scale**2:
+    fold = FOLDS.get(channels, 1)
+    scale = round((out / 3) ** 0.5) // fold
+    if channels not in FOLDS or last < 1 or scale < 1 or out != 3 * (scale * fold) ** 2:
         raise ModelError(
             f"{name} is a plain checkpoint with {channels} input channels, {last + 1} convolutions and {out} "
-            "channels at the end; 3 input channels and 3*scale*scale at the end were expected"
+            "channels at the end; 3 input channels and 3*scale*scale at the end were expected, or four times as many "
+            "of both"
         )
-    return _spec(name, "plain", scale=scale, features=features, blocks=last - 1)
+    return _spec(name, "plain", scale=scale, features=features, blocks=last - 1, fold=fold)
 
 
 def _spec(
-    name: str, architecture: Architecture, *, scale: int, features: int, blocks: int, growth: int = 32
+    name: str, architecture: Architecture, *, scale: int, features: int, blocks: int, growth: int = 32, fold: int = 1
 ) -> ModelSpec:
     return ModelSpec(
         name=name,
@@ -269,6 +291,7 @@ def _spec(
         features=features,
         blocks=blocks,
         growth=growth,
+        fold=fold,
         licence="unknown",
     )
 
@@ -298,7 +321,7 @@ def _empty(facts: ModelSpec) -> Network:
         case "srvgg":
             return SRVGGNetCompact(**shape)
         case "plain":
-            return PlainNet(**shape)
+            return PlainNet(**shape, fold=facts.fold)
         case "rrdb":
             return RRDBNet(**shape, growth=facts.growth)
 

@@ -79,6 +79,8 @@ class ModelSpec:
     """SRVGG and plain: 3x3 convolutions between the first and the last one. RRDB: residual-in-residual blocks."""
     growth: int = 32
     """RRDB: channels that each dense layer adds. Unused by the others."""
+    fold: int = 1
+    """Plain: side of the cells of input pixels that become channels before the first convolution (1: none)."""
     licence: str = LICENCE
     files: tuple[WeightsFile, ...] = ()
     """Accepted weights, the preferred first; empty for a user's own checkpoint."""
@@ -94,10 +96,10 @@ class ModelSpec:
     def align(self) -> int:
         """Window origin and size must be multiples of this (input pixels).
 
-        RRDB networks below x4 fold 2x2 (x2) or 4x4 (x1) pixels into channels first: a window that starts
-        between such cells would be another picture to the network.
+        RRDB networks below x4 fold 2x2 (x2) or 4x4 (x1) pixels into channels first, plain ones `fold` x `fold`: a
+        window that starts between such cells would be another picture to the network.
         """
-        return 4 // self.scale if self.architecture == "rrdb" else 1
+        return 4 // self.scale if self.architecture == "rrdb" else self.fold
 
     @property
     def halo(self) -> int:
@@ -106,12 +108,13 @@ class ModelSpec:
         The whole receptive field for SRVGG, plain, and RRDB with up to 6 blocks: the result then does not depend
         on the window. For deeper RRDB networks the approximation `DEEP_HALO`.
         """
-        return context(self.architecture, blocks=self.blocks, scale=self.scale)
+        return context(self.architecture, blocks=self.blocks, scale=self.scale, fold=self.fold)
 
     @property
     def halo_is_exact(self) -> bool:
         """Whether `halo` covers the whole receptive field."""
-        return self.halo >= receptive_field(self.architecture, blocks=self.blocks, scale=self.scale)
+        field = receptive_field(self.architecture, blocks=self.blocks, scale=self.scale, fold=self.fold)
+        return self.halo >= field
 
     @property
     def macs_per_pixel(self) -> int:
@@ -122,29 +125,32 @@ class ModelSpec:
             blocks=self.blocks,
             scale=self.scale,
             growth=self.growth,
+            fold=self.fold,
         )
 
 
-def receptive_field(architecture: Architecture, *, blocks: int, scale: int) -> int:
+def receptive_field(architecture: Architecture, *, blocks: int, scale: int, fold: int = 1) -> int:
     """Input pixels on each side that one output pixel depends on, in whole cells of the network's grid."""
     if architecture != "rrdb":
-        return blocks + 2
+        return (blocks + 2) * fold
     # First convolution, 3 dense blocks of 5 convolutions a block, the body's last one; then one convolution on
     # the doubled grid and three on the quadrupled one.
     cells = math.ceil(1 + 15 * blocks + 1 + 1 / 2 + 3 / 4)
     return cells * (4 // scale)
 
 
-def context(architecture: Architecture, *, blocks: int, scale: int) -> int:
+def context(architecture: Architecture, *, blocks: int, scale: int, fold: int = 1) -> int:
     """Input pixels of context for a window: the receptive field, or `DEEP_HALO` if that is not practical."""
-    field = receptive_field(architecture, blocks=blocks, scale=scale)
+    field = receptive_field(architecture, blocks=blocks, scale=scale, fold=fold)
     return field if architecture != "rrdb" or field <= EXACT_HALO_LIMIT else DEEP_HALO
 
 
-def macs_per_pixel(architecture: Architecture, *, features: int, blocks: int, scale: int, growth: int = 32) -> int:
+def macs_per_pixel(
+    architecture: Architecture, *, features: int, blocks: int, scale: int, growth: int = 32, fold: int = 1
+) -> int:
     """Multiply-accumulate operations per input pixel, from the shapes of the 3x3 convolutions."""
     if architecture != "rrdb":
-        return 9 * features * (3 + blocks * features + 3 * scale**2)
+        return 9 * features * (3 * fold**2 + blocks * features + 3 * (scale * fold) ** 2) // fold**2
     unshuffle = 4 // scale
     dense = sum((features + i * growth) * growth for i in range(4)) + (features + 4 * growth) * features
     low = 3 * unshuffle**2 * features + blocks * 3 * dense + features**2
@@ -169,6 +175,7 @@ def _student(student: Student) -> ModelSpec:
         scale=student.scale,
         features=student.features,
         blocks=student.blocks,
+        fold=student.fold,
         licence=OWN_LICENCE,
         files=(_in_package(student.weights),),
         quantised=tuple(map(_in_package, student.quantised)),

@@ -52,7 +52,10 @@ class DataFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Student:
-    """A network: a stack of `blocks + 2` 3x3 convolutions, `features` channels between them."""
+    """A network: a stack of `blocks + 2` 3x3 convolutions, `features` channels between them.
+
+    `fold` x `fold` pixels become channels before the first one.
+    """
 
     name: str
     features: int
@@ -62,6 +65,8 @@ class Student:
     """Safetensors: fp16 tensors under `convs.{i}.weight` and `convs.{i}.bias`."""
     quantised: tuple[DataFile, DataFile]
     """OpenVINO's intermediate representation in int8: the `.xml` and the `.bin`."""
+    fold: int = 1
+    """A manifest without it means 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from keyscale.engine.models.networks import ShouldStop, Stack, check_stop, shuffle_onto
+from keyscale.engine.models.networks import ShouldStop, Stack, check_stop, folded, shuffle_onto
 
 __all__ = ["STRIP_PIXELS", "forward", "strip_rows"]
 
 STRIP_PIXELS = 16384
-"""Input pixels of a strip, batch and width included: 4 MB of 64-channel fp32 activations. Where it was measured,
-sizes from 8,000 to 32,000 were equally fast."""
+"""Pixels of a strip on the grid of the convolutions, batch and width included: 4 MB of 64-channel fp32 activations.
+Where it was measured, sizes from 8,000 to 32,000 were equally fast."""
 MIN_ROWS, MAX_ROWS = 8, 64
 
 
@@ -31,9 +31,9 @@ def forward(network: Stack, x: Tensor, should_stop: ShouldStop | None = None, *,
 
     Args:
         network: on the CPU.
-        x: RGB `(N, 3, H, W)` of the network's dtype, channels last.
+        x: RGB `(N, 3, H, W)` of the network's dtype, channels last; the network's `fold` divides H and W.
         should_stop: asked before every strip.
-        rows: of a strip; `strip_rows` by default.
+        rows: of a strip, on the grid of the convolutions; `strip_rows` by default.
 
     Returns:
         `(N, 3, scale*H, scale*W)`, contiguous.
@@ -41,10 +41,11 @@ def forward(network: Stack, x: Tensor, should_stop: ShouldStop | None = None, *,
     Raises:
         Interrupted: `should_stop` said so.
     """
+    x = folded(x, network.fold)
     count, _, height, width = x.shape
-    scale = network.scale
+    side = network.scale * network.fold
     step = rows or strip_rows(count, width)
-    result = x.new_empty((count, 3, scale * height, scale * width))
+    result = x.new_empty((count, 3, side * height, side * width))
     layers = _Layers(network, x, min(step, height))
     done = 0
     for top in range(0, height, step):
@@ -52,7 +53,7 @@ def forward(network: Stack, x: Tensor, should_stop: ShouldStop | None = None, *,
         body = layers.feed(x[:, :, top : top + step], last=top + step >= height)
         ready = done + body.shape[2]
         base = x[:, :, done:ready]
-        result[:, :, scale * done : scale * ready] = shuffle_onto(body, base, scale)
+        result[:, :, side * done : side * ready] = shuffle_onto(body, base, network.scale, network.fold)
         done = ready
     return result
 
