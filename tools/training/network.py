@@ -1,8 +1,8 @@
-"""The student in its training form: kernels between the first and the last convolution are added to the identity.
+"""A network in its training form: kernels between the first and the last convolution are added to the identity.
 
 A layer that does nothing but hand its input through is then the zero kernel, which is where learning starts (the
 identity branch of RepVGG, arXiv 2101.03697). The branch is linear, so it is folded into the kernel: in training before
-the convolution runs, and for good in `folded`, where the plain network is what remains.
+the convolution runs, and for good in `plain`, where the plain network is what remains.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Student"]
+__all__ = ["TrainedNet"]
 
 
-class FoldedConv(nn.Module):
+class IdentityConv(nn.Module):
     """A 3x3 convolution with as many outputs as inputs, and the identity within its kernel."""
 
     def __init__(self, features: int) -> None:
@@ -43,15 +43,15 @@ def _grained(y: Tensor, grain: torch.Generator | None) -> Tensor:
     return y + step * (torch.rand(y.shape[1:], generator=grain, device=y.device) - 0.5)
 
 
-class Student(nn.Module):
-    """Convolution and ReLU, `blocks + 1` times, a last convolution, pixel shuffle, plus the input repeated."""
+class TrainedNet(nn.Module):
+    """Fold, convolution and ReLU `blocks + 1` times, a last convolution, pixel shuffle, plus the input repeated."""
 
-    def __init__(self, *, features: int, blocks: int, scale: int) -> None:
+    def __init__(self, *, features: int, blocks: int, scale: int, fold: int = 1) -> None:
         super().__init__()
-        self.features, self.blocks, self.scale = features, blocks, scale
-        self.first = nn.Conv2d(3, features, 3, padding=1)
-        self.middle = nn.ModuleList(FoldedConv(features) for _ in range(blocks))
-        self.last = nn.Conv2d(features, 3 * scale**2, 3, padding=1)
+        self.features, self.blocks, self.scale, self.fold = features, blocks, scale, fold
+        self.first = nn.Conv2d(3 * fold**2, features, 3, padding=1)
+        self.middle = nn.ModuleList(IdentityConv(features) for _ in range(blocks))
+        self.last = nn.Conv2d(features, 3 * (scale * fold) ** 2, 3, padding=1)
         # Nearly nothing at first: the picture repeated is a better start than noise.
         nn.init.normal_(self.last.weight, std=0.1 / math.sqrt(9 * features))
         for bias in (self.first.bias, self.last.bias):
@@ -59,22 +59,22 @@ class Student(nn.Module):
             nn.init.zeros_(bias)
 
     def forward(self, x: Tensor, grain: torch.Generator | None = None) -> Tensor:
-        """RGB in [0, 1], `(N, 3, H, W)` -> `(N, 3, scale*H, scale*W)`, not clamped.
+        """RGB in [0, 1], `(N, 3, H, W)` -> `(N, 3, scale*H, scale*W)`, not clamped; sides are multiples of `fold`.
 
-        With `grain` hidden activations get noise as strong as rounding them to 8 bits would be.
+        With `grain` hidden activations get noise as strong as rounding them to 8 bits would be (quantisation noise,
+        arXiv 2004.07320).
         """
-        y = _grained(functional.relu(self.first(x)), grain)
+        y = _grained(functional.relu(self.first(functional.pixel_unshuffle(x, self.fold))), grain)
         for conv in self.middle:
             y = _grained(functional.relu(conv(y)), grain)
-        base = x.repeat_interleave(self.scale**2, dim=1)
-        return functional.pixel_shuffle(self.last(y) + base, self.scale)
+        repeated = x.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3)
+        return functional.pixel_shuffle(self.last(y), self.scale * self.fold) + repeated
 
-    def folded(self) -> dict[str, Tensor]:
+    def plain(self) -> dict[str, Tensor]:
         """The weights of the plain network, named as `keyscale.engine.models.networks` reads them."""
-        layers = [self.first, *self.middle, self.last]
         state = {}
-        for index, layer in enumerate(layers):
-            weight = layer.kernel() if isinstance(layer, FoldedConv) else layer.weight
+        for index, layer in enumerate([self.first, *self.middle, self.last]):
+            weight = layer.kernel() if isinstance(layer, IdentityConv) else layer.weight
             for name, value in (("weight", weight), ("bias", layer.bias)):
                 assert isinstance(value, Tensor)
                 state[f"convs.{index}.{name}"] = value.detach().float().cpu().contiguous().clone()

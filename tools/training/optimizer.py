@@ -1,4 +1,4 @@
-"""Muon for the kernels between the first and the last convolution, Adam for the rest.
+"""Muon for kernels, beside which Adam moves the biases.
 
 Muon (Keller Jordan, "Muon: an optimizer for hidden layers in neural networks", 2024) replaces the momentum of a
 weight matrix by the nearest orthogonal matrix, found by a Newton-Schulz iteration, so that every direction of the

@@ -1,4 +1,4 @@
-"""A student's int8 form for OpenVINO: NNCF's post-training quantisation on tiles of their own."""
+"""A network's int8 form for OpenVINO: NNCF's post-training quantisation on scenes of their own."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from keyscale.engine.models.graph import UNQUANTISED, build_graph
+from keyscale.engine.models.graph import UNQUANTISED, build_graph, folded
 from keyscale.engine.models.inference import load_openvino
 from keyscale.engine.models.registry import ModelSpec
 
-__all__ = ["quantise"]
+__all__ = ["PICTURES", "quantise"]
 
-TILES = 200
-"""Tiles that the ranges of activations are taken from."""
+PICTURES = 200
+"""That the ranges of activations are taken from."""
 
 
-def quantise(state: dict[str, Tensor], spec: ModelSpec, tiles: npt.NDArray[np.uint8], path: Path) -> None:
+def quantise(state: dict[str, Tensor], spec: ModelSpec, pictures: npt.NDArray[np.uint8], path: Path) -> None:
     """Write the int8 network as OpenVINO IR: `path` and, beside it, the same name ending in `.bin`.
 
     Weights are symmetric per output channel; activations are asymmetric, as all but the input are never negative
     after a ReLU (NNCF's "mixed" preset). Input and output stay float32 in [0, 1].
 
     Args:
-        state: float32 weights of the folded student.
+        state: float32 weights of the plain network.
         spec: what they are.
-        tiles: calibration pictures, RGB uint8 `(N, H, W, 3)`.
+        pictures: to calibrate with, RGB uint8 `(N, H, W, 3)`.
         path: where to write; ends in `.xml`.
     """
     openvino = load_openvino()
@@ -40,12 +40,15 @@ def quantise(state: dict[str, Tensor], spec: ModelSpec, tiles: npt.NDArray[np.ui
     nncf = importlib.import_module("nncf")
     ranges = importlib.import_module("nncf.quantization.range_estimator")
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    pictures = [np.ascontiguousarray(tile.transpose(2, 0, 1)[None], dtype=np.float32) / 255 for tile in tiles[:TILES]]
+    given = [
+        np.ascontiguousarray(folded(picture, spec.fold).transpose(2, 0, 1)[None], dtype=np.float32) / 255
+        for picture in pictures[:PICTURES]
+    ]
     quantised = nncf.quantize(
         build_graph(state, spec),
-        nncf.Dataset(pictures),
+        nncf.Dataset(given),
         preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(pictures),
+        subset_size=len(given),
         fast_bias_correction=False,
         advanced_parameters=nncf.AdvancedQuantizationParameters(activations_range_estimator_params=_widest(ranges)),
         ignored_scope=nncf.IgnoredScope(names=list(UNQUANTISED)),

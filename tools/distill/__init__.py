@@ -1,1 +1,0 @@
-"""The recipe of the networks that come with keyscale: from photographs to weights. `python -m tools.distill --help`."""

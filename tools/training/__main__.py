@@ -1,0 +1,103 @@
+"""From photographs to the networks in the package, in one command.
+
+    python -m tools.training --images DIR [--images DIR ...] --work DIR [--plan cpu|full] [--device DEVICE] [--into DIR]
+
+Every step is skipped where its result is there already, and training goes on at its last checkpoint: after an
+interruption, run the same command again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import save_file
+
+from tools.training.export import export, mixture
+from tools.training.material import find_material
+from tools.training.quantise import PICTURES
+from tools.training.recipes import CRISP, NATURAL, PLANS
+from tools.training.scenes import Scenes, open_scenes, prepare_scenes
+from tools.training.train import is_finished, load_trained, train
+
+SEED, HELD_SEED, CALIBRATION_SEED = 1, 7, 11
+"""Of the series of scenes: to train on, to score on, to take activation ranges from."""
+
+
+def main() -> None:
+    """Run all steps."""
+    parser = argparse.ArgumentParser(prog="python -m tools.training", description="Train the networks in the package.")
+    parser.add_argument(
+        "--images", type=Path, action="append", required=True, help="folder with folders of tools/training/material.py"
+    )
+    parser.add_argument("--work", type=Path, required=True, help="where scenes, checkpoints and logs go")
+    parser.add_argument("--plan", choices=PLANS, default="cpu", help="how much: cpu (hours) or full (for a GPU)")
+    parser.add_argument("--device", default="cpu", help="where networks are trained: cpu, cuda, mps")
+    parser.add_argument("--threads", type=int, help="of torch on a CPU; its own choice if left out")
+    parser.add_argument("--only", action="append", metavar="NAME", help="train this network alone; may be repeated")
+    parser.add_argument("--into", type=Path, help="where the finished files go; WORK/shipped if left out")
+    parser.add_argument("--ends", type=Path, help="where the two ends go, fp16 safetensors; nowhere if left out")
+    given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    began = time.monotonic()
+
+    def log(text: str) -> None:
+        print(f"{time.monotonic() - began:7.0f} s  {text}", flush=True)
+
+    work: Path = given.work
+    plan, device = PLANS[given.plan], torch.device(given.device)
+    try:
+        material = find_material(given.images)
+    except FileNotFoundError as error:
+        parser.error(f"{error.filename or error} is not there; see tools/training/README.md for what is needed")
+    scenes: dict[int, dict[Fraction, Scenes]] = {}
+    held: dict[int, dict[Fraction, Scenes]] = {}
+    calibration: dict[int, npt.NDArray[np.uint8]] = {}
+    for scale in sorted({network.natural.scale for network in plan.networks.values()}):
+        for what, count, seed in (
+            ("train", plan.scenes, SEED),
+            ("held", plan.held, HELD_SEED),
+            ("calibration", 2 * PICTURES, CALIBRATION_SEED),
+        ):
+            prepare_scenes(given.work / f"{what}-x{scale}", material, scale=scale, count=count, seed=seed, log=log)
+        scenes[scale] = open_scenes(given.work / f"train-x{scale}", scale)
+        held[scale] = open_scenes(given.work / f"held-x{scale}", scale)
+        # Half of all scenes are of this ratio, and the pictures of one size.
+        calibration[scale] = open_scenes(given.work / f"calibration-x{scale}", scale)[Fraction(scale)].low[:, 0]
+
+    def checkpoint(name: str, end: str) -> Path:
+        return work / "networks" / f"{name}-{end}.ckpt"
+
+    for name, network in plan.networks.items():
+        if given.only and name not in given.only:
+            continue
+        scale = network.natural.scale
+        for end, recipe, start in (
+            (NATURAL, network.natural, None),
+            (CRISP, network.crisp, checkpoint(name, NATURAL)),
+        ):
+            train(checkpoint(name, end), recipe, scenes[scale], held[scale], device=device, start_from=start, log=log)
+    ends = {name: (checkpoint(name, NATURAL), checkpoint(name, CRISP)) for name in plan.networks}
+    missing = [name for name, paths in ends.items() if not all(map(is_finished, paths))]
+    if missing:
+        log(f"not exported: {', '.join(missing)} are not trained to their end yet")
+        return
+    if given.ends:
+        given.ends.mkdir(parents=True, exist_ok=True)
+        for name, paths in ends.items():
+            for path in paths:
+                state = load_trained(path, torch.device("cpu"))[0].plain()
+                save_file({key: value.half() for key, value in state.items()}, given.ends / f"{path.stem}.safetensors")
+            log(f"{given.ends}: both ends of {name}")
+    mixed = {name: mixture(*paths, plan.networks[name].share) for name, paths in ends.items()}
+    log(f"wrote {export(mixed, calibration, held, given.into or given.work / 'shipped', log=log)}")
+
+
+if __name__ == "__main__":
+    main()

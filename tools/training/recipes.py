@@ -1,0 +1,88 @@
+"""The networks that are shipped: their shapes, how long each end is trained, and how the ends are mixed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tools.training.losses import Weights
+from tools.training.train import Recipe
+
+__all__ = ["CRISP", "NATURAL", "PLANS", "Network", "Plan"]
+
+NATURAL, CRISP = "natural", "crisp"
+"""The two ends of each network: nearest to the original, and with more of the strength of details that it has."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What one shipped network is made of."""
+
+    natural: Recipe
+    crisp: Recipe
+    """Begins as the natural end, so that the weights of both average (network interpolation, arXiv 1811.10515)."""
+    share: float
+    """Of the crisp end in the weights that are shipped: what the judge prefers, see docs/quality.md."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run of the recipe makes."""
+
+    scenes: int
+    """To train on, for each scale."""
+    held: int
+    """To score on, for each scale."""
+    networks: dict[str, Network]
+    """By name, in the order in which they are listed to people."""
+
+
+def _plan(*, scenes: int, held: int, effort: int, batch: int) -> Plan:
+    def network(features: int, blocks: int, scale: int, fold: int, steps: int, share: float) -> Network:
+        natural = Recipe(
+            features=features,
+            blocks=blocks,
+            scale=scale,
+            fold=fold,
+            steps=steps * effort,
+            batch=batch,
+            patch=52 if scale == 2 else 42,
+            margin=8 if scale == 2 else 6,
+            weights=NATURAL_WEIGHTS[scale],
+            half=True,
+        )
+        crisp = replace(
+            natural,
+            steps=max(1, steps // 4) * effort,
+            muon_rate=natural.muon_rate / 2,
+            adam_rate=natural.adam_rate / 2,
+            decay=1.0,
+            weights=CRISP_WEIGHTS[scale],
+            sharpen=CRISP_SHARPEN[scale],
+            seed=1,
+        )
+        return Network(natural, crisp, share)
+
+    return Plan(
+        scenes,
+        held,
+        {
+            "keyscale-compact-x4": network(32, 8, 4, 1, 8000, 0.5),
+            "keyscale-compact-x2": network(48, 5, 2, 2, 9000, 0.5),
+            "keyscale-tiny-x4": network(32, 4, 4, 1, 6000, 0.5),
+            "keyscale-tiny-x2": network(32, 4, 2, 2, 6000, 0.5),
+        },
+    )
+
+
+NATURAL_WEIGHTS = {
+    2: Weights(detail=0.1, gradient=0.1, change=0.2),
+    4: Weights(detail=0.2, gradient=0.1, change=0.2),
+}
+CRISP_WEIGHTS = {2: Weights(detail=0.5, change=0.2), 4: Weights(detail=0.6, change=0.2)}
+"""By scale."""
+CRISP_SHARPEN = {2: 0.3, 4: 0.5}
+
+PLANS = {
+    "cpu": _plan(scenes=3600, held=64, effort=1, batch=16),
+    "full": _plan(scenes=36000, held=256, effort=8, batch=32),
+}
