@@ -20,7 +20,7 @@ help:
 	@echo "make format      let ruff rewrite the sources"
 	@echo "make torture     damaged and hostile files, full disks, kills; hours; TORTURE='--share 0.1' for a tenth"
 	@echo "make bench       speed, memory and start-up time on this machine; BENCH='--quick' for less"
-	@echo "make bench-quality  the shipped networks beside their teacher, on pictures in ../shared; BENCH='--quick' for less"
+	@echo "make bench-quality  the networks against originals, on clips in ../shared; BENCH='--quick' for less, --docs for more"
 	@echo "make clean       remove .venv, caches and the demo's result"
 
 venv: $(STAMP)

@@ -1,34 +1,39 @@
-"""Draw details side by side: the source, Lanczos, a student in int8, and the teacher.
+"""Draw details side by side, and moving: the source, Lanczos, the networks before and now, and a published one.
 
-    python -m bench.crops [--to docs] [--student keyscale-compact-x4] [--shared DIR]
+    python -m bench.crops [--to docs] [--before FILE] [--shared DIR]
 
-From clips that may be published; whose they are stands below each picture. Networks come from `KEYSCALE_WEIGHTS_DIR` or
-the cache.
+From clips that may be published; whose they are stands below each picture. They are reduced and compressed first, as
+`bench.quality` does it, and enlarged by whole jobs. Networks come from `KEYSCALE_WEIGHTS_DIR` or the cache.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from bench.candidates import TEACHER, Candidate, find_candidates
+from bench.footage import Store, find_clips, find_source, read
 from bench.metrics import Pixels
-from bench.sets import SCALE
+from bench.quality import ROOT, enlarge, shared_folder
 from keyscale.engine.errors import KeyscaleError
-from keyscale.engine.probe import probe
-from keyscale.engine.reader import SourceFrame, read_frames
+from keyscale.engine.job import Precision
 
-ROOT = Path(__file__).resolve().parents[1]
+SCALE = 4
+CRF = 23
+"""Of the sources."""
+FRAMES = 24
+REFERENCE = "realesr-general-x4v3"
 
 PAPER, INK, DIM = (15, 19, 30), (244, 245, 248), (160, 168, 184)
 MARGIN, GAP, HEAD = 16, 10, 30
+LOOP_QUALITY = 70
+"""Of WebP: the loops show motion, the stills show pixels."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,10 @@ class Scene:
     """A detail of a clip."""
 
     name: str
-    file: str
-    second: float
+    clip: str
+    """As in `bench.footage.CLIPS`."""
     shrink: int
-    """The frame is first reduced by this (antialiased bicubic): small sources are what upscaling is for."""
+    """The clip is reduced by this: small sources are what upscaling is for."""
     box: tuple[int, int, int, int]
     """Left, top, right and bottom of the detail, in pixels of the reduced frame."""
     credit: str
@@ -48,44 +53,43 @@ class Scene:
 SCENES = (
     Scene(
         "flower",
-        "flower_960x540_2997_aac.mp4",
-        1.0,
+        "flower",
         2,
         (190, 60, 330, 160),
-        "Flower from mdn/interactive-examples, CC0 1.0, reduced to 480x270. One of the clips that were trained on.",
+        f"Flower from mdn/interactive-examples, CC0 1.0, reduced to 480x256, x264 at CRF {CRF}. Not trained on.",
     ),
     Scene(
         "bunny",
-        "animation_bbb_1280x720_aac51.mp4",
-        2.4,
+        "bbb",
         3,
-        (80, 0, 220, 100),
-        "Big Buck Bunny, (c) Blender Foundation, peach.blender.org, CC-BY 3.0, reduced to 426x240. "
-        "One of the clips that were trained on.",
+        (110, 50, 250, 150),
+        f"Big Buck Bunny, (c) Blender Foundation, peach.blender.org, CC-BY 3.0, reduced to 426x234, x264 at CRF {CRF}. "
+        "Not trained on.",
     ),
 )
 
 
-def source(clips: Path, scene: Scene) -> Pixels:
-    """The reduced frame `(H, W, 3)`."""
-    info = probe(clips / scene.file)
-    index = int(np.abs(info.times() - scene.second).argmin())
-    (frame,) = read_frames(info, [int(info.pts[index])], deep=False, keep_going=False, should_stop=lambda: False)
-    assert isinstance(frame, SourceFrame)
-    pixels = np.asarray(frame.pixels, dtype=np.uint8)
-    image = Image.fromarray(pixels)
-    size = (image.width // scene.shrink, image.height // scene.shrink)
-    return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+def enlarged(small: Path, before: Path | None) -> dict[str, list[Pixels]]:
+    """Frames by label: the source with its pixels repeated, then what is made of it."""
+    low = read(small)
+    ways: list[tuple[str, str | None, Precision]] = [("Lanczos", "lanczos", Precision.AUTO)]
+    if before is not None:
+        ways.append(("keyscale before", str(before), Precision.FP32))
+    ways += [("keyscale", None, Precision.AUTO), (REFERENCE, REFERENCE, Precision.FP32)]
+    found = {"source, pixels repeated": [np.repeat(np.repeat(frame, SCALE, 0), SCALE, 1) for frame in low]}
+    height, width = found["source, pixels repeated"][0].shape[:2]
+    with tempfile.TemporaryDirectory(prefix="keyscale-crops-") as folder:
+        for label, model, precision in ways:
+            output = Path(folder) / "large.mp4"
+            enlarge(small, output, (width, height), model, precision)
+            found[label] = read(output)
+    return found
 
 
-def panels(low: Pixels, scene: Scene, candidates: Sequence[Candidate]) -> list[tuple[str, Image.Image]]:
-    """Labels and enlarged details: the source's pixels, then what each candidate makes of the whole frame."""
-    box = tuple(SCALE * side for side in scene.box)
-    whole = Image.fromarray(low)
-    repeated = whole.resize((SCALE * whole.width, SCALE * whole.height), Image.Resampling.NEAREST)
-    found = [("source, pixels repeated", repeated)]
-    found += [(candidate.name, Image.fromarray(candidate.run(low))) for candidate in candidates]
-    return [(label, image.crop((box[0], box[1], box[2], box[3]))) for label, image in found]
+def detail(frame: Pixels, box: tuple[int, int, int, int]) -> Image.Image:
+    """A part of an enlarged frame, given in pixels of the reduced one."""
+    left, top, right, bottom = (SCALE * side for side in box)
+    return Image.fromarray(np.ascontiguousarray(frame[top:bottom, left:right]))
 
 
 def compose(shown: Sequence[tuple[str, Image.Image]], credit: str) -> Image.Image:
@@ -108,31 +112,58 @@ def save(image: Image.Image, path: Path) -> int:
     return path.stat().st_size
 
 
+def save_loop(images: Sequence[Image.Image], path: Path, rate: int = 15) -> int:
+    """Write an animated WebP that goes forth and back, without a jump; its size in bytes."""
+    turning = [*images, *images[-2:0:-1]]
+    turning[0].save(
+        path,
+        "WEBP",
+        save_all=True,
+        append_images=turning[1:],
+        duration=round(1000 / rate),
+        loop=0,
+        quality=LOOP_QUALITY,
+        method=4,
+    )
+    return path.stat().st_size
+
+
+def draw(scene: Scene, frames: Mapping[str, Sequence[Pixels]], folder: Path) -> None:
+    """Write a scene's still of all panels, and its loop of Lanczos beside keyscale."""
+    middle = len(next(iter(frames.values()))) // 2
+    shown = [(label, detail(own[middle], scene.box)) for label, own in frames.items()]
+    path = folder / f"crops-{scene.name}.png"
+    print(f"{path}: {save(compose(shown, scene.credit), path)} bytes")
+    moving = [label for label in ("Lanczos", "keyscale") if label in frames]
+    pairs = zip(*(frames[label] for label in moving), strict=True)
+    loop = [
+        compose([(label, detail(own, scene.box)) for label, own in zip(moving, pair, strict=True)], scene.credit)
+        for pair in pairs
+    ]
+    path = folder / f"loop-{scene.name}.webp"
+    print(f"{path}: {save_loop(loop, path)} bytes")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw all scenes; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.crops", description="Draw details side by side.")
     parser.add_argument("--to", type=Path, default=ROOT / "docs", help="folder of the pictures")
-    parser.add_argument("--student", default="keyscale-compact-x4", help="name of an x4 student")
-    parser.add_argument("--shared", type=Path, help="folder of the clips")
+    parser.add_argument("--before", type=Path, metavar="FILE", help="an x4 checkpoint to show between the two")
+    parser.add_argument("--shared", type=Path, help="folder of the material")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "quality", help="folder of what is encoded once")
     given = parser.parse_args(arguments)
-    shared = given.shared or Path(os.environ.get("KEYSCALE_SHARED") or ROOT.parent / "shared")
+    store = Store(given.work, shared_folder(given.shared), FRAMES, whole=True)
     try:
-        found = find_candidates(only=("Lanczos", f"{given.student} int8"))
+        for scene in SCENES:
+            (clip,) = find_clips([scene.clip])
+            small = store.small(clip, scene.shrink, find_source(f"crf{CRF}"))
+            draw(scene, enlarged(small, given.before), given.to)
+    except FileNotFoundError as error:
+        print(f"{error.filename} is not there; see --shared and KEYSCALE_SHARED", file=sys.stderr)
+        return 2
     except KeyscaleError as error:
         print(f"{error}\n{error.remedy or ''}", file=sys.stderr)
         return 2
-    candidates = [c for c in found if c.scale == SCALE]
-    if [c.name for c in candidates[:2]] != ["Lanczos", f"{given.student} int8"] or TEACHER not in candidates[-1].name:
-        print(f"there is no x4 student named {given.student}", file=sys.stderr)
-        return 2
-    for scene in SCENES:
-        if not (shared / "clips" / scene.file).is_file():
-            print(f"{shared / 'clips' / scene.file} is not there; see --shared and KEYSCALE_SHARED", file=sys.stderr)
-            return 2
-        low = source(shared / "clips", scene)
-        path = given.to / f"crops-{scene.name}.png"
-        size = save(compose(panels(low, scene, candidates), scene.credit), path)
-        print(f"{path}: {size} bytes")
     return 0
 
 

@@ -1,14 +1,20 @@
-"""How an enlarged picture differs from another, and what is wrong with it by itself.
+"""How an upscaled clip differs from its original.
 
-Pictures are RGB uint8 `(H, W, 3)`; differences are in code values, 0..255.
+Frames are RGB uint8 `(H, W, 3)`, planes their grey, the mean of R, G and B, in float32 `(H, W)`; clips are lists of
+either. Differences are in code values, 0..255.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import io
-from collections.abc import Callable
+import json
+import subprocess
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,84 +23,65 @@ from PIL import Image
 
 __all__ = [
     "PSNR_CAP",
-    "Floats",
     "Pixels",
     "Plane",
-    "cropped",
-    "gradient_energy",
-    "grid_ratio",
-    "luma",
-    "overshoot",
-    "phase_energies",
-    "phase_means",
+    "cell_periods",
+    "colour_shift",
+    "grey",
+    "grid_energy",
+    "jod",
     "psnr",
-    "ssim",
+    "restlessness",
+    "ringing",
+    "sharpness",
     "ssimulacra2",
-    "ssimulacra2_is_there",
+    "vmaf",
 ]
 
 Pixels = npt.NDArray[np.uint8]
 Plane = npt.NDArray[np.float32]
-Floats = npt.NDArray[np.float64]
 
 PSNR_CAP = 100.0
-"""dB of equal pictures; a single code of difference in a picture of 1920x1080 is 116 dB, so this is a round number."""
-
-SSIM_SIDE, SSIM_SIGMA = 11, 1.5
-SSIM_C1, SSIM_C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-"""Window and constants of Wang et al. (2004), Image quality assessment: from error visibility to structural
-similarity."""
+"""dB of equal clips."""
 
 SSIMULACRA2_SIDE = 225
 """Least side in pixels that SSIMULACRA 2 is computed for. Its six scales end at 8 pixels; the package that is used here
 gives smaller pictures fewer scales, but the weights of the first ones: another measure."""
 
+BLOCK = 16
+"""Side of the blocks that are watched for restlessness, in pixels."""
+STILL_SHARE = 0.3
+"""Share of the blocks of a pair of frames, those that change least in the original, which may count as standing still:
+in a clip of an unsteady hand something has to, and in a pan nothing does that some motion explains better."""
+REACH = 8
+"""Longest motion from frame to frame that is looked for, in pixels each way."""
 
-def luma(pixels: Pixels) -> Plane:
-    """BT.601's Y in 16..235 `(H, W)`, as the super-resolution literature compares it (MATLAB's rgb2ycbcr)."""
-    plane = np.full(pixels.shape[:2], 16, dtype=np.float32)
-    for channel, weight in enumerate((65.481, 128.553, 24.966)):
-        plane += np.float32(weight / 255) * pixels[..., channel]
-    return plane
+STRONG = 40.0
+"""Codes by which neighbouring grey values differ at a strong edge."""
+AROUND = 8
+"""Pixels around strong edges in which ringing is looked for, and around each of those within which the original's range
+is taken: as far as this, blur stays in it."""
+
+VMAF_MODELS = {"phone": "vmaf_v1.0.16_5d0h", "neg": "vmaf_v0.6.1neg"}
+"""VMAF v1 at a distance of five picture heights, as phones are watched, and VMAF without gain for enhancement."""
 
 
-def cropped(pixels: Pixels, border: int) -> Pixels:
-    """Without so many pixels on every side."""
-    return pixels[border:-border, border:-border] if border else pixels
+def grey(pixels: Pixels) -> Plane:
+    """Mean of the channels `(H, W)`."""
+    return np.asarray(pixels.astype(np.float32).mean(axis=2))
 
 
-def psnr(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
-    """Peak signal-to-noise ratio in dB for a peak of 255, over all values of two arrays; at most `PSNR_CAP`."""
-    error = float(np.mean(np.square(a.astype(np.float32) - b.astype(np.float32)), dtype=np.float64))
+def psnr(a: Sequence[Pixels], b: Sequence[Pixels]) -> float:
+    """Peak signal-to-noise ratio in dB for a peak of 255, of the mean squared error over all values of two clips."""
+    errors = [np.square(x.astype(np.float32) - y).mean(dtype=np.float64) for x, y in zip(a, b, strict=True)]
+    error = float(np.mean(errors))
     return min(PSNR_CAP, float(10 * np.log10(255**2 / error))) if error else PSNR_CAP
 
 
-def _windowed(plane: Plane) -> Plane:
-    """Gaussian-weighted means over all whole windows `(H - 10, W - 10)`."""
-    place = np.arange(SSIM_SIDE) - SSIM_SIDE // 2
-    weights = np.exp(-(place**2) / (2 * SSIM_SIGMA**2))
-    weights = (weights / weights.sum()).astype(np.float32)
-    height, width = (side - SSIM_SIDE + 1 for side in plane.shape)
-    rows = np.zeros((height, plane.shape[1]), dtype=np.float32)
-    for index, weight in enumerate(weights):
-        rows += weight * plane[index : index + height]
-    result = np.zeros((height, width), dtype=np.float32)
-    for index, weight in enumerate(weights):
-        result += weight * rows[:, index : index + width]
-    return result
-
-
-def ssim(a: Plane, b: Plane) -> float:
-    """Structural similarity of two planes in 0..255: mean over whole windows, 1 for equal ones (Wang et al. 2004)."""
-    # Around zero, float32 is exact enough for the variances, which do not change.
-    a, b = a - np.float32(128), b - np.float32(128)
-    mean_a, mean_b = _windowed(a), _windowed(b)
-    covariance = _windowed(a * b) - mean_a * mean_b
-    variances = _windowed(a * a + b * b) - (mean_a**2 + mean_b**2)
-    mean_a, mean_b = mean_a + np.float32(128), mean_b + np.float32(128)
-    both, squares = mean_a * mean_b, mean_a**2 + mean_b**2
-    values = ((2 * both + SSIM_C1) * (2 * covariance + SSIM_C2)) / ((squares + SSIM_C1) * (variances + SSIM_C2))
-    return float(values.mean(dtype=np.float64))
+def colour_shift(frames: Sequence[Pixels], originals: Sequence[Pixels]) -> float:
+    """Largest absolute difference of the clips' mean R, G and B, in codes."""
+    means = [np.mean([frame.mean(axis=(0, 1)) for frame in clip], axis=0) for clip in (frames, originals)]
+    return float(np.abs(means[0] - means[1]).max())
 
 
 @lru_cache(maxsize=1)
@@ -106,11 +93,6 @@ def _ssimulacra2() -> Callable[[io.BytesIO, io.BytesIO], float] | None:
     return compute
 
 
-def ssimulacra2_is_there() -> bool:
-    """Whether the package is installed."""
-    return _ssimulacra2() is not None
-
-
 def _png(pixels: Pixels) -> io.BytesIO:
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "PNG", compress_level=0)
@@ -118,8 +100,8 @@ def _png(pixels: Pixels) -> io.BytesIO:
     return data
 
 
-def ssimulacra2(truth: Pixels, pixels: Pixels) -> float | None:
-    """SSIMULACRA 2 of the package of that name: 100 for equal pictures, 30 is low quality, below 0 very low.
+def ssimulacra2(frames: Sequence[Pixels], originals: Sequence[Pixels]) -> float | None:
+    """SSIMULACRA 2 of the package of that name: mean over the third and the middle frame; 100 for equal pictures.
 
     The package mirrors at two of the four borders where libjxl's own tool pads with zeros, so its scores differ from
     the tool's (by up to 2 points on photographs of 512x512); they compare among themselves.
@@ -128,67 +110,174 @@ def ssimulacra2(truth: Pixels, pixels: Pixels) -> float | None:
         None where the package is not installed or a side is shorter than `SSIMULACRA2_SIDE`.
     """
     compute = _ssimulacra2()
-    if compute is None or min(truth.shape[:2]) < SSIMULACRA2_SIDE:
+    if compute is None or min(frames[0].shape[:2]) < SSIMULACRA2_SIDE:
         return None
-    return float(compute(_png(truth), _png(pixels)))
+    places = sorted({min(2, len(frames) - 1), len(frames) // 2})
+    return float(np.mean([compute(_png(originals[place]), _png(frames[place])) for place in places]))
 
 
-def phase_energies(plane: Plane, scale: int) -> Floats:
-    """Mean squared forward differences by their place within an input pixel.
+def _gradient_energy(planes: Sequence[Plane]) -> float:
+    """Mean squared forward differences, down plus across, in codes squared."""
+    energies = [np.square(np.diff(plane, axis=axis)).mean() for plane in planes for axis in (0, 1)]
+    return float(np.sum(energies) / len(planes))
 
-    Args:
-        plane: `(scale * H, scale * W)`.
-        scale: output pixels per input pixel.
+
+def sharpness(planes: Sequence[Plane], originals: Sequence[Plane]) -> float:
+    """Root of the gradient energy, as a multiple of the original's: 1 is as sharp; noise and ringing count."""
+    return float(np.sqrt(_gradient_energy(planes) / max(_gradient_energy(originals), 1e-9)))
+
+
+def _line(plane: Plane, period: float) -> float:
+    """Spectral amplitude across a plane at a period in pixels, as a multiple of that of its neighbours."""
+    turns = int(plane.shape[1] // period)
+    count = round(turns * period)
+    spectrum = np.abs(np.fft.rfft(plane[:, :count] - plane[:, :count].mean(), axis=1)).mean(axis=0)
+    place = min(turns, count - turns)  # what is finer than two pixels shows at its alias
+    near = np.r_[max(place - 6, 1) : max(place - 1, 1), place + 2 : place + 7]
+    return float(spectrum[place] / max(spectrum[near[near < len(spectrum)]].mean(), 1e-9))
+
+
+def cell_periods(ratio: float) -> tuple[float, ...]:
+    """Periods in output pixels at which an upscaler may draw a grid: one and two source pixels, and blocks of eight.
+
+    One source pixel is the cell of a network's pixel shuffle, two that of a network that folds 2x2 pixels into
+    channels, eight the transform blocks of codecs.
+    """
+    return (ratio, 2 * ratio, 8 * ratio)
+
+
+def grid_energy(planes: Sequence[Plane], originals: Sequence[Plane], ratio: float) -> float:
+    """How much a grid stands out, as a multiple of the original's: 1 is none.
+
+    For each of `cell_periods` the spectrum at that period over the mean of its ten neighbours, across and down,
+    mean of every sixth frame, divided by the same of the original; the largest of the three.
+    """
+
+    def lines(clip: Sequence[Plane], period: float) -> float:
+        return float(np.mean([_line(way, period) for plane in clip[::6] for way in (plane, plane.T)]))
+
+    return max(lines(planes, period) / max(lines(originals, period), 1e-9) for period in cell_periods(ratio))
+
+
+def _around(plane: Plane, radius: int, choose: Callable[[Plane, Plane], Plane]) -> Plane:
+    """Largest or least value of the square of `2 * radius + 1` pixels around each pixel."""
+    for axis in (0, 1):
+        widths = [(0, 0), (0, 0)]
+        widths[axis] = (radius, radius)
+        padded = np.pad(plane, widths, mode="edge")
+        length = plane.shape[axis]
+        found = plane
+        for step in range(2 * radius + 1):
+            found = choose(found, padded[step : step + length] if axis == 0 else padded[:, step : step + length])
+        plane = found
+    return plane
+
+
+def ringing(planes: Sequence[Plane], originals: Sequence[Plane]) -> float | None:
+    """Halos at strong edges: codes by which a pixel leaves the range of the original around it, mean near such edges.
+
+    Strong edges are neighbours of the original that differ by `STRONG` codes; near and around are within `AROUND`
+    pixels, down and across. Every sixth frame is looked at.
 
     Returns:
-        `(2, scale)` in codes squared: vertical and horizontal differences; column `p` holds those between the output
-        rows (columns) `scale * i + p` and the next one. The last column lies on the borders of input pixels.
+        None where the original has no strong edge.
     """
-    found = np.empty((2, scale))
-    for axis in (0, 1):
-        squares = np.square(np.diff(plane, axis=axis))
-        for phase in range(scale):
-            part = squares[phase::scale] if axis == 0 else squares[:, phase::scale]
-            found[axis, phase] = part.mean(dtype=np.float64)
-    return found
+    beyond, count = 0.0, 0
+    for plane, truth in zip(planes[::6], originals[::6], strict=True):
+        edges = np.zeros_like(truth)
+        edges[:-1] = np.abs(np.diff(truth, axis=0)) >= STRONG
+        edges[:, :-1] = np.maximum(edges[:, :-1], np.abs(np.diff(truth, axis=1)) >= STRONG)
+        near = _around(edges, AROUND, np.maximum) > 0
+        most, least = _around(truth, AROUND, np.maximum), _around(truth, AROUND, np.minimum)
+        beyond += float((np.maximum(plane - most, 0) + np.maximum(least - plane, 0))[near].sum(dtype=np.float64))
+        count += int(near.sum())
+    return beyond / count if count else None
 
 
-def gradient_energy(plane: Plane) -> float:
-    """Mean of squared forward differences over both directions, in codes squared: how sharp or noisy a picture is."""
-    return float(np.mean([np.square(np.diff(plane, axis=axis)).mean(dtype=np.float64) for axis in (0, 1)]))
+def _blocks(plane: Plane) -> Plane:
+    """Means over blocks `(H // BLOCK, W // BLOCK)`."""
+    height, width = (side // BLOCK for side in plane.shape)
+    cells = plane[: height * BLOCK, : width * BLOCK].reshape(height, BLOCK, width, BLOCK)
+    return np.asarray(cells.mean(axis=(1, 3)))
 
 
-def grid_ratio(energies: Floats) -> float:
-    """Largest phase of `phase_energies` over their mean, the two directions averaged.
+def _moved(plane: Plane, down: int, right: int) -> Plane:
+    """The pixel that lies so far up and left of each one."""
+    padded = np.pad(plane, REACH, mode="edge")
+    top, left = REACH - down, REACH - right
+    return padded[top : top + plane.shape[0], left : left + plane.shape[1]]
 
-    1 where all phases are alike; `scale` where all differences lie on the borders of input pixels (blocks).
+
+def _followed(plane: Plane, places: npt.NDArray[np.intp], steps: npt.NDArray[np.intp]) -> Plane:
+    """Blocks `(N, BLOCK, BLOCK)` at places `(N, 2)` in blocks, each taken so far up and left as its step `(N, 2)`."""
+    padded = np.pad(plane, REACH, mode="edge")
+    corners = places * BLOCK + REACH - steps
+    rows, columns = (corners[:, axis, None] + np.arange(BLOCK) for axis in (0, 1))
+    return np.asarray(padded[rows[:, :, None], columns[:, None, :]])
+
+
+class Motion:
+    """What moves in an original: for each pair of frames which blocks stand still, and the motion of each of them."""
+
+    def __init__(self, originals: Sequence[Plane]) -> None:
+        self.pairs: list[tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp]]] = []
+        self.steps = [(down, right) for down in range(-REACH, REACH + 1) for right in range(-REACH, REACH + 1)]
+        self.steps.sort(key=lambda step: step[0] ** 2 + step[1] ** 2)  # of equal matches the shortest
+        for before, after in pairwise(originals):
+            change = _blocks(np.square(after - before))
+            errors = np.stack([_blocks(np.square(after - _moved(before, *step))) for step in self.steps])
+            way = errors.argmin(axis=0)
+            self.pairs.append(((change <= np.quantile(change, STILL_SHARE)) & (way == 0), way))
+
+
+def restlessness(planes: Sequence[Plane], motion: Motion) -> tuple[float | None, float | None]:
+    """Root mean square change from frame to frame, in codes: where the original stands still, and elsewhere.
+
+    Blocks of `BLOCK` pixels. Still ones are compared with the same place of the frame before, the others with the place
+    that they came from in the original, to whole pixels. None where there are no such blocks.
     """
-    means = energies.mean(axis=1)
-    return float(np.mean(energies.max(axis=1)[means > 0] / means[means > 0])) if means.any() else 1.0
+    still_energy, moving_energy, still_count, moving_count = 0.0, 0.0, 0, 0
+    for (before, after), (still, way) in zip(pairwise(planes), motion.pairs, strict=True):
+        change = _blocks(np.square(after - before))
+        still_energy += float(change[still].sum())
+        still_count += int(still.sum())
+        places = np.argwhere(~still)
+        steps = np.asarray(motion.steps)[way[~still]]
+        here, there = _followed(after, places, np.zeros_like(places)), _followed(before, places, steps)
+        moving_energy += float(np.square(here - there).mean(axis=(1, 2)).sum())
+        moving_count += len(places)
+    still_change = (still_energy / still_count) ** 0.5 if still_count else None
+    return still_change, (moving_energy / moving_count) ** 0.5 if moving_count else None
 
 
-def phase_means(difference: Plane, scale: int) -> Floats:
-    """Mean by place within an input pixel `(scale, scale)` in codes, of a plane `(scale * H, scale * W)`.
+def vmaf(video: Path, reference: Path) -> dict[str, float]:
+    """Means of VMAF over the frames of a video, by the keys of `VMAF_MODELS`.
 
-    Of the difference to another picture: the spread of these means is a pattern that lies over the whole picture, as
-    a rounding error that is different for each channel before the pixel shuffle makes it.
+    By libvmaf in the ffmpeg that the package imageio-ffmpeg brings, of 4:2:0 frames in the order of the files.
+
+    Raises:
+        RuntimeError: ffmpeg failed; its message is in it.
     """
-    height, width = (side // scale for side in difference.shape)
-    cells = difference[: height * scale, : width * scale].reshape(height, scale, width, scale)
-    return np.asarray(cells.mean(axis=(0, 2), dtype=np.float64))
+    import imageio_ffmpeg
+
+    log = video.with_suffix(".vmaf.json")
+    models = "|".join(f"version={version}\\:name={key}" for key, version in VMAF_MODELS.items())
+    even = "setpts=N,settb=1/30,format=yuv420p"
+    graph = f"[0:v]{even}[a];[1:v]{even}[b];[a][b]libvmaf=model='{models}':log_fmt=json:log_path={log.name}:n_threads=2"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error"]
+    command += ["-i", str(video.resolve()), "-i", str(reference.resolve()), "-lavfi", graph, "-f", "null", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=video.parent)
+    if done.returncode:
+        raise RuntimeError(f"ffmpeg could not compute VMAF: {done.stderr.strip()[-500:]}")
+    pooled = json.loads(log.read_text(encoding="utf-8"))["pooled_metrics"]
+    log.unlink()
+    return {key: float(pooled[key]["mean"]) for key in VMAF_MODELS}
 
 
-def overshoot(plane: Plane, low: Plane, scale: int) -> float:
-    """Mean distance in codes by which luma leaves the range of the 3x3 input pixels around it: halos and ringing.
-
-    Args:
-        plane: `(scale * H, scale * W)`.
-        low: the input `(H, W)`.
-        scale: output pixels per input pixel.
-    """
-    height, width = low.shape
-    padded = np.pad(low, 1, mode="edge")
-    around = np.stack([padded[y : y + height, x : x + width] for y in range(3) for x in range(3)])
-    most, least = (np.repeat(np.repeat(of, scale, 0), scale, 1) for of in (around.max(axis=0), around.min(axis=0)))
-    beyond = np.maximum(plane - most, 0) + np.maximum(least - plane, 0)
-    return float(beyond.mean(dtype=np.float64))
+def jod(frames: Sequence[Pixels], originals: Sequence[Pixels], rate: float) -> float | None:
+    """ColorVideoVDP in just-objectionable differences on a standard phone: 10 is equal; None without that package."""
+    if importlib.util.find_spec("pycvvdp") is None:
+        return None
+    judge: Any = importlib.import_module("pycvvdp").cvvdp(display_name="standard_phone")
+    score, _ = judge.predict(np.stack(frames), np.stack(originals), dim_order="FHWC", frames_per_second=rate)
+    return float(score)

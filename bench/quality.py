@@ -1,85 +1,144 @@
-"""Judge upscalers on pictures that none of them was trained on: likeness, faults, flicker, cost and speed, in one run.
+"""Judge upscalers against originals, on compressed moving footage, through the whole product.
 
-    python -m bench.quality [--quick] [--sets NAME ...] [--limit N] [--student FILE] [--json FILE] [--markdown FILE]
+    python -m bench.quality [--quick | --docs] [--ratio R ...] [--source NAME ...] [--clips NAME ...] [--frames N]
+                            [--only WORD ...] [--student NAME=FILE ...] [--heavy] [--finalists] [--results FILE]
+    python -m bench.quality --table FILE ...
 
-Networks come from `KEYSCALE_WEIGHTS_DIR` or the cache, pictures from `../shared` (or `KEYSCALE_SHARED`). Nothing is
-downloaded or asserted.
+Originals are reduced by area averages, encoded as footage is, enlarged to their own size by a keyscale job (CRF 4) and
+compared with what they were. Every row is appended to a file of JSON lines as soon as it is measured, and a row that is
+there already is not measured again: a run that was interrupted goes on, and tables are made of several runs.
+
+Networks come from `KEYSCALE_WEIGHTS_DIR` or the cache, material from `../shared` (or `KEYSCALE_SHARED`).
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
+from bench.footage import Clip, Source, Store, find_clips, find_source, read
 
 if TYPE_CHECKING:
-    from bench.candidates import Candidate
-    from bench.judging import Row
-    from bench.sets import PictureSet, Sample
+    from keyscale.engine.job import Precision
+
+__all__ = ["Candidate", "Options", "candidates", "enlarge", "main", "parse", "shared_folder"]
 
 ROOT = Path(__file__).resolve().parents[1]
-PHOTOS = "CID22"
-"""Set whose pictures are used for noise, pans and timing."""
-FRAME = (480, 270)
-"""Width and height of the frame that is timed."""
-WIDTH = 290
-"""Columns of text that the table may take, however narrow the terminal is: wrapped cells cannot be compared."""
+DOCUMENT = ROOT / "docs" / "quality.md"
+VERSION = 1
+"""Of the definitions: rows of another version are measured again."""
+
+RATIOS = (2.0, 16 / 9, 4.0)
+"""Of a full table; 16/9 is an upright camera in 1080p footage whose result is 1080 wide."""
+SOURCES = ("clean", "crf18", "crf23", "crf33")
+"""Of a default run."""
+ALL_SOURCES = ("clean", "crf18", "crf23", "crf28", "crf33", "hevc28")
+"""Of a full table."""
+NAMED_RATIOS = {"1.78": 16 / 9, "2.67": 8 / 3, "1.33": 4 / 3}
+REFERENCES = ("realesr-animevideov3", "realesr-general-x4v3")
+HEAVY = "RealESRGAN_x4plus"
+REFERENCE_SOURCES = ("crf23", "crf33")
+"""Where a default run judges the published networks, which take most of its time; with `--docs` or sources of one's
+own they are judged everywhere."""
+HEAVY_SOURCES, HEAVY_RATIO = ("crf23",), 4.0
+"""Where the heaviest one is judged: at its own scale it takes seconds a frame."""
+CRF = 4
+"""Of the results: what the encoder takes from them is little beside what is compared."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """The command line."""
+    """The command line, but for what concerns output alone."""
 
-    sets: tuple[str, ...]
-    """Names; all if empty."""
-    limit: int | None
-    """Pictures of each set at most."""
-    rounds: int
-    threads: int
-    flicker_pictures: int
-    """Pictures that noise is tried on; pans on twice as many."""
-    students: tuple[Path, ...]
+    ratios: tuple[float, ...]
+    sources: tuple[Source, ...]
+    clips: tuple[Clip, ...]
+    frames: int
     only: tuple[str, ...]
+    students: tuple[tuple[str, Path], ...]
+    everywhere: bool
+    """The published networks at every source."""
+    heavy: bool
+    finalists: bool
+    whole: bool
     shared: Path
+    work: Path
+    results: Path
+
+
+def shared_folder(given: Path | None) -> Path:
+    """Where the material lies."""
+    return given or Path(os.environ.get("KEYSCALE_SHARED") or ROOT.parent / "shared")
+
+
+def _ratio(text: str) -> float:
+    return NAMED_RATIOS.get(text) or float(text)
+
+
+def _student(text: str) -> tuple[str, Path]:
+    name, separator, path = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE")
+    return name, Path(path)
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[Options, argparse.Namespace]:
     """The command line, and what of it concerns output alone."""
-    parser = argparse.ArgumentParser(prog="python -m bench.quality", description="Judge upscalers.")
-    parser.add_argument("--quick", action="store_true", help="three pictures of each set, two turns of timing")
-    parser.add_argument("--sets", nargs="+", default=[], metavar="NAME", help="these sets alone, such as 'CID22 crf32'")
-    parser.add_argument("--limit", type=int, help="at most so many pictures of each set")
-    parser.add_argument("--rounds", type=int, help="turns of the timing (5, with --quick 2); 0 for none")
-    parser.add_argument("--threads", type=int, default=2, help="cores (2): the first ones that taskset allows")
-    parser.add_argument("--no-flicker", action="store_true", help="leave noise and pans out")
-    parser.add_argument("--student", type=Path, action="append", default=[], metavar="FILE", help="a checkpoint")
+    parser = argparse.ArgumentParser(prog="python -m bench.quality", description=__doc__.splitlines()[0])
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--quick", action="store_true", help="four clips, eight frames, CRF 23, at x2 and x4")
+    extent.add_argument(
+        "--docs", action="store_true", help="everything with the published networks everywhere, into docs/quality.md"
+    )
+    parser.add_argument("--ratio", nargs="+", type=_ratio, metavar="R", help="1.78 and 2.67 mean 16/9 and 8/3")
+    parser.add_argument("--source", nargs="+", type=find_source, metavar="NAME", help="clean, crfN, hevcN")
+    parser.add_argument("--clips", nargs="+", default=[], metavar="NAME", help="these clips alone")
+    parser.add_argument("--frames", type=int, help="of each clip (12)")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="candidates whose names hold such a word")
-    parser.add_argument("--shared", type=Path, help="folder of the pictures")
-    parser.add_argument("--json", type=Path, help="write the numbers here too")
-    parser.add_argument("--markdown", type=Path, help="write the table here too")
+    parser.add_argument("--student", type=_student, action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument("--heavy", action="store_true", help=f"{HEAVY} too, at x4 and CRF 23")
+    parser.add_argument("--finalists", action="store_true", help="ColorVideoVDP too, if the package cvvdp is there")
+    parser.add_argument("--whole", action="store_true", help="whole pictures instead of parts of 640x352")
+    parser.add_argument("--threads", type=int, default=2, help="cores (2): the first ones that taskset allows")
+    parser.add_argument("--shared", type=Path, help="folder of the material")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "quality", help="folder of what is encoded once")
+    parser.add_argument("--results", type=Path, help="file of rows (results.jsonl in the work folder)")
+    parser.add_argument("--table", nargs="+", type=Path, metavar="FILE", help="measure nothing: tables of such files")
+    parser.add_argument("--markdown", type=Path, help="write the tables between the marks of this document")
     given = parser.parse_args(arguments)
     quick = bool(given.quick)
+    sources = ("crf23",) if quick else ALL_SOURCES if given.docs else SOURCES
+    try:
+        clips = find_clips(given.clips or (["flower", "bbb", "talk", "message"] if quick else []))
+    except ValueError as error:
+        parser.error(str(error))
     options = Options(
-        sets=tuple(given.sets),
-        limit=given.limit if given.limit is not None else (3 if quick else None),
-        rounds=given.rounds if given.rounds is not None else (2 if quick else 5),
-        threads=given.threads,
-        flicker_pictures=0 if given.no_flicker else (1 if quick else 6),
-        students=tuple(given.student),
+        ratios=tuple(given.ratio or ((2.0, 4.0) if quick else RATIOS)),
+        sources=tuple(given.source or (find_source(name) for name in sources)),
+        clips=tuple(clips),
+        frames=given.frames or (8 if quick else 12),
         only=tuple(given.only),
-        shared=given.shared or Path(os.environ.get("KEYSCALE_SHARED") or ROOT.parent / "shared"),
+        students=tuple(given.student),
+        everywhere=bool(given.docs or given.source),
+        heavy=given.heavy,
+        finalists=given.finalists,
+        whole=given.whole,
+        shared=shared_folder(given.shared),
+        work=given.work,
+        results=given.results or given.work / "results.jsonl",
     )
     return options, given
 
@@ -91,145 +150,248 @@ def bind(threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
-def chosen_sets(options: Options) -> list[PictureSet]:
-    """The sets that were asked for.
+@dataclass(frozen=True)
+class Candidate:
+    """A row of the tables."""
+
+    name: str
+    model: str | None
+    """Registry name or a checkpoint's path; None is keyscale's own choice."""
+    precision: Precision
+    scale: int | None = None
+    """Of its network, where it is judged at ratios of its own alone; None is judged at all."""
+    digest: str = ""
+    """Of its weights: rows of others are measured again."""
+    sources: tuple[str, ...] | None = None
+    """Names of sources that it is judged at; None is all."""
+    ratios: tuple[float, ...] | None = None
+
+    def takes(self, ratio: float, source: str) -> bool:
+        """Whether it is judged there. A network for x2 is for all up to x2, one for x4 for all above."""
+        if self.scale is not None and (self.scale <= 2) != (ratio <= 2):
+            return False
+        return (self.sources is None or source in self.sources) and (self.ratios is None or ratio in self.ratios)
+
+
+def candidates(options: Options) -> list[Candidate]:
+    """Everything that is compared, in the tables' order.
 
     Raises:
-        FileNotFoundError: material is absent.
-        KeyError: no set of that name; its message lists those that there are.
+        KeyscaleError: a checkpoint is absent or wrong.
     """
-    from bench.sets import find_sets
+    from keyscale.engine.job import Mode, Precision
+    from keyscale.engine.models import all_models, defaults_for, describe
 
-    found = find_sets(options.shared)
-    names = {name.lower(): name for name in found}
-    for name in options.sets:
-        if name.lower() not in names:
-            raise KeyError(f"there is no set named {name!r}; there are {', '.join(found)}")
-    return [found[names[name.lower()]] for name in options.sets] or list(found.values())
+    fp32, auto = Precision.FP32, Precision.AUTO
+    places = None if options.everywhere else REFERENCE_SOURCES
+    found = [Candidate("Lanczos", "lanczos", auto)]
+    found += [Candidate(name, name, fp32, sources=places) for name in REFERENCES]
+    if options.heavy:
+        found.append(Candidate(HEAVY, HEAVY, fp32, sources=HEAVY_SOURCES, ratios=(HEAVY_RATIO,)))
+    for spec in all_models():
+        if spec.shipped:
+            own = {Precision.FP32: spec.files[0].sha256, Precision.INT8: "".join(f.sha256 for f in spec.quantised)}
+            found += [
+                Candidate(f"{spec.name} {precision.value}", spec.name, precision, spec.scale, digest)
+                for precision, digest in own.items()
+            ]
+    chosen = defaults_for(Mode.FAST).values()
+    found.append(
+        Candidate("automatic choice", None, auto, digest="".join(f.sha256 for s in chosen for f in s.quantised))
+    )
+    for name, path in options.students:
+        spec = describe(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        found.append(Candidate(name, str(path), fp32, spec.scale, digest))
+    words = [word.lower() for word in options.only]
+    return [one for one in found if not words or any(word in one.name.lower() for word in words)]
 
 
-def measure(
-    candidates: Sequence[Candidate],
-    sets: Sequence[PictureSet],
-    photos: Sequence[Sample],
-    frames: Sequence[Sample],
-    options: Options,
-    say: Callable[[str], None],
-) -> tuple[list[Row], dict[str, list[float]]]:
-    """All rows, those over all sets first, and the seconds of the timing by candidate.
+def enlarge(small: Path, output: Path, size: tuple[int, int], model: str | None, precision: Precision) -> float:
+    """Make a small clip large by a whole job; its seconds.
 
     Args:
-        candidates: with the teacher among them at each scale.
-        sets: to judge on.
-        photos: pictures with originals for timing (the first one), pans and, half of them, noise; none leaves all that
-            out.
-        frames: of footage, for noise.
-        options: limits, turns and threads.
-        say: called with lines of progress.
+        small: a video at `footage.RATE`.
+        output: the video to write.
+        size: width and height of the result.
+        model: as of `Candidate`.
+        precision: of the network.
     """
-    from bench.judging import flicker_measures, judge_set, over_all_sets, speed_measures
+    from bench.loops import pipeline
+    from keyscale.engine.job import Compute, Encoding, Job, ModelChoice, Target, Verify
 
-    more: dict[str, dict[tuple[str, int], float | None]] = {
-        "kmacs": {(c.name, c.scale): c.macs / 1000 if c.macs else None for c in candidates}
+    job = Job(
+        source=str(small),
+        output=str(output),
+        target=Target(width=size[0], height=size[1], rate=None),
+        encoding=Encoding(crf=CRF),
+        model=ModelChoice(name=model, offline=True),
+        compute=Compute(device="cpu", precision=precision),
+        overwrite=True,
+        resume=False,
+        verify=Verify.QUICK,
+    )
+    seconds, _ = pipeline(job)
+    return seconds
+
+
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in ("version", "name", "digest", "ratio", "source", "clip", "frames", "whole"))
+
+
+def measured(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file; a last line that was cut off is left out."""
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                continue
+
+
+class Truth:
+    """What a clip is compared with: its reference video, read as the results are, so that 4:2:0 costs none of them."""
+
+    def __init__(self, store: Store, clip: Clip) -> None:
+        from bench.metrics import Motion, grey, restlessness
+
+        self.video = store.reference(clip)
+        self.frames = read(self.video)
+        self.planes = [grey(frame) for frame in self.frames]
+        self.motion = Motion(self.planes)
+        self.own = dict(zip(("still", "moving"), restlessness(self.planes, self.motion), strict=True))
+
+
+def judge(candidate: Candidate, truth: Truth, small: Path, ratio: float, *, finalists: bool) -> dict[str, Any]:
+    """The measures of one candidate on one small clip.
+
+    Args:
+        candidate: to judge.
+        truth: what it is compared with.
+        small: the clip reduced by `ratio` and compressed.
+        ratio: output pixels per source pixel.
+        finalists: measure ColorVideoVDP too.
+    """
+    from bench import footage, metrics
+
+    height, width = truth.frames[0].shape[:2]
+    with tempfile.TemporaryDirectory(prefix="keyscale-quality-") as folder:
+        output = Path(folder) / "large.mp4"
+        seconds = enlarge(small, output, (width, height), candidate.model, candidate.precision)
+        frames = read(output)
+        found = metrics.vmaf(output, truth.video)
+    planes = [metrics.grey(frame) for frame in frames]
+    still, moving = metrics.restlessness(planes, truth.motion)
+    values = found | {
+        "ssimulacra2": metrics.ssimulacra2(frames, truth.frames),
+        "psnr": metrics.psnr(frames, truth.frames),
+        "sharpness": metrics.sharpness(planes, truth.planes),
+        "grid": metrics.grid_energy(planes, truth.planes, ratio),
+        "shift": metrics.colour_shift(frames, truth.frames),
+        "ringing": metrics.ringing(planes, truth.planes),
+        "still": still,
+        "moving": moving,
     }
-    seconds: dict[str, list[float]] = {}
-    if photos and options.rounds:
-        frame = np.asarray(Image.fromarray(photos[0].low).resize(FRAME, Image.Resampling.BICUBIC))
-        speeds, seconds = speed_measures(candidates, frame, options.rounds)
-        more |= speeds
-        say(f"timing: {options.rounds} turns")
-    tried = photos[: options.flicker_pictures]
-    if tried:
-        originals = [photo.truth for photo in photos[: 2 * len(tried)] if photo.truth is not None]
-        more |= flicker_measures(candidates, [photo.low for photo in tried], originals, [frame.low for frame in frames])
-        say(f"noise: {len(tried)} pictures; pans: {len(originals)}")
-    rows: list[Row] = []
-    for one in sets:
-        began = time.perf_counter()
-        rows += judge_set(one.name, one.load(options.limit), candidates, threads=options.threads)
-        say(f"{one.name}: {rows[-1].pictures} pictures, {time.perf_counter() - began:.0f} s")
-    return over_all_sets(rows, more) + rows, seconds
+    if finalists:
+        values["jod"] = metrics.jod(frames, truth.frames, footage.RATE)
+    return {"values": values, "seconds_per_frame": seconds / len(frames)}
 
 
-def conditions(options: Options) -> dict[str, Any]:
+def conditions(threads: int) -> dict[str, Any]:
     """What the numbers hang on."""
     cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         cpu = names[0] if names else cpu
-    versions = {}
-    for package in ("torch", "openvino", "numpy", "pillow", "ssimulacra2"):
+    packages = {}
+    for package in ("torch", "openvino", "av", "imageio-ffmpeg", "ssimulacra2", "cvvdp"):
         try:
-            versions[package] = importlib.metadata.version(package)
+            packages[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "cpu": cpu,
-        "threads": options.threads,
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "packages": versions,
-        "limit": options.limit,
-        "rounds": options.rounds,
-    }
+    return {"date": datetime.now(UTC).date().isoformat(), "cpu": cpu, "threads": threads, "packages": packages}
 
 
-def sentence(about: dict[str, Any]) -> str:
-    """The conditions in one line."""
-    packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
-    limit = f"at most {about['limit']} pictures of each set" if about["limit"] else "all pictures"
-    return (
-        f"{about['cpu']}, {about['threads']} threads (load average before: {about['load']:.1f}), Python "
-        f"{about['python']}, {packages}; {limit}, {about['rounds']} turns of timing; {about['date']}."
-    )
+def run(options: Options, threads: int) -> None:
+    """Measure every row that is not there yet, clip by clip, and append it to the results."""
+    compared = candidates(options)
+    about = conditions(threads)
+    store = Store(options.work, options.shared, options.frames, options.whole)
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    known = {_key(row) for row in measured(options.results)}
+    wanted = [
+        (clip, ratio, source, one)
+        for clip in options.clips
+        for ratio in options.ratios
+        for source in options.sources
+        for one in compared
+        if one.takes(ratio, source.name)
+    ]
+    truths: dict[str, Truth] = {}
+    began = time.perf_counter()
+    with options.results.open("a", encoding="utf-8") as file:
+        for number, (clip, ratio, source, one) in enumerate(wanted, 1):
+            row: dict[str, Any] = {
+                "version": VERSION,
+                "name": one.name,
+                "digest": one.digest,
+                "ratio": ratio,
+                "source": source.name,
+                "clip": clip.name,
+                "kind": clip.kind,
+                "frames": options.frames,
+                "whole": options.whole,
+            }
+            if _key(row) in known:
+                continue
+            if clip.name not in truths:
+                truths = {clip.name: Truth(store, clip)}
+            truth, small = truths[clip.name], store.small(clip, ratio, source)
+            row |= judge(one, truth, small, ratio, finalists=options.finalists)
+            row |= {"own": truth.own, "conditions": about}
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            print(
+                f"{number}/{len(wanted)} {time.perf_counter() - began:.0f} s: {clip.name} x{ratio:.3g} {source.name} "
+                f"{one.name}: phone {row['values']['phone']:.1f}",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write; the exit code."""
     options, given = parse(arguments)
-    bind(options.threads)
-    from rich.console import Console
-
     from bench import tables
-    from bench.candidates import find_candidates
-    from bench.metrics import ssimulacra2_is_there
-    from bench.sets import find_sets
     from keyscale.engine.errors import KeyscaleError
 
-    began = time.perf_counter()
-    about = conditions(options)
-    try:
-        sets = chosen_sets(options)
-        timed = 1 if options.rounds else 0
-        count = max(2 * options.flicker_pictures, timed)
-        photos = list(find_sets(options.shared)[PHOTOS].load(count)) if count else []
-        frames = list(find_sets(options.shared)["footage"].load(options.flicker_pictures)) if count else []
-        candidates = find_candidates(options.students, options.only)
-    except FileNotFoundError as error:
-        print(f"{error} is not there; see --shared and KEYSCALE_SHARED", file=sys.stderr)
+    if given.table:
+        rows = [row for path in given.table for row in measured(path)]
+    else:
+        if importlib.util.find_spec("imageio_ffmpeg") is None:
+            print("VMAF needs imageio-ffmpeg: pip install -c constraints.txt -e '.[bench]'", file=sys.stderr)
+            return 2
+        if options.finalists and importlib.util.find_spec("pycvvdp") is None:
+            print("ColorVideoVDP is left out: the package cvvdp is not there", file=sys.stderr)
+        bind(given.threads)
+        try:
+            run(options, given.threads)
+        except FileNotFoundError as error:
+            print(f"{error.filename} is not there; see --shared and KEYSCALE_SHARED", file=sys.stderr)
+            return 2
+        except KeyscaleError as error:
+            print(f"{error}\n{error.remedy or ''}\nKEYSCALE_WEIGHTS_DIR names a folder of weights.", file=sys.stderr)
+            return 2
+        rows = list(measured(options.results))
+    if not rows:
+        print("there are no rows", file=sys.stderr)
         return 2
-    except KeyError as error:
-        print(error.args[0], file=sys.stderr)
-        return 2
-    except KeyscaleError as error:
-        print(f"{error}\n{error.remedy or ''}\nKEYSCALE_WEIGHTS_DIR names a folder of weights.", file=sys.stderr)
-        return 2
-    if not ssimulacra2_is_there():
-        print("SSIMULACRA 2 is left out: pip install ssimulacra2", file=sys.stderr)
-    print(sentence(about), flush=True)
-    rows, seconds = measure(
-        candidates, sets, photos, frames, options, lambda line: print(line, file=sys.stderr, flush=True)
-    )
-    about["seconds"] = time.perf_counter() - began
-    Console(width=max(WIDTH, Console().width)).print(tables.terminal(rows))
-    print(f"measured in {about['seconds']:.0f} s")
-    if given.json:
-        found = {"conditions": about, "seconds_per_frame": seconds, "rows": [asdict(row) for row in rows]}
-        given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    if given.markdown:
-        given.markdown.write_text(tables.markdown(rows, sentence(about)), encoding="utf-8")
+    document = given.markdown or (DOCUMENT if given.docs else None)
+    text = tables.markdown(rows)
+    if document is not None:
+        tables.insert(document, text)
+    print(text)
     return 0
 
 

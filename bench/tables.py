@@ -1,138 +1,168 @@
-"""The table of `bench.quality`: its columns, on a terminal and as Markdown."""
+"""The rows of `bench.quality` as Markdown: overall by ratio and source, then by clip."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from pathlib import Path
+from statistics import fmean
+from typing import Any
 
-from rich.table import Table
+__all__ = ["BEGIN", "COLUMNS", "END", "Column", "insert", "markdown"]
 
-from bench.judging import Row
-from bench.sets import CRF
-
-__all__ = ["COLUMNS", "LEGEND", "Column", "markdown", "terminal"]
-
+BEGIN = "<!-- The rest is written by python -m bench.quality. -->"
+END = "<!-- End of what is written by python -m bench.quality. -->"
 NOTHING = "-"
+ORIGINAL = "(the original)"
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Column:
-    """Measures that share a cell."""
+    """A measure."""
 
     title: str
-    keys: tuple[str, ...]
+    key: str
     form: str
-    """Format of each number."""
+    """Format of its numbers."""
     legend: str
-
-    def cell(self, row: Row) -> str:
-        """The row's numbers, or a dash where there are none."""
-        values = [row.values.get(key) for key in self.keys]
-        if all(value is None for value in values):
-            return NOTHING
-        return "/".join(NOTHING if value is None else format(value, self.form) for value in values)
 
 
 COLUMNS = (
-    Column("PSNR", ("teacher_psnr",), ".2f", "dB over R, G and B, against the teacher's picture"),
-    Column("SSIM", ("teacher_ssim",), ".4f", "of luma, against the teacher's picture"),
-    Column("int8-fp32", ("own_psnr",), ".1f", "dB of int8 against the same network in fp32, both rounded to codes"),
-    Column("sharp", ("sharpness",), ".3f", "gradient energy of luma, as a multiple of the teacher's"),
-    Column("over", ("overshoot",), ".2f", "codes by which luma leaves the range of the 3x3 input pixels, mean"),
-    Column("shift", ("shift_r", "shift_g", "shift_b"), "+.2f", "mean difference to the teacher in R, G, B, codes"),
-    Column("grid", ("grid",), ".3f", "largest share of gradient energy at one place in the input pixel, / teacher's"),
-    Column(
-        "pattern",
-        ("pattern",),
-        ".3f",
-        "standard deviation in codes of the mean difference to the teacher by place in the input pixel",
-    ),
-    Column("PSNR-Y", ("truth_psnr",), ".2f", "dB of luma against the original, a border of one input pixel left out"),
-    Column("SSIM-Y", ("truth_ssim",), ".4f", "of luma against the original, likewise"),
-    Column("SSIMU2", ("truth_ssimulacra2",), ".1f", "SSIMULACRA 2 against the original, 100 is equal"),
-    Column(
-        "noise 2/5",
-        ("noise_2", "noise_5"),
-        ".3f",
-        "energy of frame differences of still pictures under Gaussian "
-        "noise of 2 and 5 codes, as multiples of the teacher's",
-    ),
-    Column(
-        "full 1/2/5/8",
-        ("full_1", "full_2", "full_5", "full_8"),
-        ".2f",
-        "the same of the middle of photographs and frames at full size, under noise of 1, 2, 5 and 8 codes",
-    ),
-    Column("grey 5", ("grey_5",), ".2f", "the same under noise of 5 codes that is equal in all channels"),
-    Column(
-        "pan 1/2",
-        ("pan_half", "pan_across"),
-        ".2f",
-        "energy that is left of frame differences in a pan once the motion is undone, as a multiple of the teacher's: "
-        "reduced photographs that move by half an input pixel down and right, and to the right alone",
-    ),
-    Column(
-        "slide 1/2 1/4",
-        ("slide_half", "slide_quarter"),
-        ".2f",
-        "the same of photographs at full size that move to the right by a half and by a quarter of an input pixel",
-    ),
-    Column("pan 1", ("pan_1",), ".3f", "the same in steps of whole input pixels, in codes squared"),
-    Column("kMAC", ("kmacs",), ".1f", "thousand multiply-accumulate operations per input pixel"),
-    Column("ms", ("ms",), ".0f", "median for a frame of 480x270, all candidates in turns"),
-    Column("speed", ("speed",), ".1f", "median multiple of the teacher's speed in the same turn"),
+    Column("VMAF phone", "phone", ".1f", "VMAF v1 for phones (five picture heights away), 100 is equal"),
+    Column("neg", "neg", ".1f", "VMAF v0.6.1 neg, which gives nothing for enhancement"),
+    Column("SSIMULACRA 2", "ssimulacra2", ".1f", "of two frames, 100 is equal; none below 225 pixels of height"),
+    Column("JOD", "jod", ".2f", "ColorVideoVDP, 10 is equal"),
+    Column("PSNR", "psnr", ".2f", "dB over R, G and B of all frames"),
+    Column("sharp", "sharpness", ".2f", "root of the gradient energy, as a multiple of the original's"),
+    Column("grid", "grid", ".2f", "lines at the network's cell or the codec's blocks, as a multiple of the original's"),
+    Column("shift", "shift", ".2f", "largest difference of the mean R, G or B, in codes"),
+    Column("ringing", "ringing", ".2f", "codes by which pixels near strong edges leave the original's range"),
+    Column("still", "still", ".2f", "change from frame to frame where the original stands still, RMS codes"),
+    Column("moving", "moving", ".2f", "the same elsewhere, after the original's motion"),
 )
-
-LEGEND = (
-    "Means over the pictures of a set; sharp and grid compare sums over the set. The rows of all sets are means over "
-    f"the sets, each counting alike. crf{CRF} sets are the same inputs after x264 at that rate factor: a still as one "
-    "intra-coded frame, a frame of footage after the frames before it. At x2 the teacher is its x4 picture halved by "
-    "an antialiased bicubic filter, and so is the original."
-)
+BY_CLIP = ("phone", "ssimulacra2")
+"""What is told by clip; both of them in one cell."""
 
 
-def _columns(rows: Sequence[Row]) -> list[Column]:
-    """Those in which anything stands."""
-    return [column for column in COLUMNS if any(column.cell(row) != NOTHING for row in rows)]
-
-
-def _groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    """Rows of one set and scale after each other, with the set's name, scale and number of pictures."""
-    for (name, scale), group in groupby(rows, key=lambda row: (row.set_name, row.scale)):
-        own = list(group)
-        yield f"{name} x{scale} ({own[0].pictures})", own
-
-
-def terminal(rows: Sequence[Row]) -> Table:
-    """For Rich."""
-    columns = _columns(rows)
-    table = Table(title="quality")
-    for title in ("set (pictures)", "upscaler"):
-        table.add_column(title, no_wrap=True)
-    for column in columns:
-        table.add_column(column.title, justify="right", no_wrap=True)
-    for label, group in _groups(rows):
-        for index, row in enumerate(group):
-            cells = (column.cell(row) for column in columns)
-            table.add_row("" if index else label, row.candidate, *cells, end_section=index == len(group) - 1)
-    return table
+def insert(document: Path, text: str) -> None:
+    """Put a text between the marks of a document; at its end where there are none."""
+    old = document.read_text(encoding="utf-8") if document.is_file() else ""
+    head, begin, rest = old.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    head = head.rstrip() + "\n\n" if head.strip() and not begin else head
+    document.write_text(f"{head}{BEGIN}\n\n{text.strip()}\n\n{END}{tail or chr(10)}", encoding="utf-8")
 
 
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def markdown(rows: Sequence[Row], conditions: str) -> str:
-    """A fragment: conditions, the table, and what its columns mean."""
-    columns = _columns(rows)
-    lines = [conditions, "", _line(["set (pictures)", "upscaler", *(column.title for column in columns)])]
-    lines.append(_line(["---", "---", *("--:" for _ in columns)]))
-    for label, group in _groups(rows):
-        lines += [
-            _line(["" if index else label, row.candidate, *(column.cell(row) for column in columns)])
-            for index, row in enumerate(group)
-        ]
-    lines += ["", LEGEND, ""]
-    lines += [f"- *{column.title}*: {column.legend}." for column in columns]
+def _heading(first: str, others: Sequence[str]) -> list[str]:
+    return [_line([first, *others]), _line(["---", *("--:" for _ in others)])]
+
+
+def _mean(rows: Sequence[Row], key: str) -> float | None:
+    values = [row["values"][key] for row in rows if row["values"].get(key) is not None]
+    return fmean(values) if values else None
+
+
+def _cell(value: float | None, form: str) -> str:
+    return NOTHING if value is None else format(value, form)
+
+
+def latest(rows: Iterable[Row]) -> list[Row]:
+    """The last row of each candidate, clip and condition, in the order in which they came first."""
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        found[row["name"], row["ratio"], row["source"], row["clip"]] = row
+    return list(found.values())
+
+
+def _ordered(values: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def _source_order(name: str) -> tuple[int, int]:
+    for place, prefix in enumerate(("clean", "crf", "hevc")):
+        if name.startswith(prefix):
+            return place, int(name.removeprefix(prefix) or 0)
+    return 9, 0
+
+
+def _condition(ratio: float, source: str) -> str:
+    number = source.lstrip("crfhev")
+    if source == "clean":
+        return f"x{ratio:.3g}, clean source"
+    return f"x{ratio:.3g}, {'x264' if source.startswith('crf') else 'HEVC'} at CRF {number}"
+
+
+def overall(rows: Sequence[Row]) -> list[str]:
+    """Means over the clips, of one ratio and source."""
+    columns = [column for column in COLUMNS if _mean(rows, column.key) is not None]
+    names = _ordered(row["name"] for row in rows)
+    most = max(len({row["clip"] for row in rows if row["name"] == name}) for name in names)
+    lines = _heading("", [column.title for column in columns])
+    for name in names:
+        own = [row for row in rows if row["name"] == name]
+        clips = len({row["clip"] for row in own})
+        label = name if clips == most else f"{name} ({clips} of {most} clips)"
+        lines.append(_line([label, *(_cell(_mean(own, column.key), column.form) for column in columns)]))
+    truth = {row["clip"]: row["own"] for row in rows}
+    own_values = {key: _mean([{"values": values} for values in truth.values()], key) for key in ("still", "moving")}
+    cells = [_cell(own_values.get(column.key), column.form) for column in columns]
+    return [*lines, _line([ORIGINAL, *cells])]
+
+
+def by_clip(rows: Sequence[Row]) -> list[str]:
+    """VMAF phone and SSIMULACRA 2 by clip, of one ratio and source."""
+    clips = _ordered(row["clip"] for row in rows)
+    kinds = {row["clip"]: row["kind"] for row in rows}
+    forms = {column.key: column.form for column in COLUMNS}
+    lines = _heading("", [f"{clip}: {kinds[clip]}" for clip in clips])
+    for name in _ordered(row["name"] for row in rows):
+        cells = []
+        for clip in clips:
+            own = [row for row in rows if row["name"] == name and row["clip"] == clip]
+            cells.append(" / ".join(_cell(_mean(own, key), forms[key]) for key in BY_CLIP))
+        lines.append(_line([name, *cells]))
+    return lines
+
+
+def _head(rows: Sequence[Row]) -> list[str]:
+    about = rows[-1]["conditions"]
+    packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
+    dates = sorted({row["conditions"]["date"] for row in rows})
+    when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    frames = "/".join(str(count) for count in sorted({row["frames"] for row in rows}))
+    kinds = {row["clip"]: row["kind"] for row in rows}
+    columns = [column for column in COLUMNS if _mean(rows, column.key) is not None]
+    return [
+        f"{frames} frames a clip; {about['cpu']}, {about['threads']} threads; {packages}; {when}.",
+        "",
+        f"Clips: {', '.join(f'{clip} ({kind})' for clip, kind in kinds.items())}.",
+        "",
+        *(f"- *{column.title}*: {column.legend}." for column in columns),
+    ]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Everything between the marks: what the columns mean, then the tables."""
+    rows = latest(rows)
+    lines = _head(rows)
+    ratios = sorted({row["ratio"] for row in rows})
+    sources = sorted({row["source"] for row in rows}, key=_source_order)
+    parts = [
+        (ratio, source, [row for row in rows if row["ratio"] == ratio and row["source"] == source])
+        for ratio in ratios
+        for source in sources
+    ]
+    parts = [part for part in parts if part[2]]
+    lines += ["", "## Means over the clips"]
+    for ratio, source, own in parts:
+        lines += ["", f"### {_condition(ratio, source)}", "", *overall(own)]
+    lines += ["", "## By clip", "", "VMAF phone / SSIMULACRA 2."]
+    for ratio, source, own in parts:
+        lines += ["", f"### {_condition(ratio, source)}, by clip", "", *by_clip(own)]
     return "\n".join(lines) + "\n"

@@ -1,26 +1,27 @@
-"""The measures of `bench.quality` on cases whose answers are known, and its table with stand-ins for networks."""
+"""The measures of `bench.quality` on cases with known answers, its rows and tables, and what is drawn beside it."""
 
 from __future__ import annotations
 
-import io
+import importlib.util
 import json
 import math
-from collections.abc import Callable
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
-from rich.console import Console
 
-from bench import crops, flicker, judging, metrics, quality, sets, tables
-from bench.candidates import Candidate, halved
-from bench.metrics import Pixels, Plane
+from bench import crops, footage, metrics, quality, tables
+from bench.metrics import Motion, Pixels, grey
 
 ndimage = pytest.importorskip("scipy.ndimage")
+
+SHARED = quality.shared_folder(None)
+needs_vmaf = pytest.mark.skipif(
+    importlib.util.find_spec("imageio_ffmpeg") is None, reason="imageio-ffmpeg is not installed (the extra `bench`)"
+)
+needs_clips = pytest.mark.skipif(not (SHARED / "clips").is_dir(), reason="../shared is not there")
 
 
 def photo(height: int, width: int, seed: int = 1) -> Pixels:
@@ -31,248 +32,240 @@ def photo(height: int, width: int, seed: int = 1) -> Pixels:
     return np.asarray(np.clip(128 + 400 * smooth + 15 * fine, 0, 255), dtype=np.uint8)
 
 
-def repeated(pixels: Pixels, scale: int = 4) -> Pixels:
-    return np.repeat(np.repeat(pixels, scale, 0), scale, 1)
+def pan(frames: int = 3, step: int = 1) -> list[Pixels]:
+    """A camera that moves down and right over a photograph."""
+    picture = photo(160 + frames * step, 192 + frames * step)
+    return [picture[n * step : n * step + 160, n * step : n * step + 192] for n in range(frames)]
 
 
-def smooth(pixels: Pixels, scale: int = 4) -> Pixels:
-    size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+def still(frames: int = 3) -> list[Pixels]:
+    return [photo(160, 192)] * frames
 
 
-def plane(values: npt.NDArray[np.float64]) -> Plane:
-    return values.astype(np.float32)
+def planes(clip: list[Pixels]) -> list[metrics.Plane]:
+    return [grey(frame) for frame in clip]
+
+
+def blurred(clip: list[Pixels], sigma: float = 1.5) -> list[Pixels]:
+    return [np.asarray(ndimage.gaussian_filter(frame, (sigma, sigma, 0)), dtype=np.uint8) for frame in clip]
 
 
 @pytest.mark.parametrize("offset", [1, 5, 20])
-def test_psnr_of_a_constant_offset(offset: int) -> None:
-    picture = np.full((20, 30, 3), 100, dtype=np.uint8)
-    assert metrics.psnr(picture, picture + np.uint8(offset)) == pytest.approx(20 * math.log10(255 / offset))
-    assert metrics.psnr(picture, picture) == metrics.PSNR_CAP
+def test_psnr_and_shift_of_a_constant_offset(offset: int) -> None:
+    clip = [np.full((20, 30, 3), 100, dtype=np.uint8)] * 2
+    other = [frame + np.array([0, offset, 0], dtype=np.uint8) for frame in clip]
+    assert metrics.psnr(clip, other) == pytest.approx(20 * math.log10(255 / offset) + 10 * math.log10(3))
+    assert metrics.psnr(clip, clip) == metrics.PSNR_CAP
+    assert metrics.colour_shift(other, clip) == pytest.approx(offset)
+    assert metrics.colour_shift(clip, clip) == 0
 
 
-def test_luma_runs_from_16_to_235() -> None:
-    ends = metrics.luma(np.array([[[0, 0, 0], [255, 255, 255]]], dtype=np.uint8))
-    assert ends.tolist() == [[16, pytest.approx(235, abs=1e-3)]]
+def test_sharpness_of_a_clip_of_half_the_contrast_is_a_half() -> None:
+    clip = planes(still())
+    assert metrics.sharpness([plane * np.float32(0.5) for plane in clip], clip) == pytest.approx(0.5)
+    assert metrics.sharpness(planes(blurred(still())), clip) < 0.75
 
 
-def test_ssim_against_an_independent_formulation() -> None:
-    a = metrics.luma(photo(60, 80))
-    b = metrics.luma(photo(60, 80)[:, ::-1]) * np.float32(0.3) + a * np.float32(0.7)
-    assert metrics.ssim(a, a) == pytest.approx(1, abs=1e-6)
-
-    def mean(of: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.asarray(ndimage.gaussian_filter(of, 1.5, radius=5)[5:-5, 5:-5])
-
-    x, y = a.astype(float), b.astype(float)
-    mx, my = mean(x), mean(y)
-    vx, vy, vxy = mean(x * x) - mx**2, mean(y * y) - my**2, mean(x * y) - mx * my
-    c1, c2 = 2.55**2, 7.65**2
-    expected = ((2 * mx * my + c1) * (2 * vxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean()
-    assert metrics.ssim(a, b) == pytest.approx(expected, abs=1e-5)
-    assert expected < 0.95
+@pytest.mark.parametrize("ratio", [2.0, 16 / 9, 8 / 3, 4.0])
+@pytest.mark.parametrize("cells", [1, 2, 8])
+def test_a_grid_at_the_cells_of_the_network_or_the_codec_shows(ratio: float, cells: int) -> None:
+    clip = [np.random.default_rng(1).normal(128, 10, (160, 192)).astype(np.float32)]
+    across = np.arange(192)
+    grid = (4 * np.cos(2 * np.pi * across / (ratio * cells) + 0.3)).astype(np.float32)
+    assert metrics.grid_energy(clip, clip, ratio) == pytest.approx(1)
+    assert metrics.grid_energy([plane + grid for plane in clip], clip, ratio) > 2
+    elsewhere = (4 * np.cos(2 * np.pi * across / 5.1)).astype(np.float32)
+    assert metrics.grid_energy([plane + elsewhere for plane in clip], clip, ratio) < 1.5
 
 
-def test_gradient_energy_of_a_ramp() -> None:
-    ramp = plane(np.tile(3.0 * np.arange(40), (20, 1)))
-    assert metrics.gradient_energy(ramp) == pytest.approx((3.0**2 + 0) / 2)
+def test_ringing_is_what_leaves_the_original_near_strong_edges() -> None:
+    step = np.full((64, 64), 50, dtype=np.float32)
+    step[:, 32:] = 200
+    halo = step.copy()
+    halo[:, 28:30] -= 10
+    # Columns 23 to 39 lie within eight pixels of the edge at 31; two of them are ten codes too dark.
+    assert metrics.ringing([halo], [step]) == pytest.approx(2 * 10 / 17)
+    assert metrics.ringing([step], [step]) == 0
+    assert metrics.ringing([np.asarray(ndimage.gaussian_filter(step, 2))], [step]) == pytest.approx(0, abs=1e-3)
+    flat = np.full((64, 64), 50, dtype=np.float32)
+    assert metrics.ringing([halo], [flat]) is None
 
 
-def test_grid_ratio_tells_blocks_from_even_gradients() -> None:
-    low = photo(40, 50)
-    blocks = metrics.phase_energies(metrics.luma(repeated(low)), 4)
-    assert metrics.grid_ratio(blocks) == pytest.approx(4)
-    assert blocks[:, :3].max() == 0
-    ramp = plane(np.add.outer(2.0 * np.arange(80), 3.0 * np.arange(80)))
-    assert metrics.grid_ratio(metrics.phase_energies(ramp, 4)) == pytest.approx(1)
-    assert metrics.grid_ratio(metrics.phase_energies(np.zeros((16, 16), dtype=np.float32), 4)) == 1
+def test_a_still_original_tells_flicker() -> None:
+    motion = Motion(planes(still()))
+    assert metrics.restlessness(planes(still()), motion)[0] == 0
+    flickering = [plane + np.float32(3 * (n % 2)) for n, plane in enumerate(planes(still()))]
+    change, elsewhere = metrics.restlessness(flickering, motion)
+    assert change == pytest.approx(3)
+    assert elsewhere is None
 
 
-def test_phase_means_see_a_checkerboard() -> None:
-    checks = plane(2.0 * (-1.0) ** np.add.outer(np.arange(43), np.arange(42)))
-    assert metrics.phase_means(checks, 2).tolist() == [[2, -2], [-2, 2]]
-    assert metrics.phase_means(checks, 4).std() == pytest.approx(2)
-    assert metrics.phase_means(np.full((16, 16), 7, dtype=np.float32), 4).std() == 0
-
-
-def test_overshoot_is_what_leaves_the_neighbourhood() -> None:
-    low = metrics.luma(photo(30, 30))
-    wide = np.repeat(np.repeat(low, 4, 0), 4, 1)
-    assert metrics.overshoot(wide, low, 4) == 0
-    flat = np.full((10, 10), 100, dtype=np.float32)
-    halo = np.full((40, 40), 100, dtype=np.float32)
-    halo[:20], halo[20:22] = 103, 98
-    assert metrics.overshoot(halo, flat, 4) == pytest.approx((20 * 3 + 2 * 2) / 40)
+def test_a_pan_is_followed() -> None:
+    motion = Motion(planes(pan()))
+    change, left = metrics.restlessness(planes(pan()), motion)
+    assert change is None
+    assert left is not None
+    # The motion looks beyond the border at one row and column of blocks alone.
+    assert left < 4
+    stuck = [plane + np.float32(20) * (np.arange(192) % 3 == 0) for plane in planes(pan())]
+    assert (metrics.restlessness(stuck, motion)[1] or 0) > 10
 
 
 def test_ssimulacra2_against_the_reference_implementation() -> None:
     pytest.importorskip("ssimulacra2")
-    grey = np.full((256, 256, 3), 128, dtype=np.uint8)
-    assert metrics.ssimulacra2(grey, grey) == pytest.approx(100)
+    clip = [np.full((256, 256, 3), 128, dtype=np.uint8)] * 2
+    assert metrics.ssimulacra2(clip, clip) == pytest.approx(100)
     # libjxl's own tool gives 89.732 and 59.779; a flat picture shows most of how borders are treated.
-    assert metrics.ssimulacra2(grey, grey + np.uint8(5)) == pytest.approx(89.732, abs=4)
-    assert metrics.ssimulacra2(grey, grey + np.uint8(20)) == pytest.approx(59.779, abs=4)
-    assert metrics.ssimulacra2(grey[:200], grey[:200]) is None
+    for offset, expected in ((5, 89.732), (20, 59.779)):
+        score = metrics.ssimulacra2([frame + np.uint8(offset) for frame in clip], clip)
+        assert score == pytest.approx(expected, abs=4)
+    assert metrics.ssimulacra2([frame[:200] for frame in clip], [frame[:200] for frame in clip]) is None
 
 
-@pytest.mark.parametrize("scale", [2, 4])
-@pytest.mark.parametrize("cut", [flicker.pan_windows, flicker.slide_windows])
-@pytest.mark.parametrize("way", [(1, 1), (0, 1), (1, 0)])
-def test_a_pan_by_whole_pixels_leaves_nothing_of_repetition(
-    scale: int, cut: Callable[[Pixels, tuple[int, int]], list[Pixels]], way: tuple[int, int]
-) -> None:
-    enlarge = partial(repeated, scale=scale)
-    for step in (4, 2):
-        motion = (step * way[0], step * way[1])
-        pans = [cut(photo(412, 420), motion)]
-        assert all(window.shape == (96, 96, 3) for window in pans[0])
-        left = flicker.pan_energy(enlarge, pans, motion)
-        if step == 4:
-            # Rounded again, as their bytes are.
-            assert left == pytest.approx(0, abs=0 if cut is flicker.pan_windows else 0.01)
-        else:
-            assert left > flicker.pan_energy(partial(smooth, scale=scale), pans, motion) > 0
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_reduction_is_the_mean_of_areas(factor: int) -> None:
+    picture = photo(32, 64)
+    cells = picture.reshape(32 // factor, factor, 64 // factor, factor, 3).astype(np.float64).mean(axis=(1, 3))
+    small = footage.reduced(picture, (64 // factor, 32 // factor))
+    assert np.abs(small - cells).max() <= 0.51
 
 
-def test_a_pattern_that_does_not_move_shows_in_a_pan() -> None:
-    pattern = np.arange(96 * 4) % 5
-
-    def enlarge(pixels: Pixels) -> Pixels:
-        return np.asarray(np.clip(repeated(pixels) + pattern[:, None], 0, 255), dtype=np.uint8)
-
-    assert flicker.pan_energy(enlarge, [flicker.pan_windows(photo(412, 412), (4, 4))], (4, 4)) > 1
-
-
-def test_noise_flickers_and_a_static_input_does_not() -> None:
-    still = [np.full((40, 50, 3), 120, dtype=np.uint8)]
-    assert flicker.noise_energy(repeated, still, 0) == 0
-    # The difference of two frames has twice the variance; rounding adds 1/12 to each.
-    weights = float(np.square(np.array([65.481, 128.553, 24.966]) / 255).sum())
-    assert flicker.noise_energy(repeated, still, 5) == pytest.approx(2 * (25 + 1 / 12) * weights, rel=0.05)
-    assert flicker.noise_energy(repeated, still, 5) == flicker.noise_energy(repeated, still, 5)
-    # What is equal in all channels does not average out in luma.
-    whole = 2 * (25 + 1 / 12) * (219 / 255) ** 2
-    assert flicker.noise_energy(repeated, still, 5, grey=True) == pytest.approx(whole, rel=0.1)
+def test_a_reduction_by_a_fraction_keeps_a_ramp_where_it_is() -> None:
+    ramp = np.repeat(np.tile(np.arange(64, dtype=np.uint8), (64, 1))[..., None], 3, axis=2)
+    size = footage.small_size(ramp, 16 / 9)
+    assert size == (36, 36)
+    middles = (np.arange(36) + 0.5) * 16 / 9 - 0.5
+    assert np.abs(footage.reduced(ramp, size)[0, :, 0] - middles).max() <= 0.6
 
 
-def test_noise_at_full_size_is_tried_in_the_middle() -> None:
-    scene = photo(400, 501)
-    assert np.array_equal(flicker.centre(scene), scene[120:280, 170:330])
-    assert flicker.centre(photo(90, 400)).shape == (90, 160, 3)
+def test_sources_are_named() -> None:
+    assert footage.find_source("crf20").options["crf"] == "20"
+    assert footage.find_source("hevc28").codec == "libx265"
+    for name in ("crf", "crf99", "vp9", "crf-1"):
+        with pytest.raises(ValueError, match="is no source"):
+            footage.find_source(name)
 
 
-def test_coding_keeps_odd_sizes_and_repeats() -> None:
-    picture = photo(61, 83)
-    coded = sets.encoded([picture, picture], 12)
-    assert coded.shape == picture.shape
-    assert np.array_equal(coded, sets.encoded([picture, picture], 12))
-    assert metrics.psnr(picture, sets.encoded([picture], 40)) < metrics.psnr(picture, coded)
+def test_encoding_keeps_frames_and_colours(tmp_path: Path) -> None:
+    clip = [np.full((64, 96, 3), (200, 60, 90), dtype=np.uint8) for _ in range(3)]
+    for name, close in (("clean", 2), ("crf23", 4), ("hevc28", 4)):
+        found = footage.read(footage.write(tmp_path / f"{name}.mp4", clip, footage.find_source(name)))
+        assert len(found) == 3
+        assert metrics.colour_shift(found, clip) <= close
 
 
-def test_halved_keeps_a_ramp_where_it_is() -> None:
-    ramp = np.repeat(np.tile(np.arange(64, dtype=np.uint8), (8, 1))[..., None], 3, axis=2)
-    assert np.abs(halved(ramp)[2, 4:-4, 0].astype(float) - (2 * np.arange(4, 28) + 0.5)).max() <= 0.5
+def test_every_kind_of_picture_has_a_clip_of_its_own_and_none_was_trained_on() -> None:
+    kinds = " ".join(clip.kind for clip in footage.CLIPS)
+    for kind in ("text", "faces", "foliage", "crowds", "screens", "animation", "night"):
+        assert kind in kinds
+    assert not [clip for clip in footage.CLIPS for folder in footage.TRAINED_ON if clip.file.startswith(folder)]
+    assert len({clip.name for clip in footage.CLIPS}) == len(footage.CLIPS)
 
 
-def test_nothing_that_is_trained_on_is_judged_on() -> None:
-    trained = pytest.importorskip("tools.distill.data")
-    assert not set(trained.PHOTOS) & set(sets.STILLS.values())
-    assert not set(trained.CLIPS) & {clip.file for clip in sets.FOOTAGE}
+def test_conditions_are_chosen_freely() -> None:
+    options, _ = quality.parse(
+        ["--ratio", "2", "1.78", "2.67", "--source", "clean", "crf20", "--clips", "bbb", "--student", "a=b.safetensors"]
+    )
+    assert list(options.ratios) == [2.0, 16 / 9, 8 / 3]
+    assert [source.name for source in options.sources] == ["clean", "crf20"]
+    assert [clip.name for clip in options.clips] == ["bbb"]
+    assert options.students == (("a", Path("b.safetensors")),)
 
 
-def test_stills_are_read_in_pairs_and_as_colour(tmp_path: Path) -> None:
-    for number in range(4):
-        original = Image.fromarray(photo(41, 48, number)).convert("L" if number == 2 else "RGB")
-        original.save(tmp_path / f"img_{number}_HR.png")
-        original.resize((12, 10)).save(tmp_path / f"img_{number}_LR.png")
-    one = sets.PictureSet("pairs", partial(sets._stills, tmp_path))
-    samples = list(one.load(None))
-    assert [sample.name for sample in samples] == [f"img_{number}_HR" for number in range(4)]
-    assert {sample.low.shape for sample in samples} == {(10, 12, 3)}
-    assert {sample.truth.shape for sample in samples if sample.truth is not None} == {(40, 48, 3)}
-    assert [sample.name for sample in one.load(2)] == ["img_0_HR", "img_2_HR"]
-    coded = list(sets._coded_stills(one, 1))
-    assert coded[0].low.shape == (10, 12, 3)
+def test_a_clip_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        quality.parse(["--clips", "nothing"])
+    assert "there is no clip 'nothing'; there are flower" in capsys.readouterr().err
 
 
-def stand_ins() -> list[Candidate]:
-    def teach(pixels: Pixels) -> Pixels:
-        return np.clip(smooth(pixels).astype(int) * 1.1 - 10, 0, 255).astype(np.uint8)
-
-    return [
-        Candidate("Blocks", 4, repeated),
-        Candidate("Student fp32", 4, smooth, 12_345),
-        Candidate(
-            "Student int8",
-            4,
-            lambda pixels: np.minimum(smooth(pixels), 254) + np.uint8(1),
-            12_345,
-            unquantised="Student fp32",
-        ),
-        Candidate("Teacher", 4, teach, 67_890, is_teacher=True),
-        Candidate("Half", 2, partial(smooth, scale=2), 2_000),
-        Candidate("Teacher, halved", 2, lambda pixels: halved(teach(pixels)), 67_890, is_teacher=True),
-    ]
+def test_networks_are_judged_at_their_ratios() -> None:
+    names = {
+        ratio: {one.name for one in quality.candidates(quality.parse([])[0]) if one.takes(ratio, "crf18")}
+        for ratio in (16 / 9, 8 / 3)
+    }
+    assert {name[-8:-5] for name in names[16 / 9] if name.startswith("keyscale") and name.endswith("fp32")} == {"-x2"}
+    assert {name[-8:-5] for name in names[8 / 3] if name.startswith("keyscale") and name.endswith("fp32")} == {"-x4"}
+    assert {"Lanczos", "automatic choice"} <= names[16 / 9] & names[8 / 3]
+    assert not {*quality.REFERENCES, quality.HEAVY} & names[8 / 3]
 
 
-@pytest.mark.slow
-def test_the_table_has_a_row_for_each_candidate_and_set() -> None:
-    originals = [photo(412, 420, seed) for seed in (1, 2)]
-    samples = [sets.Sample(str(i), sets.reduced(of), of[:412, :420]) for i, of in enumerate(originals)]
-    both = [
-        sets.PictureSet("with originals", lambda limit: iter(samples[:limit])),
-        sets.PictureSet("without", lambda limit: iter([sets.Sample("a", samples[0].low)][:limit])),
-    ]
-    options, _ = quality.parse(["--rounds", "1", "--threads", "1", "--limit", "2"])
-    rows, seconds = quality.measure(stand_ins(), both, samples[:1], samples[1:], options, lambda _: None)
-    names = [candidate.name for candidate in stand_ins()]
-    assert [row.set_name for row in rows] == [name for name in (judging.ALL, *(s.name for s in both)) for _ in names]
-    assert [row.candidate for row in rows] == 3 * names
-    assert len(seconds) == len(names)
-
-    first = {row.candidate: row.values for row in rows[: len(names)]}
-    assert first["Teacher"]["sharpness"] == first["Teacher"]["grid"] == first["Teacher"]["noise_2"] == 1
-    assert first["Teacher"].get("teacher_psnr") is None
-    assert first["Blocks"]["pan_1"] == 0
-    assert (first["Blocks"]["grid"] or 0) > (first["Student fp32"]["grid"] or 0)
-    # One code off everywhere: 20 log10 255 dB.
-    assert first["Student int8"]["own_psnr"] == pytest.approx(48.13, abs=0.02)
-    assert "own_psnr" not in first["Student fp32"]
-    # The stand-in for a teacher adds contrast.
-    assert (first["Student fp32"]["sharpness"] or 0) == pytest.approx(1 / 1.1**2, rel=0.05)
-    apart = {row.candidate: row.values for row in rows[-len(names) :]}
-    assert "truth_psnr" not in apart["Half"]
-    assert "teacher_psnr" in apart["Half"]
-
-    console = Console(width=quality.WIDTH, file=io.StringIO(), record=True)
-    console.print(tables.terminal(rows))
-    printed = console.export_text()
-    written = tables.markdown(rows, "Some machine.")
-    for name in names:
-        assert printed.count(f"│ {name} ") == 3
-        assert written.count(f"| {name} |") == 3
-    for column in tables.COLUMNS:
-        if column.title != "SSIMU2" or metrics.ssimulacra2_is_there():
-            assert column.title in printed
-    assert json.loads(json.dumps([asdict(row) for row in rows]))[0]["candidate"] == "Blocks"
+def row(name: str, clip: str, phone: float, **more: Any) -> dict[str, Any]:
+    values = {column.key: 1.0 for column in tables.COLUMNS if column.key != "jod"} | {"phone": phone}
+    about = {"date": "2026-11-30", "cpu": "Some machine", "threads": 2, "packages": {"torch": "2"}}
+    condition = {"ratio": 2.0, "source": "crf23", "frames": 8, "kind": "things"} | more
+    return {"name": name, "clip": clip, "values": values, "own": {"still": 0.5, "moving": 2}, "conditions": about} | (
+        condition
+    )
 
 
+def test_tables_have_means_over_clips_and_each_clip() -> None:
+    rows = [row("A", "one", 10), row("A", "two", 20), row("B", "one", 30), row("A", "one", 50, source="clean")]
+    written = tables.markdown(rows)
+    assert "| A | 15.0 |" in written
+    assert "| B (1 of 2 clips) | 30.0 |" in written
+    assert "| A | 10.0 / 1.0 | 20.0 / 1.0 |" in written
+    assert "| B | 30.0 / 1.0 | - / - |" in written
+    assert written.index("x2, clean source") < written.index("x2, x264 at CRF 23")
+    assert "JOD" not in written
+    # A later row takes the place of an earlier one.
+    assert "| A | 25.0 |" in tables.markdown([*rows, row("A", "one", 30)])
+
+
+def test_tables_are_put_between_marks(tmp_path: Path) -> None:
+    document = tmp_path / "quality.md"
+    document.write_text("# Quality\n\nWords.\n", encoding="utf-8")
+    for text in ("first", "second"):
+        tables.insert(document, text)
+    assert document.read_text(encoding="utf-8") == f"# Quality\n\nWords.\n\n{tables.BEGIN}\n\nsecond\n\n{tables.END}\n"
+
+
+def test_rows_that_were_cut_off_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    assert list(quality.measured(path)) == []
+    path.write_text(json.dumps({"name": "A"}) + "\n" + '{"name": "B', encoding="utf-8")
+    assert list(quality.measured(path)) == [{"name": "A"}]
+
+
+@needs_vmaf
 def test_what_is_missing_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(quality, "bind", lambda _: None)
-    assert quality.main(["--quick", "--shared", str(tmp_path)]) == 2
-    assert "CID22_val" in capsys.readouterr().err
+    where = ["--shared", str(tmp_path), "--work", str(tmp_path)]
+    assert quality.main(["--quick", "--clips", "crowd", *where]) == 2
+    assert "img_086" in capsys.readouterr().err
 
 
-def test_details_side_by_side(tmp_path: Path) -> None:
-    low = photo(120, 160)
-    scene = crops.Scene("a", "a.mp4", 0, 1, (10, 20, 60, 50), "Somebody, CC0.")
-    shown = crops.panels(low, scene, [Candidate("Blocks", 4, repeated), Candidate("Smooth", 4, smooth)])
-    assert [image.size for _, image in shown] == 3 * [(200, 120)]
-    assert np.array_equal(np.asarray(shown[0][1]), np.asarray(shown[1][1]))
-    path = tmp_path / "a.png"
-    picture = crops.compose(shown, scene.credit)
-    assert crops.save(picture, path) == path.stat().st_size
-    with Image.open(path) as image:
+@pytest.mark.slow
+@needs_vmaf
+@needs_clips
+def test_a_clip_is_judged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(quality, "bind", lambda _: None)
+    command = ["--clips", "crowd", "--ratio", "2", "--source", "crf23", "--frames", "3", "--only", "Lanczos", "tiny"]
+    command += ["--work", str(tmp_path), "--markdown", str(tmp_path / "quality.md")]
+    assert quality.main(command) == 0
+    results = (tmp_path / "results.jsonl").read_text(encoding="utf-8")
+    found = {one["name"]: one["values"] for one in map(json.loads, results.splitlines())}
+    assert set(found) == {"Lanczos", "keyscale-tiny-x2 fp32", "keyscale-tiny-x2 int8"}
+    for values in found.values():
+        assert 50 < values["neg"] < 95
+        assert 50 < values["phone"] < 99
+        assert 20 < values["psnr"] < 40
+    assert f"| Lanczos | {found['Lanczos']['phone']:.1f} |" in (tmp_path / "quality.md").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert quality.main(command) == 0
+    assert "crowd x2" not in capsys.readouterr().err
+    assert (tmp_path / "results.jsonl").read_text(encoding="utf-8") == results
+
+
+def test_details_side_by_side_and_moving(tmp_path: Path) -> None:
+    scene = crops.Scene("a", "flower", 2, (10, 20, 60, 50), "Somebody, CC0.")
+    frames = {label: [photo(480, 640, n) for n in range(3)] for label in ("Lanczos", "keyscale", "another")}
+    crops.draw(scene, frames, tmp_path)
+    with Image.open(tmp_path / "crops-a.png") as image:
         assert image.width == 2 * crops.MARGIN + crops.GAP + 400
+        assert image.height == 2 * (crops.HEAD + 120) + 36
+    with Image.open(tmp_path / "loop-a.webp") as image:
+        assert getattr(image, "n_frames", 1) == 4
