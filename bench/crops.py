@@ -27,7 +27,7 @@ from keyscale.engine.job import Precision
 SCALE = 4
 CRF = 23
 """Of the sources."""
-FRAMES = 24
+FRAMES = 12
 REFERENCE = "realesr-general-x4v3"
 
 PAPER, INK, DIM = (15, 19, 30), (244, 245, 248), (160, 168, 184)

@@ -1,4 +1,4 @@
-"""The rows of `bench.quality` as Markdown: overall by ratio and source, then by clip."""
+"""The rows of `bench.quality` as Markdown: by ratio and source over all clips, then by clip."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ COLUMNS = (
 )
 BY_CLIP = ("phone", "ssimulacra2")
 """What is told by clip; both of them in one cell."""
+BY_CLIP_SOURCE = "crf23"
+"""The source that is told by clip, where there is more than one: all of them would be too long to read."""
 
 
 def insert(document: Path, text: str) -> None:
@@ -59,8 +61,8 @@ def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _heading(first: str, others: Sequence[str]) -> list[str]:
-    return [_line([first, *others]), _line(["---", *("--:" for _ in others)])]
+def _heading(names: Sequence[str], numbers: Sequence[str]) -> list[str]:
+    return [_line([*names, *numbers]), _line([*("---" for _ in names), *("--:" for _ in numbers)])]
 
 
 def _mean(rows: Sequence[Row], key: str) -> float | None:
@@ -91,36 +93,37 @@ def _source_order(name: str) -> tuple[int, int]:
     return 9, 0
 
 
-def _condition(ratio: float, source: str) -> str:
-    number = source.lstrip("crfhev")
-    if source == "clean":
-        return f"x{ratio:.3g}, clean source"
-    return f"x{ratio:.3g}, {'x264' if source.startswith('crf') else 'HEVC'} at CRF {number}"
+def _source(name: str) -> str:
+    for prefix, codec in (("crf", "x264"), ("hevc", "HEVC")):
+        if name.startswith(prefix):
+            return f"{codec} CRF {name.removeprefix(prefix)}"
+    return name
 
 
 def overall(rows: Sequence[Row]) -> list[str]:
-    """Means over the clips, of one ratio and source."""
+    """Means over the clips at one ratio, by source; at the end what the originals are by themselves."""
     columns = [column for column in COLUMNS if _mean(rows, column.key) is not None]
-    names = _ordered(row["name"] for row in rows)
-    most = max(len({row["clip"] for row in rows if row["name"] == name}) for name in names)
-    lines = _heading("", [column.title for column in columns])
-    for name in names:
-        own = [row for row in rows if row["name"] == name]
-        clips = len({row["clip"] for row in own})
-        label = name if clips == most else f"{name} ({clips} of {most} clips)"
-        lines.append(_line([label, *(_cell(_mean(own, column.key), column.form) for column in columns)]))
-    truth = {row["clip"]: row["own"] for row in rows}
-    own_values = {key: _mean([{"values": values} for values in truth.values()], key) for key in ("still", "moving")}
-    cells = [_cell(own_values.get(column.key), column.form) for column in columns]
-    return [*lines, _line([ORIGINAL, *cells])]
+    lines = _heading(["source", "upscaler"], [column.title for column in columns])
+    for source in sorted({row["source"] for row in rows}, key=_source_order):
+        here = [row for row in rows if row["source"] == source]
+        names = _ordered(row["name"] for row in here)
+        most = len({row["clip"] for row in here})
+        for name in names:
+            own = [row for row in here if row["name"] == name]
+            label = name if len(own) == most else f"{name} ({len(own)} of {most} clips)"
+            cells = [_cell(_mean(own, column.key), column.form) for column in columns]
+            lines.append(_line(["" if name != names[0] else _source(source), label, *cells]))
+    truth = [{"values": values} for values in {row["clip"]: row["own"] for row in rows}.values()]
+    cells = [_cell(_mean(truth, column.key), column.form) for column in columns]
+    return [*lines, _line(["", ORIGINAL, *cells])]
 
 
 def by_clip(rows: Sequence[Row]) -> list[str]:
-    """VMAF phone and SSIMULACRA 2 by clip, of one ratio and source."""
+    """VMAF phone and SSIMULACRA 2 by clip, at one ratio and source."""
     clips = _ordered(row["clip"] for row in rows)
     kinds = {row["clip"]: row["kind"] for row in rows}
     forms = {column.key: column.form for column in COLUMNS}
-    lines = _heading("", [f"{clip}: {kinds[clip]}" for clip in clips])
+    lines = _heading(["upscaler"], [f"{clip}: {kinds[clip]}" for clip in clips])
     for name in _ordered(row["name"] for row in rows):
         cells = []
         for clip in clips:
@@ -150,19 +153,17 @@ def _head(rows: Sequence[Row]) -> list[str]:
 def markdown(rows: Sequence[Row]) -> str:
     """Everything between the marks: what the columns mean, then the tables."""
     rows = latest(rows)
-    lines = _head(rows)
     ratios = sorted({row["ratio"] for row in rows})
-    sources = sorted({row["source"] for row in rows}, key=_source_order)
-    parts = [
-        (ratio, source, [row for row in rows if row["ratio"] == ratio and row["source"] == source])
-        for ratio in ratios
-        for source in sources
-    ]
-    parts = [part for part in parts if part[2]]
-    lines += ["", "## Means over the clips"]
-    for ratio, source, own in parts:
-        lines += ["", f"### {_condition(ratio, source)}", "", *overall(own)]
+    sources = {row["source"] for row in rows}
+    told = BY_CLIP_SOURCE if BY_CLIP_SOURCE in sources else min(sources, key=_source_order)
+    lines = [*_head(rows), "", "## Means over the clips"]
+    for ratio in ratios:
+        lines += ["", f"### x{ratio:.3g}", "", *overall([row for row in rows if row["ratio"] == ratio])]
     lines += ["", "## By clip", "", "VMAF phone / SSIMULACRA 2."]
-    for ratio, source, own in parts:
-        lines += ["", f"### {_condition(ratio, source)}, by clip", "", *by_clip(own)]
+    for ratio in ratios:
+        own = [row for row in rows if row["ratio"] == ratio]
+        places = {row["source"] for row in own}
+        place = told if told in places else min(places, key=_source_order)
+        here = [row for row in own if row["source"] == place]
+        lines += ["", f"### x{ratio:.3g}, {_source(place)}, by clip", "", *by_clip(here)]
     return "\n".join(lines) + "\n"

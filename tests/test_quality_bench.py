@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import crops, footage, metrics, quality, tables
+from bench import blind, crops, footage, metrics, quality, tables
 from bench.metrics import Motion, Pixels, grey
 
 ndimage = pytest.importorskip("scipy.ndimage")
@@ -201,14 +201,15 @@ def row(name: str, clip: str, phone: float, **more: Any) -> dict[str, Any]:
 def test_tables_have_means_over_clips_and_each_clip() -> None:
     rows = [row("A", "one", 10), row("A", "two", 20), row("B", "one", 30), row("A", "one", 50, source="clean")]
     written = tables.markdown(rows)
-    assert "| A | 15.0 |" in written
-    assert "| B (1 of 2 clips) | 30.0 |" in written
+    assert "| x264 CRF 23 | A | 15.0 |" in written
+    assert "|  | B (1 of 2 clips) | 30.0 |" in written
+    assert "| clean | A | 50.0 |" in written
+    assert written.index("| clean |") < written.index("| x264 CRF 23 |")
     assert "| A | 10.0 / 1.0 | 20.0 / 1.0 |" in written
     assert "| B | 30.0 / 1.0 | - / - |" in written
-    assert written.index("x2, clean source") < written.index("x2, x264 at CRF 23")
     assert "JOD" not in written
     # A later row takes the place of an earlier one.
-    assert "| A | 25.0 |" in tables.markdown([*rows, row("A", "one", 30)])
+    assert "| x264 CRF 23 | A | 25.0 |" in tables.markdown([*rows, row("A", "one", 30)])
 
 
 def test_tables_are_put_between_marks(tmp_path: Path) -> None:
@@ -253,7 +254,9 @@ def test_a_clip_is_judged_once(
         assert 50 < values["neg"] < 95
         assert 50 < values["phone"] < 99
         assert 20 < values["psnr"] < 40
-    assert f"| Lanczos | {found['Lanczos']['phone']:.1f} |" in (tmp_path / "quality.md").read_text(encoding="utf-8")
+    assert f"| x264 CRF 23 | Lanczos | {found['Lanczos']['phone']:.1f} |" in (tmp_path / "quality.md").read_text(
+        encoding="utf-8"
+    )
     capsys.readouterr()
     assert quality.main(command) == 0
     assert "crowd x2" not in capsys.readouterr().err
@@ -269,3 +272,27 @@ def test_details_side_by_side_and_moving(tmp_path: Path) -> None:
         assert image.height == 2 * (crops.HEAD + 120) + 36
     with Image.open(tmp_path / "loop-a.webp") as image:
         assert getattr(image, "n_frames", 1) == 4
+
+
+def test_a_blind_page_names_nobody_and_its_order_follows_the_seed() -> None:
+    names = ["Lanczos", "keyscale", "another", "fourth"]
+    key = blind.shuffled(names, 1, "flower")
+    assert sorted(key.values()) == sorted(names)
+    assert list(key) == ["A", "B", "C", "D"]
+    assert key == blind.shuffled(names, 1, "flower")
+    assert len({tuple(blind.shuffled(names, 1, scene).values()) for scene in "abcdefgh"}) > 1
+    frames = [photo(300, 400, n) for n in range(3)]
+    written = blind.page({"1: foliage": [blind.show(letter, frames, (0, 16)) for letter in key]})
+    assert not [name for name in names if name in written]
+    assert written.count("data:image/png") == written.count("data:image/webp") == len(names)
+    assert "http" not in written
+
+
+def test_a_detail_is_taken_where_most_is_to_be_seen() -> None:
+    frame = np.full((352, 640, 3), 128, dtype=np.uint8)
+    frame[160:300, 320:480] = photo(140, 160)
+    top, left = blind.busiest(frame)
+    assert top <= 160
+    assert top + blind.SIDE[1] >= 300
+    assert left <= 320
+    assert left + blind.SIDE[0] >= 480

@@ -1,0 +1,199 @@
+"""One page of details of upscaled clips, still and moving, in random order and without names; the key is another file.
+
+    python -m bench.blind --out DIR [--ratio R] [--source NAME] [--clips NAME ...] [--student NAME=FILE ...] [--seed N]
+
+Each scene of `blind.html` shows the original and then the candidates under letters that are drawn anew for each scene;
+`key.json` says which letter is which. The page holds its pictures itself and tells nothing but what they show.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import html
+import io
+import json
+import random
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from string import ascii_uppercase
+
+import numpy as np
+from PIL import Image
+
+from bench.footage import CLIPS, Clip, Store, read
+from bench.metrics import Pixels, grey
+from bench.quality import Candidate, Options, candidates, enlarge, parse
+from keyscale.engine.errors import KeyscaleError
+
+SIDE = (256, 176)
+"""Width and height of a detail in pixels."""
+ZOOM = 2
+"""Stills are shown with each pixel repeated so often, both ways."""
+RATE = 15
+"""Frames a second of the loops: half speed, since restlessness is looked for."""
+LOOP_QUALITY = 90
+DEFAULTS = ("Lanczos", "realesr-animevideov3", "realesr-general-x4v3", "automatic choice")
+"""What is shown besides the students, unless `--only` says otherwise."""
+
+STYLE = """
+body { background: #808080; color: #000; font: 16px/1.4 sans-serif; margin: 2em; }
+section { margin-bottom: 3em; }
+.row { display: flex; flex-wrap: wrap; gap: 12px; }
+figure { margin: 0; }
+figcaption { font-weight: bold; }
+img { display: block; }
+.still { image-rendering: pixelated; }
+"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page says of one candidate in one scene."""
+
+    letter: str
+    still: bytes
+    """PNG."""
+    loop: bytes
+    """Animated WebP."""
+
+
+def busiest(frame: Pixels) -> tuple[int, int]:
+    """Top and left of the detail with the strongest gradients, on a lattice of 16 pixels."""
+    plane = grey(frame)
+    energy = np.zeros_like(plane)
+    energy[:-1] += np.abs(np.diff(plane, axis=0))
+    energy[:, :-1] += np.abs(np.diff(plane, axis=1))
+    sums = np.pad(energy.astype(np.float64), ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    width, height = SIDE
+    corners = [
+        (top, left)
+        for top in range(0, max(plane.shape[0] - height, 0) + 1, 16)
+        for left in range(0, max(plane.shape[1] - width, 0) + 1, 16)
+    ]
+
+    def strength(corner: tuple[int, int]) -> float:
+        top, left = corner
+        bottom, right = min(top + height, plane.shape[0]), min(left + width, plane.shape[1])
+        return float(sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left])
+
+    return max(corners, key=strength)
+
+
+def _detail(frame: Pixels, corner: tuple[int, int]) -> Image.Image:
+    top, left = corner
+    return Image.fromarray(np.ascontiguousarray(frame[top : top + SIDE[1], left : left + SIDE[0]]))
+
+
+def show(letter: str, frames: Sequence[Pixels], corner: tuple[int, int]) -> Shown:
+    """The pictures of one candidate: the middle frame, and all of them forth and back."""
+    details = [_detail(frame, corner) for frame in frames]
+    still, loop = io.BytesIO(), io.BytesIO()
+    details[len(details) // 2].save(still, "PNG")
+    turning = [*details, *details[-2:0:-1]]
+    turning[0].save(
+        loop,
+        "WEBP",
+        save_all=True,
+        append_images=turning[1:],
+        duration=round(1000 / RATE),
+        loop=0,
+        quality=LOOP_QUALITY,
+    )
+    return Shown(letter, still.getvalue(), loop.getvalue())
+
+
+def shuffled(names: Sequence[str], seed: int, scene: str) -> dict[str, str]:
+    """Names by letter, drawn for one scene."""
+    order = list(names)
+    random.Random(f"{seed} {scene}").shuffle(order)  # noqa: S311 - nothing is secret for long
+    return dict(zip(ascii_uppercase, order, strict=False))
+
+
+def page(scenes: Mapping[str, Sequence[Shown]]) -> str:
+    """The whole page, given what is shown by each scene's heading."""
+
+    def picture(data: bytes, kind: str, zoom: int, look: str) -> str:
+        source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+        return f'<img class="{look}" width="{SIDE[0] * zoom}" alt="" src="{source}">'
+
+    parts = []
+    for heading, shown in scenes.items():
+        figures = "\n".join(
+            f"<figure><figcaption>{html.escape(one.letter)}</figcaption>"
+            f"{picture(one.still, 'png', ZOOM, 'still')}{picture(one.loop, 'webp', 1, 'loop')}</figure>"
+            for one in shown
+        )
+        parts.append(f'<section><h2>{html.escape(heading)}</h2>\n<div class="row">\n{figures}\n</div></section>')
+    body = "\n".join(parts)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>Which is best?</title>\n'
+        f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>Which comes closest to the original?</h1>\n{body}\n</body>\n"
+        "</html>\n"
+    )
+
+
+def scene(
+    clip: Clip, store: Store, compared: Sequence[Candidate], options: Options, seed: int
+) -> tuple[list[Shown], dict[str, str]]:
+    """What is shown of one clip, the original first, and its key."""
+    (ratio,), (source,) = options.ratios, options.sources
+    originals = read(store.reference(clip))
+    height, width = originals[0].shape[:2]
+    corner = busiest(originals[len(originals) // 2])
+    small = store.small(clip, ratio, source)
+    key = shuffled([one.name for one in compared], seed, clip.name)
+    by_name = {one.name: one for one in compared}
+    shown = [show("original", originals, corner)]
+    with tempfile.TemporaryDirectory(prefix="keyscale-blind-") as folder:
+        for letter, name in key.items():
+            output = Path(folder) / "large.mp4"
+            enlarge(small, output, (width, height), by_name[name].model, by_name[name].precision)
+            shown.append(show(letter, read(output), corner))
+    return shown, key
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page and its key; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.blind",
+        description="A page of details without names. What else is given is as of bench.quality.",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--seed", type=int, default=1, help="of the order (1)")
+    given, rest = parser.parse_known_args(arguments)
+    options, _ = parse(["--ratio", "2", "--source", "crf23", *rest])
+    if len(options.ratios) != 1 or len(options.sources) != 1:
+        parser.error("give one ratio and one source")
+    if not options.only:
+        students = tuple(name for name, _ in options.students)
+        options = replace(options, only=(*DEFAULTS, *students))
+    store = Store(options.work, options.shared, options.frames, options.whole)
+    scenes: dict[str, list[Shown]] = {}
+    key: dict[str, dict[str, str]] = {}
+    try:
+        (ratio,), (source,) = options.ratios, options.sources
+        compared = [one for one in candidates(options) if one.takes(ratio, source.name)]
+        for number, clip in enumerate(options.clips or CLIPS, 1):
+            heading = f"{number}: {clip.kind}"
+            scenes[heading], key[heading] = scene(clip, store, compared, options, given.seed)
+            print(heading, file=sys.stderr, flush=True)
+    except FileNotFoundError as error:
+        print(f"{error.filename} is not there; see --shared and KEYSCALE_SHARED", file=sys.stderr)
+        return 2
+    except KeyscaleError as error:
+        print(f"{error}\n{error.remedy or ''}", file=sys.stderr)
+        return 2
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "blind.html").write_text(page(scenes), encoding="utf-8")
+    about = {"ratio": ratio, "source": source.name, "seed": given.seed, "scenes": key}
+    (given.out / "key.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    print(f"{given.out / 'blind.html'}; the key is in {given.out / 'key.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
