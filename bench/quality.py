@@ -6,7 +6,8 @@
 
 Originals are reduced by area averages, encoded as footage is, enlarged to their own size by a keyscale job (CRF 4) and
 compared with what they were. Every row is appended to a file of JSON lines as soon as it is measured, and a row that is
-there already is not measured again: a run that was interrupted goes on, and tables are made of several runs.
+there already is not measured again: a run that was interrupted goes on, and tables are made of several runs. Other
+weights are measured anew; after changes to the engine begin another file.
 
 Networks come from `KEYSCALE_WEIGHTS_DIR` or the cache, material from `../shared` (or `KEYSCALE_SHARED`).
 """
@@ -88,6 +89,13 @@ def _ratio(text: str) -> float:
     return NAMED_RATIOS.get(text) or float(text)
 
 
+def _source(text: str) -> Source:
+    try:
+        return find_source(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _student(text: str) -> tuple[str, Path]:
     name, separator, path = text.partition("=")
     if not separator:
@@ -104,7 +112,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, argparse.Nam
         "--docs", action="store_true", help="everything with the published networks everywhere, into docs/quality.md"
     )
     parser.add_argument("--ratio", nargs="+", type=_ratio, metavar="R", help="1.78 and 2.67 mean 16/9 and 8/3")
-    parser.add_argument("--source", nargs="+", type=find_source, metavar="NAME", help="clean, crfN, hevcN")
+    parser.add_argument("--source", nargs="+", type=_source, metavar="NAME", help="clean, crfN, hevcN")
     parser.add_argument("--clips", nargs="+", default=[], metavar="NAME", help="these clips alone")
     parser.add_argument("--frames", type=int, help="of each clip (12)")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="candidates whose names hold such a word")
@@ -313,13 +321,14 @@ def conditions(threads: int) -> dict[str, Any]:
     return {"date": datetime.now(UTC).date().isoformat(), "cpu": cpu, "threads": threads, "packages": packages}
 
 
-def run(options: Options, threads: int) -> None:
-    """Measure every row that is not there yet, clip by clip, and append it to the results."""
+def run(options: Options, threads: int) -> list[dict[str, Any]]:
+    """Measure every row that is not there yet, clip by clip, and append it to the results; all rows that are wanted."""
     compared = candidates(options)
     about = conditions(threads)
     store = Store(options.work, options.shared, options.frames, options.whole)
     options.results.parent.mkdir(parents=True, exist_ok=True)
-    known = {_key(row) for row in measured(options.results)}
+    known = {_key(row): row for row in measured(options.results)}
+    rows = []
     wanted = [
         (clip, ratio, source, one)
         for clip in options.clips
@@ -343,7 +352,9 @@ def run(options: Options, threads: int) -> None:
                 "frames": options.frames,
                 "whole": options.whole,
             }
-            if _key(row) in known:
+            old = known.get(_key(row))
+            if old is not None and ("jod" in old["values"] or not options.finalists):
+                rows.append(old)
                 continue
             if clip.name not in truths:
                 truths = {clip.name: Truth(store, clip)}
@@ -352,12 +363,14 @@ def run(options: Options, threads: int) -> None:
             row |= {"own": truth.own, "conditions": about}
             file.write(json.dumps(row) + "\n")
             file.flush()
+            rows.append(row)
             print(
                 f"{number}/{len(wanted)} {time.perf_counter() - began:.0f} s: {clip.name} x{ratio:.3g} {source.name} "
                 f"{one.name}: phone {row['values']['phone']:.1f}",
                 file=sys.stderr,
                 flush=True,
             )
+    return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -376,14 +389,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("ColorVideoVDP is left out: the package cvvdp is not there", file=sys.stderr)
         bind(given.threads)
         try:
-            run(options, given.threads)
+            rows = run(options, given.threads)
         except FileNotFoundError as error:
             print(f"{error.filename} is not there; see --shared and KEYSCALE_SHARED", file=sys.stderr)
             return 2
         except KeyscaleError as error:
             print(f"{error}\n{error.remedy or ''}\nKEYSCALE_WEIGHTS_DIR names a folder of weights.", file=sys.stderr)
             return 2
-        rows = list(measured(options.results))
     if not rows:
         print("there are no rows", file=sys.stderr)
         return 2

@@ -172,10 +172,13 @@ def test_conditions_are_chosen_freely() -> None:
     assert options.students == (("a", Path("b.safetensors")),)
 
 
-def test_a_clip_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_clip_or_source_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         quality.parse(["--clips", "nothing"])
     assert "there is no clip 'nothing'; there are flower" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        quality.parse(["--source", "vp9"])
+    assert "'vp9' is no source" in capsys.readouterr().err
 
 
 def test_networks_are_judged_at_their_ratios() -> None:
