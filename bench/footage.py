@@ -20,9 +20,9 @@ from bench.metrics import Pixels
 
 __all__ = ["CLIPS", "RATE", "TRAINED_ON", "Clip", "Source", "find_clips", "find_source", "reduced"]
 
-TRAINED_ON = ("images/Kodak24", "images/gb82", "images/gb82_screen")
-"""Folders below `KEYSCALE_SHARED` that the shipped networks learn from; besides them the recipe takes photographs of
-packages that are CC0. None of these is judged, and no clip is trained on."""
+TRAINED_ON = ("Kodak24", "gb82", "lomiri", "skimage", "gb82_screen")
+"""Folders of pictures that the shipped networks learn from, see `tools/training/material.py`. Nothing in them is
+judged, and no clip is trained on."""
 
 RATE = 30
 """Frames a second of everything that is encoded here, whatever the clip's own rate."""

@@ -154,9 +154,9 @@ class TestScenes:
 class TestLosses:
     def test_the_original_costs_nothing(self) -> None:
         x = torch.rand(4, 3, 40, 40)
-        loss, terms = losses.distance(x, x, Weights(gradient=1, detail=1, change=1))
+        loss, terms = losses.distance(x, x, Weights(gradient=1, detail=1, grid=1, change=1))
         assert loss.item() == 0
-        assert set(terms) == {"pixels", "gradient", "detail", "change"}
+        assert set(terms) == {"pixels", "gradient", "detail", "grid", "change"}
 
     def test_detail_asks_for_strength_and_not_for_place(self) -> None:
         """A texture that is moved keeps its strength; a blurred one loses it."""
@@ -166,6 +166,18 @@ class TestLosses:
         weights = Weights(detail=1)
         cost = {name: losses.distance(x, texture, weights)[1]["detail"] for name, x in (("m", moved), ("b", blurred))}
         assert cost["m"] < 0.2 * cost["b"]
+
+    def test_a_grid_costs_and_texture_does_not(self) -> None:
+        """A pattern that every cell of 4x4 pixels has; noise of the same strength has next to none."""
+        flat = torch.full((2, 3, 64, 64), 0.5)
+        for pattern in ((1.0, -1.0), (1.0, 0.0, -1.0, 0.0), (1.0, 1.0, -1.0, -1.0)):
+            stripes = flat + 0.02 * torch.tensor(pattern).repeat(64 // len(pattern))
+            for result in (stripes, stripes.mT):
+                assert losses.distance(result, flat, Weights(grid=1))[1]["grid"] >= 0.01
+        generator = torch.Generator().manual_seed(0)
+        noise = flat + 0.02 * torch.randn(flat.shape, generator=generator)
+        assert losses.distance(noise, flat, Weights(grid=1))[1]["grid"] < 0.001
+        assert losses.distance(flat + 0.1, flat, Weights(grid=1))[1]["grid"] < 1e-6
 
     def test_change_asks_for_what_the_original_changes_by(self) -> None:
         """A fixed error in both frames is none of change; noise that differs is."""
@@ -265,7 +277,7 @@ class TestExport:
             assert torch.allclose(value, 0.75 * ends[0][key] + 0.25 * ends[1][key], atol=1e-6)
 
     @pytest.mark.parametrize("fold", [1, 2])
-    def test_a_pattern_in_smooth_places_goes_out_of_the_last_bias(self, fold: int) -> None:
+    def test_a_pattern_of_all_cells_goes_out_of_the_last_bias(self, fold: int) -> None:
         network = TrainedNet(features=4, blocks=1, scale=2, fold=fold)
         assert network.last.bias is not None
         with torch.no_grad():

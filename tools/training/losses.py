@@ -17,6 +17,8 @@ __all__ = ["Weights", "distance", "gradient_energy", "sharpened"]
 
 SIDE, STRIDE = 8, 4
 """Of the neighbourhoods whose gradients are compared, in output pixels."""
+CELL = 4
+"""Side of the squares of output pixels that one place of the last convolution makes, in all shipped networks."""
 FLOOR = 0.5 / 255
 """Keeps the root's slope finite in flat neighbourhoods."""
 
@@ -29,6 +31,8 @@ class Weights:
     """Mean absolute error of forward differences, of pictures reduced by 1, 2 and 4."""
     detail: float = 0.0
     """Mean absolute difference of the neighbourhoods' root mean square gradients."""
+    grid: float = 0.0
+    """Mean absolute error at each place of a cell, the mean of a whole batch, less that of all places."""
     change: float = 0.0
     """Mean absolute error of the difference of two successive frames."""
 
@@ -84,6 +88,13 @@ def distance(
     if weights.detail:
         detail = (_strength(result, offset) - _strength(target, offset)).abs().mean()
         loss, terms["detail"] = loss + weights.detail * detail, detail.item()
+    if weights.grid:
+        # What is the same at one place of all cells of all pictures is no picture.
+        rows, columns = (side // CELL * CELL for side in error.shape[-2:])
+        cells = error[..., :rows, :columns].unflatten(-1, (-1, CELL)).unflatten(-3, (-1, CELL))
+        places = cells.mean((0, 2, 4))
+        grid = (places - places.mean((1, 2), keepdim=True)).abs().mean()
+        loss, terms["grid"] = loss + weights.grid * grid, grid.item()
     if weights.change:
         first, second = error.chunk(2)
         change = (second - first).abs().mean()

@@ -66,19 +66,22 @@ def _plan(*, scenes: int, held: int, effort: int, batch: int) -> Plan:
         scenes,
         held,
         {
-            "keyscale-compact-x4": network(32, 8, 4, 1, 8000, 0.5),
-            "keyscale-compact-x2": network(48, 5, 2, 2, 9000, 0.5),
-            "keyscale-tiny-x4": network(32, 4, 4, 1, 6000, 0.5),
-            "keyscale-tiny-x2": network(32, 4, 2, 2, 6000, 0.5),
+            "keyscale-compact-x4": network(32, 8, 4, 1, 6400, 0.5),
+            "keyscale-compact-x2": network(48, 5, 2, 2, 9000, 0.3),
+            "keyscale-tiny-x4": network(32, 4, 4, 1, 4500, 0.5),
+            "keyscale-tiny-x2": network(32, 4, 2, 2, 4500, 0.3),
         },
     )
 
 
 NATURAL_WEIGHTS = {
     2: Weights(detail=0.1, gradient=0.1, change=0.2),
-    4: Weights(detail=0.2, gradient=0.1, change=0.2),
+    4: Weights(detail=0.2, gradient=0.1, grid=1.0, change=0.2),
 }
-CRISP_WEIGHTS = {2: Weights(detail=0.5, change=0.2), 4: Weights(detail=0.6, change=0.2)}
+CRISP_WEIGHTS = {
+    2: Weights(detail=0.4, gradient=0.1, grid=1.0, change=0.2),
+    4: Weights(detail=0.6, gradient=0.1, grid=1.0, change=0.2),
+}
 """By scale."""
 CRISP_SHARPEN = {2: 0.3, 4: 0.5}
 

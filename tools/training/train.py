@@ -284,7 +284,9 @@ class _Run:
         cut = math.ceil(recipe.margin * batch.ratio)
         inner = np.s_[..., cut:-cut, cut:-cut]
         target = sharpened(batch.high, recipe.sharpen)
-        loss, terms = distance(result[inner], target[inner], recipe.weights, batch.offset)
+        # Sampled to another size, cells have another period.
+        weights = recipe.weights if batch.ratio == recipe.scale else dataclasses.replace(recipe.weights, grid=0.0)
+        loss, terms = distance(result[inner], target[inner], weights, batch.offset)
         torch.autograd.backward(loss)
         self.muon.step()
         self.adam.step()
