@@ -44,8 +44,8 @@ def mixture(natural: Path, crisp: Path, share: float) -> TrainedNet:
 def without_pattern(network: TrainedNet, held: Scenes) -> None:
     """Take the mean error at each place of a cell out of a network's last bias, in place.
 
-    Nothing in the losses asks for the places of a cell to be alike but the term `grid`, which sees one batch at a time, and
-    a fixed pattern of a fraction of a code is enough for a grid to stand out of a spectrum.
+    Of the losses `grid` alone asks for the places of a cell to be alike, and sees one batch at a time; a fixed pattern
+    of a fraction of a code is enough for a grid to stand out of a spectrum.
     """
     side = network.scale * network.fold
     total, count = torch.zeros(3 * side**2), 0
