@@ -103,11 +103,12 @@ def test_the_weights_are_those_of_the_shape_that_is_listed(spec: ModelSpec) -> N
     model = load_model(spec.name)
     assert isinstance(model.network, PlainNet)
     found = inspect(model.network.state_dict(), name=spec.name)
-    assert (found.architecture, found.features, found.blocks, found.scale) == (
+    assert (found.architecture, found.features, found.blocks, found.scale, found.fold) == (
         "plain",
         spec.features,
         spec.blocks,
         spec.scale,
+        spec.fold,
     )
     arrays = shipped.read_state(spec.files[0].filename, spec.files[0].sha256)
     assert {str(array.dtype) for array in arrays.values()} == {"float16"}

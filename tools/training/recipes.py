@@ -67,9 +67,9 @@ def _plan(*, scenes: int, held: int, effort: int, batch: int) -> Plan:
         held,
         {
             "keyscale-compact-x4": network(32, 8, 4, 1, 6400, 0.5),
-            "keyscale-compact-x2": network(48, 5, 2, 2, 9000, 0.3),
+            "keyscale-compact-x2": network(48, 5, 2, 2, 9000, 0.5),
             "keyscale-tiny-x4": network(32, 4, 4, 1, 4500, 0.5),
-            "keyscale-tiny-x2": network(32, 4, 2, 2, 4500, 0.3),
+            "keyscale-tiny-x2": network(32, 4, 2, 2, 4500, 0.5),
         },
     )
 
