@@ -91,7 +91,8 @@ def distance(
     if weights.grid:
         # What is the same at one place of all cells of all pictures is no picture.
         rows, columns = (side // CELL * CELL for side in error.shape[-2:])
-        cells = error[..., :rows, :columns].unflatten(-1, (-1, CELL)).unflatten(-3, (-1, CELL))
+        whole = error[..., :rows, :columns]
+        cells = whole.reshape(*whole.shape[:2], rows // CELL, CELL, columns // CELL, CELL)
         places = cells.mean((0, 2, 4))
         grid = (places - places.mean((1, 2), keepdim=True)).abs().mean()
         loss, terms["grid"] = loss + weights.grid * grid, grid.item()
