@@ -52,7 +52,7 @@ def _plan(*, scenes: int, held: int, effort: int, batch: int) -> Plan:
         )
         crisp = replace(
             natural,
-            steps=max(1, steps // 4) * effort,
+            steps=max(1, steps // 6) * effort,
             muon_rate=natural.muon_rate / 2,
             adam_rate=natural.adam_rate / 2,
             decay=1.0,
@@ -79,11 +79,11 @@ NATURAL_WEIGHTS = {
     4: Weights(detail=0.2, gradient=0.1, grid=1.0, change=0.2),
 }
 CRISP_WEIGHTS = {
-    2: Weights(detail=0.4, gradient=0.1, grid=1.0, change=0.2),
-    4: Weights(detail=0.6, gradient=0.1, grid=1.0, change=0.2),
+    2: Weights(texture=1.0, gradient=0.1, grid=1.0, change=0.2),
+    4: Weights(texture=1.5, gradient=0.1, grid=1.0, change=0.2),
 }
 """By scale."""
-CRISP_SHARPEN = {2: 0.3, 4: 0.5}
+CRISP_SHARPEN = {2: 0.4, 4: 0.5}
 
 PLANS = {
     "cpu": _plan(scenes=3600, held=64, effort=1, batch=16),
