@@ -336,7 +336,8 @@ def test_a_flat_picture_stays_flat_up_to_its_border(spec: ModelSpec, way: str, c
     model = load_openvino_model(spec.name, "int8") if way == "int8" else load_model(spec.name)
     frame = np.full((24, 31, 3), colour, np.uint8)
     result = Upscaler(model, (31, 24))(frame, whole((31, 24))).astype(int)
-    assert np.abs(result - colour).max() <= 6
+    assert np.abs(result - colour).max() <= 2
+    assert np.abs((result - colour).mean((0, 1))).max() < 0.7
     # What one place of the network's last convolution makes is the same everywhere.
     cell = spec.scale * spec.fold
     cells = result[:, : 31 // spec.fold * cell].reshape(24 // spec.fold, cell, 31 // spec.fold, cell, 3)

@@ -26,6 +26,8 @@ LARGEST_FILE = 2**20
 """Bytes; weights travel in every wheel."""
 BORDER = 8
 """Cells at the border of a scene that are left out of its mean error."""
+SMOOTH = 8 / 255
+"""Range within 5x5 source pixels below which a place counts as smooth."""
 
 
 def mixture(natural: Path, crisp: Path, share: float) -> TrainedNet:
@@ -42,22 +44,28 @@ def mixture(natural: Path, crisp: Path, share: float) -> TrainedNet:
 
 
 def without_pattern(network: TrainedNet, held: Scenes) -> None:
-    """Take the mean error at each place of a cell out of a network's last bias, in place.
+    """Take the mean error at each place of a cell in smooth areas out of a network's last bias, in place.
 
-    Of the losses `grid` alone asks for the places of a cell to be alike, and sees one batch at a time; a fixed pattern
-    of a fraction of a code is enough for a grid to stand out of a spectrum.
+    A pattern of a code shows in skies, and of the losses `grid` alone asks for the places of a cell to be alike, one
+    batch at a time. The sources are the originals averaged, without any codec: what the conversions of
+    `damage.through_codec` do to brightness goes out with it.
     """
     side = network.scale * network.fold
     total, count = torch.zeros(3 * side**2), 0
     with torch.inference_mode():
-        for low, high in zip(held.low[:, 0], held.high[:, 0], strict=True):
-            error = network(to_floats(low[None].copy())) - to_floats(high[None].copy())
+        for frames in held.high:
+            original = to_floats(frames.copy())
+            x = functional.avg_pool2d(original, network.scale)
+            error = functional.pixel_unshuffle(network(x) - original, side)
+            widest = (functional.max_pool2d(x, 5, 1, 2) + functional.max_pool2d(-x, 5, 1, 2)).amax(1, keepdim=True)
+            smooth = functional.pixel_unshuffle((widest < SMOOTH).float(), network.fold).amin(1) > 0
             # The border is another matter: zeros lie beyond it here.
-            inner = functional.pixel_unshuffle(error, side)[0, :, BORDER:-BORDER, BORDER:-BORDER]
-            total += inner.sum((1, 2))
-            count += inner.shape[1] * inner.shape[2]
-    assert network.last.bias is not None
-    network.last.bias.data -= total / count
+            smooth[:, :BORDER] = smooth[:, -BORDER:] = smooth[..., :BORDER] = smooth[..., -BORDER:] = False
+            total += error.permute(1, 0, 2, 3)[:, smooth].sum(1)
+            count += int(smooth.sum())
+    if count:
+        assert network.last.bias is not None
+        network.last.bias.data -= total / count
 
 
 def export(
