@@ -86,7 +86,19 @@ def shared_folder(given: Path | None) -> Path:
 
 
 def _ratio(text: str) -> float:
-    return NAMED_RATIOS.get(text) or float(text)
+    try:
+        ratio = NAMED_RATIOS.get(text) or float(text)
+    except ValueError:
+        ratio = 0.0
+    if not 1 <= ratio <= 8:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a ratio from 1 to 8")
+    return ratio
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def _source(text: str) -> Source:
@@ -114,13 +126,13 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, argparse.Nam
     parser.add_argument("--ratio", nargs="+", type=_ratio, metavar="R", help="1.78 and 2.67 mean 16/9 and 8/3")
     parser.add_argument("--source", nargs="+", type=_source, metavar="NAME", help="clean, crfN, hevcN")
     parser.add_argument("--clips", nargs="+", default=[], metavar="NAME", help="these clips alone")
-    parser.add_argument("--frames", type=int, help="of each clip (12)")
+    parser.add_argument("--frames", type=_count, help="of each clip (12)")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="candidates whose names hold such a word")
     parser.add_argument("--student", type=_student, action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--heavy", action="store_true", help=f"{HEAVY} too, at x4 and CRF 23")
     parser.add_argument("--finalists", action="store_true", help="ColorVideoVDP too, if the package cvvdp is there")
     parser.add_argument("--whole", action="store_true", help="whole pictures instead of parts of 640x352")
-    parser.add_argument("--threads", type=int, default=2, help="cores (2): the first ones that taskset allows")
+    parser.add_argument("--threads", type=_count, default=2, help="cores (2): the first ones that taskset allows")
     parser.add_argument("--shared", type=Path, help="folder of the material")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "quality", help="folder of what is encoded once")
     parser.add_argument("--results", type=Path, help="file of rows (results.jsonl in the work folder)")
@@ -380,6 +392,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from keyscale.engine.errors import KeyscaleError
 
     if given.table:
+        absent = [path for path in given.table if not path.is_file()]
+        if absent:
+            print(f"{absent[0]} is not there", file=sys.stderr)
+            return 2
         rows = [row for path in given.table for row in measured(path)]
     else:
         if importlib.util.find_spec("imageio_ffmpeg") is None:

@@ -262,6 +262,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     parser.add_argument("--markdown", type=Path, help="append the table to this file too")
     given = parser.parse_args()
+    if not (given.other / "src" / "keyscale").is_dir():
+        parser.error(f"{given.other} is no checkout of keyscale: it has no src/keyscale")
     load = {"before": os.getloadavg()[0]}
     with tempfile.TemporaryDirectory(prefix="keyscale-bench-") as scratch:
         folder = Path(scratch).resolve()

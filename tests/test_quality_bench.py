@@ -164,6 +164,21 @@ def test_every_kind_of_picture_has_a_clip_of_its_own_and_none_was_trained_on() -
     assert len({clip.name for clip in footage.CLIPS}) == len(footage.CLIPS)
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--ratio", "0"], ["--ratio", "-1"], ["--ratio", "x"], ["--frames", "0"], ["--threads", "-3"]]
+)
+def test_numbers_that_make_no_sense_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        quality.parse(arguments)
+    assert ended.value.code == 2
+    assert repr(arguments[1]) in capsys.readouterr().err
+
+
+def test_a_table_of_nothing_names_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quality.main(["--table", str(tmp_path / "absent.jsonl")]) == 2
+    assert "absent.jsonl is not there" in capsys.readouterr().err
+
+
 def test_conditions_are_chosen_freely() -> None:
     options, _ = quality.parse(
         ["--ratio", "2", "1.78", "2.67", "--source", "clean", "crf20", "--clips", "bbb", "--student", "a=b.safetensors"]

@@ -39,7 +39,10 @@ def main() -> None:
     parser.add_argument("--plan", choices=PLANS, default="cpu", help="how much: cpu (hours) or full (for a GPU)")
     parser.add_argument("--device", default="cpu", help="where networks are trained: cpu, cuda, mps")
     parser.add_argument("--threads", type=int, help="of torch on a CPU; its own choice if left out")
-    parser.add_argument("--only", action="append", metavar="NAME", help="train this network alone; may be repeated")
+    names = list(PLANS["cpu"].networks)
+    parser.add_argument(
+        "--only", action="append", choices=names, metavar="NAME", help="train this network alone; may be repeated"
+    )
     parser.add_argument("--into", type=Path, help="where the finished files go; WORK/shipped if left out")
     parser.add_argument("--ends", type=Path, help="where the two ends go, fp16 safetensors; nowhere if left out")
     given = parser.parse_args()

@@ -57,7 +57,7 @@ def find_material(roots: list[Path]) -> Material:
     def pictures(folder: str) -> list[Path]:
         place = next((root / folder for root in roots if (root / folder).is_dir()), None)
         if place is None:
-            raise FileNotFoundError(folder)
+            raise FileNotFoundError(f"the folder {folder} in any of {', '.join(map(str, roots))}")
         if folder in NAMES:
             found = [place / name for name in NAMES[folder]]
         else:
