@@ -18,7 +18,7 @@ from keyscale.engine.encoding import EncoderSettings, resolve_encoding
 from keyscale.engine.errors import FramingError, InputError, UsageError
 from keyscale.engine.framing import Framing, cover_all, far_outside
 from keyscale.engine.geometry import Geometry, Window, place
-from keyscale.engine.job import Fit, Job, Mode, ModelChoice
+from keyscale.engine.job import Fit, Job
 from keyscale.engine.models.execution import Execution, possible_executions
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.probe import VideoInfo
@@ -26,17 +26,10 @@ from keyscale.engine.speeds import speed_key
 from keyscale.engine.timemap import Stretch, TimeMap
 from keyscale.engine.tracks import Container, TrackPlan, container_of, plan_tracks
 
-__all__ = ["LANCZOS", "LEAST_RATIO", "Chunk", "Estimate", "Plan", "make_plan"]
+__all__ = ["LANCZOS", "Chunk", "Estimate", "Plan", "make_plan"]
 
 LANCZOS = "lanczos"
 """The model name that asks for sampling without a network."""
-
-LEAST_RATIO = 1.15
-"""Ratio of target to source pixels from which `--mode fast` takes a network.
-
-The networks enlarge twice at least. What they add is lost again where the sampler reduces that to about the source's
-own size; below this ratio Lanczos from the source itself is as good or better.
-"""
 
 LONGEST = 24 * 3600
 """Seconds of a result: a plan takes some 300 bytes a frame, and damaged times may claim centuries."""
@@ -134,11 +127,6 @@ class Plan:
         """The largest ratio of target pixels to source pixels in the job."""
         return float(self.geometry.ratios(self.rects, self.placements).max())
 
-    @property
-    def sampling_reason(self) -> str | None:
-        """Why the plan takes no network, for people; None where it takes one, or sampling was asked for."""
-        return None if self.model else _sampling_reason(self.job.model, self.ratio)
-
     def pts(self, frame: int) -> int:
         """The source pts that output frame `frame` shows."""
         return int(self.info.pts[self.source_index[frame]])
@@ -163,8 +151,7 @@ def make_plan(
         job: what is asked for.
         info: what the source is.
         framing: the camera; None is the whole frame.
-        models: the family to choose from, by scale; empty samples without a network. That, too, is what a ratio
-            below `LEAST_RATIO` in the whole job leads to with `--mode fast` where no network is named.
+        models: the family to choose from, by scale; empty samples without a network.
         speeds: seconds per MAC, as `engine.speeds.known_speeds` has them.
         has_int8: whether OpenVINO computes in int8 on this CPU.
 
@@ -199,7 +186,7 @@ def make_plan(
         warnings.append(f"the source has {info.bit_depth} bits, the result 8: --bit-depth 10 keeps them")
 
     ratio = float(geometry.ratios(rects, placements).max())
-    model = _choose_model(models, job.model, ratio, warnings)
+    model = _choose_model(models, ratio, warnings)
     executions = (
         possible_executions(model, job.compute.device, job.compute.precision, has_int8=has_int8) if model else ()
     )
@@ -329,29 +316,13 @@ def _camera_warnings(camera: Framing, info: VideoInfo, moved: npt.NDArray[np.boo
     return warnings
 
 
-def _sampling_reason(choice: ModelChoice, ratio: float) -> str | None:
-    """Why no network is of use at this ratio, the largest of the job; None where one is, or sampling was asked for."""
-    if choice.name is not None and choice.name.lower() == LANCZOS:
-        return None
-    if ratio <= 1 + EVENLY:
-        return f"the target is no larger than what the camera sees (ratio {ratio:.3f})"
-    if choice.mode is Mode.FAST and choice.name is None and ratio < LEAST_RATIO - EVENLY:
-        return (
-            f"the target is hardly larger than what the camera sees (ratio {ratio:.3f}), and below {LEAST_RATIO} the "
-            "networks of --mode fast are no better than Lanczos"
-        )
-    return None
-
-
-def _choose_model(
-    models: Mapping[int, ModelSpec], choice: ModelChoice, ratio: float, warnings: list[str]
-) -> ModelSpec | None:
+def _choose_model(models: Mapping[int, ModelSpec], ratio: float, warnings: list[str]) -> ModelSpec | None:
     if not models:
         return None
-    reason = _sampling_reason(choice, ratio)
-    if reason is not None:
-        instead = f" (--model {models[min(models)].name} takes one all the same)" if ratio > 1 + EVENLY else ""
-        warnings.append(f"{reason}: sampling only, no network{instead}")
+    if ratio <= 1 + EVENLY:
+        warnings.append(
+            f"the target is no larger than what the camera sees (ratio {ratio:.3f}): sampling only, no network"
+        )
         return None
     enough = [scale for scale in sorted(models) if scale >= ratio - EVENLY]
     scale = enough[0] if enough else max(models)

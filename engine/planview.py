@@ -19,7 +19,7 @@ def plan_to_json(plan: Plan, remote: RemoteEstimate | None = None) -> str:
 
     `frames` holds, for output frame n: `n`, the source `pts` (in `source.time_base`) and `time` (seconds of the
     source's own timeline) it shows, and `rect`: x, y, width, height in displayed source pixels. `remote` is null for a
-    job on this machine. `sampling_reason` says why `model` is null, unless sampling was asked for.
+    job on this machine.
     """
     info, model, estimate = plan.info, plan.model, plan.estimate
     times = info.times()[plan.source_index].round(9).tolist()
@@ -72,7 +72,6 @@ def plan_to_json(plan: Plan, remote: RemoteEstimate | None = None) -> str:
         }
         if model
         else None,
-        "sampling_reason": plan.sampling_reason,
         "scale": plan.scale,
         "ratio": plan.ratio,
         "device": plan.job.compute.device,
@@ -133,7 +132,7 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
             f"{float(plan.duration):.3f} s, {plan.frames} frames, {plan.job.target.fit.value}",
         ),
         ("Camera", f"sees {sees} pixels; {shown} source frames shown, largest enlargement {plan.ratio:.3f}"),
-        ("Model", f"{model.name}, x{model.scale}" if model else _without_model(plan)),
+        ("Model", f"{model.name}, x{model.scale}" if model else "none: sampling only (Lanczos)"),
         *([("Runs in", " or ".join(map(str, plan.executions)))] if plan.executions and not remote else []),
         ("Encoder", _encoder_row(plan)),
         ("Chunks", f"{len(plan.chunks)} of about {float(plan.chunks[0].frames / plan.rate):.1f} s"),
@@ -163,11 +162,6 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
             )
         )
     return rows
-
-
-def _without_model(plan: Plan) -> str:
-    reason = plan.sampling_reason
-    return "none: sampling only (Lanczos)" + (f", since {reason}" if reason else "")
 
 
 def _count(number: int, noun: str) -> str:

@@ -18,7 +18,7 @@ from numbered import Segment, contract, even
 from keyscale.engine.colour import Colour
 from keyscale.engine.errors import FramingError, UsageError
 from keyscale.engine.framing import Framing, parse_framing
-from keyscale.engine.job import Codec, Compute, Encoding, Fit, Job, Mode, ModelChoice, Precision, Target, Trim
+from keyscale.engine.job import Codec, Compute, Encoding, Fit, Job, Mode, Precision, Target, Trim
 from keyscale.engine.models.registry import ModelSpec, defaults_for, find
 from keyscale.engine.plan import Estimate, Plan, make_plan
 from keyscale.engine.planview import plan_to_json, summarise
@@ -366,68 +366,6 @@ def test_the_largest_ratio_of_the_job_decides() -> None:
     assert plan.model == X4
     assert plan.ratio == pytest.approx(4)
     assert planned(film(75, 25), 25, framing=zoom, models=QUALITY, end=0.0001).model == X2
-
-
-@pytest.mark.parametrize(
-    ("ratio", "is_sampled"), [(1.0, True), (1.01, True), (1.149, True), (1.15, False), (1.3, False)]
-)
-def test_near_the_source_s_own_size_the_fast_mode_samples(ratio: float, is_sampled: bool) -> None:
-    plan = planned(
-        film(50, 25),
-        framing=looking_at(1080 / ratio, 500),
-        size=(1080, 500),
-        fit=Fit.STRETCH,
-        models=defaults_for(Mode.FAST),
-    )
-    assert plan.model == (None if is_sampled else find("keyscale-compact-x2"))
-    assert (plan.scale, bool(plan.executions)) == ((1, False) if is_sampled else (2, True))
-    assert (plan.sampling_reason is not None) == is_sampled
-    assert any("sampling only, no network" in warning for warning in plan.warnings) == is_sampled
-    if is_sampled:
-        assert str(plan.sampling_reason) in dict(summarise(plan))["Model"]
-        assert json.loads(plan_to_json(plan))["sampling_reason"] == plan.sampling_reason
-
-
-def test_sampling_near_the_source_s_own_size_is_told_with_the_reason_and_the_way_out() -> None:
-    near = planned(film(50, 25), framing=looking_at(540, 960), size=(594, 1056), models=defaults_for(Mode.FAST))
-    (said,) = (warning for warning in near.warnings if "sampling only" in warning)
-    assert said == (
-        "the target is hardly larger than what the camera sees (ratio 1.100), and below 1.15 the networks of --mode "
-        "fast are no better than Lanczos: sampling only, no network (--model keyscale-compact-x2 takes one all the "
-        "same)"
-    )
-
-
-@pytest.mark.parametrize(
-    ("choice", "models"),
-    [
-        (ModelChoice(name="keyscale-compact-x4"), {4: find("keyscale-compact-x4")}),
-        (ModelChoice(name="some/own.pth"), {2: X2}),
-        (ModelChoice(mode=Mode.QUALITY), QUALITY),
-    ],
-    ids=["named", "a checkpoint", "quality"],
-)
-def test_a_named_network_and_the_quality_mode_are_taken_from_1_on(
-    choice: ModelChoice, models: dict[int, ModelSpec]
-) -> None:
-    plan = planned(film(50, 25), framing=looking_at(540, 960), size=(594, 1056), models=models, model=choice)
-    assert plan.model == models[min(models)]
-    assert plan.sampling_reason is None
-
-
-def test_a_zoom_is_made_in_one_way_by_its_largest_ratio() -> None:
-    zoom = camera([(0, 100, 100, 540, 960), (2, 100, 100, 405, 720)])
-    fast = defaults_for(Mode.FAST)
-    plan = planned(film(75, 25), 25, framing=zoom, size=(540, 960), models=fast)
-    assert plan.ratio == pytest.approx(4 / 3)
-    assert plan.model == find("keyscale-compact-x2")
-    assert planned(film(75, 25), 25, framing=zoom, size=(540, 960), models=fast, end=0.8).model is None
-
-
-def test_sampling_that_was_asked_for_needs_no_reason() -> None:
-    plan = planned(film(50, 25), size=(594, 1056), framing=looking_at(540, 960), model=ModelChoice(name="Lanczos"))
-    assert (plan.model, plan.sampling_reason) == (None, None)
-    assert dict(summarise(plan))["Model"] == "none: sampling only (Lanczos)"
 
 
 def test_the_fast_mode_takes_the_shipped_network_that_suffices() -> None:

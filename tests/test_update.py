@@ -83,21 +83,6 @@ def test_a_result_carries_the_key_of_its_job_and_is_not_made_twice(source: Path,
     assert leftovers(tmp_path, source.name, Path(job.output).name) == []
 
 
-def test_a_network_left_out_near_the_source_s_own_size_is_another_job_than_a_network(
-    source: Path, tmp_path: Path
-) -> None:
-    """The camera sees 64x48; what is sampled because of that is what is sampled because it was asked for."""
-    by_mode = updating(source, tmp_path / "out.mp4", size=(70, 52), model=ModelChoice())
-    first = run(by_mode)
-    assert (first.done.model, first.done.runtime, first.done.inferred_frames) == ("lanczos", "none", 0)
-    assert any("no better than Lanczos" in note for note in first.notes)
-    named = run(replace(by_mode, model=ModelChoice(name="keyscale-tiny-x2")))
-    assert not was_skipped(named)
-    assert (named.done.model, named.done.inferred_frames) == ("keyscale-tiny-x2", 12)
-    assert named.done.key != first.done.key
-    assert run(replace(by_mode, model=ModelChoice(name="lanczos"))).done.key == first.done.key
-
-
 def test_a_job_without_update_carries_its_key_too(source: Path, tmp_path: Path) -> None:
     made = run(small_job(source, tmp_path / "out.mp4"))
     assert read_stamp(made.path) == made.done.key
