@@ -13,7 +13,6 @@ import base64
 import html
 import io
 import json
-import random
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -24,17 +23,17 @@ from string import ascii_uppercase
 import numpy as np
 from PIL import Image
 
-from bench.footage import CLIPS, Clip, Store, read
+from bench.candidates import Candidate, candidates, enlarge
+from bench.crops import save_loop
+from bench.footage import Clip, Store, read
 from bench.metrics import Pixels, grey
-from bench.quality import Candidate, Options, candidates, enlarge, parse
+from bench.quality import Options, parse
 from keyscale.engine.errors import KeyscaleError
 
 SIDE = (256, 176)
 """Width and height of a detail in pixels."""
 ZOOM = 2
 """Stills are shown with each pixel repeated so often, both ways."""
-RATE = 15
-"""Frames a second of the loops: half speed, since restlessness is looked for."""
 LOOP_QUALITY = 90
 DEFAULTS = ("Lanczos", "realesr-animevideov3", "realesr-general-x4v3", "automatic choice")
 """What is shown besides the students, unless `--only` says otherwise."""
@@ -89,28 +88,18 @@ def _detail(frame: Pixels, corner: tuple[int, int]) -> Image.Image:
 
 
 def show(letter: str, frames: Sequence[Pixels], corner: tuple[int, int]) -> Shown:
-    """The pictures of one candidate: the middle frame, and all of them forth and back."""
+    """The pictures of one candidate: the middle frame, and all of them as a loop."""
     details = [_detail(frame, corner) for frame in frames]
     still, loop = io.BytesIO(), io.BytesIO()
     details[len(details) // 2].save(still, "PNG")
-    turning = [*details, *details[-2:0:-1]]
-    turning[0].save(
-        loop,
-        "WEBP",
-        save_all=True,
-        append_images=turning[1:],
-        duration=round(1000 / RATE),
-        loop=0,
-        quality=LOOP_QUALITY,
-    )
+    save_loop(details, loop, quality=LOOP_QUALITY)
     return Shown(letter, still.getvalue(), loop.getvalue())
 
 
 def shuffled(names: Sequence[str], seed: int, scene: str) -> dict[str, str]:
     """Names by letter, drawn for one scene."""
-    order = list(names)
-    random.Random(f"{seed} {scene}").shuffle(order)  # noqa: S311 - nothing is secret for long
-    return dict(zip(ascii_uppercase, order, strict=False))
+    order = np.random.default_rng([seed, *scene.encode()]).permutation(len(names))
+    return {letter: names[place] for letter, place in zip(ascii_uppercase, order, strict=False)}
 
 
 def page(scenes: Mapping[str, Sequence[Shown]]) -> str:
@@ -177,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         (ratio,), (source,) = options.ratios, options.sources
         compared = [one for one in candidates(options) if one.takes(ratio, source.name)]
-        for number, clip in enumerate(options.clips or CLIPS, 1):
+        for number, clip in enumerate(options.clips, 1):
             heading = f"{number}: {clip.kind}"
             scenes[heading], key[heading] = scene(clip, store, compared, options, given.seed)
             print(heading, file=sys.stderr, flush=True)

@@ -14,13 +14,15 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from bench.candidates import enlarge
 from bench.footage import Store, find_clips, find_source, read
 from bench.metrics import Pixels
-from bench.quality import ROOT, enlarge, shared_folder
+from bench.quality import ROOT, shared_folder
 from keyscale.engine.errors import KeyscaleError
 from keyscale.engine.job import Precision
 
@@ -32,6 +34,8 @@ REFERENCE = "realesr-general-x4v3"
 
 PAPER, INK, DIM = (15, 19, 30), (244, 245, 248), (160, 168, 184)
 MARGIN, GAP, HEAD = 16, 10, 30
+LOOP_RATE = 15
+"""Frames a second of loops: half speed, since restlessness is looked for."""
 LOOP_QUALITY = 70
 """Of WebP: the loops show motion, the stills show pixels."""
 
@@ -112,20 +116,19 @@ def save(image: Image.Image, path: Path) -> int:
     return path.stat().st_size
 
 
-def save_loop(images: Sequence[Image.Image], path: Path, rate: int = 15) -> int:
-    """Write an animated WebP that goes forth and back, without a jump; its size in bytes."""
+def save_loop(images: Sequence[Image.Image], target: Path | BinaryIO, *, quality: int) -> None:
+    """Write an animated WebP at `LOOP_RATE` that runs forwards and backwards, without a jump."""
     turning = [*images, *images[-2:0:-1]]
     turning[0].save(
-        path,
+        target,
         "WEBP",
         save_all=True,
         append_images=turning[1:],
-        duration=round(1000 / rate),
+        duration=round(1000 / LOOP_RATE),
         loop=0,
-        quality=LOOP_QUALITY,
+        quality=quality,
         method=4,
     )
-    return path.stat().st_size
 
 
 def draw(scene: Scene, frames: Mapping[str, Sequence[Pixels]], folder: Path) -> None:
@@ -141,7 +144,8 @@ def draw(scene: Scene, frames: Mapping[str, Sequence[Pixels]], folder: Path) -> 
         for pair in pairs
     ]
     path = folder / f"loop-{scene.name}.webp"
-    print(f"{path}: {save_loop(loop, path)} bytes")
+    save_loop(loop, path, quality=LOOP_QUALITY)
+    print(f"{path}: {path.stat().st_size} bytes")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,6 @@ Networks come from `KEYSCALE_WEIGHTS_DIR` or the cache, material from `../shared
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -28,14 +27,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from bench.candidates import HEAVY, Candidate, candidates, enlarge
 from bench.footage import Clip, Source, Store, find_clips, find_source, read
 
-if TYPE_CHECKING:
-    from keyscale.engine.job import Precision
-
-__all__ = ["Candidate", "Options", "candidates", "enlarge", "main", "parse", "shared_folder"]
+__all__ = ["Options", "main", "parse", "shared_folder"]
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "quality.md"
@@ -49,15 +46,6 @@ SOURCES = ("clean", "crf18", "crf23", "crf33")
 ALL_SOURCES = ("clean", "crf18", "crf23", "crf28", "crf33", "hevc28")
 """Of a full table."""
 NAMED_RATIOS = {"1.78": 16 / 9, "2.67": 8 / 3, "1.33": 4 / 3}
-REFERENCES = ("realesr-animevideov3", "realesr-general-x4v3")
-HEAVY = "RealESRGAN_x4plus"
-REFERENCE_SOURCES = ("crf23", "crf33")
-"""Where a default run judges the published networks, which take most of its time; with `--docs` or sources of one's
-own they are judged everywhere."""
-HEAVY_SOURCES, HEAVY_RATIO = ("crf23",), 4.0
-"""Where the heaviest one is judged: at its own scale it takes seconds a frame."""
-CRF = 4
-"""Of the results: what the encoder takes from them is little beside what is compared."""
 
 
 @dataclass(frozen=True)
@@ -168,91 +156,6 @@ def bind(threads: int) -> None:
     if sys.platform == "linux":
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     os.environ["OMP_NUM_THREADS"] = str(threads)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A row of the tables."""
-
-    name: str
-    model: str | None
-    """Registry name or a checkpoint's path; None is keyscale's own choice."""
-    precision: Precision
-    scale: int | None = None
-    """Of its network, where it is judged at ratios of its own alone; None is judged at all."""
-    digest: str = ""
-    """Of its weights: rows of others are measured again."""
-    sources: tuple[str, ...] | None = None
-    """Names of sources that it is judged at; None is all."""
-    ratios: tuple[float, ...] | None = None
-
-    def takes(self, ratio: float, source: str) -> bool:
-        """Whether it is judged there. A network for x2 is for all up to x2, one for x4 for all above."""
-        if self.scale is not None and (self.scale <= 2) != (ratio <= 2):
-            return False
-        return (self.sources is None or source in self.sources) and (self.ratios is None or ratio in self.ratios)
-
-
-def candidates(options: Options) -> list[Candidate]:
-    """Everything that is compared, in the tables' order.
-
-    Raises:
-        KeyscaleError: a checkpoint is absent or wrong.
-    """
-    from keyscale.engine.job import Mode, Precision
-    from keyscale.engine.models import all_models, defaults_for, describe
-
-    fp32, auto = Precision.FP32, Precision.AUTO
-    places = None if options.everywhere else REFERENCE_SOURCES
-    found = [Candidate("Lanczos", "lanczos", auto)]
-    found += [Candidate(name, name, fp32, sources=places) for name in REFERENCES]
-    if options.heavy:
-        found.append(Candidate(HEAVY, HEAVY, fp32, sources=HEAVY_SOURCES, ratios=(HEAVY_RATIO,)))
-    for spec in all_models():
-        if spec.shipped:
-            own = {Precision.FP32: spec.files[0].sha256, Precision.INT8: "".join(f.sha256 for f in spec.quantised)}
-            found += [
-                Candidate(f"{spec.name} {precision.value}", spec.name, precision, spec.scale, digest)
-                for precision, digest in own.items()
-            ]
-    chosen = defaults_for(Mode.FAST).values()
-    found.append(
-        Candidate("automatic choice", None, auto, digest="".join(f.sha256 for s in chosen for f in s.quantised))
-    )
-    for name, path in options.students:
-        spec = describe(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        found.append(Candidate(name, str(path), fp32, spec.scale, digest))
-    words = [word.lower() for word in options.only]
-    return [one for one in found if not words or any(word in one.name.lower() for word in words)]
-
-
-def enlarge(small: Path, output: Path, size: tuple[int, int], model: str | None, precision: Precision) -> float:
-    """Make a small clip large by a whole job; its seconds.
-
-    Args:
-        small: a video at `footage.RATE`.
-        output: the video to write.
-        size: width and height of the result.
-        model: as of `Candidate`.
-        precision: of the network.
-    """
-    from bench.loops import pipeline
-    from keyscale.engine.job import Compute, Encoding, Job, ModelChoice, Target, Verify
-
-    job = Job(
-        source=str(small),
-        output=str(output),
-        target=Target(width=size[0], height=size[1], rate=None),
-        encoding=Encoding(crf=CRF),
-        model=ModelChoice(name=model, offline=True),
-        compute=Compute(device="cpu", precision=precision),
-        overwrite=True,
-        resume=False,
-        verify=Verify.QUICK,
-    )
-    seconds, _ = pipeline(job)
-    return seconds
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:

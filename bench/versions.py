@@ -145,7 +145,7 @@ class Work:
 
 
 def moving_camera(path: Path, case: Case, seconds: float) -> Path:
-    """A keyframes file that crosses the case's clip at one speed, to and fro, for at least so many seconds."""
+    """A keyframes file that crosses the case's clip at constant speed, back and forth, for `seconds` or longer."""
     room = case.clip[0] - case.camera_width
     keyframes = [
         {

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import blind, crops, footage, metrics, quality, tables
+from bench import blind, candidates, crops, footage, metrics, quality, tables
 from bench.metrics import Motion, Pixels, grey
 from tools.training import material
 
@@ -200,13 +200,13 @@ def test_a_clip_or_source_that_is_not_there_is_named(capsys: pytest.CaptureFixtu
 
 def test_networks_are_judged_at_their_ratios() -> None:
     names = {
-        ratio: {one.name for one in quality.candidates(quality.parse([])[0]) if one.takes(ratio, "crf18")}
+        ratio: {one.name for one in candidates.candidates(quality.parse([])[0]) if one.takes(ratio, "crf18")}
         for ratio in (16 / 9, 8 / 3)
     }
     assert {name[-8:-5] for name in names[16 / 9] if name.startswith("keyscale") and name.endswith("fp32")} == {"-x2"}
     assert {name[-8:-5] for name in names[8 / 3] if name.startswith("keyscale") and name.endswith("fp32")} == {"-x4"}
     assert {"Lanczos", "automatic choice"} <= names[16 / 9] & names[8 / 3]
-    assert not {*quality.REFERENCES, quality.HEAVY} & names[8 / 3]
+    assert not {*candidates.REFERENCES, candidates.HEAVY} & names[8 / 3]
 
 
 def row(name: str, clip: str, phone: float, **more: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class Network:
     crisp: Recipe
     """Begins as the natural end, so that the weights of both average (network interpolation, arXiv 1811.10515)."""
     share: float
-    """Of the crisp end in the weights that are shipped: what the judge prefers, see docs/quality.md."""
+    """Of the crisp end in the weights that are shipped: see "Shares" in README.md."""
 
 
 @dataclass(frozen=True)
