@@ -14,9 +14,11 @@ from pathlib import Path
 import av
 import numpy as np
 import numpy.typing as npt
+from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from bench.metrics import Pixels
+from keyscale.engine.colour import FULL, SWS_MATRIX, Colour, from_rgb, guess_matrix, to_rgb
 
 __all__ = ["CLIPS", "RATE", "TRAINED_ON", "Clip", "Source", "find_clips", "find_source", "reduced"]
 
@@ -26,6 +28,7 @@ judged, and no clip is trained on."""
 
 RATE = 30
 """Frames a second of everything that is encoded here, whatever the clip's own rate."""
+BT709 = Colour(matrix=1, full_range=False, primaries=1, transfer=1)
 CELL = 32
 """Sides of originals are multiples of this, so that a reduction by 2, 4, 8/3 and 16/9 has whole and even sides."""
 
@@ -121,6 +124,11 @@ def small_size(pixels: Pixels, ratio: float) -> tuple[int, int]:
     return (2 * round(pixels.shape[1] / ratio / 2), 2 * round(pixels.shape[0] / ratio / 2))
 
 
+def _pixels(frame: av.VideoFrame, colour: Colour) -> Pixels:
+    # swscale's defaults darken textures of 4:2:0 by more than a code.
+    return to_rgb(frame, colour, deep=False, reformatter=VideoReformatter()).astype(np.uint8, copy=False)
+
+
 def originals(shared: Path, clip: Clip, frames: int, *, whole: bool = False) -> list[Pixels]:
     """RGB frames of a clip, cut to multiples of `CELL`.
 
@@ -142,7 +150,8 @@ def originals(shared: Path, clip: Clip, frames: int, *, whole: bool = False) -> 
             container.seek(int(max(0.0, clip.second - 0.5) * av.time_base))
             for frame in container.decode(video=0):
                 if frame.time is not None and frame.time >= clip.second:
-                    found.append(frame.to_ndarray(format="rgb24"))
+                    matrix = frame.colorspace if frame.colorspace in SWS_MATRIX else guess_matrix(frame.height)
+                    found.append(_pixels(frame, Colour(matrix=matrix, full_range=frame.color_range == FULL)))
                 if len(found) == frames:
                     break
     if clip.box and not whole:
@@ -168,9 +177,7 @@ def write(path: Path, frames: Sequence[Pixels], source: Source) -> Path:
         context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
         context.options, context.thread_count = dict(source.options), 1
         for index, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
-                format="yuv420p", dst_colorspace="ITU709"
-            )
+            frame = from_rgb(pixels, BT709, "yuv420p", reformatter=VideoReformatter())
             frame.pts, frame.time_base = index, Fraction(1, RATE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -181,10 +188,7 @@ def write(path: Path, frames: Sequence[Pixels], source: Source) -> Path:
 def read(path: Path) -> list[Pixels]:
     """All frames of a BT.709 video, as RGB."""
     with av.open(str(path)) as container:
-        return [
-            np.asarray(frame.reformat(format="rgb24", src_colorspace="ITU709").to_ndarray(), dtype=np.uint8)
-            for frame in container.decode(video=0)
-        ]
+        return [_pixels(frame, BT709) for frame in container.decode(video=0)]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,10 @@ from fractions import Fraction
 import av
 import numpy as np
 import numpy.typing as npt
+from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageDraw, ImageFont
+
+from keyscale.engine.colour import Colour, from_rgb, to_rgb
 
 __all__ = ["Picture", "add_noise", "grade", "through_codec", "write_text"]
 
@@ -76,7 +79,7 @@ def add_noise(rng: np.random.Generator, frames: Sequence[Picture]) -> list[Pictu
 
 
 def through_codec(frames: Sequence[Picture], *, codec: str, crf: int, preset: str, pixel_format: str) -> list[Picture]:
-    """A sequence after a lossy codec, BT.709 in limited range.
+    """A sequence after a lossy codec, BT.709 in limited range, converted both ways as jobs convert.
 
     Args:
         frames: of one size, with even sides.
@@ -99,14 +102,14 @@ def through_codec(frames: Sequence[Picture], *, codec: str, crf: int, preset: st
     decoder = av.CodecContext.create("h264" if codec == "libx264" else "hevc", "r")
     assert isinstance(decoder, av.VideoCodecContext)
     decoder.thread_count = 1
+    colour, reformatter = Colour(matrix=1, full_range=False), VideoReformatter()
     packets = []
     for index, pixels in enumerate(frames):
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-        coded = frame.reformat(format=pixel_format, src_colorspace="ITU709", dst_colorspace="ITU709")
+        coded = from_rgb(np.ascontiguousarray(pixels), colour, pixel_format, reformatter=reformatter)
         coded.pts = index
         packets += encoder.encode(coded)
     packets += encoder.encode(None)
     decoded = [frame for packet in packets for frame in decoder.decode(packet)] + decoder.decode(None)
     decoded.sort(key=lambda frame: frame.pts or 0)
-    pictures = [frame.reformat(format="rgb24", src_colorspace="ITU709", dst_colorspace="ITU709") for frame in decoded]
-    return [picture.to_ndarray().astype(np.uint8, copy=False) for picture in pictures]
+    pictures = [to_rgb(frame, colour, deep=False, reformatter=reformatter) for frame in decoded]
+    return [picture.astype(np.uint8, copy=False) for picture in pictures]

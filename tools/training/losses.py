@@ -29,11 +29,9 @@ class Weights:
 
     gradient: float = 0.0
     """Mean absolute error of forward differences, of pictures reduced by 1, 2 and 4."""
-    detail: float = 0.0
-    """Mean absolute difference of the neighbourhoods' root mean square gradients."""
     texture: float = 0.0
-    """The same of pictures averaged over a cell at every place: what repeats from cell to cell does not count as
-    strength, so that there is nothing to be gained by a grid."""
+    """Mean absolute difference of the neighbourhoods' root mean square gradients, of pictures averaged over a cell at
+    every place: what repeats from cell to cell does not count as strength, so that a grid gains nothing."""
     grid: float = 0.0
     """Mean absolute error at each place of a cell, the mean of a whole batch, less that of all places."""
     change: float = 0.0
@@ -88,9 +86,6 @@ def distance(
             parts.append(across.abs().mean() + down.abs().mean())
         gradient = torch.stack(parts).mean()
         loss, terms["gradient"] = loss + weights.gradient * gradient, gradient.item()
-    if weights.detail:
-        detail = (_strength(result, offset) - _strength(target, offset)).abs().mean()
-        loss, terms["detail"] = loss + weights.detail * detail, detail.item()
     if weights.texture:
         averaged = (functional.avg_pool2d(picture, CELL, 1) for picture in (result, target))
         made, wanted = (_strength(picture, offset) for picture in averaged)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
+from tools.training import damage
 from tools.training.damage import Picture, add_noise, grade, through_codec, write_text
 from tools.training.material import Material, open_picture
 
@@ -167,6 +169,7 @@ def prepare_scenes(
         "seed": seed,
         "scenes": {str(ratio): [wanted, side_of(scale, ratio)] for ratio, wanted in counts.items()},
         "material": material.names,
+        "made by": sha256(b"".join(Path(module).read_bytes() for module in (__file__, damage.__file__))).hexdigest(),
     }
     mark = folder / "scenes.json"
     if mark.is_file() and json.loads(mark.read_text()) == note:
