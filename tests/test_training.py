@@ -16,13 +16,19 @@ import pytest
 import torch
 from PIL import Image
 
-from keyscale.engine.models.networks import build
+from keyscale.engine.geometry import Window
+from keyscale.engine.models.compiled import OpenvinoModel
+from keyscale.engine.models.graph import read_graph
+from keyscale.engine.models.networks import build, inspect
 from keyscale.engine.models.shipped import read_manifest
+from keyscale.engine.upscaler import Upscaler
 from tools.training import damage, losses, material, recipes, scenes, train
-from tools.training.export import mixture, without_pattern
+from tools.training.export import mixture
 from tools.training.losses import Weights
 from tools.training.network import TrainedNet
 from tools.training.optimizer import orthogonalised
+from tools.training.pattern import pattern
+from tools.training.quantise import quantise
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -46,6 +52,13 @@ def find_pictures(root: Path) -> material.Material:
         for name in material.NAMES.get(folder, ("one.png",)):
             Image.fromarray(photo(number)).save(root / folder / name)
     return material.find_material([root])
+
+
+def smooth_scenes(rise: int) -> scenes.Scenes:
+    """Grey frames that get brighter by `rise` codes from left to right, at twice their source's size."""
+    slope = np.linspace(100, 100 + rise, 192).round().astype(np.uint8)
+    high = np.broadcast_to(slope[None, None, None, :, None], (2, 2, 192, 192, 3)).copy()
+    return scenes.Scenes(high[:, :, ::2, ::2], high)
 
 
 @pytest.fixture(scope="module")
@@ -171,15 +184,15 @@ class TestLosses:
 
     def test_texture_gains_nothing_by_a_pattern_of_cells(self) -> None:
         flat = torch.full((2, 3, 64, 64), 0.5)
-        for pattern in ((1.0, -1.0), (1.0, 0.0, -1.0, 0.0), (1.0, 1.0, -1.0, -1.0)):
-            stripes = flat + 0.02 * torch.tensor(pattern).repeat(64 // len(pattern))
+        for line in ((1.0, -1.0), (1.0, 0.0, -1.0, 0.0), (1.0, 1.0, -1.0, -1.0)):
+            stripes = flat + 0.02 * torch.tensor(line).repeat(64 // len(line))
             assert losses.distance(stripes, flat, Weights(texture=1))[1]["texture"] < 1e-6
 
     def test_a_grid_costs_and_texture_does_not(self) -> None:
         """A pattern that every cell of 4x4 pixels has; noise of the same strength has next to none."""
         flat = torch.full((2, 3, 64, 64), 0.5)
-        for pattern in ((1.0, -1.0), (1.0, 0.0, -1.0, 0.0), (1.0, 1.0, -1.0, -1.0)):
-            stripes = flat + 0.02 * torch.tensor(pattern).repeat(64 // len(pattern))
+        for line in ((1.0, -1.0), (1.0, 0.0, -1.0, 0.0), (1.0, 1.0, -1.0, -1.0)):
+            stripes = flat + 0.02 * torch.tensor(line).repeat(64 // len(line))
             for result in (stripes, stripes.mT):
                 assert losses.distance(result, flat, Weights(grid=1))[1]["grid"] > 0.0099
         generator = torch.Generator().manual_seed(0)
@@ -285,16 +298,38 @@ class TestExport:
             assert torch.allclose(value, 0.75 * ends[0][key] + 0.25 * ends[1][key], atol=1e-6)
 
     @pytest.mark.parametrize("fold", [1, 2])
-    def test_a_pattern_of_all_cells_goes_out_of_the_last_bias(self, fold: int) -> None:
+    def test_a_pattern_of_all_cells_is_found(self, fold: int) -> None:
         network = TrainedNet(features=4, blocks=1, scale=2, fold=fold)
         assert network.last.bias is not None
         with torch.no_grad():
             network.last.weight.zero_()
             network.last.bias.copy_(torch.linspace(-0.01, 0.01, len(network.last.bias)))
-        grey = np.full((2, 2, 48, 48, 3), 120, np.uint8)
-        large = np.full((2, 2, 96, 96, 3), 120, np.uint8)
-        without_pattern(network, scenes.Scenes(grey, large))
-        assert network.last.bias.abs().max() < 1e-6
+        error = pattern(network, 2, fold, smooth_scenes(0))
+        assert torch.allclose(error, network.last.bias.detach(), atol=1e-6)
+
+    @pytest.mark.parametrize("fold", [1, 2])
+    def test_int8_draws_no_pattern_of_its_own(self, fold: int, tmp_path: Path) -> None:
+        """The mean error at each place of a cell stays that of the float network: none, once it's out of the bias."""
+        pytest.importorskip("nncf")
+        torch.manual_seed(0)
+        network = TrainedNet(features=16, blocks=2, scale=2, fold=fold)
+        assert network.last.bias is not None
+        with torch.no_grad():
+            network.last.weight.mul_(20)
+            network.last.bias.sub_(pattern(network, 2, fold, smooth_scenes(40)))
+        state = network.plain()
+        spec = inspect(state, name="one")
+        path = tmp_path / "one.xml"
+        quantise(state, spec, smooth_scenes(40), path)
+        graph = read_graph(path.read_bytes(), path.with_suffix(".bin").read_bytes())
+        int8 = OpenvinoModel(graph, spec, sha256="0" * 64, precision="int8")
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            pictures = (x.permute(0, 2, 3, 1) * 65535).round().numpy().astype(np.uint16)
+            made = [np.asarray(Upscaler(int8, (96, 96))(one, Window(0, 0, 96, 96)), np.float32) for one in pictures]
+            return torch.from_numpy(np.stack(made) / 65535).permute(0, 3, 1, 2)
+
+        assert pattern(run, 2, fold, smooth_scenes(40)).abs().max() < 0.1 / 255
 
 
 def test_the_shipped_networks_are_of_the_recipe_s_shapes() -> None:
