@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keyscale.engine.colour import multiply_rows
-from keyscale.engine.threads import usable_cores
+from keyscale.engine.machine import usable_cores
 
 PIXELS = 1080 * 1920
 THREADS = 2

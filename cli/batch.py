@@ -74,7 +74,7 @@ def batch(
     """Crop and upscale many videos, each once; go on where an earlier run stopped."""
     from keyscale.cli.batch_view import batch_renderer
     from keyscale.engine.errors import StorageError
-    from keyscale.engine.failures import failure
+    from keyscale.engine.events import failure
     from keyscale.engine.job import Note
 
     output_dir = Path(output)
@@ -222,7 +222,7 @@ def _run(
     from keyscale.cli.signals import stopping
     from keyscale.engine.batch.supervisor import run_batch
     from keyscale.engine.errors import Interrupted
-    from keyscale.engine.failures import failure
+    from keyscale.engine.events import failure
     from keyscale.engine.job import Note
 
     remedy = "Run the same command again: what is finished is not done again."

@@ -166,7 +166,7 @@ def resume(
     import dataclasses
 
     from keyscale.cli.upscale import run_job
-    from keyscale.engine.failures import failure
+    from keyscale.engine.events import failure
     from keyscale.engine.job import loads
     from keyscale.engine.runners.remote import RemoteOptions
     from keyscale.engine.runners.remote_state import find_note

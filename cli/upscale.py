@@ -60,7 +60,7 @@ def upscale(
 ) -> None:
     """Crop VIDEO along KEYFRAMES.json, upscale what the camera sees, write a verified clip."""
     from keyscale.cli.progress import renderer, write_path
-    from keyscale.engine.failures import failure
+    from keyscale.engine.events import failure
 
     with renderer(progress, quiet=quiet, verbosity=verbose) as view:
         try:
@@ -117,7 +117,7 @@ def run_job(job: Job, remote: RemoteOptions | None, view: Renderer) -> Done:
     from keyscale.cli.progress import show_failure
     from keyscale.cli.signals import GRACE, stopping
     from keyscale.engine.errors import Interrupted
-    from keyscale.engine.failures import failure
+    from keyscale.engine.events import failure
     from keyscale.engine.job import Note
     from keyscale.engine.runners.local import run_local
     from keyscale.engine.runners.prepare import prepare

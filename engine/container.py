@@ -20,6 +20,7 @@ from keyscale.engine.errors import DeviceError, KeyscaleError, ModelError, Remot
 from keyscale.engine.job import dumps, loads
 from keyscale.engine.link import LinkMissing
 from keyscale.engine.links import fetch, send
+from keyscale.engine.machine import usable_cores
 from keyscale.engine.media import excerpt_media, stream_media
 from keyscale.engine.models.execution import Execution
 from keyscale.engine.pipeline import Tally, run_chunks
@@ -27,7 +28,6 @@ from keyscale.engine.plan import LANCZOS, Chunk, Plan
 from keyscale.engine.planfile import LARGEST, load_plan
 from keyscale.engine.ranged import RangedFile
 from keyscale.engine.task import Made, Task, TooSlow, as_answer, read_task, refusal
-from keyscale.engine.threads import usable_cores
 from keyscale.engine.workfolder import WorkFolder, sha256_file
 from keyscale.engine.writer import chunk_suffix
 
@@ -103,8 +103,8 @@ class Workshop:
         """
         key = name, execution, denoise
         if self._network is None or self._network[0] != key:
+            from keyscale.engine.machine import share_cores
             from keyscale.engine.models import open_model
-            from keyscale.engine.threads import share_cores
 
             share_cores()
             self._network = None  # the device may not hold two

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from keyscale.engine.errors import EnvironmentFault
-from keyscale.engine.threads import usable_cores
+from keyscale.engine.machine import usable_cores
 
 __all__ = ["check_address_space"]
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keyscale.engine.channel import Channel, Crew
 from keyscale.engine.colour import PixelArray
 from keyscale.engine.errors import DecodeError, VerificationError
 from keyscale.engine.geometry import Window
@@ -23,6 +22,7 @@ from keyscale.engine.media import OpenMedia
 from keyscale.engine.plan import Chunk, Plan
 from keyscale.engine.reader import Lost, read_frames
 from keyscale.engine.sampler import sample
+from keyscale.engine.threads import Channel, Crew
 from keyscale.engine.workfolder import WorkFolder
 from keyscale.engine.writer import ChunkWriter
 

@@ -1,30 +1,121 @@
-"""Peace between the network's threads and everything else that runs."""
+"""Bounded hand-over between the threads of a pipeline: back-pressure, one failure for all, no thread left behind."""
 
 from __future__ import annotations
 
-import os
-import sys
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
 
-__all__ = ["share_cores", "usable_cores"]
+from keyscale.engine.helpers import start_helper
 
-SPIN_COUNT = "1000"
-"""Turns that a thread of GNU OpenMP spins at a barrier before it sleeps; what libgomp itself takes once a process has
-more threads than cores. Its default, 300,000, is about a millisecond."""
+__all__ = ["Channel", "Crew", "Stopped"]
 
+T = TypeVar("T")
 
-def share_cores() -> None:
-    """Let OpenMP's threads sleep soon at barriers; to be called before torch is imported.
-
-    The network's threads meet at a barrier after every layer. One that spins there keeps the encoder, the decoder or
-    another job from the core that the last one is waiting for, and both slow down by more than their share; how
-    much varies widely with what else runs (`bench/contention.py` measures it). What the user set in OpenMP's own
-    variables stands.
-    """
-    if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+POLL_SECONDS = 0.1
+"""How long a blocked put or get waits before it looks at the stop flag."""
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    # Not everywhere can a process be bound to some cores.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+class Stopped(Exception):
+    """Another stage failed or the job was stopped: leave quietly."""
+
+
+class Channel(Generic[T]):
+    """A bounded queue of items that ends."""
+
+    _END = object()
+
+    def __init__(self, crew: Crew, size: int) -> None:
+        self._crew = crew
+        self._queue: queue.Queue[object] = queue.Queue(maxsize=size)
+
+    def put(self, item: T) -> None:
+        """Hand over one item; blocks while the channel is full.
+
+        Raises:
+            Stopped: the crew was stopped.
+        """
+        self._put(item)
+
+    def close(self) -> None:
+        """No more items follow."""
+        self._put(self._END)
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            self._crew.check()
+            try:
+                item = self._queue.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                continue
+            if item is self._END:
+                return
+            yield item  # type: ignore[misc]  # only put() and close() fill the queue
+
+    def _put(self, item: object) -> None:
+        while True:
+            self._crew.check()
+            try:
+                return self._queue.put(item, timeout=POLL_SECONDS)
+            except queue.Full:
+                continue
+
+
+class Crew:
+    """The threads of one pipeline. The first failure stops all and is raised to who waits."""
+
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        self._should_stop = should_stop
+        self._halt = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._failure: BaseException | None = None
+        self._lock = threading.Lock()
+
+    def start(self, name: str, work: Callable[[], None]) -> None:
+        """Run `work` in a thread of its own.
+
+        A daemon: where a network call can not be interrupted, leaving the process must not wait for it.
+        """
+        self._threads.append(start_helper(f"keyscale-{name}", lambda: self._guard(work)))
+
+    def stopped(self) -> bool:
+        """Whether the job was stopped from outside or a stage failed."""
+        return self._halt.is_set() or self._should_stop()
+
+    def check(self) -> None:
+        """Raise `Stopped` when `stopped`."""
+        if self.stopped():
+            raise Stopped
+
+    def wait(self, seconds: float) -> bool:
+        """Wait up to `seconds` for all threads; True when all have ended.
+
+        Raises:
+            BaseException: the first failure of a stage, once all have ended.
+        """
+        alive = [thread for thread in self._threads if thread.is_alive()]
+        if alive:
+            alive[0].join(seconds)
+            return False
+        if self._failure is not None:
+            raise self._failure
+        return True
+
+    def dismiss(self, seconds: float) -> None:
+        """Stop all stages and give them `seconds` to leave; who is stuck in a network call stays behind."""
+        self._halt.set()
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Stopped:
+            pass
+        except BaseException as error:
+            with self._lock:
+                self._failure = self._failure or error
+            self._halt.set()

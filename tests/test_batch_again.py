@@ -16,7 +16,7 @@ from keyscale.engine.batch.events import BatchDone, BatchEvent, ClipEvent
 from keyscale.engine.batch.supervisor import BatchOptions, run_batch
 from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.errors import InputError, KeyscaleError, RemoteError, StorageError
-from keyscale.engine.failures import failure
+from keyscale.engine.events import failure
 from keyscale.engine.job import Done, Failed, Note
 
 FULL = failure(StorageError("no space"))

@@ -31,7 +31,7 @@ from keyscale.engine.errors import (
     UsageError,
     VerificationError,
 )
-from keyscale.engine.threads import usable_cores
+from keyscale.engine.machine import usable_cores
 
 MAIN = "from keyscale.cli.app import main; main()"
 

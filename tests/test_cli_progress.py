@@ -23,7 +23,7 @@ from keyscale.cli.progress import (
     write_path,
 )
 from keyscale.engine.errors import InputError, Interrupted, UsageError
-from keyscale.engine.failures import failure
+from keyscale.engine.events import failure
 from keyscale.engine.job import Done, Event, Failed, Note, Phase, Progress, loads
 
 ESCAPE = "\x1b"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from keyscale.engine.batch.messages import Hello
 from keyscale.engine.batch.workers import Heard, WorkerProcess, environment_for
 from keyscale.engine.errors import EnvironmentFault
-from keyscale.engine.threads import usable_cores
+from keyscale.engine.machine import usable_cores
 
 __all__ = ["LANES", "REMOTE_JOBS", "Crew", "cpu_workers"]
 

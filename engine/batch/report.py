@@ -25,7 +25,7 @@ from keyscale.engine.batch.events import ENDED, ClipEvent, ClipReport, ClipStatu
 from keyscale.engine.batch.inputs import KEYFRAMES_SUFFIXES, VIDEO_SUFFIXES
 from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.errors import InputError, StorageError, UsageError
-from keyscale.engine.failures import failure
+from keyscale.engine.events import failure
 from keyscale.engine.job import Done, Failed, Note, Progress, loads
 from keyscale.engine.settings import PRESET_NAME
 from keyscale.engine.workfolder import is_work_folder

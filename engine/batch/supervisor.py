@@ -24,7 +24,7 @@ from keyscale.engine.batch.report import write_report
 from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.batch.workers import Heard, WorkerProcess
 from keyscale.engine.errors import EnvironmentFault, FramingError, InputError, Interrupted, KeyscaleError, UsageError
-from keyscale.engine.failures import failure
+from keyscale.engine.events import failure
 from keyscale.engine.job import Done, Event, Failed, Note, Phase, Progress
 from keyscale.engine.workfolder import identity_of
 from keyscale.engine.writer import storage_error

@@ -16,7 +16,7 @@ from typing import IO, cast
 
 from keyscale.engine.batch.messages import Answer, Ended, Hello, Opened, Order, Planned, Stop, Told, receive, send
 from keyscale.engine.errors import Interrupted
-from keyscale.engine.failures import failure
+from keyscale.engine.events import failure
 from keyscale.engine.job import Event, Phase, Progress
 from keyscale.engine.plan import Plan
 from keyscale.engine.prices import Budget
@@ -127,7 +127,7 @@ class Worker:
 
 
 def _gpus() -> int:
-    from keyscale.engine.threads import share_cores
+    from keyscale.engine.machine import share_cores
 
     share_cores()
     import torch

@@ -14,6 +14,7 @@ import keyscale
 from keyscale.engine.errors import ModelError, StorageError, VerificationError
 from keyscale.engine.job import Done, Event, Note, Phase
 from keyscale.engine.jobkey import network_identity
+from keyscale.engine.machine import share_cores, usable_cores
 from keyscale.engine.models import Execution
 from keyscale.engine.pipeline import run_chunks
 from keyscale.engine.plan import LANCZOS, Chunk
@@ -23,7 +24,6 @@ from keyscale.engine.runners.remote_state import RemoteState, state_path
 from keyscale.engine.runners.run import Run
 from keyscale.engine.runners.shared import Shared
 from keyscale.engine.speeds import remember_speed
-from keyscale.engine.threads import share_cores, usable_cores
 from keyscale.engine.workfolder import WorkFolder, work_folder_of
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from keyscale.engine.framing import Framing, load_framing
 from keyscale.engine.job import Job
 from keyscale.engine.jobkey import read_stamp
 from keyscale.engine.locks import private_folder
+from keyscale.engine.machine import share_cores
 from keyscale.engine.models import ModelSpec, defaults_for, describe, needs_openvino
 from keyscale.engine.plan import LANCZOS, Plan, make_plan
 from keyscale.engine.probe import probe
 from keyscale.engine.speeds import known_speeds
-from keyscale.engine.threads import share_cores
 from keyscale.engine.workfolder import Identity, work_folder_of
 from keyscale.engine.writer import check_encoder, storage_error
 
