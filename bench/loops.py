@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from keyscale.engine.geometry import Window
+from keyscale.engine.camera.geometry import Window
 from keyscale.engine.job import Done, Job
 from keyscale.engine.models.model import Model
 from keyscale.engine.models.networks import build

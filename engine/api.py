@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Literal
 
 from keyscale.engine.arguments import Request, in_python, read_arguments, said_in_python
+from keyscale.engine.camera.framing import Framing
 from keyscale.engine.errors import Interrupted, UsageError
-from keyscale.engine.framing import Framing
 from keyscale.engine.helpers import Keeper
 from keyscale.engine.job import Done, Event, Failed, Note, Progress
 from keyscale.engine.plan import Plan

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NoReturn, TypeGuard, TypeVar
 
 import numpy as np
 
+from keyscale.engine.camera.framing import Framing, Keyframe, Segment, parse_framing
 from keyscale.engine.errors import KeyscaleError, UsageError
-from keyscale.engine.framing import Framing, Keyframe, Segment, parse_framing
 from keyscale.engine.job import (
     Codec,
     Compute,

@@ -16,10 +16,10 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.packet import Packet
 
+from keyscale.engine.camera.timemap import TimeMap
 from keyscale.engine.joiner import Timed
 from keyscale.engine.sound import PIECE, AudioReport, AudioSource, Decoder, Tape, gapless, silence
 from keyscale.engine.stretch import CONTEXT, Samples, stretched
-from keyscale.engine.timemap import TimeMap
 
 __all__ = ["AudioTarget", "choose_target", "encoded_audio", "mapped_audio"]
 

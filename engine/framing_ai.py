@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from threading import Event as StopFlag
 from typing import Any
 
+from keyscale.engine.camera.framing import load_framing
 from keyscale.engine.errors import KeyscaleError, UsageError
-from keyscale.engine.framing import load_framing
 from keyscale.engine.job import Compute, Done, Encoding, Event, Job, Phase, Progress, Target, Trim, parse_rate
 from keyscale.engine.request import check_job
 from keyscale.engine.runners.background import in_background

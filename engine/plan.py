@@ -14,16 +14,16 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from keyscale.engine.camera.framing import Framing, cover_all, far_outside
+from keyscale.engine.camera.geometry import Geometry, Window, place
+from keyscale.engine.camera.timemap import Stretch, TimeMap
 from keyscale.engine.encoding import EncoderSettings, resolve_encoding
 from keyscale.engine.errors import FramingError, InputError, UsageError
-from keyscale.engine.framing import Framing, cover_all, far_outside
-from keyscale.engine.geometry import Geometry, Window, place
 from keyscale.engine.job import Fit, Job
 from keyscale.engine.models.execution import Execution, possible_executions
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.probe import VideoInfo
 from keyscale.engine.speeds import speed_key
-from keyscale.engine.timemap import Stretch, TimeMap
 from keyscale.engine.tracks import Container, TrackPlan, container_of, plan_tracks
 
 __all__ = ["LANCZOS", "Chunk", "Estimate", "Plan", "make_plan"]

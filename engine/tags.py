@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from av.container.input import InputContainer
 
-from keyscale.engine.timemap import TimeMap
+from keyscale.engine.camera.timemap import TimeMap
 
 if TYPE_CHECKING:
     from av.container.core import Chapter

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
+from keyscale.engine.camera.timemap import TimeMap
 from keyscale.engine.errors import UsageError
 from keyscale.engine.probe import StreamInfo
-from keyscale.engine.timemap import TimeMap
 
 __all__ = [
     "CONTAINERS",

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keyscale.engine.camera.geometry import Window
 from keyscale.engine.colour import PixelArray
 from keyscale.engine.errors import DeviceError, KeyscaleError
-from keyscale.engine.geometry import Window
 from keyscale.engine.models.interface import BrokenPicture, OutOfMemory
 
 if TYPE_CHECKING:

@@ -25,10 +25,10 @@ from numbered import (
 )
 from PIL import Image
 
-from keyscale.engine.framing import load_framing
-from keyscale.engine.geometry import Geometry, Window, place
+from keyscale.engine.camera.framing import load_framing
+from keyscale.engine.camera.geometry import Geometry, Window, place
+from keyscale.engine.camera.sampler import sample
 from keyscale.engine.job import Codec, Encoding, Fit, ModelChoice
-from keyscale.engine.sampler import sample
 
 Floats = npt.NDArray[np.float64]
 Pixels = npt.NDArray[Any]

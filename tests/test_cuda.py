@@ -9,7 +9,7 @@ import pytest
 import torch
 from support import shared_dir
 
-from keyscale.engine.geometry import Window
+from keyscale.engine.camera.geometry import Window
 from keyscale.engine.models import load_model
 from keyscale.engine.upscaler import Upscaler
 

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from keyscale.engine.framing import load_framing
+from keyscale.engine.camera.framing import load_framing
 from keyscale.engine.job import Job, Target
 from keyscale.engine.probe import probe
 from keyscale.engine.runners.prepare import prepare_plan

@@ -20,8 +20,8 @@ from test_students import most, picture, run_graph, whole
 from torch import Tensor
 from torch.nn import functional
 
+from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import ModelError
-from keyscale.engine.geometry import Window
 from keyscale.engine.models import describe, load_model, shipped, streaming
 from keyscale.engine.models.compiled import OpenvinoModel
 from keyscale.engine.models.graph import UNQUANTISED, build_graph, folded, interleaved, read_graph

@@ -14,8 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from keyscale.engine.errors import FramingError, UsageError
-from keyscale.engine.framing import (
+from keyscale.engine.camera.framing import (
     Framing,
     Interpolation,
     Keyframe,
@@ -26,8 +25,9 @@ from keyscale.engine.framing import (
     load_framing,
     parse_framing,
 )
+from keyscale.engine.camera.keyframes import MAX_BYTES
+from keyscale.engine.errors import FramingError, UsageError
 from keyscale.engine.job import Trim
-from keyscale.engine.keyframes_file import MAX_BYTES
 
 Json = dict[str, Any]
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from numbered import Segment, contract, even
 
+from keyscale.engine.camera.framing import Framing, parse_framing
 from keyscale.engine.colour import Colour
 from keyscale.engine.errors import FramingError, UsageError
-from keyscale.engine.framing import Framing, parse_framing
 from keyscale.engine.job import Codec, Compute, Encoding, Fit, Job, Mode, Precision, Target, Trim
 from keyscale.engine.models.registry import ModelSpec, defaults_for, find
 from keyscale.engine.plan import Estimate, Plan, make_plan

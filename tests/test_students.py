@@ -21,8 +21,8 @@ from numbered import interrupt, numbered, run, small_job, write_video
 from torch import Tensor
 from torch.nn import functional
 
+from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import DeviceError, Interrupted, KeyscaleError, ModelError, UsageError
-from keyscale.engine.geometry import Window
 from keyscale.engine.job import Compute, Job, ModelChoice, Precision
 from keyscale.engine.models import (
     Execution,

@@ -11,8 +11,8 @@ import pytest
 from clips import clicks_track, make_clip
 from numbered import SMALL, leftovers, numbers, run, small_job, write_video
 
+from keyscale.engine.camera.framing import parse_framing
 from keyscale.engine.errors import DecodeError, FramingError, InputError, ModelError, StorageError, UsageError
-from keyscale.engine.framing import parse_framing
 from keyscale.engine.models import describe
 from keyscale.engine.probe import probe
 from keyscale.engine.runners.prepare import prepare

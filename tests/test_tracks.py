@@ -9,9 +9,9 @@ import av
 import pytest
 
 from keyscale.engine import tracks
+from keyscale.engine.camera.timemap import Stretch, TimeMap
 from keyscale.engine.errors import UsageError
 from keyscale.engine.probe import StreamInfo
-from keyscale.engine.timemap import Stretch, TimeMap
 from keyscale.engine.tracks import Container, TrackPlan, container_of, plan_tracks, video_codec_fits
 
 WHOLE = TimeMap((Stretch(0, 10, 1),))

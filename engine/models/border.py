@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from keyscale.engine.camera.geometry import Window
 from keyscale.engine.colour import PixelArray
-from keyscale.engine.geometry import Window
 
 __all__ = ["surrounded"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from keyscale.engine.geometry import Window
+from keyscale.engine.camera.geometry import Window
 
 if TYPE_CHECKING:
     from keyscale.engine.colour import PixelArray

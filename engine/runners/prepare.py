@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from keyscale.engine.camera.framing import Framing, load_framing
 from keyscale.engine.errors import InputError, StorageError, UsageError
-from keyscale.engine.framing import Framing, load_framing
 from keyscale.engine.job import Job
 from keyscale.engine.jobkey import read_stamp
 from keyscale.engine.locks import private_folder

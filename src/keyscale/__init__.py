@@ -10,8 +10,8 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyscale.engine.api import Upscaling, plan, upscale
+    from keyscale.engine.camera.framing import Framing, Interpolation, Keyframe, load_framing
     from keyscale.engine.errors import KeyscaleError
-    from keyscale.engine.framing import Framing, Interpolation, Keyframe, load_framing
     from keyscale.engine.job import Done, Note, Progress
     from keyscale.engine.plan import Plan
 
@@ -36,7 +36,7 @@ if not TYPE_CHECKING:
     _HOMES = {
         "api": ("Upscaling", "plan", "upscale"),
         "errors": ("KeyscaleError",),
-        "framing": ("Framing", "Interpolation", "Keyframe", "load_framing"),
+        "camera.framing": ("Framing", "Interpolation", "Keyframe", "load_framing"),
         "job": ("Done", "Note", "Progress"),
         "plan": ("Plan",),
     }

@@ -1,6 +1,6 @@
 """The keyframes file: its JSON forms, read strictly into plain data.
 
-`keyscale.engine.framing` computes the camera from it; docs/keyframes.md describes the format for users.
+`keyscale.engine.camera.framing` computes the camera from it; docs/keyframes.md describes the format for users.
 """
 
 from __future__ import annotations

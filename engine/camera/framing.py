@@ -17,10 +17,10 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from keyscale.engine import keyframes_file
+from keyscale.engine.camera import keyframes
+from keyscale.engine.camera.keyframes import SMALLEST_SIDE, Contents, Interpolation, Keyframe, Segment
 from keyscale.engine.errors import FramingError, UsageError
 from keyscale.engine.job import Trim
-from keyscale.engine.keyframes_file import SMALLEST_SIDE, Contents, Interpolation, Keyframe, Segment
 
 __all__ = [
     "Framing",
@@ -216,7 +216,7 @@ def load_framing(path: str | PathLike[str]) -> Framing:
         )
     if not name.strip():
         raise UsageError("path is empty", remedy="Name the keyframes file.")
-    return _framing(keyframes_file.load(name))
+    return _framing(keyframes.load(name))
 
 
 def parse_framing(text: str | bytes, name: str) -> Framing:
@@ -225,7 +225,7 @@ def parse_framing(text: str | bytes, name: str) -> Framing:
     Raises:
         FramingError: not JSON (line and column), or a rule of the format is broken (index and field).
     """
-    return _framing(keyframes_file.parse(text, name))
+    return _framing(keyframes.parse(text, name))
 
 
 def cover_all(rects: Floats, aspect: float) -> Floats:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from keyscale.engine.geometry import FILTER_RADIUS, Geometry, Window
+from keyscale.engine.camera.geometry import FILTER_RADIUS, Geometry, Window
 
 __all__ = ["sample"]
 
