@@ -21,12 +21,12 @@ from keyscale.engine.job import dumps, loads
 from keyscale.engine.link import LinkMissing
 from keyscale.engine.links import fetch, send
 from keyscale.engine.machine import usable_cores
-from keyscale.engine.media import excerpt_media, stream_media
 from keyscale.engine.models.execution import Execution
 from keyscale.engine.pipeline import Tally, run_chunks
 from keyscale.engine.plan import LANCZOS, Chunk, Plan
 from keyscale.engine.planfile import LARGEST, load_plan
 from keyscale.engine.ranged import RangedFile
+from keyscale.engine.source.media import excerpt_media, stream_media
 from keyscale.engine.task import Made, Task, TooSlow, as_answer, read_task, refusal
 from keyscale.engine.workfolder import WorkFolder, sha256_file
 from keyscale.engine.writer import chunk_suffix

@@ -15,7 +15,7 @@ from av.stream import Discard, Stream
 from keyscale.engine.camera.timemap import TimeMap
 from keyscale.engine.errors import DecodeError
 from keyscale.engine.joiner import Timed
-from keyscale.engine.source import demuxed, open_source
+from keyscale.engine.source.open import demuxed, open_source
 from keyscale.engine.tags import map_span
 from keyscale.engine.tracks import Container
 

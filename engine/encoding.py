@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from keyscale.engine.colour import Colour
 from keyscale.engine.errors import UsageError
 from keyscale.engine.job import Codec, Encoding, Mode
+from keyscale.engine.source.colour import Colour
 from keyscale.engine.tracks import Container, video_codec_fits
 
 __all__ = ["EncoderSettings", "resolve_encoding"]

@@ -17,11 +17,11 @@ import numpy as np
 
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.camera.sampler import sample
-from keyscale.engine.colour import PixelArray
 from keyscale.engine.errors import DecodeError, VerificationError
-from keyscale.engine.media import OpenMedia
 from keyscale.engine.plan import Chunk, Plan
-from keyscale.engine.reader import Lost, read_frames
+from keyscale.engine.source.colour import PixelArray
+from keyscale.engine.source.media import OpenMedia
+from keyscale.engine.source.reader import Lost, read_frames
 from keyscale.engine.threads import Channel, Crew
 from keyscale.engine.workfolder import WorkFolder
 from keyscale.engine.writer import ChunkWriter

@@ -22,7 +22,7 @@ from keyscale.engine.errors import FramingError, InputError, UsageError
 from keyscale.engine.job import Fit, Job
 from keyscale.engine.models.execution import Execution, possible_executions
 from keyscale.engine.models.registry import ModelSpec
-from keyscale.engine.probe import VideoInfo
+from keyscale.engine.source.probe import VideoInfo
 from keyscale.engine.speeds import speed_key
 from keyscale.engine.tracks import Container, TrackPlan, container_of, plan_tracks
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from keyscale.engine.camera.timemap import TimeMap
 from keyscale.engine.errors import UsageError
-from keyscale.engine.probe import StreamInfo
+from keyscale.engine.source.probe import StreamInfo
 
 __all__ = [
     "CONTAINERS",

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keyscale.engine.camera.geometry import Window
-from keyscale.engine.colour import PixelArray
 from keyscale.engine.errors import DeviceError, KeyscaleError
 from keyscale.engine.models.interface import BrokenPicture, OutOfMemory
+from keyscale.engine.source.colour import PixelArray
 
 if TYPE_CHECKING:
     from keyscale.engine.models.interface import Enlarger

@@ -14,7 +14,7 @@ from keyscale.engine.errors import InputError, Interrupted, VerificationError
 from keyscale.engine.job import Verify
 from keyscale.engine.mux import Assembly
 from keyscale.engine.plan import Plan
-from keyscale.engine.source import frame_is_damaged, open_source
+from keyscale.engine.source.open import frame_is_damaged, open_source
 
 __all__ = ["verify"]
 

@@ -9,7 +9,7 @@ from av.error import FFmpegError
 from av.stream import Disposition
 
 from keyscale.engine.errors import KeyscaleError
-from keyscale.engine.source import demuxed, open_source
+from keyscale.engine.source.open import demuxed, open_source
 
 __all__ = ["is_whole"]
 

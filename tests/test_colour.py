@@ -19,10 +19,10 @@ from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import VideoReformatter
 from numbered import run, small_job, write_video
 
-from keyscale.engine.colour import Colour, from_rgb, guess_matrix, to_rgb
 from keyscale.engine.errors import UsageError
 from keyscale.engine.job import Codec, Encoding
-from keyscale.engine.probe import probe
+from keyscale.engine.source.colour import Colour, from_rgb, guess_matrix, to_rgb
+from keyscale.engine.source.probe import probe
 
 Floats = npt.NDArray[np.float64]
 

@@ -14,8 +14,8 @@ import pytest
 
 from keyscale.engine.camera.framing import load_framing
 from keyscale.engine.job import Job, Target
-from keyscale.engine.probe import probe
 from keyscale.engine.runners.prepare import prepare_plan
+from keyscale.engine.source.probe import probe
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CLIP, CAMERA = EXAMPLES / "court.mp4", EXAMPLES / "court.json"

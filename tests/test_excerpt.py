@@ -21,14 +21,14 @@ from varied import FRAMES, VARIED, moving, write_varied
 
 from keyscale.engine.errors import InputError, StorageError
 from keyscale.engine.excerpt import SMALLEST, Excerpt, make_excerpt, worth_excerpt
-from keyscale.engine.media import OpenMedia, excerpt_media
 from keyscale.engine.pipeline import Tally, run_chunks
 from keyscale.engine.plan import Plan, make_plan
 from keyscale.engine.planfile import dump_plan, for_transfer, load_plan
-from keyscale.engine.probe import probe
 from keyscale.engine.ranged import RangedFile
-from keyscale.engine.reader import SourceFrame, read_frames
 from keyscale.engine.runners.prepare import prepare_plan
+from keyscale.engine.source.media import OpenMedia, excerpt_media
+from keyscale.engine.source.probe import probe
+from keyscale.engine.source.reader import SourceFrame, read_frames
 from keyscale.engine.workfolder import WorkFolder
 
 pytestmark = pytest.mark.slow

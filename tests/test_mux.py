@@ -26,7 +26,7 @@ from clips import (
 from keyscale.engine.camera.timemap import Stretch, TimeMap
 from keyscale.engine.errors import DecodeError, EncoderError, Interrupted, StorageError
 from keyscale.engine.mux import Assembly, assemble
-from keyscale.engine.probe import StreamInfo
+from keyscale.engine.source.probe import StreamInfo
 from keyscale.engine.tracks import Container, TrackPlan, container_of, plan_tracks
 
 NTSC = Fraction(30000, 1001)

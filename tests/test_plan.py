@@ -16,13 +16,13 @@ import pytest
 from numbered import Segment, contract, even
 
 from keyscale.engine.camera.framing import Framing, parse_framing
-from keyscale.engine.colour import Colour
 from keyscale.engine.errors import FramingError, UsageError
 from keyscale.engine.job import Codec, Compute, Encoding, Fit, Job, Mode, Precision, Target, Trim
 from keyscale.engine.models.registry import ModelSpec, defaults_for, find
 from keyscale.engine.plan import Estimate, Plan, make_plan
 from keyscale.engine.planview import plan_to_json, summarise
-from keyscale.engine.probe import HeaderClaims, Orientation, StreamInfo, VideoInfo
+from keyscale.engine.source.colour import Colour
+from keyscale.engine.source.probe import HeaderClaims, Orientation, StreamInfo, VideoInfo
 
 NTSC_FILM = Fraction(24000, 1001)
 NTSC = Fraction(30000, 1001)

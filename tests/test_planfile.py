@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from test_plan import camera, film, planned, uneven
 
-from keyscale.engine.colour import Colour
 from keyscale.engine.errors import RemoteError
 from keyscale.engine.job import Codec, Compute, Encoding, Fit, ModelChoice, Precision
 from keyscale.engine.models.registry import find
 from keyscale.engine.plan import Plan
 from keyscale.engine.planfile import HEAD, LARGEST, MAGIC, PLAN_VERSION, dump_plan, for_transfer, load_plan
-from keyscale.engine.probe import Orientation, StreamInfo
 from keyscale.engine.runners.prepare import prepare_plan
+from keyscale.engine.source.colour import Colour
+from keyscale.engine.source.probe import Orientation, StreamInfo
 
 FIELDS_OF_VERSION_3 = "419d7f2900095029"
 """SHA-256 over every field that a plan is made of, shortened."""

@@ -16,7 +16,7 @@ import pytest
 from numbered import leftovers, run, small_job, times
 
 from keyscale.engine.errors import KeyscaleError
-from keyscale.engine.probe import probe
+from keyscale.engine.source.probe import probe
 
 NTSC = Fraction(30000, 1001)
 FILM = Fraction(24000, 1001)

@@ -14,8 +14,8 @@ from numbered import SMALL, leftovers, numbers, run, small_job, write_video
 from keyscale.engine.camera.framing import parse_framing
 from keyscale.engine.errors import DecodeError, FramingError, InputError, ModelError, StorageError, UsageError
 from keyscale.engine.models import describe
-from keyscale.engine.probe import probe
 from keyscale.engine.runners.prepare import prepare
+from keyscale.engine.source.probe import probe
 from keyscale.engine.workfolder import work_folder_of
 from tools.torture import hostile
 from tools.torture.__main__ import SECTIONS, main

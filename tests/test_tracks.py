@@ -11,7 +11,7 @@ import pytest
 from keyscale.engine import tracks
 from keyscale.engine.camera.timemap import Stretch, TimeMap
 from keyscale.engine.errors import UsageError
-from keyscale.engine.probe import StreamInfo
+from keyscale.engine.source.probe import StreamInfo
 from keyscale.engine.tracks import Container, TrackPlan, container_of, plan_tracks, video_codec_fits
 
 WHOLE = TimeMap((Stretch(0, 10, 1),))

@@ -18,8 +18,8 @@ from keyscale.engine.camera.sampler import sample
 from keyscale.engine.job import Compute, Job, ModelChoice, Target
 from keyscale.engine.models import open_model
 from keyscale.engine.plan import LANCZOS, Plan
-from keyscale.engine.reader import SourceFrame, read_frames
 from keyscale.engine.runners.prepare import prepare_plan
+from keyscale.engine.source.reader import SourceFrame, read_frames
 from keyscale.engine.upscaler import Upscaler
 
 ROOT = Path(__file__).resolve().parents[1]

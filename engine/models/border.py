@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from keyscale.engine.camera.geometry import Window
-from keyscale.engine.colour import PixelArray
+from keyscale.engine.source.colour import PixelArray
 
 __all__ = ["surrounded"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 from keyscale.engine.camera.geometry import Window
 
 if TYPE_CHECKING:
-    from keyscale.engine.colour import PixelArray
     from keyscale.engine.models.registry import ModelSpec
+    from keyscale.engine.source.colour import PixelArray
 
 __all__ = ["BLACK", "CPU_BUDGET", "DARK", "BrokenPicture", "Enlarger", "OutOfMemory"]
 

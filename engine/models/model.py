@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from keyscale.engine.camera.geometry import Window
-from keyscale.engine.colour import PixelArray
 from keyscale.engine.device import describe_device
 from keyscale.engine.errors import DeviceError, UsageError
 from keyscale.engine.models import networks, streaming
 from keyscale.engine.models.border import surrounded
 from keyscale.engine.models.interface import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory
 from keyscale.engine.models.registry import ModelSpec
+from keyscale.engine.source.colour import PixelArray
 
 __all__ = ["Model", "Precision", "parse_precision", "resolve_device"]
 

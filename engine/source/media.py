@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import av
 
 from keyscale.engine.errors import InputError
-from keyscale.engine.probe import VideoInfo
-from keyscale.engine.source import demuxed, open_source, open_stream
+from keyscale.engine.source.open import demuxed, open_source, open_stream
+from keyscale.engine.source.probe import VideoInfo
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -15,11 +15,11 @@ import av
 from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 
-from keyscale.engine.colour import PixelArray, to_rgb
 from keyscale.engine.errors import DecodeError, EnvironmentFault
-from keyscale.engine.media import Media, OpenMedia, local_media
-from keyscale.engine.probe import VideoInfo
-from keyscale.engine.source import frame_is_damaged
+from keyscale.engine.source.colour import PixelArray, to_rgb
+from keyscale.engine.source.media import Media, OpenMedia, local_media
+from keyscale.engine.source.open import frame_is_damaged
+from keyscale.engine.source.probe import VideoInfo
 
 __all__ = ["Lost", "SourceFrame", "read_frames"]
 

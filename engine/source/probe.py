@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from keyscale.engine.colour import FULL, RGB_MATRIX, UNSPECIFIED, Colour, guess_matrix
 from keyscale.engine.errors import InputError
-from keyscale.engine.source import Measured, Scan, measure, open_source, video_stream
+from keyscale.engine.source.colour import FULL, RGB_MATRIX, UNSPECIFIED, Colour, guess_matrix
+from keyscale.engine.source.open import Measured, Scan, measure, open_source, video_stream
 
 __all__ = ["HeaderClaims", "Orientation", "StreamInfo", "VideoInfo", "probe"]
 
