@@ -24,8 +24,8 @@ from torch.nn import functional
 
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.job import Done, Job
-from keyscale.engine.models.model import Model
-from keyscale.engine.models.networks import build
+from keyscale.engine.models.torch_model import Model
+from keyscale.engine.models.torch_networks import build
 from keyscale.engine.plan import Plan
 from keyscale.engine.runners.local import run_local
 from keyscale.engine.runners.prepare import prepare

@@ -32,7 +32,7 @@ from keyscale.engine.workfolder import WorkFolder, sha256_file
 from keyscale.engine.writer import chunk_suffix
 
 if TYPE_CHECKING:
-    from keyscale.engine.models.interface import Enlarger
+    from keyscale.engine.models.enlarger import Enlarger
     from keyscale.engine.upscaler import Upscaler
 
 __all__ = ["Workshop", "make_chunk"]

@@ -82,7 +82,7 @@ def _has_int8(plan: Plan, model: ModelSpec, device: str) -> bool:
         return False
     if any(way.precision == "int8" for way in plan.executions):
         return True
-    from keyscale.engine.models.inference import cpu_has_int8
+    from keyscale.engine.models.openvino import cpu_has_int8
 
     return cpu_has_int8()
 

@@ -22,8 +22,8 @@ from keyscale.engine.errors import FramingError, InputError, UsageError
 from keyscale.engine.job import Fit, Job
 from keyscale.engine.models.execution import Execution, possible_executions
 from keyscale.engine.models.registry import ModelSpec
+from keyscale.engine.models.speeds import speed_key
 from keyscale.engine.source.probe import VideoInfo
-from keyscale.engine.speeds import speed_key
 from keyscale.engine.tracks import Container, TrackPlan, container_of, plan_tracks
 
 __all__ = ["LANCZOS", "Chunk", "Estimate", "Plan", "make_plan"]
@@ -152,7 +152,7 @@ def make_plan(
         info: what the source is.
         framing: the camera; None is the whole frame.
         models: the family to choose from, by scale; empty samples without a network.
-        speeds: seconds per MAC, as `engine.speeds.known_speeds` has them.
+        speeds: seconds per MAC, as `engine.models.speeds.known_speeds` has them.
         has_int8: whether OpenVINO computes in int8 on this CPU.
 
     Raises:

@@ -13,11 +13,11 @@ import numpy as np
 
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import DeviceError, KeyscaleError
-from keyscale.engine.models.interface import BrokenPicture, OutOfMemory
+from keyscale.engine.models.enlarger import BrokenPicture, OutOfMemory
 from keyscale.engine.source.colour import PixelArray
 
 if TYPE_CHECKING:
-    from keyscale.engine.models.interface import Enlarger
+    from keyscale.engine.models.enlarger import Enlarger
 
 __all__ = ["Upscaler"]
 

@@ -15,13 +15,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 TORCH_AT_IMPORT = {
-    "engine/models/model.py",
-    "engine/models/networks.py",
-    "engine/models/streaming.py",
+    "engine/models/torch_model.py",
+    "engine/models/torch_networks.py",
+    "engine/models/torch_strips.py",
 }
 """Modules that may import torch on being imported; others do so within the function that needs it."""
 
-OPENVINO = "engine/models/inference.py"
+OPENVINO = "engine/models/openvino.py"
 """The one module that loads OpenVINO: without its telemetry."""
 
 ABSENT = {"cv2", "torchvision", "scipy", "grpclib", "modal_proto"}
@@ -210,7 +210,7 @@ def test_modules_stay_short_enough_to_be_read(path: Path) -> None:
         ("keyscale.engine.plan", {"torch", "openvino", "typer", "rich"}),
         ("keyscale.engine.models", {"torch", "openvino", "numpy", "safetensors"}),
         ("keyscale.engine.upscaler", {"torch", "openvino"}),
-        ("keyscale.engine.models.compiled", {"torch", "openvino"}),
+        ("keyscale.engine.models.openvino_model", {"torch", "openvino"}),
         ("keyscale.engine.pipeline", {"torch", "openvino", "typer", "rich"}),
         ("keyscale.engine.runners.local", {"torch", "openvino", "typer", "rich", *REMOTE}),
         ("keyscale.engine.runners.remote", {"torch", "openvino", "typer", "rich", *REMOTE}),

@@ -24,7 +24,7 @@ from keyscale.engine.errors import DecodeError, DeviceError, InputError, RemoteE
 from keyscale.engine.job import Job, ModelChoice, Target, dumps
 from keyscale.engine.link import LinkMissing, LinkRefused, LinkUnreachable
 from keyscale.engine.models import Execution, choose_execution
-from keyscale.engine.models.networks import SRVGGNetCompact
+from keyscale.engine.models.torch_networks import SRVGGNetCompact
 from keyscale.engine.plan import Chunk, Plan
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.runners.staging import Staging

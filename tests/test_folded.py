@@ -22,14 +22,14 @@ from torch.nn import functional
 
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import ModelError
-from keyscale.engine.models import describe, load_model, shipped, streaming
-from keyscale.engine.models.compiled import OpenvinoModel
-from keyscale.engine.models.graph import UNQUANTISED, build_graph, folded, interleaved, read_graph
-from keyscale.engine.models.inference import load_openvino
-from keyscale.engine.models.interface import Enlarger
-from keyscale.engine.models.model import Model
-from keyscale.engine.models.networks import PlainNet, build, inspect
+from keyscale.engine.models import describe, load_model, shipped, torch_strips
+from keyscale.engine.models.enlarger import Enlarger
+from keyscale.engine.models.openvino import load_openvino
+from keyscale.engine.models.openvino_graph import UNQUANTISED, build_graph, folded, interleaved, read_graph
+from keyscale.engine.models.openvino_model import OpenvinoModel
 from keyscale.engine.models.registry import ModelSpec, macs_per_pixel, receptive_field
+from keyscale.engine.models.torch_model import Model
+from keyscale.engine.models.torch_networks import PlainNet, build, inspect
 from keyscale.engine.upscaler import Upscaler
 
 Pixels = npt.NDArray[Any]
@@ -160,7 +160,7 @@ def test_it_gives_what_its_definition_gives(size: tuple[int, int], scale: int, f
     wanted = reference(state, x, scale=scale, fold=fold)
     torch.testing.assert_close(network(x), wanted, atol=1e-5, rtol=0)
     for rows in (1, 3, 64):
-        torch.testing.assert_close(streaming.forward(network, x, rows=rows), wanted, atol=1e-5, rtol=0)
+        torch.testing.assert_close(torch_strips.forward(network, x, rows=rows), wanted, atol=1e-5, rtol=0)
 
 
 def test_an_odd_picture_is_completed_by_its_last_row_and_column() -> None:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from keyscale.engine.errors import DeviceError, Interrupted, ModelError, UsageError
-from keyscale.engine.models import describe, load_model, networks, streaming
-from keyscale.engine.models.model import Model
-from keyscale.engine.models.networks import RRDBNet, SRVGGNetCompact, build, inspect
+from keyscale.engine.models import describe, load_model, torch_networks, torch_strips
+from keyscale.engine.models.torch_model import Model
+from keyscale.engine.models.torch_networks import RRDBNet, SRVGGNetCompact, build, inspect
 from keyscale.engine.models.weights import load_state_dict, sha256_of
 
 GOLDEN = Path(__file__).parent / "golden" / "networks.npz"
@@ -42,7 +42,7 @@ def state_of(golden: Any, case: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): torch.from_numpy(golden[key]) for key in golden if key.startswith(prefix)}
 
 
-def random_network(network: networks.Network, seed: int = 0) -> networks.Network:
+def random_network(network: torch_networks.Network, seed: int = 0) -> torch_networks.Network:
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
         spread = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3
@@ -50,7 +50,7 @@ def random_network(network: networks.Network, seed: int = 0) -> networks.Network
     return network.eval().requires_grad_(False)
 
 
-def small_model(network: networks.Network, precision: str = "fp32") -> Model:
+def small_model(network: torch_networks.Network, precision: str = "fp32") -> Model:
     state = random_network(network).state_dict()
     return Model(state, inspect(state, name="small"), sha256="0" * 64, device="cpu", precision=precision)
 
@@ -179,7 +179,7 @@ class TestAnyWindow:
         ],
         ids=["srvgg_x4", "rrdb_x4", "rrdb_x2", "rrdb_x1"],
     )
-    def test_every_size_is_enlarged_exactly(self, network: networks.Network, size: tuple[int, int]) -> None:
+    def test_every_size_is_enlarged_exactly(self, network: torch_networks.Network, size: tuple[int, int]) -> None:
         model = small_model(network)
         y = model(picture(2, 3, *size))
         assert y.shape == (2, 3, size[0] * model.spec.scale, size[1] * model.spec.scale)
@@ -202,7 +202,7 @@ class TestAnyWindow:
         ],
         ids=["srvgg_x2", "rrdb_x4", "rrdb_x2"],
     )
-    def test_a_window_with_its_halo_gives_what_the_whole_picture_gives(self, network: networks.Network) -> None:
+    def test_a_window_with_its_halo_gives_what_the_whole_picture_gives(self, network: torch_networks.Network) -> None:
         model = small_model(network)
         halo, scale = model.spec.halo, model.spec.scale
         x = picture(1, 3, 2 * halo + 18, 2 * halo + 18)
@@ -224,13 +224,13 @@ class TestStrips:
         assert isinstance(network, SRVGGNetCompact)
         x = picture(2, 3, height, 5)
         with torch.inference_mode():
-            assert difference(streaming.forward(network, x, rows=rows), network(x)) <= TOLERANCE
+            assert difference(torch_strips.forward(network, x, rows=rows), network(x)) <= TOLERANCE
 
     def test_a_strip_holds_about_as_many_pixels_whatever_the_width(self) -> None:
-        assert streaming.strip_rows(1, 480) == 34
-        assert streaming.strip_rows(2, 480) == 17
-        assert streaming.strip_rows(1, 16384) == 8
-        assert streaming.strip_rows(1, 1) == 64
+        assert torch_strips.strip_rows(1, 480) == 34
+        assert torch_strips.strip_rows(2, 480) == 17
+        assert torch_strips.strip_rows(1, 16384) == 8
+        assert torch_strips.strip_rows(1, 1) == 64
 
     def test_the_real_network_in_strips(self, shared: Path) -> None:
         state = load_state_dict(shared / "weights" / "realesr-animevideov3.pth")
@@ -238,14 +238,14 @@ class TestStrips:
         assert isinstance(network, SRVGGNetCompact)
         x = picture(1, 3, 50, 40)
         with torch.inference_mode():
-            assert difference(streaming.forward(network, x, rows=16), network(x)) <= TOLERANCE
+            assert difference(torch_strips.forward(network, x, rows=16), network(x)) <= TOLERANCE
 
     def test_the_tail_of_rrdb_runs_in_strips_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         network = random_network(RRDBNet(features=4, blocks=1, scale=4, growth=2))
         x = picture(1, 3, 11, 6)
         with torch.inference_mode():
             whole = network(x)
-            monkeypatch.setattr(networks, "TAIL_ROWS", 3)
+            monkeypatch.setattr(torch_networks, "TAIL_ROWS", 3)
             assert difference(network(x), whole) <= TOLERANCE
 
 
@@ -255,7 +255,7 @@ class TestStopping:
         [SRVGGNetCompact(features=4, blocks=1, scale=4), RRDBNet(features=4, blocks=3, scale=4, growth=2)],
         ids=["srvgg", "rrdb"],
     )
-    def test_a_forward_pass_ends_when_asked_to(self, network: networks.Network) -> None:
+    def test_a_forward_pass_ends_when_asked_to(self, network: torch_networks.Network) -> None:
         model = small_model(network)
         asked: list[None] = []
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from keyscale.engine.models import networks
+from keyscale.engine.models import torch_networks
 
 pytestmark = [
     pytest.mark.realesrgan,
@@ -45,7 +45,7 @@ def originals() -> dict[str, Any]:
 @pytest.mark.parametrize(("architecture", "arguments"), ARGUMENTS)
 def test_same_keys_and_same_numbers(architecture: str, arguments: dict[str, int]) -> None:
     original = originals()[architecture](num_in_ch=3, num_out_ch=3, **arguments).eval()
-    network, facts = networks.build(original.state_dict())
+    network, facts = torch_networks.build(original.state_dict())
     assert (facts.architecture, facts.features) == (architecture, arguments["num_feat"])
     assert list(network.state_dict()) == list(original.state_dict())
     x = torch.rand(1, 3, 12, 16)

@@ -36,11 +36,11 @@ from keyscale.engine.models import (
     possible_executions,
     shipped,
 )
-from keyscale.engine.models.compiled import OpenvinoModel
-from keyscale.engine.models.graph import UNQUANTISED, build_graph, cell_order, with_pixels
-from keyscale.engine.models.inference import load_openvino, plugin_at_work, thread_count
-from keyscale.engine.models.networks import PlainNet, build, inspect
+from keyscale.engine.models.openvino import load_openvino, plugin_at_work, thread_count
+from keyscale.engine.models.openvino_graph import UNQUANTISED, build_graph, cell_order, with_pixels
+from keyscale.engine.models.openvino_model import OpenvinoModel
 from keyscale.engine.models.registry import macs_per_pixel
+from keyscale.engine.models.torch_networks import PlainNet, build, inspect
 from keyscale.engine.planview import plan_to_json, summarise
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.upscaler import Upscaler
@@ -377,7 +377,7 @@ def test_threads_follow_openmp_s_variable_and_the_cores_allowed(
 def test_loading_openvino_sends_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     """Its telemetry package would send an event on import, and keep an identifier in the home folder."""
     code = (
-        "import sys\nfrom keyscale.engine.models.inference import cpu_has_int8\n"
+        "import sys\nfrom keyscale.engine.models.openvino import cpu_has_int8\n"
         "assert cpu_has_int8() in (True, False)\n"
         "assert 'openvino' in sys.modules\n"
         "sys.exit(any(name.startswith('openvino_telemetry') for name in sys.modules))"

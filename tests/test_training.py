@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from keyscale.engine.models.networks import build
 from keyscale.engine.models.shipped import read_manifest
+from keyscale.engine.models.torch_networks import build
 from tools.training import damage, losses, material, recipes, scenes, train
 from tools.training.export import mixture, without_pattern
 from tools.training.losses import Weights

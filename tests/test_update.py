@@ -36,7 +36,7 @@ from keyscale.engine.job import (
     Verify,
 )
 from keyscale.engine.jobkey import read_stamp
-from keyscale.engine.models.networks import SRVGGNetCompact
+from keyscale.engine.models.torch_networks import SRVGGNetCompact
 from keyscale.engine.runners.local import LocalRun
 from keyscale.engine.runners.prepare import prepare
 from keyscale.engine.workfolder import WorkFolder

@@ -20,8 +20,8 @@ from keyscale.engine.device import choose_device, describe_device
 from keyscale.engine.errors import DeviceError, Interrupted, KeyscaleError
 from keyscale.engine.job import Compute, ModelChoice
 from keyscale.engine.models import load_model
-from keyscale.engine.models.model import Model
-from keyscale.engine.models.networks import Network, RRDBNet, SRVGGNetCompact, inspect
+from keyscale.engine.models.torch_model import Model
+from keyscale.engine.models.torch_networks import Network, RRDBNet, SRVGGNetCompact, inspect
 from keyscale.engine.upscaler import Upscaler
 
 Pixels = npt.NDArray[Any]

@@ -16,6 +16,7 @@ from keyscale.engine.job import Done, Event, Note, Phase
 from keyscale.engine.jobkey import network_identity
 from keyscale.engine.machine import share_cores, usable_cores
 from keyscale.engine.models import Execution
+from keyscale.engine.models.speeds import remember_speed
 from keyscale.engine.pipeline import run_chunks
 from keyscale.engine.plan import LANCZOS, Chunk
 from keyscale.engine.runners.meter import Meter
@@ -23,11 +24,10 @@ from keyscale.engine.runners.prepare import Prepared
 from keyscale.engine.runners.remote_state import RemoteState, state_path
 from keyscale.engine.runners.run import Run
 from keyscale.engine.runners.shared import Shared
-from keyscale.engine.speeds import remember_speed
 from keyscale.engine.workfolder import WorkFolder, work_folder_of
 
 if TYPE_CHECKING:
-    from keyscale.engine.models.interface import Enlarger
+    from keyscale.engine.models.enlarger import Enlarger
     from keyscale.engine.upscaler import Upscaler
 
 __all__ = ["LocalRun", "run_local"]
@@ -71,7 +71,7 @@ class LocalRun(Run):
             if self.job.compute.device not in {"auto", "cpu"}:
                 # Nothing would run there, but who asks for a device that is absent is told so.
                 share_cores()
-                from keyscale.engine.models.model import resolve_device
+                from keyscale.engine.models.torch_model import resolve_device
 
                 resolve_device(self.job.compute.device)
             return

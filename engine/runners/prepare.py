@@ -15,9 +15,9 @@ from keyscale.engine.jobkey import read_stamp
 from keyscale.engine.locks import private_folder
 from keyscale.engine.machine import share_cores
 from keyscale.engine.models import ModelSpec, defaults_for, describe, needs_openvino
+from keyscale.engine.models.speeds import known_speeds
 from keyscale.engine.plan import LANCZOS, Plan, make_plan
 from keyscale.engine.source.probe import probe
-from keyscale.engine.speeds import known_speeds
 from keyscale.engine.workfolder import Identity, work_folder_of
 from keyscale.engine.writer import check_encoder, storage_error
 
@@ -92,7 +92,7 @@ def has_int8(job: Job, models: Iterable[ModelSpec]) -> bool:
     """Whether OpenVINO has int8 here; it is loaded and asked only where that matters."""
     if not any(needs_openvino(spec, job.compute.device, job.compute.precision) for spec in models):
         return False
-    from keyscale.engine.models.inference import cpu_has_int8
+    from keyscale.engine.models.openvino import cpu_has_int8
 
     return cpu_has_int8()
 

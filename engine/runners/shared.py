@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from keyscale.engine.turn import Turn
 
 if TYPE_CHECKING:
-    from keyscale.engine.models.interface import Enlarger
+    from keyscale.engine.models.enlarger import Enlarger
 
 __all__ = ["Shared"]
 

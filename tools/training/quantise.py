@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from keyscale.engine.models.graph import UNQUANTISED, build_graph, folded
-from keyscale.engine.models.inference import load_openvino
+from keyscale.engine.models.openvino import load_openvino
+from keyscale.engine.models.openvino_graph import UNQUANTISED, build_graph, folded
 from keyscale.engine.models.registry import ModelSpec
 
 __all__ = ["PICTURES", "quantise"]

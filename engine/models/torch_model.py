@@ -13,9 +13,9 @@ from torch.nn import functional
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.device import describe_device
 from keyscale.engine.errors import DeviceError, UsageError
-from keyscale.engine.models import networks, streaming
+from keyscale.engine.models import torch_networks, torch_strips
 from keyscale.engine.models.border import surrounded
-from keyscale.engine.models.interface import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory
+from keyscale.engine.models.enlarger import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.source.colour import PixelArray
 
@@ -118,7 +118,7 @@ class Model:
         _check_precision(self.device, self.precision)
         self._state = {key: value.float() for key, value in state.items()}
         self._twins: dict[str, Model] = {self.precision: self}
-        network, _ = networks.build(self._state, name=spec.name)
+        network, _ = torch_networks.build(self._state, name=spec.name)
         network.to(device=self.device, dtype=self.dtype)
         for weight in network.parameters():
             if weight.ndim == 4:
@@ -152,8 +152,8 @@ class Model:
             return y[:, :, : height * self.spec.scale, : width * self.spec.scale]
 
     def _forward(self, x: Tensor, should_stop: Callable[[], bool] | None) -> Tensor:
-        if self.device.type == "cpu" and isinstance(self.network, networks.Stack):
-            return streaming.forward(self.network, x, should_stop)
+        if self.device.type == "cpu" and isinstance(self.network, torch_networks.Stack):
+            return torch_strips.forward(self.network, x, should_stop)
         y: Tensor = self.network(x, should_stop)
         return y
 

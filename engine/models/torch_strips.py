@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from keyscale.engine.models.networks import ShouldStop, Stack, check_stop, folded, shuffle_onto
+from keyscale.engine.models.torch_networks import ShouldStop, Stack, check_stop, folded, shuffle_onto
 
 __all__ = ["STRIP_PIXELS", "forward", "strip_rows"]
 

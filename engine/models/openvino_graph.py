@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keyscale.engine.errors import ModelError
-from keyscale.engine.models.inference import load_openvino
+from keyscale.engine.models.openvino import load_openvino
 from keyscale.engine.models.registry import ModelSpec
 
 __all__ = ["UNQUANTISED", "build_graph", "cell_order", "folded", "interleaved", "read_graph", "with_pixels"]
