@@ -26,7 +26,7 @@ from keyscale.engine.camera.geometry import Window
 from keyscale.engine.job import Done, Job
 from keyscale.engine.models.torch_model import Model
 from keyscale.engine.models.torch_networks import build
-from keyscale.engine.plan import Plan
+from keyscale.engine.plan.plan import Plan
 from keyscale.engine.runners.local import run_local
 from keyscale.engine.runners.prepare import prepare
 

@@ -17,7 +17,7 @@ from keyscale.engine.camera.framing import Framing
 from keyscale.engine.errors import Interrupted, UsageError
 from keyscale.engine.helpers import Keeper
 from keyscale.engine.job import Done, Event, Failed, Note, Progress
-from keyscale.engine.plan import Plan
+from keyscale.engine.plan.plan import Plan
 from keyscale.engine.runners.prepare import prepare, prepare_plan
 
 __all__ = ["Upscaling", "plan", "upscale"]

@@ -23,8 +23,8 @@ from keyscale.engine.links import fetch, send
 from keyscale.engine.machine import usable_cores
 from keyscale.engine.models.execution import Execution
 from keyscale.engine.pipeline import Tally, run_chunks
-from keyscale.engine.plan import LANCZOS, Chunk, Plan
-from keyscale.engine.planfile import LARGEST, load_plan
+from keyscale.engine.plan.plan import LANCZOS, Chunk, Plan
+from keyscale.engine.plan.transfer import LARGEST, load_plan
 from keyscale.engine.ranged import RangedFile
 from keyscale.engine.source.media import excerpt_media, stream_media
 from keyscale.engine.task import Made, Task, TooSlow, as_answer, read_task, refusal

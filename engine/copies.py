@@ -15,9 +15,9 @@ from av.stream import Discard, Stream
 from keyscale.engine.camera.timemap import TimeMap
 from keyscale.engine.errors import DecodeError
 from keyscale.engine.joiner import Timed
+from keyscale.engine.plan.tracks import Container
 from keyscale.engine.source.open import demuxed, open_source
 from keyscale.engine.tags import map_span
-from keyscale.engine.tracks import Container
 
 __all__ = ["CopiedSpan", "copied_audio", "copied_subtitles", "picture_of"]
 

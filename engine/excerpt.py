@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 from keyscale.engine.errors import InputError
-from keyscale.engine.plan import Plan
+from keyscale.engine.plan.plan import Plan
 from keyscale.engine.source.media import Media, OpenMedia, excerpt_media, local_media
 from keyscale.engine.source.reader import BACK_OFF_SECONDS, DEINTERLACE_LEAD, Lost, read_frames
 from keyscale.engine.workfolder import sha256_file

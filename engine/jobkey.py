@@ -18,7 +18,7 @@ from keyscale.engine.errors import KeyscaleError
 from keyscale.engine.job import Precision, dumps
 from keyscale.engine.machine import share_cores
 from keyscale.engine.models import ModelSpec, all_models, choose_execution, needs_openvino
-from keyscale.engine.plan import LANCZOS, Plan
+from keyscale.engine.plan.plan import LANCZOS, Plan
 from keyscale.engine.source.open import open_source
 from keyscale.engine.workfolder import sha256_file
 

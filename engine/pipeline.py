@@ -18,7 +18,7 @@ import numpy as np
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.camera.sampler import sample
 from keyscale.engine.errors import DecodeError, VerificationError
-from keyscale.engine.plan import Chunk, Plan
+from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.source.colour import PixelArray
 from keyscale.engine.source.media import OpenMedia
 from keyscale.engine.source.reader import Lost, read_frames

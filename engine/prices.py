@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from keyscale.engine.errors import UsageError
 
 if TYPE_CHECKING:
-    from keyscale.engine.plan import Plan
+    from keyscale.engine.plan.plan import Plan
 
 __all__ = [
     "CONTAINERS",

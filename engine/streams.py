@@ -21,8 +21,8 @@ from keyscale.engine.camera.timemap import TimeMap
 from keyscale.engine.copies import CopiedSpan, copied_audio, copied_subtitles, picture_of
 from keyscale.engine.errors import EncoderError
 from keyscale.engine.joiner import Timed, only_video
+from keyscale.engine.plan.tracks import Container, TrackPlan
 from keyscale.engine.sound import AudioReport, AudioSource, measure_audio
-from keyscale.engine.tracks import Container, TrackPlan
 
 __all__ = ["AudioTrack", "Build", "add_track", "add_video", "main_video"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keyscale.engine.errors import EncoderError, UsageError
-from keyscale.engine.plan import Plan
+from keyscale.engine.plan.plan import Plan
 from keyscale.engine.prices import GPUS, gpu_of
 
 __all__ = ["check_suited"]

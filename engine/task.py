@@ -14,7 +14,7 @@ import msgspec
 from keyscale.engine.errors import KeyscaleError, RemoteError
 from keyscale.engine.job import loads
 from keyscale.engine.models.execution import Execution
-from keyscale.engine.plan import Chunk
+from keyscale.engine.plan.plan import Chunk
 
 __all__ = [
     "SCHEMA",

@@ -13,7 +13,7 @@ import numpy as np
 from keyscale.engine.errors import InputError, Interrupted, VerificationError
 from keyscale.engine.job import Verify
 from keyscale.engine.mux import Assembly
-from keyscale.engine.plan import Plan
+from keyscale.engine.plan.plan import Plan
 from keyscale.engine.source.open import frame_is_damaged, open_source
 
 __all__ = ["verify"]

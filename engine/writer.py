@@ -14,9 +14,9 @@ from typing import Self
 import av
 from av.video.reformatter import VideoReformatter
 
-from keyscale.engine.encoding import EncoderSettings
 from keyscale.engine.errors import EncoderError, KeyscaleError, StorageError
 from keyscale.engine.heap import give_back_memory
+from keyscale.engine.plan.encoding import EncoderSettings
 from keyscale.engine.source.colour import FULL, LIMITED, Colour, PixelArray, from_rgb
 
 __all__ = ["ChunkWriter", "check_encoder", "chunk_suffix", "storage_error"]

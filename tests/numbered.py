@@ -21,7 +21,7 @@ from clips import numbered as numbered
 
 from keyscale.engine.errors import Interrupted
 from keyscale.engine.job import Done, Encoding, Event, Fit, Job, ModelChoice, Note, Target, Trim
-from keyscale.engine.plan import Plan
+from keyscale.engine.plan.plan import Plan
 from keyscale.engine.runners.local import run_local
 from keyscale.engine.runners.prepare import prepare
 from keyscale.engine.workfolder import beneath, work_folder_of

@@ -206,8 +206,8 @@ def test_modules_stay_short_enough_to_be_read(path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("keyscale.cli.app", {"torch", "numpy", "av", "PIL", "keyscale.engine.plan", *REMOTE}),
-        ("keyscale.engine.plan", {"torch", "openvino", "typer", "rich"}),
+        ("keyscale.cli.app", {"torch", "numpy", "av", "PIL", "keyscale.engine.plan.plan", *REMOTE}),
+        ("keyscale.engine.plan.plan", {"torch", "openvino", "typer", "rich"}),
         ("keyscale.engine.models", {"torch", "openvino", "numpy", "safetensors"}),
         ("keyscale.engine.upscaler", {"torch", "openvino"}),
         ("keyscale.engine.models.openvino_model", {"torch", "openvino"}),

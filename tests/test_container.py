@@ -25,7 +25,7 @@ from keyscale.engine.job import Job, ModelChoice, Target, dumps
 from keyscale.engine.link import LinkMissing, LinkRefused, LinkUnreachable
 from keyscale.engine.models import Execution, choose_execution
 from keyscale.engine.models.torch_networks import SRVGGNetCompact
-from keyscale.engine.plan import Chunk, Plan
+from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.runners.staging import Staging
 from keyscale.engine.storage import Storage, new_job_id

@@ -26,8 +26,8 @@ from clips import (
 from keyscale.engine.camera.timemap import Stretch, TimeMap
 from keyscale.engine.errors import DecodeError, EncoderError, Interrupted, StorageError
 from keyscale.engine.mux import Assembly, assemble
+from keyscale.engine.plan.tracks import Container, TrackPlan, container_of, plan_tracks
 from keyscale.engine.source.probe import StreamInfo
-from keyscale.engine.tracks import Container, TrackPlan, container_of, plan_tracks
 
 NTSC = Fraction(30000, 1001)
 RATE = Fraction(20)

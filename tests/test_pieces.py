@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from keyscale.engine.errors import DecodeError, InputError, KeyscaleError, RemoteError
-from keyscale.engine.plan import Chunk
+from keyscale.engine.plan.plan import Chunk
 from keyscale.engine.runners.calls import Kind, Outcome
 from keyscale.engine.runners.pieces import ATTEMPTS, SLOW_CALLS, Piece, Pieces, refused
 from keyscale.engine.task import Made

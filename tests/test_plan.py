@@ -19,8 +19,8 @@ from keyscale.engine.camera.framing import Framing, parse_framing
 from keyscale.engine.errors import FramingError, UsageError
 from keyscale.engine.job import Codec, Compute, Encoding, Fit, Job, Mode, Precision, Target, Trim
 from keyscale.engine.models.registry import ModelSpec, defaults_for, find
-from keyscale.engine.plan import Estimate, Plan, make_plan
-from keyscale.engine.planview import plan_to_json, summarise
+from keyscale.engine.plan.describe import plan_to_json, summarise
+from keyscale.engine.plan.plan import Estimate, Plan, make_plan
 from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import HeaderClaims, Orientation, StreamInfo, VideoInfo
 
@@ -566,7 +566,8 @@ def test_two_hours_are_planned_in_seconds_and_little_memory() -> None:
 def test_planning_imports_no_torch() -> None:
     code = (
         "import sys\n"
-        "from keyscale.engine import plan, planview, probe\n"
+        "from keyscale.engine.plan import describe, plan\n"
+        "from keyscale.engine.source import probe\n"
         "from keyscale.engine.runners import local\n"
         "print(sorted({'torch', 'typer', 'rich', 'modal', 'boto3'} & set(sys.modules)))\n"
     )

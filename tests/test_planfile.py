@@ -18,8 +18,8 @@ from test_plan import camera, film, planned, uneven
 from keyscale.engine.errors import RemoteError
 from keyscale.engine.job import Codec, Compute, Encoding, Fit, ModelChoice, Precision
 from keyscale.engine.models.registry import find
-from keyscale.engine.plan import Plan
-from keyscale.engine.planfile import HEAD, LARGEST, MAGIC, PLAN_VERSION, dump_plan, for_transfer, load_plan
+from keyscale.engine.plan.plan import Plan
+from keyscale.engine.plan.transfer import HEAD, LARGEST, MAGIC, PLAN_VERSION, dump_plan, for_transfer, load_plan
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import Orientation, StreamInfo
@@ -197,7 +197,7 @@ def test_content_of_another_shape_is_told() -> None:
 
 
 def test_a_small_file_that_inflates_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keyscale.engine.planfile.LARGEST", 1 << 20)
+    monkeypatch.setattr("keyscale.engine.plan.transfer.LARGEST", 1 << 20)
     with pytest.raises(RemoteError, match="more than 1 MiB"):
         load_plan(wrapped(zlib.compress(bytes(LARGEST >> 8))))
 

@@ -11,7 +11,7 @@ import pytest
 from keyscale.engine import container, prices
 from keyscale.engine.errors import UsageError
 from keyscale.engine.job import Job, Mode, ModelChoice, Target
-from keyscale.engine.plan import Plan
+from keyscale.engine.plan.plan import Plan
 from keyscale.engine.prices import Budget, affordable, cost, deployment_estimate, estimate, gpu_of
 from keyscale.engine.runners.prepare import prepare_plan
 

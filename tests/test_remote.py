@@ -25,7 +25,7 @@ from s3.proxy import Proxy
 from s3.rclone import RcloneServer
 from s3.server import via
 
-from keyscale.engine.planfile import load_plan
+from keyscale.engine.plan.transfer import load_plan
 from keyscale.engine.storage import Storage
 from keyscale.engine.workfolder import beneath, sha256_file
 

@@ -10,7 +10,7 @@ import pytest
 from keyscale.cli.app import run
 from keyscale.engine.errors import EncoderError, UsageError
 from keyscale.engine.job import Codec, Compute, Encoding, Job
-from keyscale.engine.plan import Plan
+from keyscale.engine.plan.plan import Plan
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.suited import check_suited
 

@@ -26,7 +26,7 @@ from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.errors import StorageError
 from keyscale.engine.job import Job
 from keyscale.engine.locks import private_folder
-from keyscale.engine.plan import Chunk
+from keyscale.engine.plan.plan import Chunk
 from keyscale.engine.runners.prepare import prepare
 from keyscale.engine.workfolder import PUBLISHING, WorkFolder, beneath, work_folder_of
 from tools.torture.batch_faults import batch_disks, batch_sources

@@ -8,11 +8,11 @@ from typing import Any, get_args
 import av
 import pytest
 
-from keyscale.engine import tracks
 from keyscale.engine.camera.timemap import Stretch, TimeMap
 from keyscale.engine.errors import UsageError
+from keyscale.engine.plan import tracks
+from keyscale.engine.plan.tracks import Container, TrackPlan, container_of, plan_tracks, video_codec_fits
 from keyscale.engine.source.probe import StreamInfo
-from keyscale.engine.tracks import Container, TrackPlan, container_of, plan_tracks, video_codec_fits
 
 WHOLE = TimeMap((Stretch(0, 10, 1),))
 VIDEO = StreamInfo(index=0, kind="video", codec="h264")

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from keyscale.engine.camera.sampler import sample
 from keyscale.engine.job import Compute, Job, ModelChoice, Target
 from keyscale.engine.models import open_model
-from keyscale.engine.plan import LANCZOS, Plan
+from keyscale.engine.plan.plan import LANCZOS, Plan
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.source.reader import SourceFrame, read_frames
 from keyscale.engine.upscaler import Upscaler

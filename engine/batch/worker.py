@@ -18,7 +18,7 @@ from keyscale.engine.batch.messages import Answer, Ended, Hello, Opened, Order, 
 from keyscale.engine.errors import Interrupted
 from keyscale.engine.events import failure
 from keyscale.engine.job import Event, Phase, Progress
-from keyscale.engine.plan import Plan
+from keyscale.engine.plan.plan import Plan
 from keyscale.engine.prices import Budget
 from keyscale.engine.runners.prepare import Prepared, prepare, prepare_plan
 from keyscale.engine.runners.run import Run

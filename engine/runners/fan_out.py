@@ -18,7 +18,7 @@ from keyscale.engine.errors import Interrupted, KeyscaleError, RemoteError, Veri
 from keyscale.engine.job import Event, Note
 from keyscale.engine.joiner import concatenate, scan_chunks
 from keyscale.engine.pipeline import Tally
-from keyscale.engine.plan import Chunk, Plan
+from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.runners.calls import Calls, Kind, Outcome
 from keyscale.engine.runners.meter import Meter
 from keyscale.engine.runners.pieces import Piece, Pieces

@@ -18,7 +18,7 @@ from keyscale.engine.machine import share_cores, usable_cores
 from keyscale.engine.models import Execution
 from keyscale.engine.models.speeds import remember_speed
 from keyscale.engine.pipeline import run_chunks
-from keyscale.engine.plan import LANCZOS, Chunk
+from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.runners.meter import Meter
 from keyscale.engine.runners.prepare import Prepared
 from keyscale.engine.runners.remote_state import RemoteState, state_path

@@ -16,7 +16,7 @@ from keyscale.engine.locks import private_folder
 from keyscale.engine.machine import share_cores
 from keyscale.engine.models import ModelSpec, defaults_for, describe, needs_openvino
 from keyscale.engine.models.speeds import known_speeds
-from keyscale.engine.plan import LANCZOS, Plan, make_plan
+from keyscale.engine.plan.plan import LANCZOS, Plan, make_plan
 from keyscale.engine.source.probe import probe
 from keyscale.engine.workfolder import Identity, work_folder_of
 from keyscale.engine.writer import check_encoder, storage_error

@@ -16,7 +16,7 @@ from keyscale.engine.errors import KeyscaleError, RemoteError, StorageError
 from keyscale.engine.job import Done, Event, Note, Phase, RemoteUse, dumps
 from keyscale.engine.jobkey import network_identity
 from keyscale.engine.models import Execution, choose_execution, possible_executions
-from keyscale.engine.plan import LANCZOS, Chunk
+from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.prices import Budget, affordable, cost, estimate
 from keyscale.engine.runners.calls import PATIENCE_S, Calls
 from keyscale.engine.runners.ending import calls_left, end_job, remove_staged

@@ -18,11 +18,11 @@ from keyscale.engine.job import Done, Event, Note, Phase
 from keyscale.engine.jobkey import job_key, pixels_of, read_stamp, stamp
 from keyscale.engine.mux import Assembly, assemble
 from keyscale.engine.pipeline import Tally
-from keyscale.engine.plan import LANCZOS, Chunk
+from keyscale.engine.plan.plan import LANCZOS, Chunk
+from keyscale.engine.plan.tracks import content_type_of
 from keyscale.engine.runners.background import in_background
 from keyscale.engine.runners.meter import Meter
 from keyscale.engine.runners.prepare import Prepared, check_absent, check_source
-from keyscale.engine.tracks import content_type_of
 from keyscale.engine.verify import verify
 from keyscale.engine.wholeness import is_whole
 from keyscale.engine.workfolder import WorkFolder, identity_of, publish, sha256_file

@@ -11,8 +11,8 @@ from keyscale import __version__
 from keyscale.engine.errors import InputError
 from keyscale.engine.excerpt import make_excerpt, worth_excerpt
 from keyscale.engine.models.execution import Execution
-from keyscale.engine.plan import Chunk, Plan
-from keyscale.engine.planfile import dump_plan, for_transfer
+from keyscale.engine.plan.plan import Chunk, Plan
+from keyscale.engine.plan.transfer import dump_plan, for_transfer
 from keyscale.engine.storage import Storage, job_prefix, source_key
 from keyscale.engine.task import Made, Task
 from keyscale.engine.workfolder import sha256_file

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from keyscale.engine.camera.framing import Framing, Interpolation, Keyframe, load_framing
     from keyscale.engine.errors import KeyscaleError
     from keyscale.engine.job import Done, Note, Progress
-    from keyscale.engine.plan import Plan
+    from keyscale.engine.plan.plan import Plan
 
 __version__ = "0.1.0"
 
@@ -38,7 +38,7 @@ if not TYPE_CHECKING:
         "errors": ("KeyscaleError",),
         "camera.framing": ("Framing", "Interpolation", "Keyframe", "load_framing"),
         "job": ("Done", "Note", "Progress"),
-        "plan": ("Plan",),
+        "plan.plan": ("Plan",),
     }
 
     def __getattr__(name):

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from keyscale.engine.plan import Plan
+from keyscale.engine.plan.plan import Plan
 from keyscale.engine.prices import RemoteEstimate
 
 __all__ = ["plan_to_json", "summarise"]

@@ -17,14 +17,14 @@ import numpy.typing as npt
 from keyscale.engine.camera.framing import Framing, cover_all, far_outside
 from keyscale.engine.camera.geometry import Geometry, Window, place
 from keyscale.engine.camera.timemap import Stretch, TimeMap
-from keyscale.engine.encoding import EncoderSettings, resolve_encoding
 from keyscale.engine.errors import FramingError, InputError, UsageError
 from keyscale.engine.job import Fit, Job
 from keyscale.engine.models.execution import Execution, possible_executions
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.models.speeds import speed_key
+from keyscale.engine.plan.encoding import EncoderSettings, resolve_encoding
+from keyscale.engine.plan.tracks import Container, TrackPlan, container_of, plan_tracks
 from keyscale.engine.source.probe import VideoInfo
-from keyscale.engine.tracks import Container, TrackPlan, container_of, plan_tracks
 
 __all__ = ["LANCZOS", "Chunk", "Estimate", "Plan", "make_plan"]
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keyscale.engine.errors import KeyscaleError, RemoteError
-from keyscale.engine.plan import Plan
+from keyscale.engine.plan.plan import Plan
 
 __all__ = ["PLAN_VERSION", "dump_plan", "for_transfer", "load_plan"]
 

@@ -7,8 +7,8 @@ from fractions import Fraction
 
 from keyscale.engine.errors import UsageError
 from keyscale.engine.job import Codec, Encoding, Mode
+from keyscale.engine.plan.tracks import Container, video_codec_fits
 from keyscale.engine.source.colour import Colour
-from keyscale.engine.tracks import Container, video_codec_fits
 
 __all__ = ["EncoderSettings", "resolve_encoding"]
 
