@@ -111,7 +111,7 @@ def _state_lines(note: JobNote, state: RemoteState | None, calls: Calls) -> list
 def cancel(job: JobArgument) -> None:
     """Stop a job's calls and remove what it staged; finished chunks on this machine are kept."""
     from keyscale.engine.runners.remote_state import find_note, forget_note
-    from keyscale.engine.workfolder import WorkFolder
+    from keyscale.engine.workspace.folder import WorkFolder
 
     note = find_note(job)
     removed = _end(note)

@@ -28,7 +28,7 @@ from keyscale.engine.plan.transfer import LARGEST, load_plan
 from keyscale.engine.ranged import RangedFile
 from keyscale.engine.source.media import excerpt_media, stream_media
 from keyscale.engine.task import Made, Task, TooSlow, as_answer, read_task, refusal
-from keyscale.engine.workfolder import WorkFolder, sha256_file
+from keyscale.engine.workspace.folder import WorkFolder, sha256_file
 from keyscale.engine.writer import chunk_suffix
 
 if TYPE_CHECKING:

@@ -292,7 +292,7 @@ class Done:
     """Where the file stands as well, `r2://bucket/key`."""
     remote: RemoteUse | None = None
     key: str = ""
-    """The job's key, see `engine.jobkey`."""
+    """The job's key, see `engine.workspace.fingerprint`."""
     skipped: bool = False
     """The result was there already and came of the same job: nothing was made."""
 

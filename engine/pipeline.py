@@ -23,7 +23,7 @@ from keyscale.engine.source.colour import PixelArray
 from keyscale.engine.source.media import OpenMedia
 from keyscale.engine.source.reader import Lost, read_frames
 from keyscale.engine.threads import Channel, Crew
-from keyscale.engine.workfolder import WorkFolder
+from keyscale.engine.workspace.folder import WorkFolder
 from keyscale.engine.writer import ChunkWriter
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from keyscale.engine.job import Done, Encoding, Event, Fit, Job, ModelChoice, No
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.runners.local import run_local
 from keyscale.engine.runners.prepare import prepare
-from keyscale.engine.workfolder import beneath, work_folder_of
+from keyscale.engine.workspace.folder import beneath, work_folder_of
 
 Picture = npt.NDArray[np.uint8]
 Segment = tuple[Fraction, Fraction, Fraction]

@@ -34,7 +34,7 @@ from keyscale.engine.errors import Interrupted, RemoteError, StorageError, Usage
 from keyscale.engine.helpers import Keeper
 from keyscale.engine.job import Phase
 from keyscale.engine.runners.background import in_background
-from keyscale.engine.workfolder import work_folder_of
+from keyscale.engine.workspace.folder import work_folder_of
 
 ROOT = Path(__file__).resolve().parents[1]
 COURT, CAMERA = ROOT / "examples" / "court.mp4", ROOT / "examples" / "court.json"

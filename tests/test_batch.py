@@ -23,8 +23,8 @@ from keyscale.engine.batch.supervisor import BatchOptions, run_batch
 from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.errors import InputError
 from keyscale.engine.job import Job, Phase, Progress
-from keyscale.engine.jobkey import read_stamp
-from keyscale.engine.workfolder import WorkFolder, work_folder_of
+from keyscale.engine.workspace.fingerprint import read_stamp
+from keyscale.engine.workspace.folder import WorkFolder, work_folder_of
 
 ONE = BatchOptions(jobs=1, look_for_gpus=False)
 TWO = BatchOptions(jobs=2, look_for_gpus=False)

@@ -33,7 +33,7 @@ from keyscale.engine.batch.report import (
 from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.errors import FramingError, InputError, KeyscaleError, StorageError, UsageError
 from keyscale.engine.job import Done, Failed, Job, Note, Phase, Progress, RemoteUse, Target
-from keyscale.engine.workfolder import work_folder_of
+from keyscale.engine.workspace.folder import work_folder_of
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.mp4")
 

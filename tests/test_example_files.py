@@ -19,7 +19,7 @@ from clips import make_clip
 from numbered import SMALL, shown
 
 from keyscale.cli.batch import GRACE_S, REMOTE_GRACE_S
-from keyscale.engine.workfolder import beneath, work_folder_of
+from keyscale.engine.workspace.folder import beneath, work_folder_of
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"

@@ -29,7 +29,7 @@ from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.source.media import OpenMedia, excerpt_media
 from keyscale.engine.source.probe import probe
 from keyscale.engine.source.reader import SourceFrame, read_frames
-from keyscale.engine.workfolder import WorkFolder
+from keyscale.engine.workspace.folder import WorkFolder
 
 pytestmark = pytest.mark.slow
 

@@ -33,7 +33,7 @@ from keyscale.engine.errors import (
 from keyscale.engine.job import Codec, Compute, Done, Encoding, Job, ModelChoice, Phase, Progress, Target
 from keyscale.engine.runners.local import run_local
 from keyscale.engine.runners.prepare import prepare
-from keyscale.engine.workfolder import work_folder_of
+from keyscale.engine.workspace.folder import work_folder_of
 
 BIG = (320, 240)
 

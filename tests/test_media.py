@@ -25,7 +25,7 @@ from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.source.media import OpenMedia, local_media, stream_media
 from keyscale.engine.source.probe import VideoInfo, probe
 from keyscale.engine.source.reader import Lost, SourceFrame, read_frames
-from keyscale.engine.workfolder import WorkFolder
+from keyscale.engine.workspace.folder import WorkFolder
 
 UNREADABLE = {
     "audio_only_opus.mp4",

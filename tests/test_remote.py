@@ -27,7 +27,7 @@ from s3.server import via
 
 from keyscale.engine.plan.transfer import load_plan
 from keyscale.engine.storage import Storage
-from keyscale.engine.workfolder import beneath, sha256_file
+from keyscale.engine.workspace.folder import beneath, sha256_file
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from faulty_place import FRAMES, SIZE, Client, FaultyPlace, asked
 from remote_place import events_of
 
 from keyscale.engine.storage import Storage
-from keyscale.engine.workfolder import work_folder_of
+from keyscale.engine.workspace.folder import work_folder_of
 
 pytestmark = pytest.mark.slow
 

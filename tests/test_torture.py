@@ -16,7 +16,7 @@ from keyscale.engine.errors import DecodeError, FramingError, InputError, ModelE
 from keyscale.engine.models import describe
 from keyscale.engine.runners.prepare import prepare
 from keyscale.engine.source.probe import probe
-from keyscale.engine.workfolder import work_folder_of
+from keyscale.engine.workspace.folder import work_folder_of
 from tools.torture import hostile
 from tools.torture.__main__ import SECTIONS, main
 from tools.torture.cases import Case, judge, remains

@@ -25,10 +25,10 @@ from keyscale.engine.batch.supervisor import BatchOptions, run_batch
 from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.errors import StorageError
 from keyscale.engine.job import Job
-from keyscale.engine.locks import private_folder
 from keyscale.engine.plan.plan import Chunk
 from keyscale.engine.runners.prepare import prepare
-from keyscale.engine.workfolder import PUBLISHING, WorkFolder, beneath, work_folder_of
+from keyscale.engine.workspace.folder import PUBLISHING, WorkFolder, beneath, work_folder_of
+from keyscale.engine.workspace.locks import private_folder
 from tools.torture.batch_faults import batch_disks, batch_sources
 from tools.torture.batch_kills import batch_kills
 from tools.torture.batch_manifests import batch_manifests

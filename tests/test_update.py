@@ -35,11 +35,11 @@ from keyscale.engine.job import (
     Trim,
     Verify,
 )
-from keyscale.engine.jobkey import read_stamp
 from keyscale.engine.models.torch_networks import SRVGGNetCompact
 from keyscale.engine.runners.local import LocalRun
 from keyscale.engine.runners.prepare import prepare
-from keyscale.engine.workfolder import WorkFolder
+from keyscale.engine.workspace.fingerprint import read_stamp
+from keyscale.engine.workspace.folder import WorkFolder
 
 CAMERA = {"keyframes": [{"time": 0, "x": 0, "y": 0, "width": 32, "height": 24}]}
 
@@ -164,12 +164,12 @@ def test_to_ask_for_what_this_machine_does_anyway_changes_nothing(
     source: Path, tmp_path: Path, compute: Compute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = updating(source, tmp_path / "out.mp4", size=(128, 96), model=ModelChoice(name="keyscale-tiny-x2"))
-    monkeypatch.setattr("keyscale.engine.jobkey.choose_device", lambda _: "cpu")
+    monkeypatch.setattr("keyscale.engine.workspace.fingerprint.choose_device", lambda _: "cpu")
     run(job)
     assert was_skipped(run(replace(job, compute=compute)))
     # The same on a machine that would have taken another device.
-    monkeypatch.setattr("keyscale.engine.jobkey.may_have_gpu", lambda: True)
-    monkeypatch.setattr("keyscale.engine.jobkey.choose_device", lambda _: "cuda")
+    monkeypatch.setattr("keyscale.engine.workspace.fingerprint.may_have_gpu", lambda: True)
+    monkeypatch.setattr("keyscale.engine.workspace.fingerprint.choose_device", lambda _: "cuda")
     assert not was_skipped(run(replace(job, compute=compute)))
     assert was_skipped(run(replace(job, compute=compute)))
 

@@ -10,7 +10,7 @@ from keyscale.engine.batch.meter import BatchMeter
 from keyscale.engine.batch.report import Reporter
 from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.job import Done, Event, Failed
-from keyscale.engine.workfolder import Identity
+from keyscale.engine.workspace.folder import Identity
 
 __all__ = ["Ledger", "OpenClip"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from keyscale.engine.job import Event, Job
-from keyscale.engine.workfolder import Identity
+from keyscale.engine.workspace.folder import Identity
 
 if TYPE_CHECKING:
     from keyscale.engine.runners.remote import RemoteOptions

@@ -10,7 +10,7 @@ from pathlib import Path
 from keyscale.engine.batch.clips import Clip
 from keyscale.engine.batch.inputs import VIDEO_SUFFIXES
 from keyscale.engine.errors import UsageError
-from keyscale.engine.workfolder import is_work_folder
+from keyscale.engine.workspace.folder import is_work_folder
 
 __all__ = ["LONGEST_NAME", "Places", "place"]
 

@@ -28,7 +28,7 @@ from keyscale.engine.errors import InputError, StorageError, UsageError
 from keyscale.engine.events import failure
 from keyscale.engine.job import Done, Failed, Note, Progress, loads
 from keyscale.engine.settings import PRESET_NAME
-from keyscale.engine.workfolder import is_work_folder
+from keyscale.engine.workspace.folder import is_work_folder
 
 __all__ = [
     "MOST_WARNINGS",

@@ -11,7 +11,7 @@ from keyscale.engine.runners.local import LocalRun
 from keyscale.engine.runners.meter import Meter
 from keyscale.engine.runners.prepare import Prepared
 from keyscale.engine.runners.shared import Shared
-from keyscale.engine.workfolder import WorkFolder
+from keyscale.engine.workspace.folder import WorkFolder
 from keyscale.engine.writer import chunk_suffix
 
 __all__ = ["Assistance"]

@@ -27,7 +27,7 @@ from keyscale.engine.runners.slots import Slots
 from keyscale.engine.runners.staging import Staging
 from keyscale.engine.storage import ObjectDamaged, ObjectMissing
 from keyscale.engine.task import Made, read_made, read_task
-from keyscale.engine.workfolder import WorkFolder
+from keyscale.engine.workspace.folder import WorkFolder
 
 __all__ = ["FanOut"]
 

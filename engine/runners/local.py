@@ -13,7 +13,6 @@ import av
 import keyscale
 from keyscale.engine.errors import ModelError, StorageError, VerificationError
 from keyscale.engine.job import Done, Event, Note, Phase
-from keyscale.engine.jobkey import network_identity
 from keyscale.engine.machine import share_cores, usable_cores
 from keyscale.engine.models import Execution
 from keyscale.engine.models.speeds import remember_speed
@@ -24,7 +23,8 @@ from keyscale.engine.runners.prepare import Prepared
 from keyscale.engine.runners.remote_state import RemoteState, state_path
 from keyscale.engine.runners.run import Run
 from keyscale.engine.runners.shared import Shared
-from keyscale.engine.workfolder import WorkFolder, work_folder_of
+from keyscale.engine.workspace.fingerprint import network_identity
+from keyscale.engine.workspace.folder import WorkFolder, work_folder_of
 
 if TYPE_CHECKING:
     from keyscale.engine.models.enlarger import Enlarger

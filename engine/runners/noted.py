@@ -11,7 +11,6 @@ from threading import Event as StopFlag
 
 from keyscale.engine.errors import RemoteError, StorageError
 from keyscale.engine.job import Event, Note, Phase
-from keyscale.engine.jobkey import own_checkpoint
 from keyscale.engine.runners.calls import Calls
 from keyscale.engine.runners.ending import calls_left, end_job
 from keyscale.engine.runners.prepare import Prepared
@@ -28,7 +27,8 @@ from keyscale.engine.runners.remote_state import (
 )
 from keyscale.engine.runners.run import Run
 from keyscale.engine.storage import Storage, new_job_id
-from keyscale.engine.workfolder import WorkFolder
+from keyscale.engine.workspace.fingerprint import own_checkpoint
+from keyscale.engine.workspace.folder import WorkFolder
 
 __all__ = ["NotedRun"]
 

@@ -14,7 +14,6 @@ from threading import Event as StopFlag
 
 from keyscale.engine.errors import KeyscaleError, RemoteError, StorageError
 from keyscale.engine.job import Done, Event, Note, Phase, RemoteUse, dumps
-from keyscale.engine.jobkey import network_identity
 from keyscale.engine.models import Execution, choose_execution, possible_executions
 from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.prices import Budget, affordable, cost, estimate
@@ -39,7 +38,8 @@ from keyscale.engine.runners.staging import Staging
 from keyscale.engine.storage import Storage, StorageFault, StorageSettings, job_prefix, new_job_id
 from keyscale.engine.suited import check_suited
 from keyscale.engine.task import Deployment, Made, Task, read_task
-from keyscale.engine.workfolder import WorkFolder
+from keyscale.engine.workspace.fingerprint import network_identity
+from keyscale.engine.workspace.folder import WorkFolder
 from keyscale.engine.writer import chunk_suffix
 
 __all__ = ["RemoteOptions", "RemoteRun", "run_remote"]

@@ -16,7 +16,7 @@ import platformdirs
 
 from keyscale.engine.errors import KeyscaleError, RemoteError
 from keyscale.engine.job import Job, dumps, loads
-from keyscale.engine.workfolder import REMOTE_STATE
+from keyscale.engine.workspace.folder import REMOTE_STATE
 from keyscale.engine.writer import storage_error
 
 __all__ = [

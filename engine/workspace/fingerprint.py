@@ -20,7 +20,7 @@ from keyscale.engine.machine import share_cores
 from keyscale.engine.models import ModelSpec, all_models, choose_execution, needs_openvino
 from keyscale.engine.plan.plan import LANCZOS, Plan
 from keyscale.engine.source.open import open_source
-from keyscale.engine.workfolder import sha256_file
+from keyscale.engine.workspace.folder import sha256_file
 
 __all__ = ["job_key", "network_identity", "own_checkpoint", "pixels_of", "read_stamp", "stamp"]
 
