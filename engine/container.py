@@ -22,18 +22,18 @@ from keyscale.engine.link import LinkMissing
 from keyscale.engine.links import fetch, send
 from keyscale.engine.machine import usable_cores
 from keyscale.engine.models.execution import Execution
-from keyscale.engine.pipeline import Tally, run_chunks
+from keyscale.engine.pipeline.chunks import Tally, run_chunks
+from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.plan.plan import LANCZOS, Chunk, Plan
 from keyscale.engine.plan.transfer import LARGEST, load_plan
 from keyscale.engine.ranged import RangedFile
 from keyscale.engine.source.media import excerpt_media, stream_media
 from keyscale.engine.task import Made, Task, TooSlow, as_answer, read_task, refusal
 from keyscale.engine.workspace.folder import WorkFolder, sha256_file
-from keyscale.engine.writer import chunk_suffix
 
 if TYPE_CHECKING:
     from keyscale.engine.models.enlarger import Enlarger
-    from keyscale.engine.upscaler import Upscaler
+    from keyscale.engine.pipeline.upscaler import Upscaler
 
 __all__ = ["Workshop", "make_chunk"]
 
@@ -265,7 +265,7 @@ def _upscaler(workshop: Workshop, task: Task, plan: Plan, urls: Mapping[str, str
             f"the job asks for {task.execution.kind}, the deployed functions run on {workshop.device}",
             remedy="Leave --device out with --remote, or deploy with another KEYSCALE_GPU.",
         )
-    from keyscale.engine.upscaler import Upscaler
+    from keyscale.engine.pipeline.upscaler import Upscaler
 
     name = plan.model.name if task.checkpoint is None else str(workshop.checkpoint(task, urls["checkpoint"]))
     return Upscaler(

@@ -20,11 +20,11 @@ from keyscale.engine import tags
 from keyscale.engine.camera.timemap import TimeMap
 from keyscale.engine.errors import DecodeError, EncoderError, Interrupted
 from keyscale.engine.joiner import Joint, joined_video, scan_chunks
+from keyscale.engine.pipeline.encoder import storage_error
 from keyscale.engine.plan.tracks import Container, TrackPlan
 from keyscale.engine.sink import Sink
 from keyscale.engine.source.open import open_source
 from keyscale.engine.streams import AudioTrack, Build, add_track, add_video, main_video
-from keyscale.engine.writer import storage_error
 
 __all__ = ["Assembly", "AudioTrack", "assemble"]
 

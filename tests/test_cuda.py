@@ -11,7 +11,7 @@ from support import shared_dir
 
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.models import load_model
-from keyscale.engine.upscaler import Upscaler
+from keyscale.engine.pipeline.upscaler import Upscaler
 
 REQUIRED = os.environ.get("KEYSCALE_REQUIRE_CUDA") == "1"
 

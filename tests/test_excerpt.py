@@ -21,7 +21,7 @@ from varied import FRAMES, VARIED, moving, write_varied
 
 from keyscale.engine.errors import InputError, StorageError
 from keyscale.engine.excerpt import SMALLEST, Excerpt, make_excerpt, worth_excerpt
-from keyscale.engine.pipeline import Tally, run_chunks
+from keyscale.engine.pipeline.chunks import Tally, run_chunks
 from keyscale.engine.plan.plan import Plan, make_plan
 from keyscale.engine.plan.transfer import dump_plan, for_transfer, load_plan
 from keyscale.engine.ranged import RangedFile

@@ -30,7 +30,7 @@ from keyscale.engine.models.openvino_model import OpenvinoModel
 from keyscale.engine.models.registry import ModelSpec, macs_per_pixel, receptive_field
 from keyscale.engine.models.torch_model import Model
 from keyscale.engine.models.torch_networks import PlainNet, build, inspect
-from keyscale.engine.upscaler import Upscaler
+from keyscale.engine.pipeline.upscaler import Upscaler
 
 Pixels = npt.NDArray[Any]
 

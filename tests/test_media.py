@@ -19,7 +19,7 @@ from varied import FRAMES, VARIED, moving, write_varied
 
 from keyscale.engine.errors import DecodeError, InputError, KeyscaleError
 from keyscale.engine.link import LinkChanged, LinkRefused, LinkUnreachable
-from keyscale.engine.pipeline import Tally, run_chunks
+from keyscale.engine.pipeline.chunks import Tally, run_chunks
 from keyscale.engine.ranged import RangedFile
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.source.media import OpenMedia, local_media, stream_media

@@ -41,9 +41,9 @@ from keyscale.engine.models.openvino_graph import UNQUANTISED, build_graph, cell
 from keyscale.engine.models.openvino_model import OpenvinoModel
 from keyscale.engine.models.registry import macs_per_pixel
 from keyscale.engine.models.torch_networks import PlainNet, build, inspect
+from keyscale.engine.pipeline.upscaler import Upscaler
 from keyscale.engine.plan.describe import plan_to_json, summarise
 from keyscale.engine.runners.prepare import prepare_plan
-from keyscale.engine.upscaler import Upscaler
 
 Pixels = npt.NDArray[Any]
 Kind = Literal["fp32", "int8"]

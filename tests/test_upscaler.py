@@ -22,7 +22,7 @@ from keyscale.engine.job import Compute, ModelChoice
 from keyscale.engine.models import load_model
 from keyscale.engine.models.torch_model import Model
 from keyscale.engine.models.torch_networks import Network, RRDBNet, SRVGGNetCompact, inspect
-from keyscale.engine.upscaler import Upscaler
+from keyscale.engine.pipeline.upscaler import Upscaler
 
 Pixels = npt.NDArray[Any]
 

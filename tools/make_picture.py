@@ -17,10 +17,10 @@ from PIL import Image, ImageDraw, ImageFont
 from keyscale.engine.camera.sampler import sample
 from keyscale.engine.job import Compute, Job, ModelChoice, Target
 from keyscale.engine.models import open_model
+from keyscale.engine.pipeline.upscaler import Upscaler
 from keyscale.engine.plan.plan import LANCZOS, Plan
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.source.reader import SourceFrame, read_frames
-from keyscale.engine.upscaler import Upscaler
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIP, CAMERA = ROOT / "examples" / "court.mp4", ROOT / "examples" / "court.json"

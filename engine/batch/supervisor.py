@@ -26,8 +26,8 @@ from keyscale.engine.batch.workers import Heard, WorkerProcess
 from keyscale.engine.errors import EnvironmentFault, FramingError, InputError, Interrupted, KeyscaleError, UsageError
 from keyscale.engine.events import failure
 from keyscale.engine.job import Done, Event, Failed, Note, Phase, Progress
+from keyscale.engine.pipeline.encoder import storage_error
 from keyscale.engine.workspace.folder import identity_of
-from keyscale.engine.writer import storage_error
 
 if TYPE_CHECKING:
     from keyscale.engine.runners.remote import RemoteOptions

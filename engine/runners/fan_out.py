@@ -17,7 +17,7 @@ from typing import Any
 from keyscale.engine.errors import Interrupted, KeyscaleError, RemoteError, VerificationError
 from keyscale.engine.job import Event, Note
 from keyscale.engine.joiner import concatenate, scan_chunks
-from keyscale.engine.pipeline import Tally
+from keyscale.engine.pipeline.chunks import Tally
 from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.runners.calls import Calls, Kind, Outcome
 from keyscale.engine.runners.meter import Meter

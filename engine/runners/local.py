@@ -16,7 +16,7 @@ from keyscale.engine.job import Done, Event, Note, Phase
 from keyscale.engine.machine import share_cores, usable_cores
 from keyscale.engine.models import Execution
 from keyscale.engine.models.speeds import remember_speed
-from keyscale.engine.pipeline import run_chunks
+from keyscale.engine.pipeline.chunks import run_chunks
 from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.runners.meter import Meter
 from keyscale.engine.runners.prepare import Prepared
@@ -28,7 +28,7 @@ from keyscale.engine.workspace.folder import WorkFolder, work_folder_of
 
 if TYPE_CHECKING:
     from keyscale.engine.models.enlarger import Enlarger
-    from keyscale.engine.upscaler import Upscaler
+    from keyscale.engine.pipeline.upscaler import Upscaler
 
 __all__ = ["LocalRun", "run_local"]
 
@@ -78,7 +78,7 @@ class LocalRun(Run):
         share_cores()
         from keyscale.engine.device import choose_device
         from keyscale.engine.models import open_model
-        from keyscale.engine.upscaler import Upscaler
+        from keyscale.engine.pipeline.upscaler import Upscaler
 
         asked = self.job.compute
         ways = self.plan.executions

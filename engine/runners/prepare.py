@@ -14,12 +14,12 @@ from keyscale.engine.job import Job
 from keyscale.engine.machine import share_cores
 from keyscale.engine.models import ModelSpec, defaults_for, describe, needs_openvino
 from keyscale.engine.models.speeds import known_speeds
+from keyscale.engine.pipeline.encoder import check_encoder, storage_error
 from keyscale.engine.plan.plan import LANCZOS, Plan, make_plan
 from keyscale.engine.source.probe import probe
 from keyscale.engine.workspace.fingerprint import read_stamp
 from keyscale.engine.workspace.folder import Identity, work_folder_of
 from keyscale.engine.workspace.locks import private_folder
-from keyscale.engine.writer import check_encoder, storage_error
 
 __all__ = ["Prepared", "check_absent", "check_source", "has_int8", "prepare", "prepare_plan"]
 

@@ -15,6 +15,7 @@ from threading import Event as StopFlag
 from keyscale.engine.errors import KeyscaleError, RemoteError, StorageError
 from keyscale.engine.job import Done, Event, Note, Phase, RemoteUse, dumps
 from keyscale.engine.models import Execution, choose_execution, possible_executions
+from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.prices import Budget, affordable, cost, estimate
 from keyscale.engine.runners.calls import PATIENCE_S, Calls
@@ -40,7 +41,6 @@ from keyscale.engine.suited import check_suited
 from keyscale.engine.task import Deployment, Made, Task, read_task
 from keyscale.engine.workspace.fingerprint import network_identity
 from keyscale.engine.workspace.folder import WorkFolder
-from keyscale.engine.writer import chunk_suffix
 
 __all__ = ["RemoteOptions", "RemoteRun", "run_remote"]
 

@@ -16,8 +16,8 @@ import platformdirs
 
 from keyscale.engine.errors import KeyscaleError, RemoteError
 from keyscale.engine.job import Job, dumps, loads
+from keyscale.engine.pipeline.encoder import storage_error
 from keyscale.engine.workspace.folder import REMOTE_STATE
-from keyscale.engine.writer import storage_error
 
 __all__ = [
     "Call",

@@ -20,9 +20,9 @@ import filelock
 
 from keyscale.engine.errors import OutputBusy, StorageError, UsageError
 from keyscale.engine.job import dumps, loads
+from keyscale.engine.pipeline.encoder import storage_error
 from keyscale.engine.plan.plan import Chunk
 from keyscale.engine.workspace.locks import PRIVATE, held, lock_of
-from keyscale.engine.writer import storage_error
 
 __all__ = [
     "REMOTE_STATE",

@@ -18,17 +18,17 @@ import numpy as np
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.camera.sampler import sample
 from keyscale.engine.errors import DecodeError, VerificationError
+from keyscale.engine.pipeline.encoder import ChunkWriter
 from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.source.colour import PixelArray
 from keyscale.engine.source.media import OpenMedia
 from keyscale.engine.source.reader import Lost, read_frames
 from keyscale.engine.threads import Channel, Crew
 from keyscale.engine.workspace.folder import WorkFolder
-from keyscale.engine.writer import ChunkWriter
 
 if TYPE_CHECKING:
+    from keyscale.engine.pipeline.upscaler import Upscaler
     from keyscale.engine.turn import Turn
-    from keyscale.engine.upscaler import Upscaler
 
 __all__ = ["Tally", "run_chunks"]
 
