@@ -14,12 +14,12 @@ import pytest
 from av.packet import Packet
 from clips import Samples, clicks_track, make_clip, onsets
 
-from keyscale.engine import sound as sound_module
-from keyscale.engine.audio import AudioTarget, choose_target, mapped_audio
 from keyscale.engine.camera.timemap import Stretch, TimeMap
 from keyscale.engine.errors import DecodeError
-from keyscale.engine.sound import AudioReport, AudioSource, gapless, measure_audio
-from keyscale.engine.stretch import stretched
+from keyscale.engine.output import decode_audio as sound_module
+from keyscale.engine.output.audio import AudioTarget, choose_target, mapped_audio
+from keyscale.engine.output.decode_audio import AudioReport, AudioSource, gapless, measure_audio
+from keyscale.engine.output.time_stretch import stretched
 
 SPEEDS = (0.1, 0.25, 0.5, 0.8, 1.25, 2.0, 3.0, 10.0)
 RATE = 48000

@@ -25,7 +25,7 @@ from clips import (
 
 from keyscale.engine.camera.timemap import Stretch, TimeMap
 from keyscale.engine.errors import DecodeError, EncoderError, Interrupted, StorageError
-from keyscale.engine.mux import Assembly, assemble
+from keyscale.engine.output.mux import Assembly, assemble
 from keyscale.engine.plan.tracks import Container, TrackPlan, container_of, plan_tracks
 from keyscale.engine.source.probe import StreamInfo
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from keyscale.engine.errors import Interrupted, KeyscaleError, RemoteError, VerificationError
 from keyscale.engine.job import Event, Note
-from keyscale.engine.joiner import concatenate, scan_chunks
+from keyscale.engine.output.concat import concatenate, scan_chunks
 from keyscale.engine.pipeline.chunks import Tally
 from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.runners.calls import Calls, Kind, Outcome

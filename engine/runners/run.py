@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from keyscale.engine.errors import InputError, Interrupted, ModelError, RemoteError, StorageError
 from keyscale.engine.job import Done, Event, Note, Phase
-from keyscale.engine.mux import Assembly, assemble
+from keyscale.engine.output.mux import Assembly, assemble
+from keyscale.engine.output.verify import verify
 from keyscale.engine.pipeline.chunks import Tally
 from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.plan.plan import LANCZOS, Chunk
@@ -23,7 +24,6 @@ from keyscale.engine.plan.tracks import content_type_of
 from keyscale.engine.runners.background import in_background
 from keyscale.engine.runners.meter import Meter
 from keyscale.engine.runners.prepare import Prepared, check_absent, check_source
-from keyscale.engine.verify import verify
 from keyscale.engine.workspace.fingerprint import job_key, pixels_of, read_stamp, stamp
 from keyscale.engine.workspace.folder import WorkFolder, identity_of, publish, sha256_file
 from keyscale.engine.workspace.wholeness import is_whole

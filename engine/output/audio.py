@@ -17,9 +17,9 @@ from av.audio.stream import AudioStream
 from av.packet import Packet
 
 from keyscale.engine.camera.timemap import TimeMap
-from keyscale.engine.joiner import Timed
-from keyscale.engine.sound import PIECE, AudioReport, AudioSource, Decoder, Tape, gapless, silence
-from keyscale.engine.stretch import CONTEXT, Samples, stretched
+from keyscale.engine.output.concat import Timed
+from keyscale.engine.output.decode_audio import PIECE, AudioReport, AudioSource, Decoder, Tape, gapless, silence
+from keyscale.engine.output.time_stretch import CONTEXT, Samples, stretched
 
 __all__ = ["AudioTarget", "choose_target", "encoded_audio", "mapped_audio"]
 

@@ -14,10 +14,10 @@ from av.stream import Discard, Stream
 
 from keyscale.engine.camera.timemap import TimeMap
 from keyscale.engine.errors import DecodeError
-from keyscale.engine.joiner import Timed
+from keyscale.engine.output.concat import Timed
+from keyscale.engine.output.metadata import map_span
 from keyscale.engine.plan.tracks import Container
 from keyscale.engine.source.open import demuxed, open_source
-from keyscale.engine.tags import map_span
 
 __all__ = ["CopiedSpan", "copied_audio", "copied_subtitles", "picture_of"]
 

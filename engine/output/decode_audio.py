@@ -18,8 +18,8 @@ from av.error import FFmpegError
 from av.stream import Discard
 
 from keyscale.engine.errors import DecodeError
+from keyscale.engine.output.time_stretch import Samples
 from keyscale.engine.source.open import demuxed, open_source
-from keyscale.engine.stretch import Samples
 
 __all__ = ["PIECE", "AudioReport", "AudioSource", "Decoder", "Tape", "gapless", "measure_audio", "silence"]
 

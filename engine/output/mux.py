@@ -16,15 +16,15 @@ from pathlib import Path
 import av
 from av.error import FFmpegError
 
-from keyscale.engine import tags
 from keyscale.engine.camera.timemap import TimeMap
 from keyscale.engine.errors import DecodeError, EncoderError, Interrupted
-from keyscale.engine.joiner import Joint, joined_video, scan_chunks
+from keyscale.engine.output.concat import Joint, joined_video, scan_chunks
+from keyscale.engine.output.metadata import mapped_chapters, needs_mdta, worth_keeping
+from keyscale.engine.output.sink import Sink
+from keyscale.engine.output.streams import AudioTrack, Build, add_track, add_video, main_video
 from keyscale.engine.pipeline.encoder import storage_error
 from keyscale.engine.plan.tracks import Container, TrackPlan
-from keyscale.engine.sink import Sink
 from keyscale.engine.source.open import open_source
-from keyscale.engine.streams import AudioTrack, Build, add_track, add_video, main_video
 
 __all__ = ["Assembly", "AudioTrack", "assemble"]
 
@@ -157,16 +157,16 @@ def _write(
 ) -> Assembly:
     with open_source(source) as head:
         options = {"max_interleave_delta": "500000"}
-        metadata = tags.worth_keeping(head.metadata) | extra_metadata
+        metadata = worth_keeping(head.metadata) | extra_metadata
         if kind in ("mp4", "mov"):
-            flags = "+use_metadata_tags" if tags.needs_mdta(metadata) else ""
+            flags = "+use_metadata_tags" if needs_mdta(metadata) else ""
             options["movflags"] = "+faststart" + flags
             # The default, milliseconds, would round the edit lists that hold audio and picture together; this
             # one divides evenly by the frame times of all common rates.
             options["movie_timescale"] = "120000"
         out = av.open(sink, "w", format=_FORMATS[kind], container_options=options, buffer_size=1 << 18)
         out.metadata.update(metadata)
-        out.set_chapters(tags.mapped_chapters(head, origin, time_map))
+        out.set_chapters(mapped_chapters(head, origin, time_map))
         build = Build(out, kind, source, origin, time_map, joint.frames / rate, keep_going)
         video = add_video(build, chunks, rate, main_video(head, video_index))
         build.feeds.append(joined_video(chunks, joint, rate, video))

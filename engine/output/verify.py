@@ -12,7 +12,7 @@ import numpy as np
 
 from keyscale.engine.errors import InputError, Interrupted, VerificationError
 from keyscale.engine.job import Verify
-from keyscale.engine.mux import Assembly
+from keyscale.engine.output.mux import Assembly
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.source.open import frame_is_damaged, open_source
 

@@ -15,14 +15,14 @@ from av.container.output import OutputContainer
 from av.stream import AttachmentStream, Disposition, Stream
 from av.video.stream import VideoStream
 
-from keyscale.engine import tags
-from keyscale.engine.audio import choose_target, encoded_audio, mapped_audio
 from keyscale.engine.camera.timemap import TimeMap
-from keyscale.engine.copies import CopiedSpan, copied_audio, copied_subtitles, picture_of
 from keyscale.engine.errors import EncoderError
-from keyscale.engine.joiner import Timed, only_video
+from keyscale.engine.output import metadata
+from keyscale.engine.output.audio import choose_target, encoded_audio, mapped_audio
+from keyscale.engine.output.concat import Timed, only_video
+from keyscale.engine.output.copies import CopiedSpan, copied_audio, copied_subtitles, picture_of
+from keyscale.engine.output.decode_audio import AudioReport, AudioSource, measure_audio
 from keyscale.engine.plan.tracks import Container, TrackPlan
-from keyscale.engine.sound import AudioReport, AudioSource, measure_audio
 
 __all__ = ["AudioTrack", "Build", "add_track", "add_video", "main_video"]
 
@@ -187,11 +187,11 @@ def _add_cover(build: Build, plan: TrackPlan, source: Stream) -> None:
 
 def _attach(build: Build, name: str, mimetype: str, data: bytes, source: Stream) -> None:
     out = build.container.add_attachment(name, mimetype, data)
-    out.metadata.update({k: v for k, v in tags.worth_keeping(source.metadata).items() if k not in out.metadata})
+    out.metadata.update({k: v for k, v in metadata.worth_keeping(source.metadata).items() if k not in out.metadata})
 
 
 def _describe(out: Stream, source: Stream) -> None:
-    out.metadata.update(tags.worth_keeping(source.metadata))
+    out.metadata.update(metadata.worth_keeping(source.metadata))
     out.disposition = source.disposition
 
 
