@@ -23,7 +23,7 @@ app = modal.App(APP)
 @app.function(image=real.image, name=DEPLOYED)
 def describe() -> dict[str, Any]:
     """As the real one."""
-    from keyscale.engine.deployment import here
+    from keyscale.engine.worker.deployment import here
 
     return here(device=real.DEVICE, gpus=(), containers=real.CONTAINERS, timeout_s=real.TIMEOUT_S)
 
@@ -40,7 +40,7 @@ class Engine:
 
     @modal.enter()
     def open(self) -> None:
-        from keyscale.engine.deployment import workshop
+        from keyscale.engine.worker.deployment import workshop
 
         self._workshop = workshop(real.DEVICE)
 
@@ -52,7 +52,7 @@ class Engine:
         urls: dict[str, str],
         queue: modal.Queue | None = None,  # noqa: ARG002 - the signature of the real one
     ) -> dict[str, Any]:
-        from keyscale.engine.container import make_chunk
+        from keyscale.engine.worker.chunk import make_chunk
 
         began = time.monotonic()
         answer = make_chunk(self._workshop, job_json, chunk, urls, lambda _: None)

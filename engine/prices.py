@@ -55,8 +55,8 @@ TIMEOUT_S = 900
 """Seconds after which a chunk is given up, unless `KEYSCALE_TIMEOUT` says otherwise."""
 
 LEAST_TIMEOUT_S, MOST_TIMEOUT_S = 6, 24 * 3600
-"""What `KEYSCALE_TIMEOUT` may say. A call gives up 3 s before its time at the latest (`engine.container`), and has as
-much left for its work then; a day is the longest that Modal gives a function."""
+"""What `KEYSCALE_TIMEOUT` may say. A call gives up 3 s before its time at the latest (`engine.worker.chunk`), and has
+as much left for its work then; a day is the longest that Modal gives a function."""
 
 CORES, GIB = 4.0, 8.0
 """What a container of `modal_stub.py` asks for; a test holds the two together."""

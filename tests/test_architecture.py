@@ -215,7 +215,7 @@ def test_modules_stay_short_enough_to_be_read(path: Path) -> None:
         ("keyscale.engine.runners.local", {"torch", "openvino", "typer", "rich", *REMOTE}),
         ("keyscale.engine.runners.remote", {"torch", "openvino", "typer", "rich", *REMOTE}),
         ("keyscale.engine.storage", {"torch", "av", "typer", "rich", *REMOTE}),
-        ("keyscale.engine.container", {"torch", "openvino", "typer", "rich", "keyscale.engine.storage", *REMOTE}),
+        ("keyscale.engine.worker.chunk", {"torch", "openvino", "typer", "rich", "keyscale.engine.storage", *REMOTE}),
         ("keyscale.engine.prices", {"torch", "openvino", "numpy", "av"}),
     ],
 )

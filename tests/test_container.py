@@ -18,18 +18,18 @@ from numbered import planes, shown, small_job
 from numbered import run as run_here
 from s3.server import S3Server
 
-from keyscale.engine import container
-from keyscale.engine.container import Workshop, make_chunk, may_pass
 from keyscale.engine.errors import DecodeError, DeviceError, InputError, RemoteError
 from keyscale.engine.job import Job, ModelChoice, Target, dumps
-from keyscale.engine.link import LinkMissing, LinkRefused, LinkUnreachable
 from keyscale.engine.models import Execution, choose_execution
 from keyscale.engine.models.torch_networks import SRVGGNetCompact
 from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.runners.staging import Staging
 from keyscale.engine.storage import Storage, new_job_id
-from keyscale.engine.task import Task, read_task
+from keyscale.engine.worker import chunk as chunk_module
+from keyscale.engine.worker.chunk import Workshop, make_chunk, may_pass
+from keyscale.engine.worker.contract import Task, read_task
+from keyscale.engine.worker.link import LinkMissing, LinkRefused, LinkUnreachable
 
 FRAMES = 60
 
@@ -291,7 +291,7 @@ def test_a_checkpoint_comes_by_a_link_and_is_checked(
 def test_progress_is_reported_and_what_that_raises_ends_the_call(
     staged: Staged, shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(container, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(chunk_module, "REPORT_SECONDS", 0.0)
     chunk = staged.plan.chunks[1]
     told: list[dict[str, Any]] = []
     make_chunk(shop, dumps(staged.task), dataclasses.asdict(chunk), staged.links(chunk), told.append)

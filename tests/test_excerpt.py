@@ -24,11 +24,11 @@ from keyscale.engine.excerpt import SMALLEST, Excerpt, make_excerpt, worth_excer
 from keyscale.engine.pipeline.chunks import Tally, run_chunks
 from keyscale.engine.plan.plan import Plan, make_plan
 from keyscale.engine.plan.transfer import dump_plan, for_transfer, load_plan
-from keyscale.engine.ranged import RangedFile
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.source.media import OpenMedia, excerpt_media
 from keyscale.engine.source.probe import probe
 from keyscale.engine.source.reader import SourceFrame, read_frames
+from keyscale.engine.worker.ranged_file import RangedFile
 from keyscale.engine.workspace.folder import WorkFolder
 
 pytestmark = pytest.mark.slow

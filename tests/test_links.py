@@ -12,9 +12,9 @@ import pytest
 from range_server import SECRET, Fault, RangeServer
 
 from keyscale.engine.errors import RemoteError
-from keyscale.engine.link import LinkExpired, LinkMissing, LinkRefused, LinkUnreachable
-from keyscale.engine.links import fetch, send
-from keyscale.engine.ranged import RangedFile
+from keyscale.engine.worker.link import LinkExpired, LinkMissing, LinkRefused, LinkUnreachable
+from keyscale.engine.worker.links import fetch, send
+from keyscale.engine.worker.ranged_file import RangedFile
 
 CUT = Fault(silent_s=0.01)
 """The connection is closed without a word."""

@@ -18,13 +18,13 @@ from range_server import Fault, RangeServer
 from varied import FRAMES, VARIED, moving, write_varied
 
 from keyscale.engine.errors import DecodeError, InputError, KeyscaleError
-from keyscale.engine.link import LinkChanged, LinkRefused, LinkUnreachable
 from keyscale.engine.pipeline.chunks import Tally, run_chunks
-from keyscale.engine.ranged import RangedFile
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.source.media import OpenMedia, local_media, stream_media
 from keyscale.engine.source.probe import VideoInfo, probe
 from keyscale.engine.source.reader import Lost, SourceFrame, read_frames
+from keyscale.engine.worker.link import LinkChanged, LinkRefused, LinkUnreachable
+from keyscale.engine.worker.ranged_file import RangedFile
 from keyscale.engine.workspace.folder import WorkFolder
 
 UNREADABLE = {

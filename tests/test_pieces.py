@@ -11,7 +11,7 @@ from keyscale.engine.errors import DecodeError, InputError, KeyscaleError, Remot
 from keyscale.engine.plan.plan import Chunk
 from keyscale.engine.runners.calls import Kind, Outcome
 from keyscale.engine.runners.pieces import ATTEMPTS, SLOW_CALLS, Piece, Pieces, refused
-from keyscale.engine.task import Made
+from keyscale.engine.worker.contract import Made
 
 A, B = Chunk(0, 0, 60), Chunk(1, 60, 100)
 HERE = Path("chunk")

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from keyscale.engine import container, prices
+from keyscale.engine import prices
 from keyscale.engine.errors import UsageError
 from keyscale.engine.job import Job, Mode, ModelChoice, Target
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.prices import Budget, affordable, cost, deployment_estimate, estimate, gpu_of
 from keyscale.engine.runners.prepare import prepare_plan
+from keyscale.engine.worker import chunk
 
 COURT = Path(__file__).resolve().parents[1] / "examples" / "court.mp4"
 
@@ -135,7 +136,7 @@ def test_a_chunk_has_from_six_seconds_to_a_day() -> None:
 
 
 def test_the_shortest_time_of_a_chunk_leaves_half_of_it_for_work() -> None:
-    assert max(container.LEAST_SPARE_S, container.SPARE_SHARE * prices.LEAST_TIMEOUT_S) == prices.LEAST_TIMEOUT_S / 2
+    assert max(chunk.LEAST_SPARE_S, chunk.SPARE_SHARE * prices.LEAST_TIMEOUT_S) == prices.LEAST_TIMEOUT_S / 2
 
 
 def test_what_costs_more_than_the_most_is_refused(plan: Plan) -> None:

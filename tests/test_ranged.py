@@ -17,8 +17,15 @@ import pytest
 from range_server import SECRET, Fault, RangeServer
 
 from keyscale.engine.errors import RemoteError
-from keyscale.engine.link import LinkChanged, LinkError, LinkMissing, LinkRefused, LinkUnreachable, LinkUnsuitable
-from keyscale.engine.ranged import BLOCK, RangedFile
+from keyscale.engine.worker.link import (
+    LinkChanged,
+    LinkError,
+    LinkMissing,
+    LinkRefused,
+    LinkUnreachable,
+    LinkUnsuitable,
+)
+from keyscale.engine.worker.ranged_file import BLOCK, RangedFile
 
 CONTENT = random.Random(1).randbytes(40 * BLOCK + 123)
 

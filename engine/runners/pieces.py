@@ -14,10 +14,10 @@ from pathlib import Path
 
 from keyscale.engine import errors
 from keyscale.engine.errors import KeyscaleError, RemoteError
-from keyscale.engine.link import LinkExpired
 from keyscale.engine.plan.plan import Chunk
 from keyscale.engine.runners.calls import Kind, Outcome
-from keyscale.engine.task import Made, TooSlow
+from keyscale.engine.worker.contract import Made, TooSlow
+from keyscale.engine.worker.link import LinkExpired
 
 __all__ = ["ATTEMPTS", "Piece", "Pieces", "refused"]
 

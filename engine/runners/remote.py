@@ -38,7 +38,7 @@ from keyscale.engine.runners.slots import Slots
 from keyscale.engine.runners.staging import Staging
 from keyscale.engine.storage import Storage, StorageFault, StorageSettings, job_prefix, new_job_id
 from keyscale.engine.suited import check_suited
-from keyscale.engine.task import Deployment, Made, Task, read_task
+from keyscale.engine.worker.contract import Deployment, Made, Task, read_task
 from keyscale.engine.workspace.fingerprint import network_identity
 from keyscale.engine.workspace.folder import WorkFolder
 

@@ -14,7 +14,7 @@ from keyscale.engine.models.execution import Execution
 from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.plan.transfer import dump_plan, for_transfer
 from keyscale.engine.storage import Storage, job_prefix, source_key
-from keyscale.engine.task import Made, Task
+from keyscale.engine.worker.contract import Made, Task
 from keyscale.engine.workspace.folder import sha256_file
 
 __all__ = ["LINK_SECONDS", "Staging"]

@@ -9,9 +9,9 @@ from typing import Any
 import av
 
 from keyscale import __version__
-from keyscale.engine.container import Workshop
 from keyscale.engine.errors import DeviceError
-from keyscale.engine.task import SCHEMA, Deployment, as_answer
+from keyscale.engine.worker.chunk import Workshop
+from keyscale.engine.worker.contract import SCHEMA, Deployment, as_answer
 
 __all__ = ["here", "workshop"]
 

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from keyscale.engine.errors import DeviceError, KeyscaleError, ModelError, RemoteError
 from keyscale.engine.job import dumps, loads
-from keyscale.engine.link import LinkMissing
-from keyscale.engine.links import fetch, send
 from keyscale.engine.machine import usable_cores
 from keyscale.engine.models.execution import Execution
 from keyscale.engine.pipeline.chunks import Tally, run_chunks
 from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.plan.plan import LANCZOS, Chunk, Plan
 from keyscale.engine.plan.transfer import LARGEST, load_plan
-from keyscale.engine.ranged import RangedFile
 from keyscale.engine.source.media import excerpt_media, stream_media
-from keyscale.engine.task import Made, Task, TooSlow, as_answer, read_task, refusal
+from keyscale.engine.worker.contract import Made, Task, TooSlow, as_answer, read_task, refusal
+from keyscale.engine.worker.link import LinkMissing
+from keyscale.engine.worker.links import fetch, send
+from keyscale.engine.worker.ranged_file import RangedFile
 from keyscale.engine.workspace.folder import WorkFolder, sha256_file
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Small files fetched from a link, and files sent to one, as a container does that has no keys to the storage.
 
-Faults are those of `engine.link`, and as quiet as they are about the link.
+Faults are those of `engine.worker.link`, and as quiet as they are about the link.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
-from keyscale.engine.link import LONGEST_ANSWER, Link, LinkRefused, Passing
 from keyscale.engine.patience import Patience
+from keyscale.engine.worker.link import LONGEST_ANSWER, Link, LinkRefused, Passing
 
 __all__ = ["fetch", "send"]
 
