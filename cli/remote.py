@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from keyscale.engine.runners.calls import Calls
     from keyscale.engine.runners.remote_state import JobNote, RemoteState
-    from keyscale.engine.storage import Storage
+    from keyscale.engine.storage.bucket import Storage
 
 __all__ = ["app"]
 
@@ -132,7 +132,7 @@ def _end(note: JobNote) -> int:
     from keyscale.engine.errors import RemoteError
     from keyscale.engine.runners.calls import Calls
     from keyscale.engine.runners.remote_state import drop_state, state_of, state_path_of
-    from keyscale.engine.storage import job_prefix
+    from keyscale.engine.storage.bucket import job_prefix
 
     job, state = note.job_id, state_of(note)
     with _storage() as storage:
@@ -198,7 +198,7 @@ def clean(
 ) -> None:
     """Remove what dead machines left in storage: staged objects, interrupted uploads, trials of the bucket."""
     from keyscale.engine.errors import RemoteError
-    from keyscale.engine.storage import job_prefix
+    from keyscale.engine.storage.bucket import job_prefix
 
     age = _age(older_than)
     objects = uploads = size = 0
@@ -251,7 +251,7 @@ def _end_here(job_id: str) -> bool:
 
 def _take_back(address: str) -> int:
     """Remove what a client that ended has begun to store at an address; how many objects and uploads that was."""
-    from keyscale.engine.storage import Storage, StorageSettings, job_prefix, parse_address, publication_id
+    from keyscale.engine.storage.bucket import Storage, StorageSettings, job_prefix, parse_address, publication_id
 
     bucket, key = parse_address(address)
     with Storage(StorageSettings.from_environment(os.environ).of_address(bucket)) as storage:
@@ -281,6 +281,6 @@ def _age(text: str) -> timedelta:
 
 
 def _storage() -> Storage:
-    from keyscale.engine.storage import Storage, StorageSettings
+    from keyscale.engine.storage.bucket import Storage, StorageSettings
 
     return Storage(StorageSettings.from_environment(os.environ))

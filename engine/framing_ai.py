@@ -23,7 +23,7 @@ from keyscale.engine.request import check_job
 from keyscale.engine.runners.background import in_background
 from keyscale.engine.runners.local import run_local
 from keyscale.engine.runners.prepare import prepare
-from keyscale.engine.storage import Storage, StorageRefused, StorageSettings, key_fault
+from keyscale.engine.storage.bucket import Storage, StorageRefused, StorageSettings, key_fault
 
 __all__ = ["FramingRequest", "process"]
 

@@ -72,7 +72,7 @@ def split_output(output: str | None, video: str | None = None) -> tuple[str | No
     """
     if output is None or not is_address(output):
         return output, None
-    from keyscale.engine.storage import parse_address
+    from keyscale.engine.storage.bucket import parse_address
 
     _, key = parse_address(output)
     here = Path(key.rpartition("/")[2])

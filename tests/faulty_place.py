@@ -23,7 +23,7 @@ from remote_place import Place
 from s3.proxy import Proxy
 from s3.server import S3Server, via
 
-from keyscale.engine.storage import Storage
+from keyscale.engine.storage.bucket import Storage
 
 __all__ = ["Client", "FaultyPlace", "faulty", "faulty_on", "faulty_place"]
 

@@ -21,7 +21,7 @@ from modal_server import ModalServer
 from s3.server import S3Server
 
 import modal_stub
-from keyscale.engine.storage import Storage, StorageSettings
+from keyscale.engine.storage.bucket import Storage, StorageSettings
 
 __all__ = ["Place", "container_python", "deployed", "place", "swift_place"]
 

@@ -214,8 +214,11 @@ def test_modules_stay_short_enough_to_be_read(path: Path) -> None:
         ("keyscale.engine.pipeline.chunks", {"torch", "openvino", "typer", "rich"}),
         ("keyscale.engine.runners.local", {"torch", "openvino", "typer", "rich", *REMOTE}),
         ("keyscale.engine.runners.remote", {"torch", "openvino", "typer", "rich", *REMOTE}),
-        ("keyscale.engine.storage", {"torch", "av", "typer", "rich", *REMOTE}),
-        ("keyscale.engine.worker.chunk", {"torch", "openvino", "typer", "rich", "keyscale.engine.storage", *REMOTE}),
+        ("keyscale.engine.storage.bucket", {"torch", "av", "typer", "rich", *REMOTE}),
+        (
+            "keyscale.engine.worker.chunk",
+            {"torch", "openvino", "typer", "rich", "keyscale.engine.storage.bucket", *REMOTE},
+        ),
         ("keyscale.engine.prices", {"torch", "openvino", "numpy", "av"}),
     ],
 )

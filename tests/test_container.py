@@ -25,7 +25,7 @@ from keyscale.engine.models.torch_networks import SRVGGNetCompact
 from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.runners.staging import Staging
-from keyscale.engine.storage import Storage, new_job_id
+from keyscale.engine.storage.bucket import Storage, new_job_id
 from keyscale.engine.worker import chunk as chunk_module
 from keyscale.engine.worker.chunk import Workshop, make_chunk, may_pass
 from keyscale.engine.worker.contract import Task, read_task

@@ -21,7 +21,7 @@ from remote_place import Place
 
 from keyscale.engine.framing_ai import FramingRequest, process
 from keyscale.engine.job import Encoding
-from keyscale.engine.storage import Storage
+from keyscale.engine.storage.bucket import Storage
 
 pytestmark = pytest.mark.slow
 

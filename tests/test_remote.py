@@ -26,7 +26,7 @@ from s3.rclone import RcloneServer
 from s3.server import via
 
 from keyscale.engine.plan.transfer import load_plan
-from keyscale.engine.storage import Storage
+from keyscale.engine.storage.bucket import Storage
 from keyscale.engine.workspace.folder import beneath, sha256_file
 
 pytestmark = pytest.mark.slow

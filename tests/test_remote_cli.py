@@ -22,7 +22,7 @@ from keyscale.cli.app import run
 from keyscale.cli.remote_options import FallbackChoice, build_remote_options, is_remote, split_output
 from keyscale.engine.errors import UsageError
 from keyscale.engine.models.torch_networks import SRVGGNetCompact
-from keyscale.engine.storage import Storage
+from keyscale.engine.storage.bucket import Storage
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 COURT, CAMERA = EXAMPLES / "court.mp4", EXAMPLES / "court.json"

@@ -12,7 +12,7 @@ from clips import make_clip
 from faulty_place import FRAMES, SIZE, Client, FaultyPlace, asked
 from remote_place import events_of
 
-from keyscale.engine.storage import Storage
+from keyscale.engine.storage.bucket import Storage
 from keyscale.engine.workspace.folder import work_folder_of
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from faulty_place import FRAMES, READS_SOURCE, SIZE, FaultyPlace, asked, faulty_
 from numbered import planes, write_video
 from s3.server import S3Server
 
-from keyscale.engine.storage import Storage
+from keyscale.engine.storage.bucket import Storage
 
 pytestmark = pytest.mark.slow
 

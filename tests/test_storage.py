@@ -25,7 +25,7 @@ from s3 import Proxy, RcloneServer, S3Server, via
 from s3.process import free_port, listens
 
 from keyscale.engine.errors import InputError, Interrupted, RemoteError, UsageError
-from keyscale.engine.storage import (
+from keyscale.engine.storage.bucket import (
     ObjectMissing,
     Storage,
     StorageSettings,
@@ -35,7 +35,7 @@ from keyscale.engine.storage import (
     parse_address,
     source_key,
 )
-from keyscale.engine.storage_address import new_trial
+from keyscale.engine.storage.settings import new_trial
 
 MIB = 1 << 20
 PART = 5 * MIB
@@ -499,7 +499,7 @@ class TestSurroundings:
             storage.check()
 
     def test_boto3_is_loaded_once_a_bucket_is_used_and_not_before(self) -> None:
-        code = "import sys, keyscale.engine.storage; print('\\n'.join(sys.modules))"
+        code = "import sys, keyscale.engine.storage.bucket; print('\\n'.join(sys.modules))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
         assert not set(done.stdout.split()) & {"boto3", "botocore", "urllib3", "torch", "av", "numpy", "typer", "rich"}
 

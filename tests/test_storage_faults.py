@@ -20,7 +20,7 @@ import pytest
 from s3 import Proxy, S3Server, SwiftServer, via
 
 from keyscale.engine.errors import InputError, Interrupted, RemoteError, StorageError
-from keyscale.engine.storage import (
+from keyscale.engine.storage.bucket import (
     ObjectDamaged,
     ObjectMissing,
     Storage,

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from s3 import Proxy, S3Server, via
 
-from keyscale.engine.storage import (
+from keyscale.engine.storage.bucket import (
     Storage,
     StorageRefused,
     StorageSettings,
@@ -35,7 +35,7 @@ SIZE = 30 * MIB
 PUBLISHES = """
 import os, sys
 from pathlib import Path
-from keyscale.engine.storage import Storage, StorageSettings
+from keyscale.engine.storage.bucket import Storage, StorageSettings
 with Storage(StorageSettings.from_environment(os.environ)) as storage:
     storage.publish(Path(sys.argv[1]), sys.argv[2], "video/mp4")
 """

@@ -25,7 +25,7 @@ from keyscale.engine.runners.pieces import Piece, Pieces
 from keyscale.engine.runners.remote_state import Call, RemoteState
 from keyscale.engine.runners.slots import Slots
 from keyscale.engine.runners.staging import Staging
-from keyscale.engine.storage import ObjectDamaged, ObjectMissing
+from keyscale.engine.storage.bucket import ObjectDamaged, ObjectMissing
 from keyscale.engine.worker.contract import Made, read_made, read_task
 from keyscale.engine.workspace.folder import WorkFolder
 

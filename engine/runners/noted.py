@@ -26,7 +26,7 @@ from keyscale.engine.runners.remote_state import (
     state_path,
 )
 from keyscale.engine.runners.run import Run
-from keyscale.engine.storage import Storage, new_job_id
+from keyscale.engine.storage.bucket import Storage, new_job_id
 from keyscale.engine.workspace.fingerprint import own_checkpoint
 from keyscale.engine.workspace.folder import WorkFolder
 

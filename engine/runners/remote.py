@@ -36,7 +36,7 @@ from keyscale.engine.runners.remote_state import (
 from keyscale.engine.runners.shared import Shared
 from keyscale.engine.runners.slots import Slots
 from keyscale.engine.runners.staging import Staging
-from keyscale.engine.storage import Storage, StorageFault, StorageSettings, job_prefix, new_job_id
+from keyscale.engine.storage.bucket import Storage, StorageFault, StorageSettings, job_prefix, new_job_id
 from keyscale.engine.suited import check_suited
 from keyscale.engine.worker.contract import Deployment, Made, Task, read_task
 from keyscale.engine.workspace.fingerprint import network_identity

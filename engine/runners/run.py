@@ -29,7 +29,7 @@ from keyscale.engine.workspace.folder import WorkFolder, identity_of, publish, s
 from keyscale.engine.workspace.wholeness import is_whole
 
 if TYPE_CHECKING:
-    from keyscale.engine.storage import StorageSettings
+    from keyscale.engine.storage.bucket import StorageSettings
 
 __all__ = ["Run"]
 
@@ -180,7 +180,7 @@ class Run(ABC):
         """Bucket and key where the finished file goes as well."""
         if self.job.publish_to is None:
             return None
-        from keyscale.engine.storage import StorageSettings, parse_address
+        from keyscale.engine.storage.bucket import StorageSettings, parse_address
 
         bucket, key = parse_address(self.job.publish_to)
         return StorageSettings.from_environment(os.environ).of_address(bucket), key
@@ -194,7 +194,7 @@ class Run(ABC):
             StorageError: it is, and may not be replaced.
             RemoteError: the storage cannot be used.
         """
-        from keyscale.engine.storage import Storage
+        from keyscale.engine.storage.bucket import Storage
 
         settings, key = destination
 
@@ -215,7 +215,7 @@ class Run(ABC):
             return (yield from self.during(Phase.CONNECT, look))
 
     def _publish(self, output: Path, destination: tuple[StorageSettings, str]) -> Iterator[Event]:
-        from keyscale.engine.storage import Storage
+        from keyscale.engine.storage.bucket import Storage
 
         settings, key = destination
         kind = content_type_of(self.plan.container)

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from keyscale.engine.storage import StorageSettings
+from keyscale.engine.storage.bucket import StorageSettings
 from s3.process import Unavailable
 from s3.proxy import Proxy
 from s3.rclone import RcloneServer

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from abc import ABC, abstractmethod
 
-from keyscale.engine.storage import Storage, StorageSettings
+from keyscale.engine.storage.bucket import Storage, StorageSettings
 
 
 class S3Server(ABC):

@@ -15,7 +15,7 @@ from typing import Any
 
 from keyscale.engine.errors import Interrupted, RemoteError
 from keyscale.engine.patience import Patience
-from keyscale.engine.storage_address import StorageSettings
+from keyscale.engine.storage.settings import StorageSettings
 
 __all__ = [
     "ObjectDamaged",

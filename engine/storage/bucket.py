@@ -16,7 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from keyscale.engine.errors import RemoteError
-from keyscale.engine.storage_address import (
+from keyscale.engine.storage.cleanup import StaleJob, delete_job, stale_jobs
+from keyscale.engine.storage.client import Connection, stored_sha256
+from keyscale.engine.storage.download import receive
+from keyscale.engine.storage.errors import (
+    ObjectDamaged,
+    ObjectMissing,
+    StorageFault,
+    StorageRefused,
+    StorageUnreachable,
+    never,
+)
+from keyscale.engine.storage.publications import Publication, abort_uploads
+from keyscale.engine.storage.settings import (
     TRIALS_PREFIX,
     StorageSettings,
     is_trial,
@@ -29,19 +41,7 @@ from keyscale.engine.storage_address import (
     publication_id,
     source_key,
 )
-from keyscale.engine.storage_client import Connection, stored_sha256
-from keyscale.engine.storage_download import receive
-from keyscale.engine.storage_faults import (
-    ObjectDamaged,
-    ObjectMissing,
-    StorageFault,
-    StorageRefused,
-    StorageUnreachable,
-    never,
-)
-from keyscale.engine.storage_jobs import StaleJob, delete_job, stale_jobs
-from keyscale.engine.storage_publications import Publication, abort_uploads
-from keyscale.engine.storage_upload import Shipment, read_sha256, read_size, send
+from keyscale.engine.storage.upload import Shipment, read_sha256, read_size, send
 
 __all__ = [
     "ObjectDamaged",

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from keyscale.engine.errors import InputError, Interrupted
-from keyscale.engine.storage_client import Body, Connection, stored_sha256
-from keyscale.engine.storage_faults import ObjectMissing, StorageFault
-from keyscale.engine.storage_senders import Meter, OnProgress, Senders
+from keyscale.engine.storage.client import Body, Connection, stored_sha256
+from keyscale.engine.storage.errors import ObjectMissing, StorageFault
+from keyscale.engine.storage.senders import Meter, OnProgress, Senders
 
 __all__ = ["PART_SIZE", "Shipment", "read_sha256", "read_size", "send"]
 

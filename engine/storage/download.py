@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from keyscale.engine.errors import Interrupted, StorageError
-from keyscale.engine.storage_client import Connection, stored_sha256
-from keyscale.engine.storage_faults import ObjectDamaged, StorageFault, StorageUnreachable
+from keyscale.engine.storage.client import Connection, stored_sha256
+from keyscale.engine.storage.errors import ObjectDamaged, StorageFault, StorageUnreachable
 
 __all__ = ["receive"]
 

@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from keyscale.engine.errors import UsageError
-from keyscale.engine.storage_address import JOBS_PREFIX, job_of, job_prefix
-from keyscale.engine.storage_client import Connection
-from keyscale.engine.storage_faults import StorageFault
-from keyscale.engine.storage_publications import abort_uploads, destination_of
+from keyscale.engine.storage.client import Connection
+from keyscale.engine.storage.errors import StorageFault
+from keyscale.engine.storage.publications import abort_uploads, destination_of
+from keyscale.engine.storage.settings import JOBS_PREFIX, job_of, job_prefix
 
 __all__ = ["StaleJob", "delete_job", "stale_jobs"]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 
-from keyscale.engine.storage_address import is_publication, job_prefix, publication_id
-from keyscale.engine.storage_client import Connection
-from keyscale.engine.storage_faults import ObjectMissing, StorageFault, StorageRefused
+from keyscale.engine.storage.client import Connection
+from keyscale.engine.storage.errors import ObjectMissing, StorageFault, StorageRefused
+from keyscale.engine.storage.settings import is_publication, job_prefix, publication_id
 
 __all__ = ["Publication", "abort_uploads", "destination_of"]
 

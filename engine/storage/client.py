@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from keyscale.engine.errors import Interrupted, RemoteError
-from keyscale.engine.storage_address import StorageSettings
-from keyscale.engine.storage_faults import StorageFault, StoragePatience, fault_of, never
+from keyscale.engine.storage.errors import StorageFault, StoragePatience, fault_of, never
+from keyscale.engine.storage.settings import StorageSettings
 
 __all__ = ["Body", "Connection", "stored_sha256"]
 
