@@ -23,9 +23,9 @@ from typing import Any
 
 import modal
 
-from keyscale.engine import prices
 from keyscale.engine.models.registry import all_models
-from keyscale.engine.remote_names import APP, DEPLOYED
+from keyscale.engine.remote import prices
+from keyscale.engine.remote.names import APP, DEPLOYED
 
 __all__ = ["Engine", "app", "describe", "process_framing_ai", "process_framing_ai_job"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import modal
 
 from keyscale import modal_stub as real
-from keyscale.engine.remote_names import APP, DEPLOYED
+from keyscale.engine.remote.names import APP, DEPLOYED
 
 SECONDS = float(os.environ.get("BENCH_CHUNK_SECONDS", "0"))
 

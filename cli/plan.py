@@ -14,8 +14,8 @@ from keyscale.cli.progress import ProgressKind
 
 if TYPE_CHECKING:
     from keyscale.engine.plan.plan import Plan
-    from keyscale.engine.prices import RemoteEstimate
-    from keyscale.engine.runners.remote import RemoteOptions
+    from keyscale.engine.remote.prices import RemoteEstimate
+    from keyscale.engine.remote.run import RemoteOptions
 
 __all__ = ["plan"]
 
@@ -116,8 +116,8 @@ def plan(
 
 
 def _remote_estimate(found: Plan, options: RemoteOptions) -> RemoteEstimate:
-    from keyscale.engine.prices import affordable, deployment_estimate, wanted_gpus
-    from keyscale.engine.suited import check_suited
+    from keyscale.engine.remote.prices import affordable, deployment_estimate, wanted_gpus
+    from keyscale.engine.remote.suited import check_suited
 
     check_suited(found, wanted_gpus(os.environ))
     expected = deployment_estimate(found, os.environ, containers=options.containers)

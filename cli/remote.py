@@ -17,8 +17,8 @@ from keyscale.cli.progress import ProgressKind, printable, renderer, write_data,
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from keyscale.engine.runners.calls import Calls
-    from keyscale.engine.runners.remote_state import JobNote, RemoteState
+    from keyscale.engine.remote.modal_client import Calls
+    from keyscale.engine.remote.state import JobNote, RemoteState
     from keyscale.engine.storage.bucket import Storage
 
 __all__ = ["app"]
@@ -42,9 +42,9 @@ def deploy() -> None:
     once at most (20), KEYSCALE_TIMEOUT the seconds a chunk may take (900, and 6 at least), R2_SECRET the Modal secret
     with the R2_* variables that process_framing_ai reads (r2-credentials; none does without).
     """
-    from keyscale.engine import prices
     from keyscale.engine.errors import RemoteError
-    from keyscale.engine.runners.calls import Calls
+    from keyscale.engine.remote import prices
+    from keyscale.engine.remote.modal_client import Calls
 
     # Where the stub itself reads them, what is wrong would come as a traceback.
     for wanted in (prices.wanted_gpus, prices.wanted_containers, prices.wanted_timeout):
@@ -67,8 +67,8 @@ def status(
     ] = None,
 ) -> None:
     """Show jobs that are not finished, and what their calls do."""
-    from keyscale.engine.runners.calls import Calls
-    from keyscale.engine.runners.remote_state import all_notes, find_note, state_of
+    from keyscale.engine.remote.modal_client import Calls
+    from keyscale.engine.remote.state import all_notes, find_note, state_of
 
     notes = [find_note(job)] if job is not None else all_notes()
     found = [(note, state_of(note)) for note in notes]
@@ -110,7 +110,7 @@ def _state_lines(note: JobNote, state: RemoteState | None, calls: Calls) -> list
 @app.command("cancel")
 def cancel(job: JobArgument) -> None:
     """Stop a job's calls and remove what it staged; finished chunks on this machine are kept."""
-    from keyscale.engine.runners.remote_state import find_note, forget_note
+    from keyscale.engine.remote.state import find_note, forget_note
     from keyscale.engine.workspace.folder import WorkFolder
 
     note = find_note(job)
@@ -130,8 +130,8 @@ def _end(note: JobNote) -> int:
         StorageFault: something may be left in storage.
     """
     from keyscale.engine.errors import RemoteError
-    from keyscale.engine.runners.calls import Calls
-    from keyscale.engine.runners.remote_state import drop_state, state_of, state_path_of
+    from keyscale.engine.remote.modal_client import Calls
+    from keyscale.engine.remote.state import drop_state, state_of, state_path_of
     from keyscale.engine.storage.bucket import job_prefix
 
     job, state = note.job_id, state_of(note)
@@ -168,8 +168,8 @@ def resume(
     from keyscale.cli.upscale import run_job
     from keyscale.engine.events import failure
     from keyscale.engine.job import loads
-    from keyscale.engine.runners.remote import RemoteOptions
-    from keyscale.engine.runners.remote_state import find_note
+    from keyscale.engine.remote.run import RemoteOptions
+    from keyscale.engine.remote.state import find_note
 
     with renderer(progress, quiet=quiet) as view:
         try:
@@ -235,8 +235,8 @@ def clean(
 
 def _end_here(job_id: str) -> bool:
     """Stop what this machine knows to run of a job, and forget the job; False where something may still run."""
-    from keyscale.engine.runners.ending import stop_calls
-    from keyscale.engine.runners.remote_state import all_notes, drop_state, forget_note, state_path_of
+    from keyscale.engine.remote.ending import stop_calls
+    from keyscale.engine.remote.state import all_notes, drop_state, forget_note, state_path_of
 
     if stop_calls(job_id):
         return False

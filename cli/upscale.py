@@ -13,7 +13,7 @@ from keyscale.cli.progress import ProgressKind
 if TYPE_CHECKING:
     from keyscale.cli.progress import Renderer
     from keyscale.engine.job import Done, Job
-    from keyscale.engine.runners.remote import RemoteOptions
+    from keyscale.engine.remote.run import RemoteOptions
 
 __all__ = ["run_job", "upscale"]
 
@@ -142,7 +142,7 @@ def run_job(job: Job, remote: RemoteOptions | None, view: Renderer) -> Done:
         if remote is None:
             events = run_local(prepare(job), state.stop)
         else:
-            from keyscale.engine.runners.remote import run_remote
+            from keyscale.engine.remote.run import run_remote
 
             events = run_remote(prepare(job, remote=True), remote, state.stop)
         state.cooperative = True

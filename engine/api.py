@@ -154,8 +154,8 @@ def plan(
     with said_in_python(*_names(request)):
         found = prepare_plan(job, remote=request.remote is not None, framing=request.framing)
         if request.remote is not None:
-            from keyscale.engine.prices import affordable, deployment_estimate, wanted_gpus
-            from keyscale.engine.suited import check_suited
+            from keyscale.engine.remote.prices import affordable, deployment_estimate, wanted_gpus
+            from keyscale.engine.remote.suited import check_suited
 
             check_suited(found, wanted_gpus(environ))
             expected = deployment_estimate(found, environ, containers=request.remote.containers)
@@ -307,7 +307,7 @@ class _Work:
             from keyscale.engine.runners.local import run_local
 
             return run_local(prepared, self._stop)
-        from keyscale.engine.runners.remote import run_remote
+        from keyscale.engine.remote.run import run_remote
 
         return run_remote(prepared, options, self._stop)
 

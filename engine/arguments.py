@@ -44,7 +44,7 @@ from keyscale.engine.request import (
 )
 
 if TYPE_CHECKING:
-    from keyscale.engine.runners.remote import RemoteOptions
+    from keyscale.engine.remote.run import RemoteOptions
 
 __all__ = ["FLAGS", "Request", "in_python", "read_arguments", "said_in_python"]
 

@@ -262,7 +262,7 @@ class RemoteUse:
     seconds: float
     """Container seconds that were paid for chunks that came back, start-up not counted."""
     dollars: float
-    """The same at list prices, see `engine.prices`, and what calls cost at most that were given up."""
+    """The same at list prices, see `engine.remote.prices`, and what calls cost at most that were given up."""
     local_frames: int = 0
     """Frames that were made on this machine in the end (`--remote-fallback local`)."""
 

@@ -16,7 +16,7 @@ from keyscale.engine.errors import UsageError
 from keyscale.engine.job import Codec, Job, parse_rate
 
 if TYPE_CHECKING:
-    from keyscale.engine.runners.remote import RemoteOptions
+    from keyscale.engine.remote.run import RemoteOptions
 
 __all__ = [
     "NO_ADDRESS",
@@ -146,7 +146,7 @@ def remote_options(*, containers: int | None, fallback_local: bool, max_cost: fl
     Raises:
         UsageError: a value is out of range.
     """
-    from keyscale.engine.runners.remote import RemoteOptions
+    from keyscale.engine.remote.run import RemoteOptions
 
     if containers is not None and not 1 <= containers <= MOST_CONTAINERS:
         raise UsageError(

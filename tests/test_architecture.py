@@ -29,7 +29,7 @@ ABSENT = {"cv2", "torchvision", "scipy", "grpclib", "modal_proto"}
 
 STUB = ROOT / "modal_stub.py"
 
-MODAL = "engine/runners/calls.py"
+MODAL = "engine/remote/modal_client.py"
 """The one module beside the stub that talks to Modal."""
 
 S3 = re.compile(r"engine/storage(_[a-z]+)?\.py")
@@ -213,13 +213,13 @@ def test_modules_stay_short_enough_to_be_read(path: Path) -> None:
         ("keyscale.engine.models.openvino_model", {"torch", "openvino"}),
         ("keyscale.engine.pipeline.chunks", {"torch", "openvino", "typer", "rich"}),
         ("keyscale.engine.runners.local", {"torch", "openvino", "typer", "rich", *REMOTE}),
-        ("keyscale.engine.runners.remote", {"torch", "openvino", "typer", "rich", *REMOTE}),
+        ("keyscale.engine.remote.run", {"torch", "openvino", "typer", "rich", *REMOTE}),
         ("keyscale.engine.storage.bucket", {"torch", "av", "typer", "rich", *REMOTE}),
         (
             "keyscale.engine.worker.chunk",
             {"torch", "openvino", "typer", "rich", "keyscale.engine.storage.bucket", *REMOTE},
         ),
-        ("keyscale.engine.prices", {"torch", "openvino", "numpy", "av"}),
+        ("keyscale.engine.remote.prices", {"torch", "openvino", "numpy", "av"}),
     ],
 )
 def test_importing_a_module_loads_nothing_heavy(module: str, absent: set[str]) -> None:

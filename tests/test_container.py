@@ -23,8 +23,8 @@ from keyscale.engine.job import Job, ModelChoice, Target, dumps
 from keyscale.engine.models import Execution, choose_execution
 from keyscale.engine.models.torch_networks import SRVGGNetCompact
 from keyscale.engine.plan.plan import Chunk, Plan
+from keyscale.engine.remote.staging import Staging
 from keyscale.engine.runners.prepare import prepare_plan
-from keyscale.engine.runners.staging import Staging
 from keyscale.engine.storage.bucket import Storage, new_job_id
 from keyscale.engine.worker import chunk as chunk_module
 from keyscale.engine.worker.chunk import Workshop, make_chunk, may_pass

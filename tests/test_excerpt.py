@@ -20,10 +20,10 @@ from range_server import RangeServer
 from varied import FRAMES, VARIED, moving, write_varied
 
 from keyscale.engine.errors import InputError, StorageError
-from keyscale.engine.excerpt import SMALLEST, Excerpt, make_excerpt, worth_excerpt
 from keyscale.engine.pipeline.chunks import Tally, run_chunks
 from keyscale.engine.plan.plan import Plan, make_plan
 from keyscale.engine.plan.transfer import dump_plan, for_transfer, load_plan
+from keyscale.engine.remote.excerpt import SMALLEST, Excerpt, make_excerpt, worth_excerpt
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.source.media import OpenMedia, excerpt_media
 from keyscale.engine.source.probe import probe

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from modal_server import ModalServer
 
-from keyscale.engine import prices
 from keyscale.engine.models.registry import all_models
+from keyscale.engine.remote import prices
 
 ROOT = Path(__file__).resolve().parents[1]
 FUNCTIONS = ("describe", "Engine.*", "process_framing_ai", "process_framing_ai_job")

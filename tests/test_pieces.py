@@ -9,8 +9,8 @@ import pytest
 
 from keyscale.engine.errors import DecodeError, InputError, KeyscaleError, RemoteError
 from keyscale.engine.plan.plan import Chunk
-from keyscale.engine.runners.calls import Kind, Outcome
-from keyscale.engine.runners.pieces import ATTEMPTS, SLOW_CALLS, Piece, Pieces, refused
+from keyscale.engine.remote.modal_client import Kind, Outcome
+from keyscale.engine.remote.pieces import ATTEMPTS, SLOW_CALLS, Piece, Pieces, refused
 from keyscale.engine.worker.contract import Made
 
 A, B = Chunk(0, 0, 60), Chunk(1, 60, 100)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from keyscale.engine import prices
 from keyscale.engine.errors import UsageError
 from keyscale.engine.job import Job, Mode, ModelChoice, Target
 from keyscale.engine.plan.plan import Plan
-from keyscale.engine.prices import Budget, affordable, cost, deployment_estimate, estimate, gpu_of
+from keyscale.engine.remote import prices
+from keyscale.engine.remote.prices import Budget, affordable, cost, deployment_estimate, estimate, gpu_of
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.worker import chunk
 

@@ -22,8 +22,8 @@ import sys, threading
 from fractions import Fraction
 from keyscale.engine.job import Job, ModelChoice, Target, dumps
 from keyscale.engine.runners.prepare import prepare
-from keyscale.engine.runners.remote import RemoteOptions, run_remote
-from keyscale.engine.runners.slots import Slots
+from keyscale.engine.remote.run import RemoteOptions, run_remote
+from keyscale.engine.remote.slots import Slots
 
 slots, whole_lines = Slots(2), threading.Lock()
 

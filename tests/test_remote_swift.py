@@ -106,7 +106,7 @@ def test_an_excerpt_whose_sending_was_cut_goes_on_with_the_parts_that_are_missin
 def test_a_chunk_whose_links_expired_is_started_again_with_new_ones(strict: FaultyPlace, tmp_path: Path) -> None:
     before = strict.spawned()
     strict.proxy.hold(READS_SOURCE)
-    client = strict.upscale(tmp_path, first="import keyscale.engine.runners.staging as s; s.LINK_SECONDS = 12")
+    client = strict.upscale(tmp_path, first="import keyscale.engine.remote.staging as s; s.LINK_SECONDS = 12")
     strict.proxy.wait_held(2)
     time.sleep(13)
     strict.mend()

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from keyscale.engine.runners.slots import Share, Slots
+from keyscale.engine.remote.slots import Share, Slots
 
 
 class Asker:

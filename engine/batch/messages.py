@@ -13,7 +13,7 @@ from keyscale.engine.job import Event, Job
 from keyscale.engine.workspace.folder import Identity
 
 if TYPE_CHECKING:
-    from keyscale.engine.runners.remote import RemoteOptions
+    from keyscale.engine.remote.run import RemoteOptions
 
 __all__ = ["Answer", "Ended", "Hello", "Opened", "Order", "Planned", "Request", "Stop", "Told", "receive", "send"]
 

@@ -19,11 +19,11 @@ from keyscale.engine.errors import Interrupted
 from keyscale.engine.events import failure
 from keyscale.engine.job import Event, Phase, Progress
 from keyscale.engine.plan.plan import Plan
-from keyscale.engine.prices import Budget
+from keyscale.engine.remote.prices import Budget
+from keyscale.engine.remote.slots import Slots
 from keyscale.engine.runners.prepare import Prepared, prepare, prepare_plan
 from keyscale.engine.runners.run import Run
 from keyscale.engine.runners.shared import Shared
-from keyscale.engine.runners.slots import Slots
 
 __all__ = ["LOOK", "main"]
 
@@ -106,7 +106,7 @@ class Worker:
 
     def _run(self, order: Order, prepared: Prepared) -> Run:
         if order.remote is not None:
-            from keyscale.engine.runners.remote import RemoteRun
+            from keyscale.engine.remote.run import RemoteRun
 
             with self._sending:
                 if self._slots is None or self._budget is None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from keyscale.engine.plan.plan import Plan
-from keyscale.engine.prices import RemoteEstimate
+from keyscale.engine.remote.prices import RemoteEstimate
 
 __all__ = ["plan_to_json", "summarise"]
 

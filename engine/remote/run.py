@@ -17,27 +17,20 @@ from keyscale.engine.job import Done, Event, Note, Phase, RemoteUse, dumps
 from keyscale.engine.models import Execution, choose_execution, possible_executions
 from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.plan.plan import LANCZOS, Chunk
-from keyscale.engine.prices import Budget, affordable, cost, estimate
-from keyscale.engine.runners.calls import PATIENCE_S, Calls
-from keyscale.engine.runners.ending import calls_left, end_job, remove_staged
-from keyscale.engine.runners.fan_out import FanOut
+from keyscale.engine.remote.dispatch import FanOut
+from keyscale.engine.remote.ending import calls_left, end_job, remove_staged
+from keyscale.engine.remote.leftovers import NotedRun
+from keyscale.engine.remote.modal_client import PATIENCE_S, Calls
+from keyscale.engine.remote.prices import Budget, affordable, cost, estimate
+from keyscale.engine.remote.slots import Slots
+from keyscale.engine.remote.staging import Staging
+from keyscale.engine.remote.state import RemoteState, check_notes, drop_state, forget_note, state_path, take_up
+from keyscale.engine.remote.suited import check_suited
 from keyscale.engine.runners.local import LocalRun
 from keyscale.engine.runners.meter import Meter
-from keyscale.engine.runners.noted import NotedRun
 from keyscale.engine.runners.prepare import Prepared, has_int8
-from keyscale.engine.runners.remote_state import (
-    RemoteState,
-    check_notes,
-    drop_state,
-    forget_note,
-    state_path,
-    take_up,
-)
 from keyscale.engine.runners.shared import Shared
-from keyscale.engine.runners.slots import Slots
-from keyscale.engine.runners.staging import Staging
 from keyscale.engine.storage.bucket import Storage, StorageFault, StorageSettings, job_prefix, new_job_id
-from keyscale.engine.suited import check_suited
 from keyscale.engine.worker.contract import Deployment, Made, Task, read_task
 from keyscale.engine.workspace.fingerprint import network_identity
 from keyscale.engine.workspace.folder import WorkFolder

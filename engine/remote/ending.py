@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from keyscale.engine.errors import RemoteError
-from keyscale.engine.runners.calls import Calls
-from keyscale.engine.runners.remote_state import RemoteState, find_note, state_of
+from keyscale.engine.remote.modal_client import Calls
+from keyscale.engine.remote.state import RemoteState, find_note, state_of
 from keyscale.engine.storage.bucket import Storage, StorageFault, StorageSettings, job_prefix
 
 __all__ = ["calls_left", "end_job", "remove_staged", "stop_calls"]

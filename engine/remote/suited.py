@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from keyscale.engine.errors import EncoderError, UsageError
 from keyscale.engine.plan.plan import Plan
-from keyscale.engine.prices import GPUS, gpu_of
+from keyscale.engine.remote.prices import GPUS, gpu_of
 
 __all__ = ["check_suited"]
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from keyscale.engine.errors import KeyscaleError, RemoteError
 from keyscale.engine.patience import Patience
-from keyscale.engine.remote_names import APP, CHUNK, DEPLOYED, ENGINE, QUEUE
+from keyscale.engine.remote.names import APP, CHUNK, DEPLOYED, ENGINE, QUEUE
 from keyscale.engine.worker.contract import Deployment, read_deployment
 
 __all__ = ["Calls", "Kind", "Outcome"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from keyscale.engine import errors
 from keyscale.engine.errors import KeyscaleError, RemoteError
 from keyscale.engine.plan.plan import Chunk
-from keyscale.engine.runners.calls import Kind, Outcome
+from keyscale.engine.remote.modal_client import Kind, Outcome
 from keyscale.engine.worker.contract import Made, TooSlow
 from keyscale.engine.worker.link import LinkExpired
 

@@ -19,12 +19,12 @@ from keyscale.engine.job import Event, Note
 from keyscale.engine.output.concat import concatenate, scan_chunks
 from keyscale.engine.pipeline.chunks import Tally
 from keyscale.engine.plan.plan import Chunk, Plan
-from keyscale.engine.runners.calls import Calls, Kind, Outcome
+from keyscale.engine.remote.modal_client import Calls, Kind, Outcome
+from keyscale.engine.remote.pieces import Piece, Pieces
+from keyscale.engine.remote.slots import Slots
+from keyscale.engine.remote.staging import Staging
+from keyscale.engine.remote.state import Call, RemoteState
 from keyscale.engine.runners.meter import Meter
-from keyscale.engine.runners.pieces import Piece, Pieces
-from keyscale.engine.runners.remote_state import Call, RemoteState
-from keyscale.engine.runners.slots import Slots
-from keyscale.engine.runners.staging import Staging
 from keyscale.engine.storage.bucket import ObjectDamaged, ObjectMissing
 from keyscale.engine.worker.contract import Made, read_made, read_task
 from keyscale.engine.workspace.folder import WorkFolder

@@ -11,10 +11,9 @@ from threading import Event as StopFlag
 
 from keyscale.engine.errors import RemoteError, StorageError
 from keyscale.engine.job import Event, Note, Phase
-from keyscale.engine.runners.calls import Calls
-from keyscale.engine.runners.ending import calls_left, end_job
-from keyscale.engine.runners.prepare import Prepared
-from keyscale.engine.runners.remote_state import (
+from keyscale.engine.remote.ending import calls_left, end_job
+from keyscale.engine.remote.modal_client import Calls
+from keyscale.engine.remote.state import (
     JobNote,
     RemoteState,
     absolute_job,
@@ -25,6 +24,7 @@ from keyscale.engine.runners.remote_state import (
     state_of,
     state_path,
 )
+from keyscale.engine.runners.prepare import Prepared
 from keyscale.engine.runners.run import Run
 from keyscale.engine.storage.bucket import Storage, new_job_id
 from keyscale.engine.workspace.fingerprint import own_checkpoint
