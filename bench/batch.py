@@ -22,7 +22,7 @@ from pathlib import Path
 
 import av
 
-from keyscale.engine.batch.crew import cpu_workers
+from keyscale.engine.batch.pool import cpu_workers
 from keyscale.engine.machine import usable_cores
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

@@ -164,8 +164,8 @@ def _clips(
     """The clips that there are, and how to ask for those that come up."""
     from keyscale.cli.batch_jobs import batch_clips
     from keyscale.engine.batch.inputs import find_clips
-    from keyscale.engine.batch.places import Places
-    from keyscale.engine.batch.watching import Watch
+    from keyscale.engine.batch.outputs import Places
+    from keyscale.engine.batch.watch import Watch
 
     places = Places(output_dir)
     if not watch:

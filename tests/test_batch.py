@@ -65,7 +65,7 @@ def long_clip(tmp_path: Path) -> BatchClip:
 
 def processes() -> list[psutil.Process]:
     """Those that batches of this process have started; the suite's servers are its children too."""
-    return [child for child in psutil.Process().children() if "keyscale.engine.batch.worker" in words_of(child)]
+    return [child for child in psutil.Process().children() if "keyscale.engine.batch.process" in words_of(child)]
 
 
 def words_of(process: psutil.Process) -> list[str]:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from keyscale.engine.batch.clips import Clip
+from keyscale.engine.batch.clip import Clip
 from keyscale.engine.batch.inputs import find_clips, folder_of
-from keyscale.engine.batch.places import Places, place
-from keyscale.engine.batch.watching import Watch
+from keyscale.engine.batch.outputs import Places, place
+from keyscale.engine.batch.watch import Watch
 from keyscale.engine.errors import FramingError, InputError, UsageError
 
 

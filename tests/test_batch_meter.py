@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from keyscale.engine.batch.events import BatchProgress, ClipEvent, ClipStatus
-from keyscale.engine.batch.meter import LEAST_SECONDS, BatchMeter
+from keyscale.engine.batch.progress import LEAST_SECONDS, BatchMeter
 from keyscale.engine.job import Done, Failed, Phase, Progress, RemoteUse
 
 STEP = 0.5

@@ -12,9 +12,9 @@ import pytest
 
 from keyscale.engine.errors import DecodeError, Interrupted
 from keyscale.engine.job import Event, Phase, Progress
-from keyscale.engine.runners import background, meter
+from keyscale.engine.runners import background, progress
 from keyscale.engine.runners.background import in_background
-from keyscale.engine.runners.meter import HEARTBEAT_SECONDS, SHORTEST_SECONDS, Meter
+from keyscale.engine.runners.progress import HEARTBEAT_SECONDS, SHORTEST_SECONDS, Meter
 
 Report = Callable[[int, int], None]
 
@@ -131,7 +131,7 @@ def test_work_in_the_background_gives_its_result_and_its_last_progress() -> None
 
 
 def test_work_that_reports_nothing_still_beats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meter, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(progress, "HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setattr(background, "POLL_SECONDS", 0.02)
 
     def work(_: Report) -> int:
@@ -152,7 +152,7 @@ def test_work_that_reports_nothing_still_beats(monkeypatch: pytest.MonkeyPatch) 
 
 def test_events_follow_the_work_and_never_go_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(meter, "SHORTEST_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SHORTEST_SECONDS", 0.0)
 
     def work(report: Report) -> int:
         for step in (1, 4, 2, 9, 7):

@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from keyscale.engine.batch.events import ENDED, BatchProgress, ClipEvent, ClipStatus, Report
-from keyscale.engine.batch.meter import BatchMeter
+from keyscale.engine.batch.progress import BatchMeter
 from keyscale.engine.batch.report import Reporter
 from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.job import Done, Event, Failed

@@ -15,7 +15,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from keyscale.engine.batch.clips import Clip, OptionValue
+from keyscale.engine.batch.clip import Clip, OptionValue
 from keyscale.engine.errors import KeyscaleError, UsageError
 from keyscale.engine.request import NO_ADDRESS, is_address
 from keyscale.engine.settings import model_beside

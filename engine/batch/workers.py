@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import IO, cast
 
 from keyscale.engine.batch.messages import Answer, Order, Request, Stop, receive, send
-from keyscale.engine.batch.worker import LOOK
+from keyscale.engine.batch.process import LOOK
 
 __all__ = ["Heard", "WorkerProcess"]
 
@@ -60,7 +60,7 @@ class WorkerProcess:
             OSError: this machine starts no more processes.
         """
         # Without -P the working directory would be searched for modules first.
-        command = [sys.executable, "-P", "-m", "keyscale.engine.batch.worker", self.name, *([LOOK] if look else [])]
+        command = [sys.executable, "-P", "-m", "keyscale.engine.batch.process", self.name, *([LOOK] if look else [])]
         self._process = subprocess.Popen(  # noqa: S603 - this program
             command,
             env=environment,

@@ -24,7 +24,7 @@ from keyscale.engine.remote.pieces import Piece, Pieces
 from keyscale.engine.remote.slots import Slots
 from keyscale.engine.remote.staging import Staging
 from keyscale.engine.remote.state import Call, RemoteState
-from keyscale.engine.runners.meter import Meter
+from keyscale.engine.runners.progress import Meter
 from keyscale.engine.storage.bucket import ObjectDamaged, ObjectMissing
 from keyscale.engine.worker.contract import Made, read_made, read_task
 from keyscale.engine.workspace.folder import WorkFolder

@@ -27,8 +27,8 @@ from keyscale.engine.remote.staging import Staging
 from keyscale.engine.remote.state import RemoteState, check_notes, drop_state, forget_note, state_path, take_up
 from keyscale.engine.remote.suited import check_suited
 from keyscale.engine.runners.local import LocalRun
-from keyscale.engine.runners.meter import Meter
 from keyscale.engine.runners.prepare import Prepared, has_int8
+from keyscale.engine.runners.progress import Meter
 from keyscale.engine.runners.shared import Shared
 from keyscale.engine.storage.bucket import Storage, StorageFault, StorageSettings, job_prefix, new_job_id
 from keyscale.engine.worker.contract import Deployment, Made, Task, read_task

@@ -9,8 +9,8 @@ from threading import Event as StopFlag
 from keyscale.engine.job import Event, Phase
 from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.runners.local import LocalRun
-from keyscale.engine.runners.meter import Meter
 from keyscale.engine.runners.prepare import Prepared
+from keyscale.engine.runners.progress import Meter
 from keyscale.engine.runners.shared import Shared
 from keyscale.engine.workspace.folder import WorkFolder
 

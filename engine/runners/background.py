@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 from keyscale.engine.errors import Interrupted
 from keyscale.engine.helpers import start_helper
 from keyscale.engine.job import Event, Phase
-from keyscale.engine.runners.meter import Meter
+from keyscale.engine.runners.progress import Meter
 
 __all__ = ["in_background"]
 

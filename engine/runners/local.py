@@ -19,8 +19,8 @@ from keyscale.engine.models.speeds import remember_speed
 from keyscale.engine.pipeline.chunks import run_chunks
 from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.remote.state import RemoteState, state_path
-from keyscale.engine.runners.meter import Meter
 from keyscale.engine.runners.prepare import Prepared
+from keyscale.engine.runners.progress import Meter
 from keyscale.engine.runners.run import Run
 from keyscale.engine.runners.shared import Shared
 from keyscale.engine.workspace.fingerprint import network_identity

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from keyscale.engine.batch.events import ENDED, BatchProgress, ClipEvent, ClipStatus
 from keyscale.engine.job import Done, Phase, Progress
-from keyscale.engine.runners.meter import HEARTBEAT_SECONDS, SHORTEST_SECONDS, SPAN_SECONDS
+from keyscale.engine.runners.progress import HEARTBEAT_SECONDS, SHORTEST_SECONDS, SPAN_SECONDS
 
 __all__ = ["LEAST_SECONDS", "REST_SHARE", "BatchMeter"]
 

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from keyscale.engine.batch.clips import Clip
+from keyscale.engine.batch.clip import Clip
 from keyscale.engine.batch.inputs import VIDEO_SUFFIXES
 from keyscale.engine.errors import UsageError
 from keyscale.engine.workspace.folder import is_work_folder

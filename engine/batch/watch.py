@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keyscale.engine.batch.clips import Clip
+from keyscale.engine.batch.clip import Clip
 from keyscale.engine.batch.folders import file_stat
 from keyscale.engine.batch.inputs import Inputs, unreadable
 from keyscale.engine.batch.manifest import MANIFEST_SUFFIXES

@@ -1,6 +1,6 @@
 """A process that does the jobs it is sent, several at a time, and keeps device, networks and kernels warm between them.
 
-Run as `python -m keyscale.engine.batch.worker NAME`; orders come on stdin, answers go to stdout. It ends when stdin
+Run as `python -m keyscale.engine.batch.process NAME`; orders come on stdin, answers go to stdout. It ends when stdin
 does: a batch that is killed leaves no worker behind.
 """
 
