@@ -121,7 +121,7 @@ class ConfiguredCommand(GroupedCommand):
             UsageError: a settings file or a variable is wrong.
             EnvironmentFault: there is too little address space for what the command will load.
         """
-        from keyscale.engine.limits import check_address_space
+        from keyscale.engine.machine import check_address_space
 
         rest: list[str] = super().parse_args(ctx, args)
         if not ctx.resilient_parsing:

@@ -1,21 +1,67 @@
-"""Bounded hand-over between the threads of a pipeline: back-pressure, one failure for all, no thread left behind."""
+"""Threads: those of a job and who waits for them, those of a pipeline, and the right to run networks.
+
+What passes between the threads of a pipeline is bounded: back-pressure, one failure for all, no thread left behind.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from keyscale.engine.helpers import start_helper
-
-__all__ = ["Channel", "Crew", "Stopped"]
+__all__ = ["Channel", "Crew", "Keeper", "Stopped", "Turn", "start_helper"]
 
 T = TypeVar("T")
 
 POLL_SECONDS = 0.1
 """How long a blocked put or get waits before it looks at the stop flag."""
+
+TURN_POLL_SECONDS = 0.05
+"""How long whoever waits for its turn does so before it looks whether to go on waiting."""
+
+
+class Keeper(threading.Thread):
+    """A thread that does a job, and knows the threads that were started for it.
+
+    A command ends its process and need not wait for threads that are busy in C code. A program goes on: whoever gave
+    it a job back has to have ended all that the job began.
+    """
+
+    def __init__(self, name: str, work: Callable[[], None]) -> None:
+        super().__init__(name=name, target=work, daemon=True)
+        self._helpers: list[threading.Thread] = []
+
+    def keep(self, helper: threading.Thread) -> None:
+        """Wait for this thread as well; called in the keeper's own thread."""
+        self._helpers = [*(each for each in self._helpers if each.is_alive()), helper]
+
+    def includes(self, thread: threading.Thread) -> bool:
+        """Whether it is this thread or one of those that it waits for."""
+        return thread is self or thread in self._helpers
+
+    def run(self) -> None:
+        """The job, then the end of every helper."""
+        try:
+            super().run()
+        finally:
+            for helper in self._helpers:
+                helper.join()
+
+
+def start_helper(name: str, work: Callable[[], None]) -> threading.Thread:
+    """Run `work` in a thread of its own, which a `Keeper` that starts it waits for.
+
+    A daemon: where a call into a network or a library cannot be interrupted, leaving the process must not wait for it.
+    """
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    here = threading.current_thread()
+    if isinstance(here, Keeper):
+        here.keep(thread)
+    return thread
 
 
 class Stopped(Exception):
@@ -119,3 +165,23 @@ class Crew:
             with self._lock:
                 self._failure = self._failure or error
             self._halt.set()
+
+
+class Turn:
+    """The right to run networks: one job at a time has it, so that two do not take the cores from each other.
+
+    A job whose turn it is not reads its source and fills its queues meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def taken(self, check: Callable[[], None]) -> Iterator[None]:
+        """Have the turn within the block; `check` is called while it is waited for, and ends that by raising."""
+        while not self._lock.acquire(timeout=TURN_POLL_SECONDS):
+            check()
+        try:
+            yield
+        finally:
+            self._lock.release()

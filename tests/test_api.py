@@ -31,9 +31,9 @@ from keyscale.cli import options
 from keyscale.engine import request
 from keyscale.engine.arguments import FLAGS, in_python, read_arguments
 from keyscale.engine.errors import Interrupted, RemoteError, StorageError, UsageError
-from keyscale.engine.helpers import Keeper
 from keyscale.engine.job import Phase
 from keyscale.engine.runners.background import in_background
+from keyscale.engine.threads import Keeper
 from keyscale.engine.workspace.folder import work_folder_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -842,7 +842,7 @@ def test_a_keeper_ends_after_all_that_it_started() -> None:
         order.append("helper")
 
     def job() -> None:
-        from keyscale.engine.helpers import start_helper
+        from keyscale.engine.threads import start_helper
 
         start_helper("test-helper", helper)
         order.append("job")

@@ -16,9 +16,9 @@ from numbered import SMALL, numbered, planes, run, small_job, write_video
 from torch import Tensor
 
 from keyscale.engine.camera.geometry import Window
-from keyscale.engine.device import choose_device, describe_device
 from keyscale.engine.errors import DeviceError, Interrupted, KeyscaleError
 from keyscale.engine.job import Compute, ModelChoice
+from keyscale.engine.machine import choose_device, describe_device
 from keyscale.engine.models import load_model
 from keyscale.engine.models.torch_model import Model
 from keyscale.engine.models.torch_networks import Network, RRDBNet, SRVGGNetCompact, inspect

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from keyscale.engine.camera.geometry import Window
-from keyscale.engine.device import describe_device
 from keyscale.engine.errors import DeviceError, UsageError
+from keyscale.engine.machine import describe_device
 from keyscale.engine.models import torch_networks, torch_strips
 from keyscale.engine.models.border import surrounded
 from keyscale.engine.models.enlarger import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory

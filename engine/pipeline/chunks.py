@@ -28,7 +28,7 @@ from keyscale.engine.workspace.folder import WorkFolder
 
 if TYPE_CHECKING:
     from keyscale.engine.pipeline.upscaler import Upscaler
-    from keyscale.engine.turn import Turn
+    from keyscale.engine.threads import Turn
 
 __all__ = ["Tally", "run_chunks"]
 

@@ -15,7 +15,7 @@ import av
 from av.video.reformatter import VideoReformatter
 
 from keyscale.engine.errors import EncoderError, KeyscaleError, StorageError
-from keyscale.engine.heap import give_back_memory
+from keyscale.engine.machine import give_back_memory
 from keyscale.engine.plan.encoding import EncoderSettings
 from keyscale.engine.source.colour import FULL, LIMITED, Colour, PixelArray, from_rgb
 

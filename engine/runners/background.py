@@ -8,9 +8,9 @@ from collections.abc import Callable, Generator
 from typing import Literal, TypeVar
 
 from keyscale.engine.errors import Interrupted
-from keyscale.engine.helpers import start_helper
 from keyscale.engine.job import Event, Phase
 from keyscale.engine.runners.progress import Meter
+from keyscale.engine.threads import start_helper
 
 __all__ = ["in_background"]
 

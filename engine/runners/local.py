@@ -76,7 +76,7 @@ class LocalRun(Run):
                 resolve_device(self.job.compute.device)
             return
         share_cores()
-        from keyscale.engine.device import choose_device
+        from keyscale.engine.machine import choose_device
         from keyscale.engine.models import open_model
         from keyscale.engine.pipeline.upscaler import Upscaler
 

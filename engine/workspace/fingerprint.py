@@ -13,10 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import keyscale
-from keyscale.engine.device import choose_device, may_have_gpu
 from keyscale.engine.errors import KeyscaleError
 from keyscale.engine.job import Precision, dumps
-from keyscale.engine.machine import share_cores
+from keyscale.engine.machine import choose_device, may_have_gpu, share_cores
 from keyscale.engine.models import ModelSpec, all_models, choose_execution, needs_openvino
 from keyscale.engine.plan.plan import LANCZOS, Plan
 from keyscale.engine.source.open import open_source
