@@ -110,7 +110,7 @@ _HEAVY: dict[str, Any] = {
 @app.function(image=image, cpu=0.25, memory=1024, timeout=60, startup_timeout=600, scaledown_window=60, name=DEPLOYED)
 def describe() -> dict[str, Any]:
     """What is deployed: asked before anything is sent."""
-    from keyscale.engine.worker.deployment import here
+    from keyscale.engine.worker.chunk import here
 
     return here(device=DEVICE, gpus=tuple(GPUS), containers=CONTAINERS, timeout_s=TIMEOUT_S)
 
@@ -130,7 +130,7 @@ class Engine:
     @modal.enter(snap=False)
     def open(self) -> None:
         """See that the device is there; the first chunk loads the network, later ones find it."""
-        from keyscale.engine.worker.deployment import workshop
+        from keyscale.engine.worker.chunk import workshop
 
         self._workshop = workshop(DEVICE)
 

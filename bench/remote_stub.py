@@ -23,7 +23,7 @@ app = modal.App(APP)
 @app.function(image=real.image, name=DEPLOYED)
 def describe() -> dict[str, Any]:
     """As the real one."""
-    from keyscale.engine.worker.deployment import here
+    from keyscale.engine.worker.chunk import here
 
     return here(device=real.DEVICE, gpus=(), containers=real.CONTAINERS, timeout_s=real.TIMEOUT_S)
 
@@ -40,7 +40,7 @@ class Engine:
 
     @modal.enter()
     def open(self) -> None:
-        from keyscale.engine.worker.deployment import workshop
+        from keyscale.engine.worker.chunk import workshop
 
         self._workshop = workshop(real.DEVICE)
 

@@ -29,7 +29,7 @@ from keyscale.engine.storage.bucket import Storage, new_job_id
 from keyscale.engine.worker import chunk as chunk_module
 from keyscale.engine.worker.chunk import Workshop, make_chunk, may_pass
 from keyscale.engine.worker.contract import Task, read_task
-from keyscale.engine.worker.link import LinkMissing, LinkRefused, LinkUnreachable
+from keyscale.engine.worker.links import LinkMissing, LinkRefused, LinkUnreachable
 
 FRAMES = 60
 

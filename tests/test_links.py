@@ -12,8 +12,7 @@ import pytest
 from range_server import SECRET, Fault, RangeServer
 
 from keyscale.engine.errors import RemoteError
-from keyscale.engine.worker.link import LinkExpired, LinkMissing, LinkRefused, LinkUnreachable
-from keyscale.engine.worker.links import fetch, send
+from keyscale.engine.worker.links import LinkExpired, LinkMissing, LinkRefused, LinkUnreachable, fetch, send
 from keyscale.engine.worker.ranged_file import RangedFile
 
 CUT = Fault(silent_s=0.01)

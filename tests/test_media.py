@@ -23,7 +23,7 @@ from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.source.media import OpenMedia, local_media, stream_media
 from keyscale.engine.source.probe import VideoInfo, probe
 from keyscale.engine.source.reader import Lost, SourceFrame, read_frames
-from keyscale.engine.worker.link import LinkChanged, LinkRefused, LinkUnreachable
+from keyscale.engine.worker.links import LinkChanged, LinkRefused, LinkUnreachable
 from keyscale.engine.worker.ranged_file import RangedFile
 from keyscale.engine.workspace.folder import WorkFolder
 

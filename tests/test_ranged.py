@@ -17,7 +17,7 @@ import pytest
 from range_server import SECRET, Fault, RangeServer
 
 from keyscale.engine.errors import RemoteError
-from keyscale.engine.worker.link import (
+from keyscale.engine.worker.links import (
     LinkChanged,
     LinkError,
     LinkMissing,

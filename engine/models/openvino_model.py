@@ -15,8 +15,7 @@ import numpy as np
 
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import Interrupted
-from keyscale.engine.models.border import surrounded
-from keyscale.engine.models.enlarger import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory
+from keyscale.engine.models.enlarger import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory, surrounded
 from keyscale.engine.models.openvino import is_out_of_memory, load_openvino, plugin_at_work, thread_count
 from keyscale.engine.models.openvino_graph import folded, interleaved, with_pixels
 from keyscale.engine.models.registry import ModelSpec

@@ -14,8 +14,7 @@ from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import DeviceError, UsageError
 from keyscale.engine.machine import describe_device
 from keyscale.engine.models import torch_networks, torch_strips
-from keyscale.engine.models.border import surrounded
-from keyscale.engine.models.enlarger import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory
+from keyscale.engine.models.enlarger import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory, surrounded
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.source.colour import PixelArray
 

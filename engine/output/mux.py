@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from io import SEEK_SET
 from pathlib import Path
 
 import av
@@ -20,13 +22,12 @@ from keyscale.engine.camera.timemap import TimeMap
 from keyscale.engine.errors import DecodeError, EncoderError, Interrupted
 from keyscale.engine.output.concat import Joint, joined_video, scan_chunks
 from keyscale.engine.output.metadata import mapped_chapters, needs_mdta, worth_keeping
-from keyscale.engine.output.sink import Sink
 from keyscale.engine.output.streams import AudioTrack, Build, add_track, add_video, main_video
 from keyscale.engine.pipeline.encoder import storage_error
 from keyscale.engine.plan.tracks import Container, TrackPlan
 from keyscale.engine.source.open import open_source
 
-__all__ = ["Assembly", "AudioTrack", "assemble"]
+__all__ = ["Assembly", "AudioTrack", "Sink", "assemble"]
 
 _FORMATS: dict[Container, str] = {"mp4": "mp4", "mov": "mov", "mkv": "matroska", "webm": "webm"}
 
@@ -36,6 +37,50 @@ _SCAN_SHARE = 0.15
 _NO_AUDIO = "Repair the source, or run the same command with --no-audio: finished chunks are kept."
 _STOP_EVERY = 64
 """Packets between two looks at `should_stop`."""
+
+
+class Sink:
+    """The output file as PyAV writes it: unbuffered, so that the muxer's second look at it finds everything.
+
+    A file that is closed before its container makes PyAV skip the trailer, which for an abandoned result would move
+    every byte once more to make room for the index.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # Where the muxer opens it again to make room for the index; without the prefix `a:b.mp4` is a protocol.
+        self.name = f"file:{path}"
+        self._file = path.open("wb", buffering=0)
+
+    @property
+    def closed(self) -> bool:
+        """True after `settle` or `close`."""
+        return self._file.closed
+
+    def write(self, data: bytes) -> int:
+        """Write all of `data`, which one call of the system need not do."""
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+        return len(data)
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        """As of any file."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As of any file."""
+        return self._file.tell()
+
+    def settle(self) -> None:
+        """Have the file on the disk itself, and close it."""
+        try:
+            os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+
+    def close(self) -> None:
+        """Give the file up as it is."""
+        self._file.close()
 
 
 @dataclass(frozen=True)

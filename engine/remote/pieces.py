@@ -17,7 +17,7 @@ from keyscale.engine.errors import KeyscaleError, RemoteError
 from keyscale.engine.plan.plan import Chunk
 from keyscale.engine.remote.modal_client import Kind, Outcome
 from keyscale.engine.worker.contract import Made, TooSlow
-from keyscale.engine.worker.link import LinkExpired
+from keyscale.engine.worker.links import LinkExpired
 
 __all__ = ["ATTEMPTS", "Piece", "Pieces", "refused"]
 

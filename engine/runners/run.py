@@ -24,9 +24,8 @@ from keyscale.engine.plan.tracks import content_type_of
 from keyscale.engine.runners.background import in_background
 from keyscale.engine.runners.prepare import Prepared, check_absent, check_source
 from keyscale.engine.runners.progress import Meter
-from keyscale.engine.workspace.fingerprint import job_key, pixels_of, read_stamp, stamp
+from keyscale.engine.workspace.fingerprint import is_whole, job_key, pixels_of, read_stamp, stamp
 from keyscale.engine.workspace.folder import WorkFolder, identity_of, publish, sha256_file
-from keyscale.engine.workspace.wholeness import is_whole
 
 if TYPE_CHECKING:
     from keyscale.engine.storage.bucket import StorageSettings

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from keyscale.engine.errors import RemoteError
-from keyscale.engine.storage.cleanup import StaleJob, delete_job, stale_jobs
+from keyscale.engine.storage.cleanup import Publication, StaleJob, abort_uploads, delete_job, stale_jobs
 from keyscale.engine.storage.client import Connection, stored_sha256
 from keyscale.engine.storage.download import receive
 from keyscale.engine.storage.errors import (
@@ -27,7 +27,6 @@ from keyscale.engine.storage.errors import (
     StorageUnreachable,
     never,
 )
-from keyscale.engine.storage.publications import Publication, abort_uploads
 from keyscale.engine.storage.settings import (
     TRIALS_PREFIX,
     StorageSettings,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import av
+
+from keyscale import __version__
 from keyscale.engine.errors import DeviceError, KeyscaleError, ModelError, RemoteError
 from keyscale.engine.job import dumps, loads
 from keyscale.engine.machine import usable_cores
@@ -25,9 +30,8 @@ from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.plan.plan import LANCZOS, Chunk, Plan
 from keyscale.engine.plan.transfer import LARGEST, load_plan
 from keyscale.engine.source.media import excerpt_media, stream_media
-from keyscale.engine.worker.contract import Made, Task, TooSlow, as_answer, read_task, refusal
-from keyscale.engine.worker.link import LinkMissing
-from keyscale.engine.worker.links import fetch, send
+from keyscale.engine.worker.contract import SCHEMA, Deployment, Made, Task, TooSlow, as_answer, read_task, refusal
+from keyscale.engine.worker.links import LinkMissing, fetch, send
 from keyscale.engine.worker.ranged_file import RangedFile
 from keyscale.engine.workspace.folder import WorkFolder, sha256_file
 
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
     from keyscale.engine.models.enlarger import Enlarger
     from keyscale.engine.pipeline.upscaler import Upscaler
 
-__all__ = ["Workshop", "make_chunk"]
+__all__ = ["Workshop", "here", "make_chunk", "workshop"]
 
 REPORT_SECONDS = 1.0
 RECORD_BYTES = 1 << 16
@@ -274,3 +278,34 @@ def _upscaler(workshop: Workshop, task: Task, plan: Plan, urls: Mapping[str, str
         tile=plan.job.compute.tile,
         on_note=notes.append,
     )
+
+
+def here(*, device: str, gpus: tuple[str, ...], containers: int, timeout_s: int) -> dict[str, Any]:
+    """A `Deployment` as plain data."""
+    return as_answer(
+        Deployment(
+            schema=SCHEMA,
+            version=__version__,
+            libraries=repr(sorted(av.library_versions.items())),
+            device=device,
+            gpus=gpus,
+            containers=containers,
+            timeout_s=timeout_s,
+        )
+    )
+
+
+def workshop(device: str) -> Workshop:
+    """The workshop of this container.
+
+    Raises:
+        DeviceError: it was asked for a GPU, and torch finds none. Another container may have one.
+    """
+    container = os.environ.get("MODAL_TASK_ID") or platform.node()
+    if device != "cuda":
+        return Workshop(device=device, gpu="cpu", container=container)
+    import torch
+
+    if not torch.cuda.is_available():
+        raise DeviceError("the container has no GPU that torch can use", remedy="Deploy with another KEYSCALE_GPU.")
+    return Workshop(device=device, gpu=torch.cuda.get_device_name(0), container=container)

@@ -1,6 +1,6 @@
 """A file behind a link, read in ranges: only the bytes that are asked for, and a little ahead of them.
 
-Faults are those of `engine.worker.link`, and as quiet as they are about the link.
+Faults are those of `engine.worker.links`, and as quiet as they are about the link.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from keyscale.engine.patience import Patience
-from keyscale.engine.worker.link import (
+from keyscale.engine.worker.links import (
     LONGEST_ANSWER,
     Link,
     LinkChanged,

@@ -1,8 +1,9 @@
-"""The key of a job: what its result hangs on. The result carries it, so that a later run knows whether to do it again.
+"""The key of a job: what its result depends on; and whether a result is whole.
 
-It covers the source's content, the camera's effect, all settings as they came to hold (a default that is written out is
-the same setting), the network's weights and the version of the engine; not the names of files, and not which machine or
-how many of them made the pictures.
+A result carries its key, so that a later run knows whether to do it again. The key covers the source's content, the
+camera's effect, all settings as they came to hold (a default that is written out is the same setting), the network's
+weights and the version of the engine; not the names of files, and not which machine or how many of them made the
+pictures.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ import hashlib
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
+
+from av.error import FFmpegError
+from av.stream import Disposition
 
 import keyscale
 from keyscale.engine.errors import KeyscaleError
@@ -18,16 +23,22 @@ from keyscale.engine.job import Precision, dumps
 from keyscale.engine.machine import choose_device, may_have_gpu, share_cores
 from keyscale.engine.models import ModelSpec, all_models, choose_execution, needs_openvino
 from keyscale.engine.plan.plan import LANCZOS, Plan
-from keyscale.engine.source.open import open_source
+from keyscale.engine.source.open import demuxed, open_source
 from keyscale.engine.workspace.folder import sha256_file
 
-__all__ = ["job_key", "network_identity", "own_checkpoint", "pixels_of", "read_stamp", "stamp"]
+__all__ = ["is_whole", "job_key", "network_identity", "own_checkpoint", "pixels_of", "read_stamp", "stamp"]
 
 _STAMP = re.compile(r"keyscale \S{1,64} job ([0-9a-f]{64})")
 
 _FIELD = {"mp4": "encoding_tool", "mov": "com.keyscale.job", "mkv": "KEYSCALE_JOB", "webm": "KEYSCALE_JOB"}
 """Where a container keeps it. MP4: the field for the program that made the file (`©too`); QuickTime has none that the
 muxer leaves alone, but free keys; Matroska and WebM take any."""
+
+_EBML = b"\x1a\x45\xdf\xa3"
+_SEGMENT = b"\x18\x53\x80\x67"
+
+_TO_THE_END = 0
+"""Of an MP4 box: it ends where the file does."""
 
 
 def pixels_of(plan: Plan) -> bytes:
@@ -144,3 +155,68 @@ def read_stamp(path: Path) -> str | None:
         return None
     found = (_STAMP.search(value) for value in values)
     return next((match[1] for match in found if match), None)
+
+
+def is_whole(path: Path, frames: int) -> bool:
+    """Whether a result has all its packets: one that was cut off has not, within whichever track it was.
+
+    Args:
+        path: an MP4, QuickTime, Matroska or WebM file that keyscale made.
+        frames: packets that its video has to have.
+    """
+    try:
+        # Players and demuxers take what is there: sound that ends early is no error to them.
+        if not _ends_within(path):
+            return False
+        with open_source(path) as container:
+            video = next(
+                stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic
+            )
+            found = 0
+            for packet in demuxed(container):
+                if packet.is_corrupt:
+                    return False
+                found += packet.size > 0 and packet.stream_index == video.index
+            return found == frames
+    except (KeyscaleError, FFmpegError, StopIteration, OSError):
+        return False
+
+
+def _ends_within(path: Path) -> bool:
+    """Whether the outermost boxes or elements of a file end where it ends, or before."""
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        step = _after_element if file.read(4) == _EBML else _after_box
+        place = 0
+        while place < length:
+            file.seek(place)
+            after = step(file, place)
+            if after is None:
+                return True
+            if not place < after <= length:
+                return False
+            place = after
+    return True
+
+
+def _after_box(file: BinaryIO, place: int) -> int | None:
+    """Where the MP4 box that begins at `place` ends; None is the end of the file, `place` an unreadable header."""
+    head = file.read(16)
+    size = int.from_bytes(head[:4], "big")
+    if size == 1:
+        size = int.from_bytes(head[8:16], "big")
+    elif size == _TO_THE_END and len(head) >= 8:
+        return None
+    return place + size if size >= 8 else place
+
+
+def _after_element(file: BinaryIO, place: int) -> int | None:
+    """As `_after_box`, of a Matroska file's EBML header and segment."""
+    head = file.read(12)
+    if head[:4] not in {_EBML, _SEGMENT} or len(head) < 5 or not head[4]:
+        return place
+    width = 9 - head[4].bit_length()
+    size = int.from_bytes(head[4 : 4 + width], "big") - (1 << 7 * width)
+    if size == (1 << 7 * width) - 1:
+        return None  # of unknown length
+    return place + 4 + width + size
