@@ -18,9 +18,9 @@ from keyscale.cli.progress import ProgressKind
 
 if TYPE_CHECKING:
     from keyscale.cli.batch_view import BatchRenderer
+    from keyscale.engine.batch.clip import BatchClip
     from keyscale.engine.batch.events import BatchDone
     from keyscale.engine.batch.supervisor import BatchOptions
-    from keyscale.engine.batch.work import BatchClip
 
 __all__ = ["batch"]
 

@@ -16,9 +16,8 @@ from keyscale.cli.settings import cast_text, check, flag_name
 from keyscale.cli.upscale import upscale
 
 if TYPE_CHECKING:
-    from keyscale.engine.batch.clip import Clip
+    from keyscale.engine.batch.clip import BatchClip, Clip
     from keyscale.engine.batch.outputs import Places
-    from keyscale.engine.batch.work import BatchClip
     from keyscale.engine.errors import KeyscaleError
 
 __all__ = ["batch_clips"]
@@ -79,7 +78,7 @@ class _Draft:
 
 
 def _batch_clip(draft: _Draft, output_dir: Path) -> BatchClip:
-    from keyscale.engine.batch.work import BatchClip
+    from keyscale.engine.batch.clip import BatchClip
     from keyscale.engine.errors import KeyscaleError
 
     clip = draft.clip

@@ -116,8 +116,7 @@ def plan(
 
 
 def _remote_estimate(found: Plan, options: RemoteOptions) -> RemoteEstimate:
-    from keyscale.engine.remote.prices import affordable, deployment_estimate, wanted_gpus
-    from keyscale.engine.remote.suited import check_suited
+    from keyscale.engine.remote.prices import affordable, check_suited, deployment_estimate, wanted_gpus
 
     check_suited(found, wanted_gpus(os.environ))
     expected = deployment_estimate(found, os.environ, containers=options.containers)

@@ -235,7 +235,7 @@ def clean(
 
 def _end_here(job_id: str) -> bool:
     """Stop what this machine knows to run of a job, and forget the job; False where something may still run."""
-    from keyscale.engine.remote.ending import stop_calls
+    from keyscale.engine.remote.leftovers import stop_calls
     from keyscale.engine.remote.state import all_notes, drop_state, forget_note, state_path_of
 
     if stop_calls(job_id):

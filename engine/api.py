@@ -154,8 +154,7 @@ def plan(
     with said_in_python(*_names(request)):
         found = prepare_plan(job, remote=request.remote is not None, framing=request.framing)
         if request.remote is not None:
-            from keyscale.engine.remote.prices import affordable, deployment_estimate, wanted_gpus
-            from keyscale.engine.remote.suited import check_suited
+            from keyscale.engine.remote.prices import affordable, check_suited, deployment_estimate, wanted_gpus
 
             check_suited(found, wanted_gpus(environ))
             expected = deployment_estimate(found, environ, containers=request.remote.containers)

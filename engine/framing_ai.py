@@ -20,9 +20,9 @@ from keyscale.engine.errors import KeyscaleError, UsageError
 from keyscale.engine.job import Compute, Done, Encoding, Event, Job, Phase, Progress, Target, Trim, parse_rate
 from keyscale.engine.plan.tracks import container_of, content_type_of
 from keyscale.engine.request import check_job
-from keyscale.engine.runners.background import in_background
 from keyscale.engine.runners.local import run_local
 from keyscale.engine.runners.prepare import prepare
+from keyscale.engine.runners.progress import in_background
 from keyscale.engine.storage.bucket import Storage, StorageRefused, StorageSettings, key_fault
 
 __all__ = ["FramingRequest", "process"]

@@ -32,7 +32,7 @@ from keyscale.engine import request
 from keyscale.engine.arguments import FLAGS, in_python, read_arguments
 from keyscale.engine.errors import Interrupted, RemoteError, StorageError, UsageError
 from keyscale.engine.job import Phase
-from keyscale.engine.runners.background import in_background
+from keyscale.engine.runners.progress import in_background
 from keyscale.engine.threads import Keeper
 from keyscale.engine.workspace.folder import work_folder_of
 

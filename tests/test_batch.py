@@ -17,10 +17,10 @@ import pytest
 from clips import make_clip, numbers_in
 from numbered import leftovers, run, small_job
 
+from keyscale.engine.batch.clip import BatchClip
 from keyscale.engine.batch.events import BatchDone, BatchEvent, BatchProgress, ClipEvent, ClipReport, ClipStatus, Report
 from keyscale.engine.batch.report import read_report
 from keyscale.engine.batch.supervisor import BatchOptions, run_batch
-from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.errors import InputError
 from keyscale.engine.job import Job, Phase, Progress
 from keyscale.engine.workspace.fingerprint import read_stamp

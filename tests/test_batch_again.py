@@ -11,10 +11,10 @@ import pytest
 from clips import make_clip
 from numbered import small_job
 
+from keyscale.engine.batch.clip import BatchClip
 from keyscale.engine.batch.events import BatchDone, BatchEvent, ClipEvent
 from keyscale.engine.batch.retries import Again
 from keyscale.engine.batch.supervisor import BatchOptions, run_batch
-from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.errors import InputError, KeyscaleError, RemoteError, StorageError
 from keyscale.engine.events import failure
 from keyscale.engine.job import Done, Failed, Note

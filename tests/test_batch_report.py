@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 import keyscale
+from keyscale.engine.batch.clip import BatchClip
 from keyscale.engine.batch.events import BatchDone, ClipEvent, ClipReport, ClipStatus, Fault, Report, as_json
 from keyscale.engine.batch.inputs import VIDEO_SUFFIXES
 from keyscale.engine.batch.report import (
@@ -30,7 +31,6 @@ from keyscale.engine.batch.report import (
     read_report,
     write_report,
 )
-from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.errors import FramingError, InputError, KeyscaleError, StorageError, UsageError
 from keyscale.engine.job import Done, Failed, Job, Note, Phase, Progress, RemoteUse, Target
 from keyscale.engine.workspace.folder import work_folder_of

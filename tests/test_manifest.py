@@ -20,11 +20,10 @@ from keyscale.cli.batch_jobs import batch_clips
 from keyscale.cli.settings import flag_name
 from keyscale.cli.upscale import upscale
 from keyscale.engine.batch import manifest
-from keyscale.engine.batch.clip import Clip
+from keyscale.engine.batch.clip import BatchClip, Clip
 from keyscale.engine.batch.inputs import find_clips
 from keyscale.engine.batch.manifest import CLIP_OPTIONS, MAX_ROWS, RUN_OPTIONS, read_manifest
 from keyscale.engine.batch.outputs import Places
-from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.errors import InputError, KeyscaleError, UsageError
 from keyscale.engine.job import Codec, Mode
 

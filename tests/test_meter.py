@@ -12,9 +12,8 @@ import pytest
 
 from keyscale.engine.errors import DecodeError, Interrupted
 from keyscale.engine.job import Event, Phase, Progress
-from keyscale.engine.runners import background, progress
-from keyscale.engine.runners.background import in_background
-from keyscale.engine.runners.progress import HEARTBEAT_SECONDS, SHORTEST_SECONDS, Meter
+from keyscale.engine.runners import progress
+from keyscale.engine.runners.progress import HEARTBEAT_SECONDS, SHORTEST_SECONDS, Meter, in_background
 
 Report = Callable[[int, int], None]
 
@@ -45,7 +44,7 @@ def run(events: Generator[Event, None, int]) -> tuple[list[Progress], int]:
 
 
 def test_the_heartbeat_keeps_the_contract() -> None:
-    assert HEARTBEAT_SECONDS + background.POLL_SECONDS < CONTRACT_SECONDS
+    assert HEARTBEAT_SECONDS + progress.POLL_SECONDS < CONTRACT_SECONDS
 
 
 def test_the_first_event_is_due_at_once() -> None:
@@ -132,7 +131,7 @@ def test_work_in_the_background_gives_its_result_and_its_last_progress() -> None
 
 def test_work_that_reports_nothing_still_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "HEARTBEAT_SECONDS", 0.1)
-    monkeypatch.setattr(background, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(progress, "POLL_SECONDS", 0.02)
 
     def work(_: Report) -> int:
         time.sleep(0.6)
@@ -151,7 +150,7 @@ def test_work_that_reports_nothing_still_beats(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_events_follow_the_work_and_never_go_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(progress, "SHORTEST_SECONDS", 0.0)
 
     def work(report: Report) -> int:

@@ -24,7 +24,7 @@ from numbered import grey
 pytestmark = pytest.mark.slow
 
 IMPATIENT = (
-    "import keyscale.engine.remote.ending as e; import keyscale.engine.remote.run as r; "
+    "import keyscale.engine.remote.leftovers as e; import keyscale.engine.remote.run as r; "
     "r.STORAGE_PATIENCE_S = e.CLEAN_PATIENCE_S = e.HASTY_PATIENCE_S = 2; r.PATIENCE_S = 3"
 )
 

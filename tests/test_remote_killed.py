@@ -232,7 +232,7 @@ def test_calls_that_were_cancelled_are_told_as_such_where_the_clean_up_failed(
     faulty: FaultyPlace, tmp_path: Path
 ) -> None:
     faulty.proxy.hold(READS_SOURCE)
-    client = faulty.upscale(tmp_path, first="import keyscale.engine.remote.ending as e; e.HASTY_PATIENCE_S = 2")
+    client = faulty.upscale(tmp_path, first="import keyscale.engine.remote.leftovers as e; e.HASTY_PATIENCE_S = 2")
     faulty.proxy.wait_held(2)
     faulty.wait_started(tmp_path, 2)
     faulty.proxy.answer(DELETES, 503, "SlowDown")

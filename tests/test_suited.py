@@ -11,7 +11,7 @@ from keyscale.cli.app import run
 from keyscale.engine.errors import EncoderError, UsageError
 from keyscale.engine.job import Codec, Compute, Encoding, Job
 from keyscale.engine.plan.plan import Plan
-from keyscale.engine.remote.suited import check_suited
+from keyscale.engine.remote.prices import check_suited
 from keyscale.engine.runners.prepare import prepare_plan
 
 COURT = Path(__file__).resolve().parents[1] / "examples" / "court.mp4"

@@ -17,12 +17,12 @@ from clips import make_clip
 from numbered import interrupt, leftovers, run, small_job
 
 from keyscale.cli.batch_jobs import batch_clips
+from keyscale.engine.batch.clip import BatchClip
 from keyscale.engine.batch.events import BatchDone
 from keyscale.engine.batch.inputs import find_clips
 from keyscale.engine.batch.outputs import MOST_NAMED
 from keyscale.engine.batch.report import check_report_path
 from keyscale.engine.batch.supervisor import BatchOptions, run_batch
-from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.errors import StorageError
 from keyscale.engine.job import Job
 from keyscale.engine.plan.plan import Chunk

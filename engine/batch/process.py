@@ -114,8 +114,7 @@ class Worker:
             return RemoteRun(
                 prepared, order.remote, self._stop, slots=self._slots, budget=self._budget, shared=self._shared
             )
-        from keyscale.engine.runners.assist import Assistance
-        from keyscale.engine.runners.local import LocalRun
+        from keyscale.engine.runners.local import Assistance, LocalRun
 
         if order.assist is not None:
             return Assistance(prepared, self._stop, self._shared, order.assist)

@@ -21,9 +21,9 @@ from typing import assert_never
 import msgspec
 
 import keyscale
+from keyscale.engine.batch.clip import BatchClip
 from keyscale.engine.batch.events import ENDED, ClipEvent, ClipReport, ClipStatus, Fault, Report, as_json
 from keyscale.engine.batch.inputs import KEYFRAMES_SUFFIXES, VIDEO_SUFFIXES
-from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.errors import InputError, StorageError, UsageError
 from keyscale.engine.events import failure
 from keyscale.engine.job import Done, Failed, Note, Progress, loads

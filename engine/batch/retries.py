@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from keyscale.engine.batch.work import BatchClip
+from keyscale.engine.batch.clip import BatchClip
 from keyscale.engine.errors import EnvironmentFault, RemoteError
 from keyscale.engine.job import Failed
 

@@ -15,14 +15,13 @@ from pathlib import Path
 from threading import Event as StopFlag
 from typing import TYPE_CHECKING
 
+from keyscale.engine.batch.clip import BatchClip
 from keyscale.engine.batch.events import ENDED, BatchDone, BatchEvent, ClipStatus, Fault
 from keyscale.engine.batch.ledger import Ledger, OpenClip
 from keyscale.engine.batch.messages import Answer, Ended, Hello, Opened, Order, Planned, Told
-from keyscale.engine.batch.pool import Crew
+from keyscale.engine.batch.pool import Crew, Heard, WorkerProcess
 from keyscale.engine.batch.report import write_report
 from keyscale.engine.batch.retries import AGAIN_S, Again
-from keyscale.engine.batch.work import BatchClip
-from keyscale.engine.batch.workers import Heard, WorkerProcess
 from keyscale.engine.errors import EnvironmentFault, FramingError, InputError, Interrupted, KeyscaleError, UsageError
 from keyscale.engine.events import failure
 from keyscale.engine.job import Done, Event, Failed, Note, Phase, Progress

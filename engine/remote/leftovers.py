@@ -1,117 +1,73 @@
-"""A job of which notes are kept on this machine, so that another client can go on with it, or end it."""
+"""Remote jobs that end: their calls stopped, what they staged removed, by who started them or by another one."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
-from threading import Event as StopFlag
+import time
+from collections.abc import Callable
 
-from keyscale.engine.errors import RemoteError, StorageError
-from keyscale.engine.job import Event, Note, Phase
-from keyscale.engine.remote.ending import calls_left, end_job
+from keyscale.engine.errors import RemoteError
 from keyscale.engine.remote.modal_client import Calls
-from keyscale.engine.remote.state import (
-    JobNote,
-    RemoteState,
-    absolute_job,
-    forget_ended,
-    forget_note,
-    keep_note,
-    notes_of,
-    state_of,
-    state_path,
-)
-from keyscale.engine.runners.prepare import Prepared
-from keyscale.engine.runners.run import Run
-from keyscale.engine.storage.bucket import Storage, new_job_id
-from keyscale.engine.workspace.fingerprint import own_checkpoint
-from keyscale.engine.workspace.folder import WorkFolder
+from keyscale.engine.remote.state import RemoteState, find_note, state_of
+from keyscale.engine.storage.bucket import Storage, StorageFault, StorageSettings, job_prefix
 
-__all__ = ["NotedRun"]
+__all__ = ["calls_left", "end_job", "remove_staged", "stop_calls"]
+
+CLEAN_PATIENCE_S = 60.0
+"""How long storage may be out of reach while what was staged is removed."""
+HASTY_PATIENCE_S = 15.0
+"""The same where a user waits who interrupted the job."""
 
 
-class NotedRun(Run):
-    """What a remote run does about its own notes, and about those that earlier clients left for the same output."""
+def end_job(state: RemoteState, storage: Storage, calls: Calls) -> list[str]:
+    """Cancel a job's calls and remove what it staged.
 
-    def __init__(self, prepared: Prepared, stop: StopFlag, options_json: str) -> None:
-        """`options_json` is how it is run, for whoever goes on with it."""
-        super().__init__(prepared, stop)
-        self.job_id = new_job_id()
-        self.checkpoint = own_checkpoint(prepared.plan)
-        self._options_json = options_json
+    Returns:
+        The calls that may still run, since Modal did not answer.
 
-    def note_job(self, path: Path, *, publishing: str = "") -> None:
-        """Keep the job's note, in place of those of earlier jobs for the same output that are over.
+    Raises:
+        RemoteError: it is staged elsewhere.
+        StorageFault: something may be left in storage.
+    """
+    state.check_place(storage.settings.endpoint, storage.settings.bucket)
+    running = calls.cancel([call.id for call in state.calls], state.job_id)
+    storage.delete_prefix(job_prefix(state.job_id))
+    return running
 
-        Args:
-            path: of its state.
-            publishing: the job's key, once only its upload is left.
 
-        Raises:
-            StorageError: it cannot be written.
-        """
-        keep_note(
-            JobNote(
-                job_id=self.job_id,
-                job=absolute_job(self.job, self.checkpoint),
-                state=str(path.absolute()),
-                options=self._options_json,
-                publishing=publishing,
-            )
-        )
-        forget_ended(self.job, but=self.job_id, finished=bool(publishing))
+def remove_staged(settings: StorageSettings, job_id: str, *, is_hasty: Callable[[], bool]) -> None:
+    """Remove what a job staged; `is_hasty` may come to be true meanwhile.
 
-    def note_finished(self, folder: WorkFolder) -> None:
-        """As `Run.note_finished`: who is killed from here on may have left the upload to another one."""
-        if self.job.publish_to is not None:
-            self.note_job(state_path(folder.root), publishing=self.key)
-
-    def is_noted(self) -> bool:
-        """As `Run.is_noted`."""
-        return self._unpublished() is not None
-
-    def upload_later(self) -> str:
-        """As `Run.upload_later`."""
-        job_id = self._unpublished()
-        return f"`keyscale remote resume {job_id}` uploads it." if job_id else super().upload_later()
-
-    def settled(self) -> None:
-        """As `Run.settled`; jobs of which something may run or lie in storage stay known."""
-        forget_ended(self.job)
-        for note in notes_of(self.job):
-            if note.job_id == self.job_id:
-                with contextlib.suppress(StorageError):  # what is left was told, and the result stands
-                    keep_note(replace(note, finished=True, publishing=""))
-
-    def end_others(self, path: Path, storage: Storage, calls: Calls) -> Iterator[Event]:
-        """Stop and remove what earlier clients left, but of the job whose state is at `path`.
-
-        What cannot be ended stays known, and is told.
-        """
-        state = RemoteState.read(path)
-        for note in notes_of(self.job):
-            left = state_of(note)
-            if left is None or (state is not None and state.job_id == note.job_id):
-                continue
+    Raises:
+        StorageFault: something may be left.
+    """
+    deadline = time.monotonic() + CLEAN_PATIENCE_S
+    with Storage(settings, patience_s=HASTY_PATIENCE_S) as storage:
+        while True:
             try:
-                running = yield from self.during(Phase.STAGE, partial(_end, left, storage, calls))
-            except RemoteError as error:
-                remedy = f"`keyscale remote cancel {note.job_id}` ends it"
-                message = f"an earlier job for this output is left as it is ({error.message}): {remedy}"
-                yield Note(level="warning", message=message)
-                continue
-            if running:
-                yield Note(level="warning", message=calls_left(note.job_id, running))
-            else:
-                forget_note(note.job_id)
-
-    def _unpublished(self) -> str | None:
-        """The job of this very key whose finished file was still to be stored elsewhere."""
-        return next((note.job_id for note in notes_of(self.job) if note.publishing == self.key), None)
+                storage.delete_prefix(job_prefix(job_id))
+                return
+            except StorageFault as fault:
+                if not fault.transient or is_hasty() or time.monotonic() >= deadline:
+                    raise
 
 
-def _end(state: RemoteState, storage: Storage, calls: Calls, _: Callable[[int, int], None]) -> list[str]:
-    return end_job(state, storage, calls)
+def stop_calls(job_id: str) -> list[str]:
+    """Cancel the calls that this machine knows of a job, if any; those that may still run, as Modal did not answer."""
+    try:
+        state = state_of(find_note(job_id))
+    except RemoteError:
+        return []
+    started = [call.id for call in state.calls] if state is not None else []
+    if not started:
+        return []
+    calls = Calls()
+    try:
+        calls.knock()
+    except RemoteError:
+        return started
+    return calls.cancel(started)
+
+
+def calls_left(job_id: str, running: list[str]) -> str:
+    """What is to be told of calls that could not be cancelled."""
+    return f"Modal is out of reach, {len(running)} calls may still run: `keyscale remote cancel {job_id}` stops them"

@@ -1,4 +1,4 @@
-"""What a remote job costs: list prices of Modal, and how fast its GPUs are taken to be.
+"""What a remote job costs, by list prices of Modal and assumed speeds of its GPUs, and whether those can do it.
 
 Prices are those of modal.com/pricing in dollars a second, without regional or non-preemptible surcharges; they change,
 and this is the one file that holds them. Speeds were not measured on those GPUs: they are a share of the data sheets'
@@ -8,11 +8,11 @@ dense fp16 rates, and the summary of a run tells what it came to.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from keyscale.engine.errors import UsageError
+from keyscale.engine.errors import EncoderError, UsageError
 
 if TYPE_CHECKING:
     from keyscale.engine.plan.plan import Plan
@@ -30,6 +30,7 @@ __all__ = [
     "Budget",
     "RemoteEstimate",
     "affordable",
+    "check_suited",
     "cost",
     "deployment_estimate",
     "estimate",
@@ -280,3 +281,32 @@ def _dollars(amount: float, *, above: float = 0.0) -> str:
     """An amount of dollars in as many digits, two at least, as show that it is more than another."""
     digits = next((digits for digits in (2, 4, 6, 8) if amount <= 0 or float(f"{amount:.{digits}f}") > above), 10)
     return f"${amount:.{digits}f}"
+
+
+def check_suited(plan: Plan, gpus: Sequence[str]) -> None:
+    """See that every GPU which a container may get does what the plan asks for.
+
+    Args:
+        plan: of the job.
+        gpus: that are asked for, as Modal names them; empty where the functions run on CPUs.
+
+    Raises:
+        UsageError: the job asks for another kind of device.
+        EncoderError: one of them does not encode the plan's codec, and the plan asks for a GPU's encoder.
+    """
+    device, asked = "cuda" if gpus else "cpu", plan.job.compute.device
+    if asked.partition(":")[0] not in {"auto", device}:
+        raise UsageError(
+            f"--device {asked} with --remote: the deployed functions run on {device}",
+            remedy="Leave --device out, or deploy with another KEYSCALE_GPU.",
+        )
+    if not plan.encoder.encoder.endswith("_nvenc"):
+        return
+    lacking = [name for name in gpus or ("CPUs",) if not gpus or plan.encoder.codec not in gpu_of(name).nvenc]
+    if lacking:
+        able = ", ".join(gpu.name for gpu in GPUS if plan.encoder.codec in gpu.nvenc)
+        raise EncoderError(
+            f"{plan.encoder.encoder} with --remote: {' and '.join(lacking)}, where the deployed functions may run, "
+            "cannot encode with it",
+            remedy=f"Choose another --codec, or deploy with a KEYSCALE_GPU of those that can: {able}.",
+        )

@@ -18,14 +18,13 @@ from keyscale.engine.models import Execution, choose_execution, possible_executi
 from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.remote.dispatch import FanOut
-from keyscale.engine.remote.ending import calls_left, end_job, remove_staged
-from keyscale.engine.remote.leftovers import NotedRun
+from keyscale.engine.remote.leftovers import calls_left, end_job, remove_staged
 from keyscale.engine.remote.modal_client import PATIENCE_S, Calls
-from keyscale.engine.remote.prices import Budget, affordable, cost, estimate
+from keyscale.engine.remote.prices import Budget, affordable, check_suited, cost, estimate
+from keyscale.engine.remote.resumable import NotedRun
 from keyscale.engine.remote.slots import Slots
 from keyscale.engine.remote.staging import Staging
 from keyscale.engine.remote.state import RemoteState, check_notes, drop_state, forget_note, state_path, take_up
-from keyscale.engine.remote.suited import check_suited
 from keyscale.engine.runners.local import LocalRun
 from keyscale.engine.runners.prepare import Prepared, has_int8
 from keyscale.engine.runners.progress import Meter

@@ -1,4 +1,4 @@
-"""A job on this machine: all chunks are made here."""
+"""A job on this machine: all chunks are made here, or some of a job that another process of it has begun."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from keyscale.engine.machine import share_cores, usable_cores
 from keyscale.engine.models import Execution
 from keyscale.engine.models.speeds import remember_speed
 from keyscale.engine.pipeline.chunks import run_chunks
+from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.remote.state import RemoteState, state_path
 from keyscale.engine.runners.prepare import Prepared
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from keyscale.engine.models.enlarger import Enlarger
     from keyscale.engine.pipeline.upscaler import Upscaler
 
-__all__ = ["LocalRun", "run_local"]
+__all__ = ["Assistance", "LocalRun", "run_local"]
 
 POLL_S = 0.25
 
@@ -211,3 +212,33 @@ class _Sum:
             self._before += self._total
         self._last, self._total = done, total or done
         self._report(self._before + done, self._before + self._total)
+
+
+class Assistance(LocalRun):
+    """Takes chunks from the end of the job, while its own process comes from the beginning."""
+
+    def __init__(self, prepared: Prepared, stop: StopFlag, shared: Shared, source_sha256: str) -> None:
+        """`source_sha256` is of the source's content, as the job's own process read it."""
+        super().__init__(prepared, stop, shared, shares=True)
+        self.source_sha256 = source_sha256
+
+    def events(self) -> Generator[Event, None, None]:
+        """Make chunks until none is left that nobody has. No event is the last one, as none ends the job.
+
+        Raises:
+            KeyscaleError: a chunk cannot be made here; what was claimed is given back.
+        """
+        yield from self.load()
+        output = Path(self.job.output)
+        folder = WorkFolder.joined_by(output, self._chunks_key(), chunk_suffix(self.plan.encoder))
+        if folder is None:
+            return
+        meter = Meter(Phase.UPSCALE, self.plan.frames)
+        try:
+            for chunk in reversed(self.plan.chunks):
+                if self.stop.is_set():
+                    return
+                if folder.claim(chunk):
+                    yield from self.make_chunks([chunk], folder, meter)
+        finally:
+            folder.let_go()

@@ -21,9 +21,8 @@ from keyscale.engine.pipeline.chunks import Tally
 from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.plan.tracks import content_type_of
-from keyscale.engine.runners.background import in_background
 from keyscale.engine.runners.prepare import Prepared, check_absent, check_source
-from keyscale.engine.runners.progress import Meter
+from keyscale.engine.runners.progress import Meter, in_background
 from keyscale.engine.workspace.fingerprint import is_whole, job_key, pixels_of, read_stamp, stamp
 from keyscale.engine.workspace.folder import WorkFolder, identity_of, publish, sha256_file
 
