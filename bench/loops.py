@@ -23,7 +23,8 @@ from PIL import Image
 from torch.nn import functional
 
 from keyscale.engine.camera.geometry import Window
-from keyscale.engine.job import Done, Job
+from keyscale.engine.events import Done
+from keyscale.engine.job import Job
 from keyscale.engine.models.torch_model import Model
 from keyscale.engine.models.torch_networks import build
 from keyscale.engine.plan.plan import Plan

@@ -74,8 +74,7 @@ def batch(
     """Crop and upscale many videos, each once; go on where an earlier run stopped."""
     from keyscale.cli.batch_view import batch_renderer
     from keyscale.engine.errors import StorageError
-    from keyscale.engine.events import failure
-    from keyscale.engine.job import Note
+    from keyscale.engine.events import Note, failure
 
     output_dir = Path(output)
     report_path = Path(report) if report is not None else output_dir / "report.json"
@@ -222,8 +221,7 @@ def _run(
     from keyscale.cli.signals import stopping
     from keyscale.engine.batch.supervisor import run_batch
     from keyscale.engine.errors import Interrupted
-    from keyscale.engine.events import failure
-    from keyscale.engine.job import Note
+    from keyscale.engine.events import Note, failure
 
     remedy = "Run the same command again: what is finished is not done again."
     doing = "finished clips and chunks are kept"

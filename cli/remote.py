@@ -167,9 +167,9 @@ def resume(
 
     from keyscale.cli.upscale import run_job
     from keyscale.engine.events import failure
-    from keyscale.engine.job import loads
     from keyscale.engine.remote.run import RemoteOptions
     from keyscale.engine.remote.state import find_note
+    from keyscale.engine.serialization import loads
 
     with renderer(progress, quiet=quiet) as view:
         try:

@@ -12,7 +12,8 @@ from keyscale.cli.progress import ProgressKind
 
 if TYPE_CHECKING:
     from keyscale.cli.progress import Renderer
-    from keyscale.engine.job import Done, Job
+    from keyscale.engine.events import Done
+    from keyscale.engine.job import Job
     from keyscale.engine.remote.run import RemoteOptions
 
 __all__ = ["run_job", "upscale"]
@@ -117,8 +118,7 @@ def run_job(job: Job, remote: RemoteOptions | None, view: Renderer) -> Done:
     from keyscale.cli.progress import show_failure
     from keyscale.cli.signals import GRACE, stopping
     from keyscale.engine.errors import Interrupted
-    from keyscale.engine.events import failure
-    from keyscale.engine.job import Note
+    from keyscale.engine.events import Note, failure
     from keyscale.engine.runners.local import run_local
     from keyscale.engine.runners.prepare import prepare
 

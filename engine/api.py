@@ -15,7 +15,7 @@ from typing import Literal
 from keyscale.engine.arguments import Request, in_python, read_arguments, said_in_python
 from keyscale.engine.camera.framing import Framing
 from keyscale.engine.errors import Interrupted, UsageError
-from keyscale.engine.job import Done, Event, Failed, Note, Progress
+from keyscale.engine.events import Done, Event, Failed, Note, Progress
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.runners.prepare import prepare, prepare_plan
 from keyscale.engine.threads import Keeper

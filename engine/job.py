@@ -1,4 +1,4 @@
-"""What the user asked for (`Job`) and what a run reports (`Event`): frozen data, JSON both ways.
+"""What the user asked for (`Job`): frozen data, and how sizes and rates are written.
 
 Times are seconds of the source's own timeline, sizes are pixels. Nothing here touches a file or a network.
 """
@@ -8,9 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
-from typing import Any, Literal, TypeVar
-
-import msgspec
+from typing import Literal
 
 from keyscale.engine.errors import UsageError
 
@@ -18,29 +16,19 @@ __all__ = [
     "JOB_VERSION",
     "Codec",
     "Compute",
-    "Done",
     "Encoding",
-    "Event",
-    "Failed",
     "Fit",
     "Job",
     "Mode",
     "ModelChoice",
-    "Note",
-    "Phase",
     "Precision",
-    "Progress",
-    "RemoteUse",
     "Target",
     "Trim",
     "Verify",
-    "dumps",
-    "loads",
     "parse_rate",
     "parse_size",
 ]
 
-T = TypeVar("T")
 
 JOB_VERSION = 1
 """Schema version of `Job` and of the events; raised when a field changes its meaning."""
@@ -203,143 +191,6 @@ class Job:
             raise UsageError(
                 f"--chunk-seconds {self.chunk_seconds} is out of range", remedy="Give 0.1 to 3600 seconds."
             )
-
-
-class Phase(StrEnum):
-    """What a run is doing; phases follow one another in this order."""
-
-    FETCH = "fetch"
-    """Weights are downloaded; counted in bytes."""
-    CONNECT = "connect"
-    """Storage and the remote functions are tried, before anything is sent."""
-    PREPARE = "prepare"
-    """The source is hashed; counted in bytes."""
-    STAGE = "stage"
-    """The source goes to the object storage; counted in bytes."""
-    UPSCALE = "upscale"
-    JOIN = "join"
-    VERIFY = "verify"
-    PUBLISH = "publish"
-    """The finished file goes to the object storage; counted in bytes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where the run stands; sent on change and at least every 2 s. `frame` never goes back within a phase."""
-
-    event: Literal["progress"] = "progress"
-    schema: int = JOB_VERSION
-    phase: Phase
-    frame: int
-    """How many `unit`s are done."""
-    total: int
-    """How many there are; 0 while that is not known."""
-    unit: Literal["frames", "bytes"] = "frames"
-    fps: float | None = None
-    """Units a second over the recent past, of this run alone; None until measured."""
-    eta_s: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Note:
-    """Something a person should know: the device chosen, a warning of the plan, what was resumed."""
-
-    event: Literal["note"] = "note"
-    schema: int = JOB_VERSION
-    level: Literal["info", "warning"]
-    message: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoteUse:
-    """What a remote run took."""
-
-    job_id: str
-    containers: int
-    """Different containers that made chunks."""
-    gpus: tuple[str, ...]
-    """Names of their GPUs, as the driver gives them; `cpu` where there was none."""
-    seconds: float
-    """Container seconds that were paid for chunks that came back, start-up not counted."""
-    dollars: float
-    """The same at list prices, see `engine.remote.prices`, and what calls cost at most that were given up."""
-    local_frames: int = 0
-    """Frames that were made on this machine in the end (`--remote-fallback local`)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """The last event of a run that succeeded: the file stands under its name and was verified."""
-
-    event: Literal["done"] = "done"
-    schema: int = JOB_VERSION
-    output: str
-    frames: int
-    seconds: float
-    """Wall-clock seconds of this run."""
-    resumed_frames: int
-    """Frames taken from chunks that an earlier run had finished."""
-    inferred_frames: int
-    """Frames that went through the network in this run."""
-    lost_frames: int
-    """Source frames that could not be decoded and were bridged (`--keep-going-on-decode-errors`)."""
-    device: str
-    """Device and precision; `none` where no network ran."""
-    model: str
-    runtime: str = "none"
-    """`torch`, `openvino`, or `none`."""
-    published: str | None = None
-    """Where the file stands as well, `r2://bucket/key`."""
-    remote: RemoteUse | None = None
-    key: str = ""
-    """The job's key, see `engine.workspace.fingerprint`."""
-    skipped: bool = False
-    """The result was there already and came of the same job: nothing was made."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failed:
-    """The last event of a run that failed; nothing was published."""
-
-    event: Literal["error"] = "error"
-    schema: int = JOB_VERSION
-    error: str
-    """Class name of the error."""
-    message: str
-    remedy: str | None
-    exit_code: int
-
-
-Event = Progress | Note | Done | Failed
-
-
-def _encode(value: Any) -> Any:
-    if isinstance(value, Fraction):
-        return f"{value.numerator}/{value.denominator}"
-    raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-def _decode(kind: type, value: Any) -> Any:
-    if kind is Fraction:
-        return Fraction(value)
-    raise TypeError(f"{kind.__name__} has no JSON form")
-
-
-def dumps(value: Any) -> str:
-    """One line of JSON for any of this module's dataclasses; fractions become `"30000/1001"`."""
-    return msgspec.json.encode(value, enc_hook=_encode).decode()
-
-
-def loads(text: str | bytes, kind: type[T]) -> T:
-    """The inverse of `dumps`.
-
-    Raises:
-        UsageError: not JSON, or not the fields of `kind`.
-    """
-    try:
-        return msgspec.json.decode(text, type=kind, dec_hook=_decode)
-    except msgspec.MsgspecError as error:
-        raise UsageError(f"not a {kind.__name__}: {error}") from error
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -20,7 +20,8 @@ from clips import number_of
 from clips import numbered as numbered
 
 from keyscale.engine.errors import Interrupted
-from keyscale.engine.job import Done, Encoding, Event, Fit, Job, ModelChoice, Note, Target, Trim
+from keyscale.engine.events import Done, Event, Note
+from keyscale.engine.job import Encoding, Fit, Job, ModelChoice, Target, Trim
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.runners.local import run_local
 from keyscale.engine.runners.prepare import prepare

@@ -31,7 +31,7 @@ from keyscale.cli import options
 from keyscale.engine import request
 from keyscale.engine.arguments import FLAGS, in_python, read_arguments
 from keyscale.engine.errors import Interrupted, RemoteError, StorageError, UsageError
-from keyscale.engine.job import Phase
+from keyscale.engine.events import Phase
 from keyscale.engine.runners.progress import in_background
 from keyscale.engine.threads import Keeper
 from keyscale.engine.workspace.folder import work_folder_of
@@ -94,7 +94,7 @@ def test_names_are_listed_before_they_are_loaded_and_are_the_same_each_time(tmp_
         import keyscale
         assert set(keyscale.__all__) <= set(dir(keyscale))
         assert keyscale.upscale is keyscale.upscale
-        from keyscale.engine.job import Done
+        from keyscale.engine.events import Done
         assert keyscale.Done is Done
     """
     done = program(code, cwd=tmp_path)

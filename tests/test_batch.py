@@ -22,7 +22,8 @@ from keyscale.engine.batch.events import BatchDone, BatchEvent, BatchProgress, C
 from keyscale.engine.batch.report import read_report
 from keyscale.engine.batch.supervisor import BatchOptions, run_batch
 from keyscale.engine.errors import InputError
-from keyscale.engine.job import Job, Phase, Progress
+from keyscale.engine.events import Phase, Progress
+from keyscale.engine.job import Job
 from keyscale.engine.workspace.fingerprint import read_stamp
 from keyscale.engine.workspace.folder import WorkFolder, work_folder_of
 

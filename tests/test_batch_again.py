@@ -16,8 +16,7 @@ from keyscale.engine.batch.events import BatchDone, BatchEvent, ClipEvent
 from keyscale.engine.batch.retries import Again
 from keyscale.engine.batch.supervisor import BatchOptions, run_batch
 from keyscale.engine.errors import InputError, KeyscaleError, RemoteError, StorageError
-from keyscale.engine.events import failure
-from keyscale.engine.job import Done, Failed, Note
+from keyscale.engine.events import Done, Failed, Note, failure
 
 FULL = failure(StorageError("no space"))
 

@@ -10,7 +10,7 @@ import pytest
 
 from keyscale.engine.batch.events import BatchProgress, ClipEvent, ClipStatus
 from keyscale.engine.batch.progress import LEAST_SECONDS, BatchMeter
-from keyscale.engine.job import Done, Failed, Phase, Progress, RemoteUse
+from keyscale.engine.events import Done, Failed, Phase, Progress, RemoteUse
 
 STEP = 0.5
 """Seconds of a simulated batch between two looks."""

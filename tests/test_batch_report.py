@@ -21,7 +21,7 @@ import pytest
 
 import keyscale
 from keyscale.engine.batch.clip import BatchClip
-from keyscale.engine.batch.events import BatchDone, ClipEvent, ClipReport, ClipStatus, Fault, Report, as_json
+from keyscale.engine.batch.events import BatchDone, ClipEvent, ClipReport, ClipStatus, Fault, Report
 from keyscale.engine.batch.inputs import VIDEO_SUFFIXES
 from keyscale.engine.batch.report import (
     MOST_WARNINGS,
@@ -32,7 +32,9 @@ from keyscale.engine.batch.report import (
     write_report,
 )
 from keyscale.engine.errors import FramingError, InputError, KeyscaleError, StorageError, UsageError
-from keyscale.engine.job import Done, Failed, Job, Note, Phase, Progress, RemoteUse, Target
+from keyscale.engine.events import Done, Failed, Note, Phase, Progress, RemoteUse
+from keyscale.engine.job import Job, Target
+from keyscale.engine.serialization import as_json
 from keyscale.engine.workspace.folder import work_folder_of
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.mp4")

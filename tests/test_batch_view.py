@@ -28,9 +28,9 @@ from keyscale.engine.batch.events import (
     ClipStatus,
     Fault,
     Report,
-    as_json,
 )
-from keyscale.engine.job import Done, Failed, Note, Phase, Progress, RemoteUse
+from keyscale.engine.events import Done, Failed, Note, Phase, Progress, RemoteUse
+from keyscale.engine.serialization import as_json
 
 ESCAPE = "\x1b"
 NOT_UTF8 = os.fsdecode(b"caf\xe9.mp4")

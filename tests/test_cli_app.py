@@ -562,7 +562,7 @@ def test_a_bar_gives_the_cursor_back_when_ended_by_force() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         from keyscale.cli.progress import renderer
         from keyscale.cli.signals import stopping
-        from keyscale.engine.job import Note, Phase, Progress
+        from keyscale.engine.events import Note, Phase, Progress
 
         sys.stderr = sys.stdout
         print("ready", flush=True)

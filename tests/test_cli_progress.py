@@ -23,8 +23,8 @@ from keyscale.cli.progress import (
     write_path,
 )
 from keyscale.engine.errors import InputError, Interrupted, UsageError
-from keyscale.engine.events import failure
-from keyscale.engine.job import Done, Event, Failed, Note, Phase, Progress, loads
+from keyscale.engine.events import Done, Event, Failed, Note, Phase, Progress, failure
+from keyscale.engine.serialization import loads
 
 ESCAPE = "\x1b"
 
@@ -377,7 +377,7 @@ def test_progress_without_standard_streams(tmp_path: Path) -> None:
         "import pathlib, sys\n"
         "sys.stdout = sys.stderr = None\n"
         "from keyscale.cli.progress import ProgressKind, renderer, write_data\n"
-        "from keyscale.engine.job import Note\n"
+        "from keyscale.engine.events import Note\n"
         "for kind in ProgressKind:\n"
         "    with renderer(kind) as view: view.handle(Note(level='warning', message='x'))\n"
         "write_data('x')\n"

@@ -19,12 +19,13 @@ from numbered import run as run_here
 from s3.server import S3Server
 
 from keyscale.engine.errors import DecodeError, DeviceError, InputError, RemoteError
-from keyscale.engine.job import Job, ModelChoice, Target, dumps
+from keyscale.engine.job import Job, ModelChoice, Target
 from keyscale.engine.models import Execution, choose_execution
 from keyscale.engine.models.torch_networks import SRVGGNetCompact
 from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.remote.staging import Staging
 from keyscale.engine.runners.prepare import prepare_plan
+from keyscale.engine.serialization import dumps
 from keyscale.engine.storage.bucket import Storage, new_job_id
 from keyscale.engine.worker import chunk as chunk_module
 from keyscale.engine.worker.chunk import Workshop, make_chunk, may_pass

@@ -30,7 +30,8 @@ from keyscale.engine.errors import (
     StorageError,
     UsageError,
 )
-from keyscale.engine.job import Codec, Compute, Done, Encoding, Job, ModelChoice, Phase, Progress, Target
+from keyscale.engine.events import Done, Phase, Progress
+from keyscale.engine.job import Codec, Compute, Encoding, Job, ModelChoice, Target
 from keyscale.engine.runners.local import run_local
 from keyscale.engine.runners.prepare import prepare
 from keyscale.engine.workspace.folder import work_folder_of

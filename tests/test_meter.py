@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 import pytest
 
 from keyscale.engine.errors import DecodeError, Interrupted
-from keyscale.engine.job import Event, Phase, Progress
+from keyscale.engine.events import Event, Phase, Progress
 from keyscale.engine.runners import progress
 from keyscale.engine.runners.progress import HEARTBEAT_SECONDS, SHORTEST_SECONDS, Meter, in_background
 

@@ -20,21 +20,8 @@ from numbered import Result, leftovers, run, small_job
 
 import keyscale
 from keyscale.engine.errors import OutputBusy, StorageError
-from keyscale.engine.job import (
-    Codec,
-    Compute,
-    Encoding,
-    Job,
-    Mode,
-    ModelChoice,
-    Note,
-    Phase,
-    Precision,
-    Progress,
-    Target,
-    Trim,
-    Verify,
-)
+from keyscale.engine.events import Note, Phase, Progress
+from keyscale.engine.job import Codec, Compute, Encoding, Job, Mode, ModelChoice, Precision, Target, Trim, Verify
 from keyscale.engine.models.torch_networks import SRVGGNetCompact
 from keyscale.engine.runners.local import LocalRun
 from keyscale.engine.runners.prepare import prepare

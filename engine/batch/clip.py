@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from keyscale.engine.errors import FramingError, InputError, KeyscaleError, ModelError, UsageError
-from keyscale.engine.job import Failed, Job
+from keyscale.engine.events import Failed
+from keyscale.engine.job import Job
 
 __all__ = ["BatchClip", "Clip", "OptionValue"]
 

@@ -9,7 +9,7 @@ from keyscale.engine.batch.clip import BatchClip
 from keyscale.engine.batch.events import ENDED, BatchProgress, ClipEvent, ClipStatus, Report
 from keyscale.engine.batch.progress import BatchMeter
 from keyscale.engine.batch.report import Reporter
-from keyscale.engine.job import Done, Event, Failed
+from keyscale.engine.events import Done, Event, Failed
 from keyscale.engine.workspace.folder import Identity
 
 __all__ = ["Ledger", "OpenClip"]

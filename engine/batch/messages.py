@@ -9,7 +9,8 @@ import pickle
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from keyscale.engine.job import Event, Job
+from keyscale.engine.events import Event
+from keyscale.engine.job import Job
 from keyscale.engine.workspace.folder import Identity
 
 if TYPE_CHECKING:

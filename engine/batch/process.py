@@ -16,8 +16,7 @@ from typing import IO, cast
 
 from keyscale.engine.batch.messages import Answer, Ended, Hello, Opened, Order, Planned, Stop, Told, receive, send
 from keyscale.engine.errors import Interrupted
-from keyscale.engine.events import failure
-from keyscale.engine.job import Event, Phase, Progress
+from keyscale.engine.events import Event, Phase, Progress, failure
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.remote.prices import Budget
 from keyscale.engine.remote.slots import Slots

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from keyscale.engine.batch.events import ENDED, BatchProgress, ClipEvent, ClipStatus
-from keyscale.engine.job import Done, Phase, Progress
+from keyscale.engine.events import Done, Phase, Progress
 from keyscale.engine.runners.progress import HEARTBEAT_SECONDS, SHORTEST_SECONDS, SPAN_SECONDS
 
 __all__ = ["LEAST_SECONDS", "REST_SHARE", "BatchMeter"]

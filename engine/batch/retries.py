@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from keyscale.engine.batch.clip import BatchClip
 from keyscale.engine.errors import EnvironmentFault, RemoteError
-from keyscale.engine.job import Failed
+from keyscale.engine.events import Failed
 
 __all__ = ["AGAIN_S", "MOST_AGAIN_S", "Again"]
 

@@ -15,7 +15,7 @@ from threading import Event as StopFlag
 from typing import Any
 
 from keyscale.engine.errors import Interrupted, KeyscaleError, RemoteError, VerificationError
-from keyscale.engine.job import Event, Note
+from keyscale.engine.events import Event, Note
 from keyscale.engine.output.concat import concatenate, scan_chunks
 from keyscale.engine.pipeline.chunks import Tally
 from keyscale.engine.plan.plan import Chunk, Plan

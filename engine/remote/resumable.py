@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Event as StopFlag
 
 from keyscale.engine.errors import RemoteError, StorageError
-from keyscale.engine.job import Event, Note, Phase
+from keyscale.engine.events import Event, Note, Phase
 from keyscale.engine.remote.leftovers import calls_left, end_job
 from keyscale.engine.remote.modal_client import Calls
 from keyscale.engine.remote.state import (

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Event as StopFlag
 
 from keyscale.engine.errors import KeyscaleError, RemoteError, StorageError
-from keyscale.engine.job import Done, Event, Note, Phase, RemoteUse, dumps
+from keyscale.engine.events import Done, Event, Note, Phase, RemoteUse
 from keyscale.engine.models import Execution, choose_execution, possible_executions
 from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.plan.plan import LANCZOS, Chunk
@@ -29,6 +29,7 @@ from keyscale.engine.runners.local import LocalRun
 from keyscale.engine.runners.prepare import Prepared, has_int8
 from keyscale.engine.runners.progress import Meter
 from keyscale.engine.runners.shared import Shared
+from keyscale.engine.serialization import dumps
 from keyscale.engine.storage.bucket import Storage, StorageFault, StorageSettings, job_prefix, new_job_id
 from keyscale.engine.worker.contract import Deployment, Made, Task, read_task
 from keyscale.engine.workspace.fingerprint import network_identity

@@ -15,8 +15,9 @@ from pathlib import Path
 import platformdirs
 
 from keyscale.engine.errors import KeyscaleError, RemoteError
-from keyscale.engine.job import Job, dumps, loads
+from keyscale.engine.job import Job
 from keyscale.engine.pipeline.encoder import storage_error
+from keyscale.engine.serialization import dumps, loads
 from keyscale.engine.workspace.folder import REMOTE_STATE
 
 __all__ = [

@@ -12,7 +12,7 @@ import av
 
 import keyscale
 from keyscale.engine.errors import ModelError, StorageError, VerificationError
-from keyscale.engine.job import Done, Event, Note, Phase
+from keyscale.engine.events import Done, Event, Note, Phase
 from keyscale.engine.machine import share_cores, usable_cores
 from keyscale.engine.models import Execution
 from keyscale.engine.models.speeds import remember_speed

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from typing import Literal, TypeVar
 
 from keyscale.engine.errors import Interrupted
-from keyscale.engine.job import Event, Phase, Progress
+from keyscale.engine.events import Event, Phase, Progress
 from keyscale.engine.threads import start_helper
 
 __all__ = ["Meter", "in_background"]

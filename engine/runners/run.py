@@ -14,7 +14,7 @@ from threading import Event as StopFlag
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from keyscale.engine.errors import InputError, Interrupted, ModelError, RemoteError, StorageError
-from keyscale.engine.job import Done, Event, Note, Phase
+from keyscale.engine.events import Done, Event, Note, Phase
 from keyscale.engine.output.mux import Assembly, assemble
 from keyscale.engine.output.verify import verify
 from keyscale.engine.pipeline.chunks import Tally

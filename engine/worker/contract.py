@@ -12,9 +12,9 @@ from typing import Any, Literal
 import msgspec
 
 from keyscale.engine.errors import KeyscaleError, RemoteError
-from keyscale.engine.job import loads
 from keyscale.engine.models.execution import Execution
 from keyscale.engine.plan.plan import Chunk
+from keyscale.engine.serialization import loads
 
 __all__ = [
     "SCHEMA",

@@ -19,9 +19,9 @@ from pathlib import Path
 import filelock
 
 from keyscale.engine.errors import OutputBusy, StorageError, UsageError
-from keyscale.engine.job import dumps, loads
 from keyscale.engine.pipeline.encoder import storage_error
 from keyscale.engine.plan.plan import Chunk
+from keyscale.engine.serialization import dumps, loads
 from keyscale.engine.workspace.locks import PRIVATE, held, lock_of
 
 __all__ = [

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from keyscale.engine.api import Upscaling, plan, upscale
     from keyscale.engine.camera.framing import Framing, Interpolation, Keyframe, load_framing
     from keyscale.engine.errors import KeyscaleError
-    from keyscale.engine.job import Done, Note, Progress
+    from keyscale.engine.events import Done, Note, Progress
     from keyscale.engine.plan.plan import Plan
 
 __version__ = "0.1.0"
@@ -37,7 +37,7 @@ if not TYPE_CHECKING:
         "api": ("Upscaling", "plan", "upscale"),
         "errors": ("KeyscaleError",),
         "camera.framing": ("Framing", "Interpolation", "Keyframe", "load_framing"),
-        "job": ("Done", "Note", "Progress"),
+        "events": ("Done", "Note", "Progress"),
         "plan.plan": ("Plan",),
     }
 
