@@ -147,8 +147,9 @@ def _check_named(given: dict[str, str | None]) -> None:
     Raises:
         UsageError: one is empty, or an address in storage.
     """
+    from keyscale.engine.batch.manifest import NO_ADDRESS
     from keyscale.engine.errors import UsageError
-    from keyscale.engine.request import NO_ADDRESS, is_address
+    from keyscale.engine.job import is_address
 
     for flag, value in given.items():
         if value is not None and is_address(value):

@@ -13,9 +13,9 @@ from keyscale.cli import remote_options as remote_opt
 from keyscale.cli.progress import ProgressKind
 
 if TYPE_CHECKING:
+    from keyscale.engine.job import RemoteOptions
     from keyscale.engine.plan.plan import Plan
     from keyscale.engine.remote.prices import RemoteEstimate
-    from keyscale.engine.remote.run import RemoteOptions
 
 __all__ = ["plan"]
 

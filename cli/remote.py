@@ -167,7 +167,7 @@ def resume(
 
     from keyscale.cli.upscale import run_job
     from keyscale.engine.events import failure
-    from keyscale.engine.remote.run import RemoteOptions
+    from keyscale.engine.job import RemoteOptions
     from keyscale.engine.remote.state import find_note
     from keyscale.engine.serialization import loads
 

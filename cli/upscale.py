@@ -13,8 +13,7 @@ from keyscale.cli.progress import ProgressKind
 if TYPE_CHECKING:
     from keyscale.cli.progress import Renderer
     from keyscale.engine.events import Done
-    from keyscale.engine.job import Job
-    from keyscale.engine.remote.run import RemoteOptions
+    from keyscale.engine.job import Job, RemoteOptions
 
 __all__ = ["run_job", "upscale"]
 

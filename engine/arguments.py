@@ -31,20 +31,18 @@ from keyscale.engine.job import (
     Target,
     Trim,
     Verify,
-    parse_size,
-)
-from keyscale.engine.request import (
     bit_depth_of,
     check_job,
     checked_rate,
     default_output,
+    parse_size,
     rate_of,
     remote_options,
-    split_output,
 )
+from keyscale.engine.storage.settings import split_output
 
 if TYPE_CHECKING:
-    from keyscale.engine.remote.run import RemoteOptions
+    from keyscale.engine.job import RemoteOptions
 
 __all__ = ["FLAGS", "Request", "in_python", "read_arguments", "said_in_python"]
 

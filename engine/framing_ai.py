@@ -18,9 +18,8 @@ from typing import Any
 from keyscale.engine.camera.framing import load_framing
 from keyscale.engine.errors import KeyscaleError, UsageError
 from keyscale.engine.events import Done, Event, Phase, Progress
-from keyscale.engine.job import Compute, Encoding, Job, Target, Trim, parse_rate
+from keyscale.engine.job import Compute, Encoding, Job, Target, Trim, check_job, parse_rate
 from keyscale.engine.plan.tracks import container_of, content_type_of
-from keyscale.engine.request import check_job
 from keyscale.engine.runners.local import run_local
 from keyscale.engine.runners.prepare import prepare
 from keyscale.engine.runners.progress import in_background

@@ -28,10 +28,10 @@ from remote_place import Place
 import keyscale
 from keyscale import Done, Framing, Interpolation, Keyframe, KeyscaleError, Note, Plan, Progress, Upscaling
 from keyscale.cli import options
-from keyscale.engine import request
 from keyscale.engine.arguments import FLAGS, in_python, read_arguments
 from keyscale.engine.errors import Interrupted, RemoteError, StorageError, UsageError
 from keyscale.engine.events import Phase
+from keyscale.engine.job import SMALLEST_TILE
 from keyscale.engine.runners.progress import in_background
 from keyscale.engine.threads import Keeper
 from keyscale.engine.workspace.folder import work_folder_of
@@ -385,7 +385,7 @@ def test_arguments_that_contradict_each_other_are_both_named() -> None:
 
 
 def test_the_flags_help_and_the_rule_have_the_same_smallest_tile() -> None:
-    assert options.SMALLEST_TILE == request.SMALLEST_TILE
+    assert options.SMALLEST_TILE == SMALLEST_TILE
 
 
 # The engine speaks of flags; programs are told of arguments

@@ -20,10 +20,10 @@ pytestmark = pytest.mark.slow
 PROGRAM = """
 import sys, threading
 from fractions import Fraction
-from keyscale.engine.job import Job, ModelChoice, Target
+from keyscale.engine.job import Job, ModelChoice, RemoteOptions, Target
 from keyscale.engine.serialization import dumps
 from keyscale.engine.runners.prepare import prepare
-from keyscale.engine.remote.run import RemoteOptions, run_remote
+from keyscale.engine.remote.run import run_remote
 from keyscale.engine.remote.slots import Slots
 
 slots, whole_lines = Slots(2), threading.Lock()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from keyscale.engine.errors import ModelError, UsageError
+from keyscale.engine.job import CHECKPOINT_SUFFIXES
 from keyscale.engine.models.execution import Execution, choose_execution, needs_openvino, possible_executions
 from keyscale.engine.models.registry import (
     ModelSpec,
@@ -47,7 +48,6 @@ __all__ = [
 
 GENERAL = "realesr-general-x4v3"
 WEAK_DENOISE = "realesr-general-wdn-x4v3"
-CHECKPOINT_SUFFIXES = frozenset({".pth", ".pt", ".safetensors"})
 
 
 def _checkpoint(name_or_path: str | os.PathLike[str]) -> Path | None:

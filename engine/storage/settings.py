@@ -1,6 +1,6 @@
 """What names things in object storage: the settings of a bucket, addresses, and the keys of a job.
 
-Pure: no network, no files, no boto3.
+No network, no boto3, and no file is opened.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from keyscale.engine.errors import RemoteError, UsageError
+from keyscale.engine.job import is_address
 
 __all__ = [
     "JOBS_PREFIX",
@@ -29,6 +31,7 @@ __all__ = [
     "parse_address",
     "publication_id",
     "source_key",
+    "split_output",
 ]
 
 JOBS_PREFIX = "temp/upscale_"
@@ -218,3 +221,32 @@ def new_trial() -> str:
 def is_trial(key: str) -> bool:
     """Whether a key is one of `new_trial`."""
     return _TRIAL.fullmatch(key) is not None
+
+
+def split_output(output: str | None, video: str | None = None) -> tuple[str | None, str | None]:
+    """An output as a local name and, where it is an address in storage, that address.
+
+    The file of `r2://bucket/path/name.mp4` is kept here as `name.mp4` in the current folder, or as `name.keyscale.mp4`
+    where that is the video itself.
+
+    Args:
+        output: as given.
+        video: the source.
+
+    Raises:
+        UsageError: it is an address of another form.
+    """
+    if output is None or not is_address(output):
+        return output, None
+    _, key = parse_address(output)
+    here = Path(key.rpartition("/")[2])
+    if video is not None and _is_same(here, Path(video)):
+        here = here.with_stem(f"{here.stem}.keyscale")
+    return str(here), output
+
+
+def _is_same(output: Path, video: Path) -> bool:
+    try:
+        return output.absolute() == video.absolute() or output.samefile(video)
+    except (OSError, ValueError):
+        return False  # one of them is not there, or has no usable name, which others tell
