@@ -21,7 +21,9 @@ import torch
 from keyscale.engine.errors import ModelError
 from keyscale.engine.models import download as download_module
 from keyscale.engine.models import find, load_model, weights
+from keyscale.engine.models.execution import Execution
 from keyscale.engine.models.registry import ModelSpec, WeightsFile
+from keyscale.engine.models.speeds import remember_speed
 
 CONTENT = bytes(range(256)) * 4000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -346,6 +348,16 @@ class TestFinding:
         assert folder == weights.cache_dir()
         assert folder.name == "weights"
         assert "keyscale" in folder.parent.as_posix()
+
+    def test_a_cache_folder_beneath_the_home_is_the_same_for_weights_and_speeds(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("USERPROFILE", str(tmp_path))
+        monkeypatch.setenv("KEYSCALE_CACHE_DIR", "~/cache")
+        assert weights.cache_dir() == tmp_path / "cache" / "weights"
+        remember_speed(Execution("torch", "fp32", "cpu"), "some model", 1e-12)
+        assert [path.name for path in (tmp_path / "cache").iterdir()] == ["speeds.json"]
 
     @pytest.mark.parametrize("where", ["own", "cache"])
     def test_a_file_that_is_not_what_its_name_says(

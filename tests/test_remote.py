@@ -25,9 +25,10 @@ from s3.proxy import Proxy
 from s3.rclone import RcloneServer
 from s3.server import via
 
+from keyscale.engine.files import sha256_file
 from keyscale.engine.plan.transfer import load_plan
 from keyscale.engine.storage.bucket import Storage
-from keyscale.engine.workspace.folder import beneath, sha256_file
+from keyscale.engine.workspace.folder import beneath
 
 pytestmark = pytest.mark.slow
 

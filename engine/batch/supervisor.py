@@ -24,7 +24,7 @@ from keyscale.engine.batch.report import write_report
 from keyscale.engine.batch.retries import AGAIN_S, Again
 from keyscale.engine.errors import EnvironmentFault, FramingError, InputError, Interrupted, KeyscaleError, UsageError
 from keyscale.engine.events import Done, Event, Failed, Note, Phase, Progress, failure
-from keyscale.engine.pipeline.encoder import storage_error
+from keyscale.engine.files import storage_error
 from keyscale.engine.workspace.folder import identity_of
 
 if TYPE_CHECKING:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
 
-import platformdirs
-
+from keyscale.engine.files import cache_folder
 from keyscale.engine.models.execution import Execution
 
-__all__ = ["cache_directory", "known_speeds", "remember_speed", "speed_key"]
+__all__ = [
+    "known_speeds",
+    "remember_speed",
+    "speed_key",
+]
 
 FILE = "speeds.json"
 
@@ -24,12 +25,6 @@ def speed_key(execution: Execution, model: str = "") -> str:
     return f"{execution.kind} {execution.runtime} {execution.precision} {model}".rstrip()
 
 
-def cache_directory() -> Path:
-    """`KEYSCALE_CACHE_DIR`, else the user's cache directory; it may not exist yet."""
-    chosen = os.environ.get("KEYSCALE_CACHE_DIR")
-    return Path(chosen) if chosen else platformdirs.user_cache_path("keyscale")
-
-
 def known_speeds() -> Mapping[str, float]:
     """Seconds per MAC by `speed_key` as measured here, over the table's entries for devices alone.
 
@@ -37,7 +32,7 @@ def known_speeds() -> Mapping[str, float]:
     """
     speeds = dict(TABLE)
     try:
-        stored = json.loads((cache_directory() / FILE).read_text(encoding="utf-8"))
+        stored = json.loads((cache_folder() / FILE).read_text(encoding="utf-8"))
         speeds.update({str(k): float(v) for k, v in stored.items() if 0 < float(v) < 1})
     except (OSError, ValueError, AttributeError, TypeError):
         pass
@@ -46,7 +41,7 @@ def known_speeds() -> Mapping[str, float]:
 
 def remember_speed(execution: Execution, model: str, seconds_per_mac: float) -> None:
     """Keep a measurement for later estimates; a cache directory that cannot be written is left alone."""
-    folder = cache_directory()
+    folder = cache_folder()
     measured = {k: v for k, v in known_speeds().items() if k not in TABLE}
     measured[speed_key(execution, model)] = seconds_per_mac
     try:

@@ -16,7 +16,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from keyscale.engine.errors import EncoderError
-from keyscale.engine.pipeline.encoder import storage_error
+from keyscale.engine.files import storage_error
 
 __all__ = ["Joint", "Timed", "concatenate", "joined_video", "scan_chunks"]
 

@@ -20,10 +20,10 @@ from av.error import FFmpegError
 
 from keyscale.engine.camera.timemap import TimeMap
 from keyscale.engine.errors import DecodeError, EncoderError, Interrupted
+from keyscale.engine.files import storage_error
 from keyscale.engine.output.concat import Joint, joined_video, scan_chunks
 from keyscale.engine.output.metadata import mapped_chapters, needs_mdta, worth_keeping
 from keyscale.engine.output.streams import AudioTrack, Build, add_track, add_video, main_video
-from keyscale.engine.pipeline.encoder import storage_error
 from keyscale.engine.plan.tracks import Container, TrackPlan
 from keyscale.engine.source.open import open_source
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import struct
 from fractions import Fraction
@@ -14,30 +13,22 @@ from typing import Self
 import av
 from av.video.reformatter import VideoReformatter
 
-from keyscale.engine.errors import EncoderError, KeyscaleError, StorageError
+from keyscale.engine.errors import EncoderError, KeyscaleError
+from keyscale.engine.files import storage_error
 from keyscale.engine.machine import give_back_memory
 from keyscale.engine.plan.encoding import EncoderSettings
 from keyscale.engine.source.colour import FULL, LIMITED, Colour, PixelArray, from_rgb
 
-__all__ = ["ChunkWriter", "check_encoder", "chunk_suffix", "storage_error"]
+__all__ = [
+    "ChunkWriter",
+    "check_encoder",
+    "chunk_suffix",
+]
 
 
 def chunk_suffix(settings: EncoderSettings) -> str:
     """File extension of a chunk: MP4 holds every codec but ProRes."""
     return ".mov" if settings.codec == "prores" else ".mp4"
-
-
-def storage_error(error: OSError, path: Path) -> StorageError:
-    """What an operating-system error on writing `path` means to people."""
-    remedies = {
-        errno.ENOSPC: "Free some space, then run the same command: finished chunks are kept.",
-        errno.EDQUOT: "Free some of your quota, then run the same command: finished chunks are kept.",
-        errno.EACCES: "Check the rights of the folder.",
-        errno.EPERM: "Check the rights of the folder.",
-        errno.EROFS: "Choose a folder that can be written, with -o.",
-    }
-    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-    return StorageError(f"cannot write {path}: {reason}", remedy=remedies.get(error.errno or 0))
 
 
 class ChunkWriter:

@@ -17,11 +17,10 @@ import av
 import numpy as np
 
 from keyscale.engine.errors import InputError
-from keyscale.engine.pipeline.encoder import storage_error
+from keyscale.engine.files import sha256_file, storage_error
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.source.media import Media, OpenMedia, excerpt_media, local_media
 from keyscale.engine.source.reader import BACK_OFF_SECONDS, DEINTERLACE_LEAD, Lost, read_frames
-from keyscale.engine.workspace.folder import sha256_file
 
 __all__ = ["Excerpt", "make_excerpt", "worth_excerpt"]
 

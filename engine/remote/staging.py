@@ -9,13 +9,13 @@ from pathlib import Path
 
 from keyscale import __version__
 from keyscale.engine.errors import InputError
+from keyscale.engine.files import sha256_file
 from keyscale.engine.models.execution import Execution
 from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.plan.transfer import dump_plan, for_transfer
 from keyscale.engine.remote.excerpt import make_excerpt, worth_excerpt
 from keyscale.engine.storage.bucket import Storage, job_prefix, source_key
 from keyscale.engine.worker.contract import Made, Task
-from keyscale.engine.workspace.folder import sha256_file
 
 __all__ = ["LINK_SECONDS", "Staging"]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import platformdirs
 
 from keyscale.engine.errors import KeyscaleError, RemoteError
+from keyscale.engine.files import storage_error, write_private
 from keyscale.engine.job import Job
-from keyscale.engine.pipeline.encoder import storage_error
 from keyscale.engine.serialization import dumps, loads
 from keyscale.engine.workspace.folder import REMOTE_STATE
 
@@ -76,8 +76,8 @@ class RemoteState:
         Raises:
             StorageError: it cannot be written.
         """
-        _write(_copy_path(self.job_id), dumps(self))
-        _write(path, dumps(self))
+        write_private(_copy_path(self.job_id), dumps(self))
+        write_private(path, dumps(self))
 
     def check_place(self, endpoint: str, bucket: str) -> None:
         """Raise a `RemoteError` where the job lies in another bucket than this one: nothing would be found there."""
@@ -166,7 +166,7 @@ def keep_note(note: JobNote) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    _write(_note_path(note.job_id), dumps(note))
+    write_private(_note_path(note.job_id), dumps(note))
 
 
 def find_note(job_id: str) -> JobNote:
@@ -264,17 +264,3 @@ def _note_path(job_id: str) -> Path:
 
 def _copy_path(job_id: str) -> Path:
     return _note_path(job_id).with_suffix(".state")
-
-
-def _write(path: Path, text: str) -> None:
-    draft = path.with_name(f"{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Made with its mode, not given it afterwards: there is no moment at which others can read it.
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise storage_error(error, path) from error

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from keyscale.engine.camera.framing import Framing, load_framing
 from keyscale.engine.errors import InputError, StorageError, UsageError
+from keyscale.engine.files import storage_error
 from keyscale.engine.job import Job
 from keyscale.engine.machine import share_cores
 from keyscale.engine.models import ModelSpec, defaults_for, describe, needs_openvino
 from keyscale.engine.models.speeds import known_speeds
-from keyscale.engine.pipeline.encoder import check_encoder, storage_error
+from keyscale.engine.pipeline.encoder import check_encoder
 from keyscale.engine.plan.plan import LANCZOS, Plan, make_plan
 from keyscale.engine.source.probe import probe
 from keyscale.engine.workspace.fingerprint import read_stamp

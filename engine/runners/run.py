@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from keyscale.engine.errors import InputError, Interrupted, ModelError, RemoteError, StorageError
 from keyscale.engine.events import Done, Event, Note, Phase
+from keyscale.engine.files import publish, sha256_file
 from keyscale.engine.output.mux import Assembly, assemble
 from keyscale.engine.output.verify import verify
 from keyscale.engine.pipeline.chunks import Tally
@@ -24,7 +25,7 @@ from keyscale.engine.plan.tracks import content_type_of
 from keyscale.engine.runners.prepare import Prepared, check_absent, check_source
 from keyscale.engine.runners.progress import Meter, in_background
 from keyscale.engine.workspace.fingerprint import is_whole, job_key, pixels_of, read_stamp, stamp
-from keyscale.engine.workspace.folder import WorkFolder, identity_of, publish, sha256_file
+from keyscale.engine.workspace.folder import WorkFolder, identity_of
 
 if TYPE_CHECKING:
     from keyscale.engine.storage.bucket import StorageSettings

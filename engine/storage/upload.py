@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from keyscale.engine.errors import InputError, Interrupted
+from keyscale.engine.files import sha256_file
 from keyscale.engine.storage.client import Body, Connection, stored_sha256
 from keyscale.engine.storage.errors import ObjectMissing, StorageFault
 from keyscale.engine.storage.senders import Meter, OnProgress, Senders
@@ -53,14 +54,19 @@ def read_sha256(path: Path, should_stop: Callable[[], bool]) -> tuple[int, str]:
         InputError: the file cannot be read.
         Interrupted: `should_stop` said so.
     """
-    digest, size = hashlib.sha256(), 0
-    with _opened(path) as stream:
-        while block := _read(stream, 1 << 20, path):
-            digest.update(block)
-            size += len(block)
-            if should_stop():
-                raise Interrupted("stopped while a file was read for upload")
-    return size, digest.hexdigest()
+    size = 0
+
+    def look(done: int) -> None:
+        nonlocal size
+        size = done
+        if should_stop():
+            raise Interrupted("stopped while a file was read for upload")
+
+    try:
+        digest = sha256_file(path, look)
+    except OSError as error:
+        _unreadable(path, error)
+    return size, digest
 
 
 def read_size(path: Path) -> int:

@@ -22,6 +22,7 @@ import av
 
 from keyscale import __version__
 from keyscale.engine.errors import DeviceError, KeyscaleError, ModelError, RemoteError
+from keyscale.engine.files import sha256_file
 from keyscale.engine.machine import usable_cores
 from keyscale.engine.models.execution import Execution
 from keyscale.engine.pipeline.chunks import Tally, run_chunks
@@ -33,7 +34,7 @@ from keyscale.engine.source.media import excerpt_media, stream_media
 from keyscale.engine.worker.contract import SCHEMA, Deployment, Made, Task, TooSlow, as_answer, read_task, refusal
 from keyscale.engine.worker.links import LinkMissing, fetch, send
 from keyscale.engine.worker.ranged_file import RangedFile
-from keyscale.engine.workspace.folder import WorkFolder, sha256_file
+from keyscale.engine.workspace.folder import WorkFolder
 
 if TYPE_CHECKING:
     from keyscale.engine.models.enlarger import Enlarger

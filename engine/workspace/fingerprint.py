@@ -19,13 +19,13 @@ from av.stream import Disposition
 
 import keyscale
 from keyscale.engine.errors import KeyscaleError
+from keyscale.engine.files import sha256_file
 from keyscale.engine.job import Precision
 from keyscale.engine.machine import choose_device, may_have_gpu, share_cores
 from keyscale.engine.models import ModelSpec, all_models, choose_execution, needs_openvino
 from keyscale.engine.plan.plan import LANCZOS, Plan
 from keyscale.engine.serialization import dumps
 from keyscale.engine.source.open import demuxed, open_source
-from keyscale.engine.workspace.folder import sha256_file
 
 __all__ = ["is_whole", "job_key", "network_identity", "own_checkpoint", "pixels_of", "read_stamp", "stamp"]
 

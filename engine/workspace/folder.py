@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from pathlib import Path
 import filelock
 
 from keyscale.engine.errors import OutputBusy, StorageError, UsageError
-from keyscale.engine.pipeline.encoder import storage_error
+from keyscale.engine.files import sha256_file, storage_error, sync
 from keyscale.engine.plan.plan import Chunk
 from keyscale.engine.serialization import dumps, loads
 from keyscale.engine.workspace.locks import PRIVATE, held, lock_of
@@ -31,8 +31,6 @@ __all__ = [
     "beneath",
     "identity_of",
     "is_work_folder",
-    "publish",
-    "sha256_file",
     "work_folder_of",
 ]
 
@@ -261,11 +259,11 @@ class WorkFolder:
         try:
             size = part.stat().st_size
             record = _Record(index=chunk.index, frames=chunk.frames, size=size, sha256=sha256_file(part), lost=lost)
-            _sync(part)
+            sync(part)
             part.replace(path)
             draft = self._record(chunk).with_suffix(".tmp")
             draft.write_text(dumps(record), encoding="utf-8")
-            _sync(draft)
+            sync(draft)
             draft.replace(self._record(chunk))
             if chunk.index in self._claims:
                 self._give_back(chunk.index, self._claim(chunk))
@@ -340,56 +338,3 @@ class WorkFolder:
             shutil.rmtree(self.root, ignore_errors=True)
         else:
             (self.root / PUBLISHING).unlink(missing_ok=True)
-
-
-def publish(finished: Path, output: Path, *, overwrite: bool) -> None:
-    """Give the verified file its name, in one step.
-
-    Raises:
-        StorageError: it cannot be renamed, or another program has made the output meanwhile.
-    """
-    try:
-        _sync(finished)
-        if overwrite:
-            finished.replace(output)
-        else:
-            # A link fails where the name is taken; a rename would replace it without asking.
-            try:
-                os.link(finished, output)
-            except FileExistsError as error:
-                raise StorageError(
-                    f"{output} has appeared during the job", remedy="Give --overwrite or another -o."
-                ) from error
-            except OSError:
-                finished.replace(output)  # file systems without links
-            else:
-                finished.unlink()
-    except OSError as error:
-        raise storage_error(error, output) from error
-    # The file is published: a folder that may not be opened, or that cannot be synced, changes nothing of that.
-    with contextlib.suppress(OSError):
-        _sync(output.parent)
-
-
-def sha256_file(path: Path, on_progress: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file's content; `on_progress` hears the bytes read so far."""
-    digest = hashlib.sha256()
-    done = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-            done += len(block)
-            if on_progress is not None:
-                on_progress(done)
-    return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    # A folder is synced so that the rename itself survives a power cut; Windows cannot open folders.
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
