@@ -14,8 +14,8 @@ from keyscale.cli.progress import ProgressKind
 
 if TYPE_CHECKING:
     from keyscale.engine.job import RemoteOptions
+    from keyscale.engine.plan.describe import RemoteEstimate
     from keyscale.engine.plan.plan import Plan
-    from keyscale.engine.remote.prices import RemoteEstimate
 
 __all__ = ["plan"]
 

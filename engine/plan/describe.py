@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from keyscale.engine.plan.plan import Plan
-from keyscale.engine.remote.prices import RemoteEstimate
+if TYPE_CHECKING:
+    from keyscale.engine.plan.plan import Plan
 
-__all__ = ["plan_to_json", "summarise"]
+__all__ = ["RemoteEstimate", "plan_to_json", "summarise"]
 
 PLAN_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteEstimate:
+    """What a job is expected to take."""
+
+    chunks: int
+    containers: int
+    gpu: str
+    minutes: float
+    """Until the last chunk is made, upload and download not counted."""
+    dollars: float
+    """Of all containers together."""
 
 
 def plan_to_json(plan: Plan, remote: RemoteEstimate | None = None) -> str:

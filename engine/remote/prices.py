@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keyscale.engine.errors import EncoderError, UsageError
+from keyscale.engine.plan.describe import RemoteEstimate
 
 if TYPE_CHECKING:
     from keyscale.engine.plan.plan import Plan
@@ -28,7 +29,6 @@ __all__ = [
     "PREFERRED",
     "TIMEOUT_S",
     "Budget",
-    "RemoteEstimate",
     "affordable",
     "check_suited",
     "cost",
@@ -123,19 +123,6 @@ def _matches(name: str, wanted: str) -> bool:
 def cost(gpu: str, seconds: float) -> float:
     """Dollars for so many seconds of a container with that GPU, or `cpu`."""
     return seconds * (gpu_of(gpu).dollars_s + CORES * CORE_SECOND + GIB * GIB_SECOND)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoteEstimate:
-    """What a job is expected to take."""
-
-    chunks: int
-    containers: int
-    gpu: str
-    minutes: float
-    """Until the last chunk is made, upload and download not counted."""
-    dollars: float
-    """Of all containers together."""
 
 
 def estimate(plan: Plan, *, gpu: str, containers: int) -> RemoteEstimate:

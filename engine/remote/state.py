@@ -18,7 +18,7 @@ from keyscale.engine.errors import KeyscaleError, RemoteError
 from keyscale.engine.files import storage_error, write_private
 from keyscale.engine.job import Job
 from keyscale.engine.serialization import dumps, loads
-from keyscale.engine.workspace.folder import REMOTE_STATE
+from keyscale.engine.workspace.folder import REMOTE_STATE, REMOTE_STATE_VERSION
 
 __all__ = [
     "Call",
@@ -39,8 +39,6 @@ __all__ = [
     "take_up",
 ]
 
-STATE_VERSION = 1
-
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
@@ -56,7 +54,7 @@ class Call:
 class RemoteState:
     """A job that is staged."""
 
-    version: int = STATE_VERSION
+    version: int = REMOTE_STATE_VERSION
     job_id: str
     endpoint: str
     bucket: str
@@ -95,7 +93,7 @@ class RemoteState:
             state = loads(path.read_bytes(), cls)
         except (OSError, KeyscaleError):
             return None
-        return state if state.version == STATE_VERSION else None
+        return state if state.version == REMOTE_STATE_VERSION else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,13 +19,12 @@ from keyscale.engine.models.speeds import remember_speed
 from keyscale.engine.pipeline.chunks import run_chunks
 from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.plan.plan import LANCZOS, Chunk
-from keyscale.engine.remote.state import RemoteState, state_path
 from keyscale.engine.runners.prepare import Prepared
 from keyscale.engine.runners.progress import Meter
 from keyscale.engine.runners.run import Run
 from keyscale.engine.runners.shared import Shared
 from keyscale.engine.workspace.fingerprint import network_identity
-from keyscale.engine.workspace.folder import WorkFolder, work_folder_of
+from keyscale.engine.workspace.folder import WorkFolder, remote_job_of
 
 if TYPE_CHECKING:
     from keyscale.engine.models.enlarger import Enlarger
@@ -59,9 +58,9 @@ class LocalRun(Run):
 
     def events(self) -> Generator[Event, None, None]:
         """As `Run.events`; a remote job that was left for the same output is told of."""
-        state = RemoteState.read(state_path(work_folder_of(Path(self.job.output))))
-        if state is not None:
-            message = f"remote job {state.job_id} for this output is not finished: `keyscale remote cancel` ends it"
+        job_id = remote_job_of(Path(self.job.output))
+        if job_id is not None:
+            message = f"remote job {job_id} for this output is not finished: `keyscale remote cancel` ends it"
             yield Note(level="warning", message=message)
         yield from super().events()
 

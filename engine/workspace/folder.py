@@ -15,22 +15,27 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import filelock
 
 from keyscale.engine.errors import OutputBusy, StorageError, UsageError
 from keyscale.engine.files import sha256_file, storage_error, sync
-from keyscale.engine.plan.plan import Chunk
 from keyscale.engine.serialization import dumps, loads
 from keyscale.engine.workspace.locks import PRIVATE, held, lock_of
 
+if TYPE_CHECKING:
+    from keyscale.engine.plan.plan import Chunk
+
 __all__ = [
     "REMOTE_STATE",
+    "REMOTE_STATE_VERSION",
     "Identity",
     "WorkFolder",
     "beneath",
     "identity_of",
     "is_work_folder",
+    "remote_job_of",
     "work_folder_of",
 ]
 
@@ -38,7 +43,10 @@ Identity = tuple[int, int, int]
 """Number, size in bytes and time of change in ns of a file: one that takes its place has others."""
 
 REMOTE_STATE = "remote.json"
-"""What a remote run keeps in the folder while its calls run."""
+"""What a remote run keeps in the folder while its calls run, see `engine.remote.state`."""
+
+REMOTE_STATE_VERSION = 1
+"""Schema version of that file."""
 
 PUBLISHING = "publishing"
 """Holds the key of a job whose result is about to get its name: once that is there, all beside it is done with."""
@@ -60,6 +68,14 @@ class _Record:
     sha256: str
     lost: int = 0
     """Source frames that could not be decoded and were bridged while the chunk was made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RemoteJob:
+    """Of what a remote run keeps, what others need to know."""
+
+    version: int
+    job_id: str
 
 
 def identity_of(path: Path) -> Identity | None:
@@ -114,6 +130,15 @@ def _refuse_links(paths: Iterable[Path]) -> None:
     for path in paths:
         if path.is_symlink():
             raise StorageError(f"{path} is a symbolic link", remedy="Remove it; keyscale makes no links there.")
+
+
+def remote_job_of(output: Path) -> str | None:
+    """The id of a remote job for this output that is not finished; None where there is none."""
+    try:
+        state = loads((work_folder_of(output) / REMOTE_STATE).read_bytes(), _RemoteJob)
+    except (OSError, UsageError):
+        return None
+    return state.job_id if state.version == REMOTE_STATE_VERSION else None
 
 
 class WorkFolder:
