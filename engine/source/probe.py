@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from keyscale.engine.errors import InputError
 from keyscale.engine.source.colour import FULL, RGB_MATRIX, UNSPECIFIED, Colour, guess_matrix
-from keyscale.engine.source.open import Measured, Scan, measure, open_source, video_stream
+from keyscale.engine.source.measure import Measured, Scan, measure
+from keyscale.engine.source.open import open_source, video_stream
 
 __all__ = ["HeaderClaims", "Orientation", "StreamInfo", "VideoInfo", "probe"]
 
