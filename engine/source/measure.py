@@ -29,7 +29,6 @@ __all__ = [
 
 T = TypeVar("T")
 
-
 STREAMING = frozenset({"mpegts", "mpeg", "h264", "hevc", "mpegvideo", "m4v"})
 """Formats without an index, made to be cut anywhere: a broken last frame is how a recording ends."""
 
