@@ -13,7 +13,7 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
-from test_plan import camera, film, planned, uneven
+from films import camera, film, planned, uneven
 
 from keyscale.engine.errors import RemoteError
 from keyscale.engine.job import Codec, Compute, Encoding, Fit, ModelChoice, Precision

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from numbered import interrupt, numbered, run, small_job, write_video
+from pictures import as_picture, most, picture, run_graph, whole
 from torch import Tensor
 from torch.nn import functional
 
@@ -65,25 +66,6 @@ def state_of(*, features: int = 8, blocks: int = 2, scale: int = 4, seed: int = 
         )
         state[f"convs.{index}.bias"] = torch.randn(after, generator=generator) * 0.01
     return state
-
-
-def picture(width: int, height: int, dtype: Any = np.uint8, seed: int = 1) -> Pixels:
-    """A ramp with noise on it."""
-    top = np.iinfo(dtype).max
-    ramp = np.add.outer(np.arange(height), np.arange(width)) / (height + width)
-    grain = np.random.default_rng(seed).random((height, width, 3))
-    return ((0.7 * ramp[..., None] + 0.3 * grain) * top).astype(dtype)
-
-
-def most(a: Pixels, b: Pixels) -> int:
-    """The largest difference in code values."""
-    assert a.shape == b.shape
-    assert a.dtype == b.dtype
-    return int(np.abs(a.astype(np.int64) - b.astype(np.int64)).max())
-
-
-def whole(size: tuple[int, int]) -> Window:
-    return Window(0, 0, *size)
 
 
 # What is shipped
@@ -183,20 +165,6 @@ def test_the_strips_of_a_plain_network_do_not_show(scale: int, tmp_path: Path) -
 
 
 # The graph
-
-
-def as_picture(cells: Pixels, scale: int) -> Pixels:
-    """`(1, 3*scale**2, H, W)` -> `(scale*H, scale*W, 3)`, by the graph's contract."""
-    _, _, height, width = cells.shape
-    rows = cells[0].reshape(scale, scale, 3, height, width).transpose(3, 0, 4, 1, 2)
-    enlarged: Pixels = rows.reshape(height * scale, width * scale, 3)
-    return enlarged
-
-
-def run_graph(graph: Any, given: Pixels) -> Pixels:
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 2}
-    result = load_openvino().Core().compile_model(graph, "CPU", settings)({0: given})[0]
-    return np.asarray(result)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
