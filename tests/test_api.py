@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import clicks_track, make_clip
-from numbered import SMALL, leftovers, planes, shown
-from remote_place import Place
+from support.clips import clicks_track, make_clip
+from support.numbered import SMALL, leftovers, planes, shown
+from support.remote_place import Place
 
 import keyscale
 from keyscale import Done, Framing, Interpolation, Keyframe, KeyscaleError, Note, Plan, Progress, Upscaling

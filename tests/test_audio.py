@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from av.packet import Packet
-from clips import Samples, clicks_track, make_clip, onsets
+from support.clips import Samples, clicks_track, make_clip, onsets
 
 from keyscale.engine.camera.timemap import Stretch, TimeMap
 from keyscale.engine.errors import DecodeError

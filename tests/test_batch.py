@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 import pytest
-from clips import make_clip, numbers_in
-from numbered import leftovers, run, small_job
+from support.clips import make_clip, numbers_in
+from support.numbered import leftovers, run, small_job
 
 from keyscale.engine.batch.clip import BatchClip
 from keyscale.engine.batch.events import BatchDone, BatchEvent, BatchProgress, ClipEvent, ClipReport, ClipStatus, Report

@@ -8,8 +8,8 @@ from pathlib import Path
 from threading import Event as StopFlag
 
 import pytest
-from clips import make_clip
-from numbered import small_job
+from support.clips import make_clip
+from support.numbered import small_job
 
 from keyscale.engine.batch.clip import BatchClip
 from keyscale.engine.batch.events import BatchDone, BatchEvent, ClipEvent

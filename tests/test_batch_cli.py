@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 import pytest
-from clips import make_clip, numbers_in
-from numbered import leftovers
+from support.clips import make_clip, numbers_in
+from support.numbered import leftovers
 
 from keyscale.engine.batch.report import read_report
 

@@ -6,8 +6,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from clips import clicks_track, make_clip, numbers_in
-from remote_place import Place, events_of
+from support.clips import clicks_track, make_clip, numbers_in
+from support.remote_place import Place, events_of
 
 from keyscale.engine.batch.report import read_report
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from numbered import (
+from PIL import Image
+from support.numbered import (
     SMALL,
     Result,
     grey,
@@ -23,7 +24,6 @@ from numbered import (
     small_job,
     write_video,
 )
-from PIL import Image
 
 from keyscale.engine.camera.framing import load_framing
 from keyscale.engine.camera.geometry import Geometry, Window, place

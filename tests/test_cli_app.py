@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from clips import make_clip
+from support.clips import make_clip
 
 import keyscale
 from keyscale.cli import options

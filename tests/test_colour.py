@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pytest
 from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import VideoReformatter
-from numbered import run, small_job, write_video
+from support.numbered import run, small_job, write_video
 
 from keyscale.engine.errors import UsageError
 from keyscale.engine.job import Codec, Encoding

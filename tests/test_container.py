@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from clips import make_clip
-from numbered import planes, shown, small_job
-from numbered import run as run_here
-from s3.server import S3Server
+from support.clips import make_clip
+from support.numbered import planes, shown, small_job
+from support.numbered import run as run_here
+from support.s3.server import S3Server
 
 from keyscale.engine.errors import DecodeError, DeviceError, InputError, RemoteError
 from keyscale.engine.job import Job, ModelChoice, Target

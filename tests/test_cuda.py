@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from support import shared_dir
+from support.shared import shared_dir
 
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.models import load_model

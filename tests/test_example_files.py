@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from clips import make_clip
-from numbered import SMALL, shown
+from support.clips import make_clip
+from support.numbered import SMALL, shown
 
 from keyscale.cli.batch import GRACE_S, REMOTE_GRACE_S
 from keyscale.engine.workspace.folder import beneath, work_folder_of

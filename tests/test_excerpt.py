@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import av
-import clips
 import numpy as np
 import pytest
-from numbered import planes, small_job, write_video
-from range_server import RangeServer
-from varied import FRAMES, VARIED, moving, write_varied
+from support import clips
+from support.numbered import planes, small_job, write_video
+from support.range_server import RangeServer
+from support.varied import FRAMES, VARIED, moving, write_varied
 
 from keyscale.engine.errors import InputError, StorageError
 from keyscale.engine.pipeline.chunks import Tally, run_chunks

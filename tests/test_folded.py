@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from pictures import most, picture, run_graph, whole
 from safetensors.torch import save_file
+from support.pictures import most, picture, run_graph, whole
 from torch import Tensor
 from torch.nn import functional
 

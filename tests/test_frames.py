@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import make_clip, number_of
-from numbered import (
+from support.clips import make_clip, number_of
+from support.numbered import (
     SMALL,
     Segment,
     contract,

@@ -14,10 +14,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from clips import clicks_track, make_clip, sound_of
-from numbered import planes, shown, small_job, times
-from numbered import run as run_here
-from remote_place import Place
+from support.clips import clicks_track, make_clip, sound_of
+from support.numbered import planes, shown, small_job, times
+from support.numbered import run as run_here
+from support.remote_place import Place
 
 from keyscale.engine.framing_ai import FramingRequest, process
 from keyscale.engine.job import Encoding

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import clicks_track, make_clip
-from numbered import SMALL, Result, grey, leftovers, run, small_job, times, write_video
+from support.clips import clicks_track, make_clip
+from support.numbered import SMALL, Result, grey, leftovers, run, small_job, times, write_video
 
 from keyscale.engine.errors import InputError, KeyscaleError
 from keyscale.engine.job import Encoding, Fit, Job

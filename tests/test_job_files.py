@@ -19,8 +19,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from clips import make_clip
-from numbered import SMALL, interrupt, leftovers, planes, run, shown, small_job
+from support.clips import make_clip
+from support.numbered import SMALL, interrupt, leftovers, planes, run, shown, small_job
 
 from keyscale.engine.errors import (
     EnvironmentFault,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from range_server import SECRET, Fault, RangeServer
+from support.range_server import SECRET, Fault, RangeServer
 
 from keyscale.engine.errors import RemoteError
 from keyscale.engine.worker.links import LinkExpired, LinkMissing, LinkRefused, LinkUnreachable, fetch, send

@@ -13,9 +13,9 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from numbered import planes, small_job, write_video
-from range_server import Fault, RangeServer
-from varied import FRAMES, VARIED, moving, write_varied
+from support.numbered import planes, small_job, write_video
+from support.range_server import Fault, RangeServer
+from support.varied import FRAMES, VARIED, moving, write_varied
 
 from keyscale.engine.errors import DecodeError, InputError, KeyscaleError
 from keyscale.engine.pipeline.chunks import Tally, run_chunks

@@ -20,12 +20,12 @@ from grpclib import Status
 
 modal = pytest.importorskip("modal", reason="the remote runner's extra is not installed")
 
-from modal_server import ModalServer  # noqa: E402
+from support.modal_server import ModalServer  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
 TESTS = Path(__file__).resolve().parent
-SAMPLE = TESTS / "modal_server" / "sample_app.py"
+SAMPLE = TESTS / "support" / "modal_server" / "sample_app.py"
 LONG_S = 30.0
 
 
@@ -642,7 +642,7 @@ def test_containers_die_with_a_server_that_is_killed(tmp_path: Path, mark: Path)
     text = (tmp_path / "app" / "sample.py").read_text()
     (tmp_path / "app" / "sample.py").write_text(text.replace("@app.function(image=image, secrets=[", "_ = (["))
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.modal_server", "--folder", str(tmp_path / "server")],
+        [sys.executable, "-m", "tests.support.modal_server", "--folder", str(tmp_path / "server")],
         cwd=TESTS.parent,
         stdout=subprocess.PIPE,
         text=True,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modal_server import ModalServer
+from support.modal_server import ModalServer
 
 from keyscale.engine.models.registry import all_models
 from keyscale.engine.remote import prices

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import AttachmentStream, Disposition
-from clips import (
+from support.clips import (
     clicks_in,
     clicks_track,
     make_chunks,

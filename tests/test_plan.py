@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from films import camera, film, planned, uneven
-from numbered import Segment, contract, even
+from support.films import camera, film, planned, uneven
+from support.numbered import Segment, contract, even
 
 from keyscale.engine.camera.framing import Framing
 from keyscale.engine.errors import FramingError, UsageError

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
-from films import camera, film, planned, uneven
+from support.films import camera, film, planned, uneven
 
 from keyscale.engine.errors import RemoteError
 from keyscale.engine.job import Codec, Compute, Encoding, Fit, ModelChoice, Precision
@@ -111,7 +111,7 @@ def test_what_was_computed_from_a_plan_before_changes_nothing_in_the_file() -> N
 
 
 def test_the_plan_of_a_real_file_comes_back_equal(shared: Path, tmp_path: Path) -> None:
-    from numbered import small_job
+    from support.numbered import small_job
 
     plan = prepare_plan(small_job(shared / "clips" / "phone_vfr_270x480_aac.mp4", tmp_path / "out.mp4"))
     assert not list(differences(plan, load_plan(dump_plan(plan))))
@@ -203,8 +203,8 @@ def test_a_small_file_that_inflates_without_end_is_refused(monkeypatch: pytest.M
 
 
 def test_no_folder_of_the_user_goes_along(tmp_path: Path) -> None:
-    from clips import make_clip
-    from numbered import small_job
+    from support.clips import make_clip
+    from support.numbered import small_job
 
     folder = tmp_path / "holiday of Jane"
     folder.mkdir()

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from clips import make_clip, sound_of
-from numbered import leftovers, planes, shown, times, write_video
-from remote_place import Place, events_of
-from s3.proxy import Proxy
-from s3.rclone import RcloneServer
-from s3.server import via
+from support.clips import make_clip, sound_of
+from support.numbered import leftovers, planes, shown, times, write_video
+from support.remote_place import Place, events_of
+from support.s3.proxy import Proxy
+from support.s3.rclone import RcloneServer
+from support.s3.server import via
 
 from keyscale.engine.files import sha256_file
 from keyscale.engine.plan.transfer import load_plan

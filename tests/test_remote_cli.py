@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from clips import make_clip
-from numbered import planes, shown
-from remote_place import Place, events_of
-from s3.proxy import Proxy
-from s3.server import via
+from support.clips import make_clip
+from support.numbered import planes, shown
+from support.remote_place import Place, events_of
+from support.s3.proxy import Proxy
+from support.s3.server import via
 
 from keyscale.cli.app import run
 from keyscale.cli.remote_options import FallbackChoice, build_remote_options, is_remote, split_output

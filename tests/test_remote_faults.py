@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from clips import number_of, numbers_in
-from faulty_place import (
+from support.clips import number_of, numbers_in
+from support.faulty_place import (
     DELETES,
     FETCHES_CHUNK,
     FRAMES,
@@ -19,7 +19,7 @@ from faulty_place import (
     Asked,
     FaultyPlace,
 )
-from numbered import grey
+from support.numbered import grey
 
 pytestmark = pytest.mark.slow
 

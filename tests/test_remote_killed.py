@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from faulty_place import (
+from support.faulty_place import (
     DELETES,
     FETCHES_CHUNK,
     READS_SOURCE,

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clips import make_clip
-from faulty_place import FRAMES, SIZE, Client, FaultyPlace, asked
-from remote_place import events_of
+from support.clips import make_clip
+from support.faulty_place import FRAMES, SIZE, Client, FaultyPlace, asked
+from support.remote_place import events_of
 
 from keyscale.engine.storage.bucket import Storage
 from keyscale.engine.workspace.folder import work_folder_of

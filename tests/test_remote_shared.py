@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from clips import make_clip, numbers_in
-from faulty_place import FRAMES, READS_SOURCE, SIZE, FaultyPlace
+from support.clips import make_clip, numbers_in
+from support.faulty_place import FRAMES, READS_SOURCE, SIZE, FaultyPlace
 
 pytestmark = pytest.mark.slow
 

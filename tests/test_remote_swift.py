@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import make_clip
-from faulty_place import FRAMES, READS_SOURCE, SIZE, FaultyPlace, asked, faulty_on
-from numbered import planes, write_video
-from s3.server import S3Server
+from support.clips import make_clip
+from support.faulty_place import FRAMES, READS_SOURCE, SIZE, FaultyPlace, asked, faulty_on
+from support.numbered import planes, write_video
+from support.s3.server import S3Server
 
 from keyscale.engine.storage.bucket import Storage
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import av
 import pytest
-from clips import make_clip
-from numbered import planes, run, small_job
+from support.clips import make_clip
+from support.numbered import planes, run, small_job
 
 from keyscale.engine.errors import DeviceError, UsageError
 from keyscale.engine.job import Compute, Encoding

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import av
 import pytest
-from numbered import leftovers, run, small_job, times
+from support.numbered import leftovers, run, small_job, times
 
 from keyscale.engine.errors import KeyscaleError
 from keyscale.engine.source.probe import probe

@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 import urllib3
-from s3 import Proxy, RcloneServer, S3Server, via
-from s3.process import free_port, listens
+from support.s3 import Proxy, RcloneServer, S3Server, via
+from support.s3.process import free_port, listens
 
 from keyscale.engine.errors import InputError, Interrupted, RemoteError, UsageError
 from keyscale.engine.storage.bucket import (
@@ -506,7 +506,7 @@ class TestSurroundings:
     def test_a_server_of_the_tests_ends_with_them_even_if_they_are_killed(self, tmp_path: Path) -> None:
         port = free_port()
         code = (
-            "import sys, time; from pathlib import Path; from s3.process import Process\n"
+            "import sys, time; from pathlib import Path; from support.s3.process import Process\n"
             f"server = Process([sys.executable, '-m', 'http.server', '-b', '127.0.0.1', '{port}'],"
             f" port={port}, log=Path({str(tmp_path / 'log')!r}))\n"
             "server.launch(); server.wait(); print('up', flush=True); time.sleep(600)"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from s3 import Proxy, S3Server, SwiftServer, via
+from support.s3 import Proxy, S3Server, SwiftServer, via
 
 from keyscale.engine.errors import InputError, Interrupted, RemoteError, StorageError
 from keyscale.engine.storage.bucket import (

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from s3 import Proxy, S3Server, via
+from support.s3 import Proxy, S3Server, via
 
 from keyscale.engine.storage.bucket import (
     Storage,

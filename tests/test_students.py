@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from numbered import interrupt, numbered, run, small_job, write_video
-from pictures import as_picture, most, picture, run_graph, whole
+from support.numbered import interrupt, numbered, run, small_job, write_video
+from support.pictures import as_picture, most, picture, run_graph, whole
 from torch import Tensor
 from torch.nn import functional
 

@@ -8,8 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from clips import clicks_track, make_clip
-from numbered import SMALL, leftovers, numbers, run, small_job, write_video
+from support.clips import clicks_track, make_clip
+from support.numbered import SMALL, leftovers, numbers, run, small_job, write_video
 
 from keyscale.engine.camera.framing import parse_framing
 from keyscale.engine.errors import DecodeError, FramingError, InputError, ModelError, StorageError, UsageError

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clips import make_clip
-from numbered import interrupt, leftovers, run, small_job
+from support.clips import make_clip
+from support.numbered import interrupt, leftovers, run, small_job
 
 from keyscale.cli.batch_jobs import batch_clips
 from keyscale.engine.batch.clip import BatchClip

@@ -15,8 +15,8 @@ import av
 import numpy as np
 import pytest
 import torch
-from clips import clicks_track, make_clip
-from numbered import Result, leftovers, run, small_job
+from support.clips import clicks_track, make_clip
+from support.numbered import Result, leftovers, run, small_job
 
 import keyscale
 from keyscale.engine.errors import OutputBusy, StorageError

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from numbered import SMALL, numbered, planes, run, small_job, write_video
+from support.numbered import SMALL, numbered, planes, run, small_job, write_video
 from torch import Tensor
 
 from keyscale.engine.camera.geometry import Window

@@ -6,8 +6,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from s3.process import Process, Unavailable, free_port
-from s3.server import S3Server
+from support.s3.process import Process, Unavailable, free_port
+from support.s3.server import S3Server
 
 
 class RcloneServer(S3Server):

@@ -1,4 +1,4 @@
-"""Run the server by hand: `python -m tests.modal_server`, then paste what it prints."""
+"""Run the server by hand: `python -m tests.support.modal_server`, then paste what it prints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import ModalServer
 
 def main() -> None:
     """Serve until SIGINT or SIGTERM."""
-    parser = argparse.ArgumentParser(prog="python -m tests.modal_server", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.support.modal_server", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0 takes any that is free")
     parser.add_argument("--python", type=Path, default=Path(sys.executable), help="interpreter of the containers")
     parser.add_argument("--folder", type=Path, help="for files and logs, which stay; a new one where none is given")

@@ -12,5 +12,5 @@ def shared_dir() -> Path | None:
     It is named by `KEYSCALE_SHARED`, else it is `shared` beside the checkout.
     """
     given = os.environ.get("KEYSCALE_SHARED")
-    folder = Path(given) if given else Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(given) if given else Path(__file__).resolve().parents[3] / "shared"
     return folder if folder.is_dir() else None

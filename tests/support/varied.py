@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numbered import Picture, turn, write_video
+
+from support.numbered import Picture, turn, write_video
 
 FRAMES = 72
 SIZE = (160, 96)

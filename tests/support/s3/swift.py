@@ -19,8 +19,8 @@ from pathlib import Path
 import filelock
 import platformdirs
 
-from s3.process import Process, Unavailable, free_port
-from s3.server import S3Server
+from support.s3.process import Process, Unavailable, free_port
+from support.s3.server import S3Server
 
 REQUIREMENTS = """\
 certifi==2026.10.18

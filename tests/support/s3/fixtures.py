@@ -9,11 +9,11 @@ from typing import NoReturn
 import pytest
 
 from keyscale.engine.storage.bucket import StorageSettings
-from s3.process import Unavailable
-from s3.proxy import Proxy
-from s3.rclone import RcloneServer
-from s3.server import S3Server
-from s3.swift import SwiftServer
+from support.s3.process import Unavailable
+from support.s3.proxy import Proxy
+from support.s3.rclone import RcloneServer
+from support.s3.server import S3Server
+from support.s3.swift import SwiftServer
 
 SERVERS = pytest.StashKey[list[S3Server]]()
 

@@ -16,8 +16,6 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.video.stream import VideoStream
-from clips import number_of
-from clips import numbered as numbered
 
 from keyscale.engine.errors import Interrupted
 from keyscale.engine.events import Done, Event, Note
@@ -26,6 +24,8 @@ from keyscale.engine.plan.plan import Plan
 from keyscale.engine.runners.local import run_local
 from keyscale.engine.runners.prepare import prepare
 from keyscale.engine.workspace.folder import beneath, work_folder_of
+from support.clips import number_of
+from support.clips import numbered as numbered
 
 Picture = npt.NDArray[np.uint8]
 Segment = tuple[Fraction, Fraction, Fraction]

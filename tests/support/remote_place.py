@@ -17,15 +17,15 @@ import filelock
 import platformdirs
 import pytest
 from botocore.exceptions import ClientError
-from modal_server import ModalServer
-from s3.server import S3Server
 
 import modal_stub
 from keyscale.engine.storage.bucket import Storage, StorageSettings
+from support.modal_server import ModalServer
+from support.s3.server import S3Server
 
 __all__ = ["Place", "container_python", "deployed", "place", "swift_place"]
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 KEYSCALE = str(Path(sys.executable).with_name("keyscale"))
 INSTALL_S = 1200
 

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clips import clicks_track, make_clip, numbers_in
-from modal_server import ModalServer
-from remote_place import Place
-from s3.proxy import Proxy
-from s3.server import S3Server, via
 
 from keyscale.engine.storage.bucket import Storage
+from support.clips import clicks_track, make_clip, numbers_in
+from support.modal_server import ModalServer
+from support.remote_place import Place
+from support.s3.proxy import Proxy
+from support.s3.server import S3Server, via
 
 __all__ = ["Client", "FaultyPlace", "faulty", "faulty_on", "faulty_place"]
 
