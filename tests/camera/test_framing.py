@@ -860,7 +860,7 @@ class TestVectors:
 class TestDocumentation:
     """docs/keyframes.md says what the program does."""
 
-    PAGE = (Path(__file__).parents[1] / "docs" / "keyframes.md").read_text(encoding="utf-8")
+    PAGE = (Path(__file__).parents[2] / "docs" / "keyframes.md").read_text(encoding="utf-8")
 
     def test_every_example_is_read(self) -> None:
         examples = re.findall(r"```json\n(.*?)```", self.PAGE, re.DOTALL)

@@ -32,7 +32,7 @@ ARGUMENTS = [
 
 def originals() -> dict[str, Any]:
     """The packages' classes, loaded as the maker of the golden numbers loads them."""
-    path = Path(__file__).parents[1] / "tools" / "golden" / "make_network_goldens.py"
+    path = Path(__file__).parents[2] / "tools" / "golden" / "make_network_goldens.py"
     spec = importlib.util.spec_from_file_location("make_network_goldens", path)
     assert spec is not None
     assert spec.loader is not None

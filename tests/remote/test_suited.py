@@ -14,7 +14,7 @@ from keyscale.engine.plan.plan import Plan
 from keyscale.engine.remote.prices import check_suited
 from keyscale.engine.runners.prepare import prepare_plan
 
-COURT = Path(__file__).resolve().parents[1] / "examples" / "court.mp4"
+COURT = Path(__file__).resolve().parents[2] / "examples" / "court.mp4"
 
 
 def planned(codec: Codec, device: str = "auto") -> Plan:

@@ -21,7 +21,7 @@ from support.numbered import SMALL, shown
 from keyscale.cli.batch import GRACE_S, REMOTE_GRACE_S
 from keyscale.engine.workspace.folder import beneath, work_folder_of
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 KEYSCALE = Path(sys.executable).parent / "keyscale"
 

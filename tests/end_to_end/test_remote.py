@@ -32,7 +32,7 @@ from keyscale.engine.workspace.folder import beneath
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 COURT, CAMERA = EXAMPLES / "court.mp4", EXAMPLES / "court.json"
 PHASES = ["connect", "prepare", "stage", "upscale", "join", "verify", "publish"]
 SIGNED = (b"X-Amz-Signature", b"X-Amz-Credential", b"AWSAccessKeyId")

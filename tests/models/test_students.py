@@ -49,7 +49,7 @@ from keyscale.engine.runners.prepare import prepare_plan
 Pixels = npt.NDArray[Any]
 Kind = Literal["fp32", "int8"]
 
-DATA = Path(__file__).resolve().parents[1] / "engine" / "models" / "data"
+DATA = Path(__file__).resolve().parents[2] / "engine" / "models" / "data"
 SHIPPED = [spec for spec in all_models() if spec.shipped]
 COMPACT = find("keyscale-compact-x4")
 

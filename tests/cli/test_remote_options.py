@@ -24,7 +24,7 @@ from keyscale.engine.errors import UsageError
 from keyscale.engine.models.torch_networks import SRVGGNetCompact
 from keyscale.engine.storage.bucket import Storage
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 COURT, CAMERA = EXAMPLES / "court.mp4", EXAMPLES / "court.json"
 QUICK_S = 15.0
 """Within which a fault has to be told that shows before anything is sent; most of it is the start of Python."""

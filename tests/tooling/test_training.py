@@ -24,7 +24,7 @@ from tools.training.losses import Weights
 from tools.training.network import TrainedNet
 from tools.training.optimizer import orthogonalised
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 
 

@@ -16,7 +16,7 @@ from keyscale.engine.remote.prices import Budget, affordable, cost, deployment_e
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.worker import chunk
 
-COURT = Path(__file__).resolve().parents[1] / "examples" / "court.mp4"
+COURT = Path(__file__).resolve().parents[2] / "examples" / "court.mp4"
 
 
 def planned(tmp_path: Path, *, mode: Mode = Mode.FAST, chunk_seconds: float = 1.0) -> Plan:

@@ -36,7 +36,7 @@ from keyscale.engine.runners.progress import in_background
 from keyscale.engine.threads import Keeper
 from keyscale.engine.workspace.folder import work_folder_of
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 COURT, CAMERA = ROOT / "examples" / "court.mp4", ROOT / "examples" / "court.json"
 
 QUICK: dict[str, Any] = {"size": SMALL, "fps": "source", "model": "lanczos", "preset": "ultrafast", "crf": 10}

@@ -24,7 +24,7 @@ from support.modal_server import ModalServer  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
-TESTS = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parents[1]
 SAMPLE = TESTS / "support" / "modal_server" / "sample_app.py"
 LONG_S = 30.0
 

@@ -21,7 +21,7 @@ from keyscale.cli.settings import OTHER_VARIABLES, ConfiguredCommand, RunCommand
 from keyscale.engine.errors import UsageError
 from keyscale.engine.settings import MAX_BYTES, Layer, Origin, Setting
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 COURT, CAMERA = ROOT / "examples" / "court.mp4", ROOT / "examples" / "court.json"
 
 

@@ -25,7 +25,7 @@ from keyscale.engine.storage.bucket import Storage
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CAMERA: dict[str, Any] = json.loads((EXAMPLES / "court.json").read_text())
 WHOLE = [{"time": 0, "x": 0, "y": 0, "width": 64, "height": 48}]
 SMALL = {"output_width": 64, "output_height": 48, "keyframes": WHOLE}

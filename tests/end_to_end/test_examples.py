@@ -17,7 +17,7 @@ from keyscale.engine.job import Job, Target
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.source.probe import probe
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CLIP, CAMERA = EXAMPLES / "court.mp4", EXAMPLES / "court.json"
 
 MOST_BYTES = 400_000

@@ -133,7 +133,7 @@ def test_what_a_mode_gives_may_be_changed_by_its_caller() -> None:
 
 
 def test_the_manual_lists_them_all() -> None:
-    manual = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    manual = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
     for spec in all_models():
         halo = f"{spec.halo} px, {'exact' if spec.halo_is_exact else 'approximate'}"
         row = rf"\| `{spec.name}` \| x{spec.scale} \| .* \| {spec.macs_per_pixel / 1e6:.2f} M \| {halo} \|"

@@ -14,7 +14,7 @@ import pytest
 
 from tools import smoke
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="the wrappers are shell scripts")]
 

@@ -511,7 +511,7 @@ class TestSurroundings:
             f" port={port}, log=Path({str(tmp_path / 'log')!r}))\n"
             "server.launch(); server.wait(); print('up', flush=True); time.sleep(600)"
         )
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment) as tests:
             assert tests.stdout is not None
             assert tests.stdout.readline() == b"up\n"
