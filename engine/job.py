@@ -277,7 +277,7 @@ def is_address(text: str) -> bool:
 
 
 def rate_of(text: str) -> Fraction | None:
-    """`engine.job.parse_rate` of what somebody wrote, which may be anything.
+    """`parse_rate` of what somebody wrote, which may be anything.
 
     Raises:
         UsageError: not a rate, or one that takes long to work out.
@@ -289,7 +289,7 @@ def rate_of(text: str) -> Fraction | None:
 
 
 def checked_rate(rate: Fraction) -> Fraction | None:
-    """A rate that is a fraction already, as `engine.job.parse_rate` gives it; errors as there."""
+    """A rate that is a fraction already, as `parse_rate` gives it; errors as there."""
     rate = rate.limit_denominator(1_000_000)
     return parse_rate(f"{rate.numerator}/{rate.denominator}")
 

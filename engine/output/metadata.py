@@ -35,7 +35,7 @@ _STALE = frozenset(
         "vendor_id",
         # The mov muxer would make a timecode track of it, counting in the old file's frames.
         "timecode",
-        # Which job made it, see `jobkey`.
+        # Which job made it, see `engine.workspace.fingerprint`.
         "com.keyscale.job",
         "keyscale_job",
     }

@@ -149,7 +149,7 @@ class Connection:
         return StoragePatience(self.patience_s if patience_s is None else patience_s, should_stop)
 
     def fault_of(self, error: Exception, action: str) -> StorageFault | None:
-        """See `storage_faults.fault_of`."""
+        """See `fault_of`."""
         return fault_of(error, action, self.settings)
 
     def objects(self, prefix: str, *, patience_s: float | None = None) -> Iterator[dict[str, Any]]:
