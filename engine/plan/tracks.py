@@ -1,6 +1,6 @@
 """What becomes of the source's other streams: copied, encoded anew, or dropped with a reason.
 
-Pure: a decision from the header's claims, the container and the time map; `mux.py` carries it out.
+Pure: a decision from the header's claims, the container and the time map; `output.mux` carries it out.
 """
 
 from __future__ import annotations
