@@ -25,7 +25,7 @@ from typing import Any
 
 from bench import material
 from bench.run import machine, spread
-from keyscale.engine.threads import usable_cores
+from keyscale.engine.machine import usable_cores
 
 THIS = Path(__file__).resolve().parents[1]
 CODE = ("src", "cli", "engine")

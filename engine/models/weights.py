@@ -13,9 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
-
 from keyscale.engine.errors import ModelError
+from keyscale.engine.files import cache_folder
 from keyscale.engine.models import shipped
 from keyscale.engine.models.download import download, sha256_of
 from keyscale.engine.models.registry import ModelSpec, WeightsFile
@@ -37,8 +36,6 @@ __all__ = [
 
 WEIGHTS_DIR_VARIABLE = "KEYSCALE_WEIGHTS_DIR"
 """Environment: a directory of weights files, looked at first and never written to."""
-CACHE_DIR_VARIABLE = "KEYSCALE_CACHE_DIR"
-"""Environment: keyscale's cache directory instead of the platform's; weights lie in its `weights` folder."""
 
 MOST_UNPACKED = 4
 """How many times a checkpoint's size it may unpack to: torch packs nothing, and weights hardly shrink."""
@@ -49,9 +46,7 @@ WRAPPERS = ("params_ema", "params", "state_dict")
 
 def cache_dir() -> Path:
     """Where downloaded weights are kept; need not exist yet."""
-    chosen = os.environ.get(CACHE_DIR_VARIABLE)
-    root = Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("keyscale")
-    return root / "weights"
+    return cache_folder() / "weights"
 
 
 def search_dirs() -> tuple[Path, ...]:

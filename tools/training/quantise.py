@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from keyscale.engine.models.graph import UNQUANTISED, build_graph, cell_order, folded
-from keyscale.engine.models.inference import load_openvino
+from keyscale.engine.models.openvino import load_openvino
+from keyscale.engine.models.openvino_graph import UNQUANTISED, build_graph, cell_order, folded
 from keyscale.engine.models.registry import ModelSpec
 from tools.training.pattern import pattern
 from tools.training.scenes import Scenes
