@@ -36,7 +36,7 @@ __all__ = ["Options", "main", "parse", "shared_folder"]
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "quality.md"
-VERSION = 1
+VERSION = 2
 """Of the definitions: rows of another version are measured again."""
 
 RATIOS = (2.0, 16 / 9, 4.0)
@@ -210,6 +210,7 @@ def judge(candidate: Candidate, truth: Truth, small: Path, ratio: float, *, fina
         "psnr": metrics.psnr(frames, truth.frames),
         "sharpness": metrics.sharpness(planes, truth.planes),
         "grid": metrics.grid_energy(planes, truth.planes, ratio),
+        "steps": metrics.colour_steps(frames, truth.frames, ratio),
         "shift": metrics.colour_shift(frames, truth.frames),
         "ringing": metrics.ringing(planes, truth.planes),
         "still": still,

@@ -79,6 +79,21 @@ def test_a_grid_at_the_cells_of_the_network_or_the_codec_shows(ratio: float, cel
     assert metrics.grid_energy([plane + elsewhere for plane in clip], clip, ratio) < 1.5
 
 
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_steps_of_repeated_pixels_are_told_in_colours(ratio: int) -> None:
+    across = np.arange(192)
+    smooth = np.empty((96, 192, 3), np.uint8)
+    smooth[..., 0] = 128 + 60 * np.sin(across / 30)
+    smooth[..., 1] = 128
+    smooth[..., 2] = (128 + 60 * np.cos(np.arange(96) / 20))[:, None]
+    rough = smooth[::ratio, ::ratio].repeat(ratio, 0).repeat(ratio, 1)
+    assert metrics.colour_steps([smooth], [smooth], ratio) == 1
+    found = metrics.colour_steps([rough], [smooth], ratio)
+    assert found is not None
+    assert found > 100
+    assert metrics.colour_steps([rough], [smooth], 16 / 9) is None
+
+
 def test_ringing_is_what_leaves_the_original_near_strong_edges() -> None:
     step = np.full((64, 64), 50, dtype=np.float32)
     step[:, 32:] = 200

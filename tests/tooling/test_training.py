@@ -228,7 +228,9 @@ class TestTraining:
         assert (facts.fold, facts.scale, facts.features, facts.blocks) == (fold, 2, 8, 2)
         x = torch.rand(1, 3, 24, 32)
         with torch.inference_mode():
-            assert torch.allclose(network(x), trained(x), atol=1e-5)
+            # At the border the one enlarges by repeating the last pixel, and the other sees zeros as its layers do.
+            inner = np.s_[..., 4:-4, 4:-4]
+            assert torch.allclose(network(x)[inner], trained(x)[inner], atol=1e-5)
 
     def test_sampling_is_that_of_the_camera(self) -> None:
         """`train.sampled` gives what Pillow gives, which samples the frames of jobs."""
