@@ -13,6 +13,9 @@ from keyscale.engine.models.execution import Execution
 
 __all__ = ["cache_directory", "known_speeds", "remember_speed", "speed_key"]
 
+CACHE_DIR_VARIABLE = "KEYSCALE_CACHE_DIR"
+"""Environment: keyscale's cache directory instead of the platform's."""
+
 FILE = "speeds.json"
 
 TABLE = {"cpu": 1 / 150e9, "cpu openvino int8": 1 / 500e9, "mps": 1 / 1.5e12, "cuda": 1 / 15e12}
@@ -25,9 +28,14 @@ def speed_key(execution: Execution, model: str = "") -> str:
 
 
 def cache_directory() -> Path:
-    """`KEYSCALE_CACHE_DIR`, else the user's cache directory; it may not exist yet."""
-    chosen = os.environ.get("KEYSCALE_CACHE_DIR")
-    return Path(chosen) if chosen else platformdirs.user_cache_path("keyscale")
+    """`KEYSCALE_CACHE_DIR`, a leading `~` expanded, else the user's cache directory; it may not exist yet."""
+    chosen = os.environ.get(CACHE_DIR_VARIABLE)
+    if not chosen:
+        return platformdirs.user_cache_path("keyscale")
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError:
+        return Path(chosen)  # the home of nobody
 
 
 def known_speeds() -> Mapping[str, float]:

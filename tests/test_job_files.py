@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -325,6 +326,31 @@ def test_absent_weights_without_a_network(clip: Path, tmp_path: Path, monkeypatc
         run(small_job(clip, tmp_path / "out.mp4", model=choice, size=(128, 96)))
     assert caught.value.exit_code == 4
     assert leftovers(tmp_path, "empty") == []
+
+
+def test_a_tilde_in_the_cache_directory_is_the_home_folder_for_weights_and_speeds(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    monkeypatch.setenv("KEYSCALE_CACHE_DIR", "~/cache")
+    monkeypatch.delenv("KEYSCALE_WEIGHTS_DIR", raising=False)
+    run(small_job(clip, tmp_path / "out.mp4", model=ModelChoice(), size=(128, 96), end=Fraction(1, 5)))
+    assert (home / "cache" / "speeds.json").is_file()
+    absent = ModelChoice(name="realesr-animevideov3", offline=True)
+    with pytest.raises(ModelError, match=re.escape(str(home / "cache" / "weights"))):
+        run(small_job(clip, tmp_path / "other.mp4", model=absent, size=(128, 96)))
+    assert leftovers(tmp_path, "home", "out.mp4") == []
+
+
+def test_a_cache_directory_in_the_home_of_nobody(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KEYSCALE_CACHE_DIR", "~no-such-user/cache")
+    output = tmp_path / "out.mp4"
+    run(small_job(clip, output, model=ModelChoice(), size=(128, 96), end=Fraction(1, 5)))
+    assert output.is_file()
 
 
 # While a job runs

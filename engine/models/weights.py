@@ -13,19 +13,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
-
 from keyscale.engine.errors import ModelError
 from keyscale.engine.models import shipped
 from keyscale.engine.models.download import download, sha256_of
 from keyscale.engine.models.registry import ModelSpec, WeightsFile
+from keyscale.engine.speeds import cache_directory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
     "blend_sha256",
-    "cache_dir",
     "check",
     "ensure",
     "known_files",
@@ -37,21 +35,14 @@ __all__ = [
 
 WEIGHTS_DIR_VARIABLE = "KEYSCALE_WEIGHTS_DIR"
 """Environment: a directory of weights files, looked at first and never written to."""
-CACHE_DIR_VARIABLE = "KEYSCALE_CACHE_DIR"
-"""Environment: keyscale's cache directory instead of the platform's; weights lie in its `weights` folder."""
+DOWNLOADED = "weights"
+"""The folder of the cache directory that downloaded weights are kept in."""
 
 MOST_UNPACKED = 4
 """How many times a checkpoint's size it may unpack to: torch packs nothing, and weights hardly shrink."""
 
 WRAPPERS = ("params_ema", "params", "state_dict")
 """Keys under which training code stores the tensors; the averaged ones (ema) are those meant for use."""
-
-
-def cache_dir() -> Path:
-    """Where downloaded weights are kept; need not exist yet."""
-    chosen = os.environ.get(CACHE_DIR_VARIABLE)
-    root = Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("keyscale")
-    return root / "weights"
 
 
 def search_dirs() -> tuple[Path, ...]:
@@ -62,14 +53,14 @@ def search_dirs() -> tuple[Path, ...]:
     """
     chosen = os.environ.get(WEIGHTS_DIR_VARIABLE)
     if not chosen:
-        return (cache_dir(),)
+        return (cache_directory() / DOWNLOADED,)
     folder = Path(chosen).expanduser()
     if not folder.is_dir():
         raise ModelError(
             f"{WEIGHTS_DIR_VARIABLE} is {chosen}, which is not a directory",
             remedy=f"Create it, or unset {WEIGHTS_DIR_VARIABLE}.",
         )
-    return (folder, cache_dir())
+    return (folder, cache_directory() / DOWNLOADED)
 
 
 def _in_package(file: WeightsFile) -> Path:
@@ -148,7 +139,7 @@ def ensure(
             remedy=f"Run `keyscale models fetch {spec.name}` while online, or put the file into a folder and name "
             f"that in {WEIGHTS_DIR_VARIABLE}, or use --mode fast, which needs no download.",
         )
-    return download(published, cache_dir(), on_progress=on_progress, on_note=on_note)
+    return download(published, cache_directory() / DOWNLOADED, on_progress=on_progress, on_note=on_note)
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:
