@@ -30,6 +30,7 @@ __all__ = [
     "Phase",
     "Precision",
     "Progress",
+    "RemoteOptions",
     "RemoteUse",
     "Target",
     "Trim",
@@ -203,6 +204,18 @@ class Job:
             raise UsageError(
                 f"--chunk-seconds {self.chunk_seconds} is out of range", remedy="Give 0.1 to 3600 seconds."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteOptions:
+    """How a job runs remotely."""
+
+    containers: int | None = None
+    """How many calls run at once at most; None takes what the deployment allows."""
+    fallback_local: bool = False
+    """Make here what cannot be made there, and say so."""
+    max_cost: float | None = None
+    """Dollars above which nothing is begun."""
 
 
 class Phase(StrEnum):

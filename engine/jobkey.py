@@ -13,13 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import keyscale
-from keyscale.engine.device import choose_device, may_have_gpu
+from keyscale.engine.device import choose_device
 from keyscale.engine.errors import KeyscaleError
 from keyscale.engine.job import Precision, dumps
 from keyscale.engine.models import ModelSpec, all_models, choose_execution, needs_openvino
 from keyscale.engine.plan import LANCZOS, Plan
 from keyscale.engine.source import open_source
-from keyscale.engine.threads import share_cores
 from keyscale.engine.workfolder import sha256_file
 
 __all__ = ["job_key", "network_identity", "own_checkpoint", "pixels_of", "read_stamp", "stamp"]
@@ -65,10 +64,7 @@ def _way(plan: Plan) -> object:
     asked = plan.job.compute
     if plan.model is None or (asked.device == "auto" and asked.precision is Precision.AUTO):
         return None
-    here = "cpu"
-    if may_have_gpu():
-        share_cores()  # before torch is loaded
-        here = choose_device("auto")
+    here = choose_device("auto")
     ways = plan.executions
     held = ways[0] if len(ways) == 1 else next(way for way in ways if way.kind == here)
     unasked = choose_execution(plan.model, here, Precision.AUTO, has_int8=_has_int8(plan, plan.model, here))
@@ -112,7 +108,7 @@ def network_identity(plan: Plan) -> str:
 def job_key(plan: Plan, source_sha256: str) -> str:
     """The key of a planned job whose source has this content, as 64 hexadecimal digits.
 
-    Where device or precision was asked for and there may be a GPU, torch is loaded to see whether there is.
+    Where device or precision was asked for and a driver tells of a GPU, torch is loaded to see whether it runs there.
 
     Raises:
         OSError: the user's checkpoint cannot be read.

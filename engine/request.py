@@ -10,13 +10,10 @@ import math
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from keyscale.engine.errors import UsageError
-from keyscale.engine.job import Codec, Job, parse_rate
-
-if TYPE_CHECKING:
-    from keyscale.engine.runners.remote import RemoteOptions
+from keyscale.engine.job import Codec, Job, RemoteOptions, parse_rate
 
 __all__ = [
     "NO_ADDRESS",
@@ -146,8 +143,6 @@ def remote_options(*, containers: int | None, fallback_local: bool, max_cost: fl
     Raises:
         UsageError: a value is out of range.
     """
-    from keyscale.engine.runners.remote import RemoteOptions
-
     if containers is not None and not 1 <= containers <= MOST_CONTAINERS:
         raise UsageError(
             f"--remote-containers {containers} is out of range", remedy=f"Give 1 to {MOST_CONTAINERS}, or leave it out."

@@ -127,8 +127,11 @@ class Worker:
 
 
 def _gpus() -> int:
+    from keyscale.engine.device import may_have_gpu
     from keyscale.engine.threads import share_cores
 
+    if not may_have_gpu():
+        return 0
     share_cores()
     import torch
 

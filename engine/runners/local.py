@@ -82,7 +82,6 @@ class LocalRun(Run):
 
         asked = self.job.compute
         ways = self.plan.executions
-        # Which of several devices is there needs torch to tell.
         device = ways[0].device if len(ways) == 1 else choose_device(asked.device)
         execution = next(way for way in ways if way.device == device)
         named = self.job.model.name

@@ -7,13 +7,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event as StopFlag
 
 from keyscale.engine.errors import KeyscaleError, RemoteError, StorageError
-from keyscale.engine.job import Done, Event, Note, Phase, RemoteUse, dumps
+from keyscale.engine.job import Done, Event, Note, Phase, RemoteOptions, RemoteUse, dumps
 from keyscale.engine.jobkey import network_identity
 from keyscale.engine.models import Execution, choose_execution, possible_executions
 from keyscale.engine.plan import LANCZOS, Chunk
@@ -49,18 +48,6 @@ STORAGE_PATIENCE_S = 60.0
 SENT_S = 15.0
 """How long the end of an interrupted upload is waited for, which notices by itself."""
 POLL_S = 0.25
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoteOptions:
-    """How a job runs remotely."""
-
-    containers: int | None = None
-    """How many calls run at once at most; None takes what the deployment allows."""
-    fallback_local: bool = False
-    """Make here what cannot be made there, and say so."""
-    max_cost: float | None = None
-    """Dollars above which nothing is begun."""
 
 
 def run_remote(
