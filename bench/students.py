@@ -34,7 +34,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Seconds a frame of every way, in turns."""
     # Late, so that the confinement to some cores comes before the libraries count them.
     from bench.loops import PerFrameLoop, pipeline
-    from bench.run import machine, weights_to_use
+    from bench.machine import machine
+    from bench.run import weights_to_use
     from keyscale.engine.job import Job, ModelChoice, Target, Trim
     from keyscale.engine.models import load_model
     from keyscale.engine.runners.prepare import prepare_plan
@@ -67,7 +68,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         for name, loop in loops.items():
             seconds.setdefault(name, []).append(loop.run() / LOOP_FRAMES)
     return {
-        "conditions": machine() | {"cores": options.cores, "frames": options.frames, "rounds": options.rounds},
+        "conditions": machine(options.cores)
+        | {"cores": options.cores, "frames": options.frames, "rounds": options.rounds},
         "seconds_per_frame": seconds,
     }
 

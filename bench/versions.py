@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import material
-from bench.run import machine, spread
+from bench.machine import machine
+from bench.run import spread
 from keyscale.engine.threads import usable_cores
 
 THIS = Path(__file__).resolve().parents[1]
@@ -238,8 +239,9 @@ def markdown(found: Mapping[str, Any]) -> str:
     before, after = (f"{about['load'][when]:.1f}" for when in ("before", "after"))
     text = (
         f"{about['cpu']}, {about['cores']} cores, load average {before} before and {after} after; "
-        f"torch {about['torch']}, Python {about['python']}, {about['date']}. {about['frames']} frames a job, "
-        f"to {RESULT}; rounds: {about['rounds']}; median (least to most). This checkout is {about['commits']['this']}, "
+        f"torch {about['packages']['torch']}, Python {about['python']}, {about['date']}. "
+        f"{about['frames']} frames a job, to {RESULT}; "
+        f"rounds: {about['rounds']}; median (least to most). This checkout is {about['commits']['this']}, "
         f"the other {about['commits']['other']}; below 1 this one takes less."
     )
     head = ["job", "checkout", "network", *MEASURES.values()]
@@ -277,7 +279,7 @@ def main() -> None:
         commits = {name: version.commit() for name, version in versions.items()}
         cases = measure(versions, folder, frames=given.frames, rounds=given.rounds)
     load["after"] = os.getloadavg()[0]
-    conditions = machine() | {"cores": usable_cores(), "load": load, "commits": commits}
+    conditions = machine(usable_cores()) | {"cores": usable_cores(), "load": load, "commits": commits}
     conditions |= {"frames": given.frames, "rounds": given.rounds}
     found = {"conditions": conditions, "cases": cases}
     text = markdown(found)
