@@ -10,7 +10,7 @@ from pathlib import Path
 
 from keyscale.engine.errors import InputError, StorageError, UsageError
 from keyscale.engine.framing import Framing, load_framing
-from keyscale.engine.job import Job
+from keyscale.engine.job import Job, Precision
 from keyscale.engine.jobkey import read_stamp
 from keyscale.engine.locks import private_folder
 from keyscale.engine.models import ModelSpec, defaults_for, describe, needs_openvino
@@ -75,6 +75,11 @@ def _models(job: Job) -> dict[int, ModelSpec]:
     if name is None:
         models = defaults_for(job.model.mode)
     elif name.lower() == LANCZOS:
+        if job.compute.precision is not Precision.AUTO:
+            raise UsageError(
+                f"--precision {job.compute.precision} does not go with --model {LANCZOS}, which runs no network",
+                remedy="Leave --precision out, or name a network with --model.",
+            )
         models = {}
     else:
         share_cores()
