@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
+import os
 import platform
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["machine"]
+__all__ = ["confine", "load_average", "machine"]
 
 PACKAGES = ("torch", "openvino", "av", "imageio-ffmpeg", "ssimulacra2", "cvvdp")
 
@@ -36,3 +39,17 @@ def machine(threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": packages,
     }
+
+
+def load_average() -> float:
+    """How many processes wanted to run in the last minute; NaN on Windows, which does not tell."""
+    load = math.nan
+    if sys.platform != "win32":
+        load = os.getloadavg()[0]
+    return load
+
+
+def confine(first: int | None, end: int | None) -> None:
+    """Keep this process on a slice of the cores that it may use; where no process can be bound, it stays on all."""
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[first:end])

@@ -28,7 +28,7 @@ from typing import Any
 
 from bench.candidates import HEAVY, Candidate, candidates, enlarge
 from bench.footage import Clip, Source, Store, find_clips, find_source, read
-from bench.machine import machine
+from bench.machine import confine, machine
 
 __all__ = ["Options", "main", "parse", "shared_folder"]
 
@@ -151,8 +151,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, argparse.Nam
 
 def bind(threads: int) -> None:
     """Keep this process on so many cores; before torch and OpenVINO are imported, which then start as many threads."""
-    if sys.platform == "linux":
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    confine(None, threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import material
-from bench.machine import machine
+from bench.machine import load_average, machine
 from bench.run import spread
 from keyscale.engine.threads import usable_cores
 
@@ -266,7 +266,7 @@ def main() -> None:
     given = parser.parse_args()
     if not (given.other / "src" / "keyscale").is_dir():
         parser.error(f"{given.other} is no checkout of keyscale: it has no src/keyscale")
-    load = {"before": os.getloadavg()[0]}
+    load = {"before": load_average()}
     with tempfile.TemporaryDirectory(prefix="keyscale-bench-") as scratch:
         folder = Path(scratch).resolve()
         versions = {
@@ -278,7 +278,7 @@ def main() -> None:
             version.check()
         commits = {name: version.commit() for name, version in versions.items()}
         cases = measure(versions, folder, frames=given.frames, rounds=given.rounds)
-    load["after"] = os.getloadavg()[0]
+    load["after"] = load_average()
     conditions = machine(usable_cores()) | {"cores": usable_cores(), "load": load, "commits": commits}
     conditions |= {"frames": given.frames, "rounds": given.rounds}
     found = {"conditions": conditions, "cases": cases}

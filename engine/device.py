@@ -23,7 +23,7 @@ def may_have_gpu() -> bool:
 
     A driver that is there and fails counts as a yes: what is wrong is torch's to say.
     """
-    if sys.platform == "darwin":
+    if platform.system() == "Darwin":
         return platform.machine() == "arm64"  # torch has had no build for Intel's Macs since 2.3
     return _may_have_cuda() or _may_have_hip()
 

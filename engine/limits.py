@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from keyscale.engine.errors import EnvironmentFault
-from keyscale.engine.threads import usable_cores
+from keyscale.engine.system import address_space_limit, usable_cores
 
 __all__ = ["check_address_space"]
 
@@ -26,13 +24,9 @@ def check_address_space() -> None:
     Raises:
         EnvironmentFault: `ulimit -v`, or what a batch system sets in its place, is too low.
     """
-    if sys.platform != "linux":
-        return  # no other system holds a process to it
-    import resource
-
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    limit = address_space_limit()
     needed = LEAST + EACH_CORE * usable_cores()
-    if limit != resource.RLIM_INFINITY and limit < needed:
+    if limit is not None and limit < needed:
         raise EnvironmentFault(
             f"this process is limited to {limit // MIB} MiB of address space, and its libraries need more than "
             f"{needed // MIB} MiB on {usable_cores()} cores",

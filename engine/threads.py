@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from keyscale.engine.system import usable_cores
+
 __all__ = ["share_cores", "usable_cores"]
 
 SPIN_COUNT = "1000"
@@ -22,9 +24,3 @@ def share_cores() -> None:
     """
     if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    # Not everywhere can a process be bound to some cores.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

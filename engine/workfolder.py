@@ -22,6 +22,7 @@ from keyscale.engine.errors import OutputBusy, StorageError, UsageError
 from keyscale.engine.job import dumps, loads
 from keyscale.engine.locks import PRIVATE, held, lock_of
 from keyscale.engine.plan import Chunk
+from keyscale.engine.system import sync
 from keyscale.engine.writer import storage_error
 
 __all__ = [
@@ -261,11 +262,11 @@ class WorkFolder:
         try:
             size = part.stat().st_size
             record = _Record(index=chunk.index, frames=chunk.frames, size=size, sha256=sha256_file(part), lost=lost)
-            _sync(part)
+            sync(part)
             part.replace(path)
             draft = self._record(chunk).with_suffix(".tmp")
             draft.write_text(dumps(record), encoding="utf-8")
-            _sync(draft)
+            sync(draft)
             draft.replace(self._record(chunk))
             if chunk.index in self._claims:
                 self._give_back(chunk.index, self._claim(chunk))
@@ -349,7 +350,7 @@ def publish(finished: Path, output: Path, *, overwrite: bool) -> None:
         StorageError: it cannot be renamed, or another program has made the output meanwhile.
     """
     try:
-        _sync(finished)
+        sync(finished)
         if overwrite:
             finished.replace(output)
         else:
@@ -368,7 +369,7 @@ def publish(finished: Path, output: Path, *, overwrite: bool) -> None:
         raise storage_error(error, output) from error
     # The file is published: a folder that may not be opened, or that cannot be synced, changes nothing of that.
     with contextlib.suppress(OSError):
-        _sync(output.parent)
+        sync(output.parent)
 
 
 def sha256_file(path: Path, on_progress: Callable[[int], None] | None = None) -> str:
@@ -382,14 +383,3 @@ def sha256_file(path: Path, on_progress: Callable[[int], None] | None = None) ->
             if on_progress is not None:
                 on_progress(done)
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    # A folder is synced so that the rename itself survives a power cut; Windows cannot open folders.
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

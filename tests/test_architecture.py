@@ -27,6 +27,20 @@ OPENVINO = "engine/models/inference.py"
 ABSENT = {"cv2", "torchvision", "scipy", "grpclib", "modal_proto"}
 """Packages that nothing installed needs."""
 
+SYSTEM = "engine/system.py"
+"""The one module that asks what only POSIX has."""
+
+POSIX_MODULES = {"fcntl", "grp", "pwd", "pty", "resource", "termios"}
+POSIX_CALLS = {
+    *(f"os.{name}" for name in ("fork", "forkpty", "getloadavg", "getpgid", "getuid", "geteuid", "kill", "killpg")),
+    *(f"os.{name}" for name in ("mkfifo", "sched_getaffinity", "sched_setaffinity", "setsid", "setxattr", "statvfs")),
+    *(f"os.{name}" for name in ("uname", "wait4", "waitpid", "O_DIRECTORY", "O_NOFOLLOW", "O_TMPFILE")),
+    *(
+        f"signal.{name}"
+        for name in ("SIGHUP", "SIGKILL", "SIGPIPE", "SIGSTOP", "pthread_sigmask", "setitimer", "sigwait")
+    ),
+}
+
 STUB = ROOT / "modal_stub.py"
 
 MODAL = "engine/runners/calls.py"
@@ -153,6 +167,19 @@ def test_what_makes_a_chunk_knows_neither_keys_nor_modal(module: str) -> None:
     assert not [name for name in reached if "storage" in name or name.startswith("keyscale.engine.runners")]
 
 
+def test_what_only_posix_has_is_called_in_one_module_alone() -> None:
+    """Type checkers for Windows see names that are not there, but no `getattr`, and not that a call does harm there."""
+    wrong = []
+    for path in [*sources("engine"), *sources("cli"), *sources("src"), STUB]:
+        if short(path) == SYSTEM:
+            continue
+        wrong += [f"{short(path)}: {module}" for module in roots(path) & POSIX_MODULES]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in POSIX_CALLS:
+                wrong.append(f"{short(path)}:{node.lineno}: {ast.unparse(node)}")
+    assert not wrong
+
+
 @pytest.mark.parametrize("path", sources("cli"), ids=short)
 def test_the_command_line_imports_the_engine_only_once_a_command_runs(path: Path) -> None:
     early = [item.module for item in imports(path) if item.at_import and item.module.startswith("keyscale.engine")]
@@ -182,6 +209,7 @@ def test_engine_modules_import_one_another_without_circles() -> None:
     ("module", "allowed"),
     [
         ("errors", set()),
+        ("system", set()),
         ("job", {"errors"}),
         ("geometry", {"job"}),
         ("sampler", {"geometry", "colour"}),

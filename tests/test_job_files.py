@@ -23,6 +23,7 @@ import pytest
 from clips import make_clip
 from numbered import SMALL, interrupt, leftovers, planes, run, shown, small_job
 
+from keyscale.engine import system
 from keyscale.engine.errors import (
     EnvironmentFault,
     InputError,
@@ -133,6 +134,31 @@ def test_a_folder_without_rights(clip: Path, tmp_path: Path) -> None:
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o500)
     refused(small_job(clip, folder / "out.mp4"), StorageError, 4, "locked")
+
+
+@pytest.mark.parametrize(("on", "flags"), [("linux", os.O_RDONLY), ("darwin", os.O_RDONLY), ("win32", os.O_RDWR)])
+def test_files_are_flushed_as_each_system_allows(
+    on: str, flags: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows opens no folders, flushes nothing through a handle that may only read, and has no harmless signal 0."""
+    path = tmp_path / "file"
+    path.touch()
+    opened = []
+    really = os.open
+
+    def watched(path: Path, flags: int) -> int:
+        opened.append((path, flags))
+        return really(path, flags)
+
+    monkeypatch.setattr(os, "open", watched)
+    monkeypatch.setattr(sys, "platform", on)
+    system.sync(path)
+    system.sync(tmp_path)
+    alive = system.may_be_alive(2**22 + 1)  # more than Linux counts to
+    monkeypatch.undo()
+    assert opened == [(path, flags), *([(tmp_path, flags)] if on != "win32" else [])]
+    assert alive is (on == "win32")
+    assert system.may_be_alive(os.getpid())
 
 
 def test_an_output_that_is_a_folder(clip: Path, tmp_path: Path) -> None:

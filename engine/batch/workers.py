@@ -15,6 +15,7 @@ from typing import IO, cast
 
 from keyscale.engine.batch.messages import Answer, Order, Request, Stop, receive, send
 from keyscale.engine.batch.worker import LOOK
+from keyscale.engine.system import KILLED, OWN_GROUP
 
 __all__ = ["Heard", "WorkerProcess"]
 
@@ -69,6 +70,7 @@ class WorkerProcess:
             stderr=subprocess.PIPE,
             # Ctrl-C is for the batch, which then says what is to be done.
             start_new_session=True,
+            creationflags=OWN_GROUP,
         )
         self._heard = heard
         self._words: deque[str] = deque(maxlen=LAST_WORDS)
@@ -137,7 +139,7 @@ class WorkerProcess:
             code = self._process.wait(DEATH_S)
         except subprocess.TimeoutExpired:
             self.kill()
-            code = -signal.SIGKILL
+            code = KILLED
         self._threads[1].join(DEATH_S)
         how = f"with exit code {code}"
         if code < 0:
