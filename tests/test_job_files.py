@@ -23,7 +23,7 @@ import pytest
 from clips import make_clip
 from numbered import SMALL, interrupt, leftovers, planes, run, shown, small_job
 
-from keyscale.engine import system
+from keyscale.engine import speeds, system
 from keyscale.engine.errors import (
     EnvironmentFault,
     InputError,
@@ -33,8 +33,10 @@ from keyscale.engine.errors import (
     UsageError,
 )
 from keyscale.engine.job import Codec, Compute, Done, Encoding, Job, ModelChoice, Phase, Progress, Target
+from keyscale.engine.plan import Estimate
 from keyscale.engine.runners.local import run_local
-from keyscale.engine.runners.prepare import prepare
+from keyscale.engine.runners.prepare import prepare, prepare_plan
+from keyscale.engine.speeds import Measured
 from keyscale.engine.workfolder import work_folder_of
 
 BIG = (320, 240)
@@ -363,7 +365,7 @@ def test_a_tilde_in_the_cache_directory_is_the_home_folder_for_weights_and_speed
     monkeypatch.setenv("USERPROFILE", str(home))
     monkeypatch.setenv("KEYSCALE_CACHE_DIR", "~/cache")
     monkeypatch.delenv("KEYSCALE_WEIGHTS_DIR", raising=False)
-    run(small_job(clip, tmp_path / "out.mp4", model=ModelChoice(), size=(128, 96), end=Fraction(1, 5)))
+    run(small_job(clip, tmp_path / "out.mp4", model=ModelChoice(), size=(128, 96)))
     assert (home / "cache" / "speeds.json").is_file()
     absent = ModelChoice(name="realesr-animevideov3", offline=True)
     with pytest.raises(ModelError, match=re.escape(str(home / "cache" / "weights"))):
@@ -377,6 +379,46 @@ def test_a_cache_directory_in_the_home_of_nobody(clip: Path, tmp_path: Path, mon
     output = tmp_path / "out.mp4"
     run(small_job(clip, output, model=ModelChoice(), size=(128, 96), end=Fraction(1, 5)))
     assert output.is_file()
+
+
+def test_a_short_or_tiny_job_does_not_spoil_the_estimate_of_others(
+    clip: Path, longer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("KEYSCALE_CACHE_DIR", str(cache))
+    on_cpu = Compute(device="cpu")
+
+    def job(name: str, **more: Any) -> Job:
+        return small_job(longer, tmp_path / name, model=ModelChoice(), size=(640, 480), compute=on_cpu, **more)
+
+    def estimate() -> Estimate:
+        return prepare_plan(job("plan.mp4")).estimate
+
+    run(job("frame.mp4", start=1, end=1.04))
+    assert not estimate().measured
+    run(job("many.mp4", end=1))
+    known = estimate()
+    assert (known.measured, known.all_measured) == (True, True)
+    run(job("again.mp4", start=1, end=1.04))
+    run(small_job(clip, tmp_path / "tiny.mp4", model=ModelChoice(), size=(4, 4), compute=on_cpu))
+    # Some frames while the machine slept.
+    names = list(json.loads((cache / "speeds.json").read_text())["runs"])
+    speeds.remember(Measured(name[: name.index(" 2^")], 2 ** (int(name.split("^")[1]) - 1), 8, 999.0) for name in names)
+    assert list(json.loads((cache / "speeds.json").read_text())["runs"]) == names
+    assert estimate() == known
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"runs": 1}', '{"runs": {"cpu x 2^9": [[1]]}}', '{"cpu x": 1e-3}']
+)
+def test_measurements_that_cannot_be_read_are_none(
+    content: str, longer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYSCALE_CACHE_DIR", str(tmp_path))
+    (tmp_path / "speeds.json").write_text(content)
+    assert speeds.known_speeds() == speeds.TABLE
+    job = small_job(longer, tmp_path / "out.mp4", model=ModelChoice(), size=(640, 480))
+    assert not prepare_plan(job).estimate.measured
 
 
 # While a job runs
