@@ -9,7 +9,7 @@ Read from the environment at deployment:
     R2_SECRET            name of the Modal secret with the R2_* variables, for `process_framing_ai` (r2-credentials);
                          "none" for a deployment without one, where that function answers with an error
 
-What the functions do is the engine's: `engine.container` and `engine.framing_ai`.
+What the functions do is the engine's: `engine.worker.chunk` and `engine.framing_ai`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any
 
 import modal
 
-from keyscale.engine import prices
 from keyscale.engine.models.registry import all_models
-from keyscale.engine.remote_names import APP, DEPLOYED
+from keyscale.engine.remote import prices
+from keyscale.engine.remote.names import APP, DEPLOYED
 
 __all__ = ["Engine", "app", "describe", "process_framing_ai", "process_framing_ai_job"]
 
@@ -110,7 +110,7 @@ _HEAVY: dict[str, Any] = {
 @app.function(image=image, cpu=0.25, memory=1024, timeout=60, startup_timeout=600, scaledown_window=60, name=DEPLOYED)
 def describe() -> dict[str, Any]:
     """What is deployed: asked before anything is sent."""
-    from keyscale.engine.deployment import here
+    from keyscale.engine.worker.chunk import here
 
     return here(device=DEVICE, gpus=tuple(GPUS), containers=CONTAINERS, timeout_s=TIMEOUT_S)
 
@@ -125,12 +125,12 @@ class Engine:
     def load(self) -> None:
         """Import what takes seconds, before the memory is kept for later containers; no GPU is there yet."""
         import_module("torch")
-        import_module("keyscale.engine.container")
+        import_module("keyscale.engine.worker.chunk")
 
     @modal.enter(snap=False)
     def open(self) -> None:
         """See that the device is there; the first chunk loads the network, later ones find it."""
-        from keyscale.engine.deployment import workshop
+        from keyscale.engine.worker.chunk import workshop
 
         self._workshop = workshop(DEVICE)
 
@@ -143,12 +143,12 @@ class Engine:
     def upscale_chunk(
         self, job_json: str, chunk: dict[str, int], urls: dict[str, str], queue: modal.Queue | None = None
     ) -> dict[str, Any]:
-        """One chunk, see `keyscale.engine.container.make_chunk`.
+        """One chunk, see `keyscale.engine.worker.chunk.make_chunk`.
 
         Progress goes to `queue`, in a partition named after the job.
         """
-        from keyscale.engine.container import make_chunk
-        from keyscale.engine.task import read_task
+        from keyscale.engine.worker.chunk import make_chunk
+        from keyscale.engine.worker.contract import read_task
 
         def report(news: dict[str, Any]) -> None:
             _tell(queue, news, read_task(job_json).job_id)

@@ -66,7 +66,8 @@ def main(arguments: Mapping[str, Any]) -> None:
     """The child: run the job and print what it took."""
     import threading
 
-    from keyscale.engine.job import Done, Job, ModelChoice, Target, Trim
+    from keyscale.engine.events import Done
+    from keyscale.engine.job import Job, ModelChoice, Target, Trim
     from keyscale.engine.runners.local import run_local
     from keyscale.engine.runners.prepare import prepare
 

@@ -17,7 +17,7 @@ FRAMES = 3
 LIMIT_SECONDS = 120
 CHILD = f"""
 import json, sys, time
-from keyscale.engine.threads import share_cores
+from keyscale.engine.machine import share_cores
 if sys.argv[1] == "keyscale":
     share_cores()
 import torch

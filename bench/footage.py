@@ -18,7 +18,7 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from bench.metrics import Pixels
-from keyscale.engine.colour import FULL, SWS_MATRIX, Colour, from_rgb, guess_matrix, to_rgb
+from keyscale.engine.source.colour import FULL, SWS_MATRIX, Colour, from_rgb, guess_matrix, to_rgb
 
 __all__ = ["CLIPS", "RATE", "TRAINED_ON", "Clip", "Source", "find_clips", "find_source", "reduced"]
 

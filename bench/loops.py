@@ -22,11 +22,12 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from keyscale.engine.geometry import Window
-from keyscale.engine.job import Done, Job
-from keyscale.engine.models.model import Model
-from keyscale.engine.models.networks import build
-from keyscale.engine.plan import Plan
+from keyscale.engine.camera.geometry import Window
+from keyscale.engine.events import Done
+from keyscale.engine.job import Job
+from keyscale.engine.models.torch_model import Model
+from keyscale.engine.models.torch_networks import build
+from keyscale.engine.plan.plan import Plan
 from keyscale.engine.runners.local import run_local
 from keyscale.engine.runners.prepare import prepare
 

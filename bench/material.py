@@ -88,7 +88,7 @@ def network(path: Path, *, features: int, blocks: int, scale: int = 4) -> Path:
     """A checkpoint of small random weights, SRVGG: as fast as a trained one of its shape."""
     import torch
 
-    from keyscale.engine.models.networks import SRVGGNetCompact
+    from keyscale.engine.models.torch_networks import SRVGGNetCompact
 
     torch.manual_seed(0)
     net = SRVGGNetCompact(features=features, blocks=blocks, scale=scale)

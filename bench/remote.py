@@ -28,12 +28,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from clips import make_clip  # noqa: E402 - the servers of the tests are what it runs against
-from modal_server import ModalServer  # noqa: E402
-from s3.rclone import RcloneServer  # noqa: E402
+from support.clips import make_clip  # noqa: E402 - the servers of the tests are what it runs against
+from support.modal_server import ModalServer  # noqa: E402
+from support.s3.rclone import RcloneServer  # noqa: E402
 
 from bench.machine import load_average  # noqa: E402
-from keyscale.engine.threads import usable_cores  # noqa: E402
+from keyscale.engine.system import usable_cores  # noqa: E402
 
 FRAMES_A_CHUNK, RATE = 3, 30
 SIZE = (128, 96)

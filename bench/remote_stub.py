@@ -13,7 +13,7 @@ from typing import Any
 import modal
 
 from keyscale import modal_stub as real
-from keyscale.engine.remote_names import APP, DEPLOYED
+from keyscale.engine.remote.names import APP, DEPLOYED
 
 SECONDS = float(os.environ.get("BENCH_CHUNK_SECONDS", "0"))
 
@@ -23,7 +23,7 @@ app = modal.App(APP)
 @app.function(image=real.image, name=DEPLOYED)
 def describe() -> dict[str, Any]:
     """As the real one."""
-    from keyscale.engine.deployment import here
+    from keyscale.engine.worker.chunk import here
 
     return here(device=real.DEVICE, gpus=(), containers=real.CONTAINERS, timeout_s=real.TIMEOUT_S)
 
@@ -40,7 +40,7 @@ class Engine:
 
     @modal.enter()
     def open(self) -> None:
-        from keyscale.engine.deployment import workshop
+        from keyscale.engine.worker.chunk import workshop
 
         self._workshop = workshop(real.DEVICE)
 
@@ -52,7 +52,7 @@ class Engine:
         urls: dict[str, str],
         queue: modal.Queue | None = None,  # noqa: ARG002 - the signature of the real one
     ) -> dict[str, Any]:
-        from keyscale.engine.container import make_chunk
+        from keyscale.engine.worker.chunk import make_chunk
 
         began = time.monotonic()
         answer = make_chunk(self._workshop, job_json, chunk, urls, lambda _: None)

@@ -26,7 +26,7 @@ from typing import Any
 from bench import material
 from bench.machine import load_average, machine
 from bench.run import spread
-from keyscale.engine.threads import usable_cores
+from keyscale.engine.system import usable_cores
 
 THIS = Path(__file__).resolve().parents[1]
 CODE = ("src", "cli", "engine")

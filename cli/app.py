@@ -168,7 +168,7 @@ def run(argv: list[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, typer.Abort):
             error = KeyboardInterrupt()
-        from keyscale.engine.failures import failure
+        from keyscale.engine.events import failure
 
         failed = failure(error)
         show_failure(failed)

@@ -18,9 +18,9 @@ from keyscale.cli.progress import ProgressKind
 
 if TYPE_CHECKING:
     from keyscale.cli.batch_view import BatchRenderer
+    from keyscale.engine.batch.clip import BatchClip
     from keyscale.engine.batch.events import BatchDone
     from keyscale.engine.batch.supervisor import BatchOptions
-    from keyscale.engine.batch.work import BatchClip
 
 __all__ = ["batch"]
 
@@ -74,8 +74,7 @@ def batch(
     """Crop and upscale many videos, each once; go on where an earlier run stopped."""
     from keyscale.cli.batch_view import batch_renderer
     from keyscale.engine.errors import StorageError
-    from keyscale.engine.failures import failure
-    from keyscale.engine.job import Note
+    from keyscale.engine.events import Note, failure
 
     output_dir = Path(output)
     report_path = Path(report) if report is not None else output_dir / "report.json"
@@ -148,8 +147,9 @@ def _check_named(given: dict[str, str | None]) -> None:
     Raises:
         UsageError: one is empty, or an address in storage.
     """
+    from keyscale.engine.batch.manifest import NO_ADDRESS
     from keyscale.engine.errors import UsageError
-    from keyscale.engine.request import NO_ADDRESS, is_address
+    from keyscale.engine.job import is_address
 
     for flag, value in given.items():
         if value is not None and is_address(value):
@@ -164,8 +164,8 @@ def _clips(
     """The clips that there are, and how to ask for those that come up."""
     from keyscale.cli.batch_jobs import batch_clips
     from keyscale.engine.batch.inputs import find_clips
-    from keyscale.engine.batch.places import Places
-    from keyscale.engine.batch.watching import Watch
+    from keyscale.engine.batch.outputs import Places
+    from keyscale.engine.batch.watch import Watch
 
     places = Places(output_dir)
     if not watch:
@@ -222,8 +222,7 @@ def _run(
     from keyscale.cli.signals import stopping
     from keyscale.engine.batch.supervisor import run_batch
     from keyscale.engine.errors import Interrupted
-    from keyscale.engine.failures import failure
-    from keyscale.engine.job import Note
+    from keyscale.engine.events import Note, failure
 
     remedy = "Run the same command again: what is finished is not done again."
     doing = "finished clips and chunks are kept"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from keyscale.engine.batch.events import BatchProgress, ClipEvent, Report
-    from keyscale.engine.job import Failed, Progress
+    from keyscale.engine.events import Failed, Progress
 
 __all__ = ["Bars"]
 

@@ -16,9 +16,8 @@ from keyscale.cli.settings import cast_text, check, flag_name
 from keyscale.cli.upscale import upscale
 
 if TYPE_CHECKING:
-    from keyscale.engine.batch.clips import Clip
-    from keyscale.engine.batch.places import Places
-    from keyscale.engine.batch.work import BatchClip
+    from keyscale.engine.batch.clip import BatchClip, Clip
+    from keyscale.engine.batch.outputs import Places
     from keyscale.engine.errors import KeyscaleError
 
 __all__ = ["batch_clips"]
@@ -43,7 +42,7 @@ def batch_clips(
     Raises:
         UsageError: the flags are wrong by themselves.
     """
-    from keyscale.engine.batch.places import Places
+    from keyscale.engine.batch.outputs import Places
     from keyscale.engine.errors import KeyscaleError
 
     # Whatever is wrong for all of them is said once, before anything starts.
@@ -79,7 +78,7 @@ class _Draft:
 
 
 def _batch_clip(draft: _Draft, output_dir: Path) -> BatchClip:
-    from keyscale.engine.batch.work import BatchClip
+    from keyscale.engine.batch.clip import BatchClip
     from keyscale.engine.errors import KeyscaleError
 
     clip = draft.clip

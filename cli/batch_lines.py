@@ -20,7 +20,7 @@ from keyscale.cli.progress import SafeStream, clock_text, lost_text, note_text, 
 
 if TYPE_CHECKING:
     from keyscale.engine.batch.events import BatchEvent, BatchProgress, ClipEvent, Report
-    from keyscale.engine.job import Failed, Note
+    from keyscale.engine.events import Failed, Note
 
 __all__ = ["TOTAL_INTERVAL", "Lines", "Plain", "Silent"]
 

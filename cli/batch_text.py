@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from keyscale.engine.batch.events import BatchProgress, ClipReport, Report
-    from keyscale.engine.job import Done, Failed
+    from keyscale.engine.events import Done, Failed
 
 __all__ = [
     "LISTED",

@@ -18,7 +18,7 @@ from keyscale.cli.progress import ProgressKind, SafeStream, bar_wanted, write_da
 
 if TYPE_CHECKING:
     from keyscale.engine.batch.events import BatchEvent
-    from keyscale.engine.job import Failed, Note
+    from keyscale.engine.events import Failed, Note
 
 __all__ = ["BatchRenderer", "batch_renderer"]
 
@@ -93,7 +93,7 @@ class _Json:
         pass
 
     def handle(self, event: BatchEvent | Note | Failed) -> None:
-        from keyscale.engine.batch.events import as_json
+        from keyscale.engine.serialization import as_json
 
         if self._out is None or (self._quiet and _is_progress(event)):
             return

@@ -98,7 +98,7 @@ def fetch(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Download a network's weights unless they are here; print the path of the verified file."""
-    from keyscale.engine.job import Note, Phase, Progress
+    from keyscale.engine.events import Note, Phase, Progress
     from keyscale.engine.models import find, weights
 
     spec = find(name)

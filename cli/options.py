@@ -421,9 +421,8 @@ def parse_time(text: str, flag: str) -> float:
 def default_output(video: str, codec: CodecChoice = CodecChoice.AUTO) -> str:
     """Where a job without `--output` goes: `NAME.keyscale.mp4` beside the source, `.mov` for ProRes."""
     from keyscale.engine import job as jobs
-    from keyscale.engine import request
 
-    return request.default_output(video, jobs.Codec(codec.value))
+    return jobs.default_output(video, jobs.Codec(codec.value))
 
 
 def _tile(text: str) -> int | None:
@@ -475,7 +474,7 @@ def build_job(
         UsageError: a flag's value is wrong; the message names the flag.
     """
     from keyscale.engine import job as jobs
-    from keyscale.engine.request import bit_depth_of, check_job, rate_of
+    from keyscale.engine.job import bit_depth_of, check_job, rate_of
 
     trim = jobs.Trim(
         start=None if start is None else parse_time(start, "--start"),

@@ -13,9 +13,9 @@ from keyscale.cli import remote_options as remote_opt
 from keyscale.cli.progress import ProgressKind
 
 if TYPE_CHECKING:
-    from keyscale.engine.plan import Plan
-    from keyscale.engine.prices import RemoteEstimate
-    from keyscale.engine.runners.remote import RemoteOptions
+    from keyscale.engine.job import RemoteOptions
+    from keyscale.engine.plan.describe import RemoteEstimate
+    from keyscale.engine.plan.plan import Plan
 
 __all__ = ["plan"]
 
@@ -108,7 +108,7 @@ def plan(
     found = prepare_plan(job, remote=is_remote)
     expected = _remote_estimate(found, options) if is_remote else None
     if as_json:
-        from keyscale.engine.planview import plan_to_json
+        from keyscale.engine.plan.describe import plan_to_json
 
         write_data(plan_to_json(found, expected).rstrip("\n") + "\n", encoding="utf-8")
     else:
@@ -116,8 +116,7 @@ def plan(
 
 
 def _remote_estimate(found: Plan, options: RemoteOptions) -> RemoteEstimate:
-    from keyscale.engine.prices import affordable, deployment_estimate, wanted_gpus
-    from keyscale.engine.suited import check_suited
+    from keyscale.engine.remote.prices import affordable, check_suited, deployment_estimate, wanted_gpus
 
     check_suited(found, wanted_gpus(os.environ))
     expected = deployment_estimate(found, os.environ, containers=options.containers)
@@ -131,7 +130,7 @@ def _table(found: Plan, expected: RemoteEstimate | None) -> str:
     from rich.text import Text
 
     from keyscale.cli.progress import printable
-    from keyscale.engine.planview import summarise
+    from keyscale.engine.plan.describe import summarise
 
     rows = [(label, printable(value)) for label, value in summarise(found, expected)]
     warnings = [printable(f"warning: {warning}") for warning in found.warnings]

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO, assert_never,
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from keyscale.engine.job import Done, Event, Failed, Note, Progress
+    from keyscale.engine.events import Done, Event, Failed, Note, Progress
 
 __all__ = [
     "ProgressKind",
@@ -402,7 +402,7 @@ class _Json:
         pass
 
     def handle(self, event: Event) -> None:
-        from keyscale.engine.job import dumps
+        from keyscale.engine.serialization import dumps
 
         hidden = event.event == "progress" or (event.event == "note" and event.level == "info")
         if (self._quiet and hidden) or self._out is None:

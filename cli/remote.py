@@ -17,9 +17,9 @@ from keyscale.cli.progress import ProgressKind, printable, renderer, write_data,
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from keyscale.engine.runners.calls import Calls
-    from keyscale.engine.runners.remote_state import JobNote, RemoteState
-    from keyscale.engine.storage import Storage
+    from keyscale.engine.remote.modal_client import Calls
+    from keyscale.engine.remote.state import JobNote, RemoteState
+    from keyscale.engine.storage.bucket import Storage
 
 __all__ = ["app"]
 
@@ -42,9 +42,9 @@ def deploy() -> None:
     once at most (20), KEYSCALE_TIMEOUT the seconds a chunk may take (900, and 6 at least), R2_SECRET the Modal secret
     with the R2_* variables that process_framing_ai reads (r2-credentials; none does without).
     """
-    from keyscale.engine import prices
     from keyscale.engine.errors import RemoteError
-    from keyscale.engine.runners.calls import Calls
+    from keyscale.engine.remote import prices
+    from keyscale.engine.remote.modal_client import Calls
 
     # Where the stub itself reads them, what is wrong would come as a traceback.
     for wanted in (prices.wanted_gpus, prices.wanted_containers, prices.wanted_timeout):
@@ -67,8 +67,8 @@ def status(
     ] = None,
 ) -> None:
     """Show jobs that are not finished, and what their calls do."""
-    from keyscale.engine.runners.calls import Calls
-    from keyscale.engine.runners.remote_state import all_notes, find_note, state_of
+    from keyscale.engine.remote.modal_client import Calls
+    from keyscale.engine.remote.state import all_notes, find_note, state_of
 
     notes = [find_note(job)] if job is not None else all_notes()
     found = [(note, state_of(note)) for note in notes]
@@ -110,8 +110,8 @@ def _state_lines(note: JobNote, state: RemoteState | None, calls: Calls) -> list
 @app.command("cancel")
 def cancel(job: JobArgument) -> None:
     """Stop a job's calls and remove what it staged; finished chunks on this machine are kept."""
-    from keyscale.engine.runners.remote_state import find_note, forget_note
-    from keyscale.engine.workfolder import WorkFolder
+    from keyscale.engine.remote.state import find_note, forget_note
+    from keyscale.engine.workspace.folder import WorkFolder
 
     note = find_note(job)
     removed = _end(note)
@@ -130,9 +130,9 @@ def _end(note: JobNote) -> int:
         StorageFault: something may be left in storage.
     """
     from keyscale.engine.errors import RemoteError
-    from keyscale.engine.runners.calls import Calls
-    from keyscale.engine.runners.remote_state import drop_state, state_of, state_path_of
-    from keyscale.engine.storage import job_prefix
+    from keyscale.engine.remote.modal_client import Calls
+    from keyscale.engine.remote.state import drop_state, state_of, state_path_of
+    from keyscale.engine.storage.bucket import job_prefix
 
     job, state = note.job_id, state_of(note)
     with _storage() as storage:
@@ -166,10 +166,10 @@ def resume(
     import dataclasses
 
     from keyscale.cli.upscale import run_job
-    from keyscale.engine.failures import failure
-    from keyscale.engine.job import loads
-    from keyscale.engine.runners.remote import RemoteOptions
-    from keyscale.engine.runners.remote_state import find_note
+    from keyscale.engine.events import failure
+    from keyscale.engine.job import RemoteOptions
+    from keyscale.engine.remote.state import find_note
+    from keyscale.engine.serialization import loads
 
     with renderer(progress, quiet=quiet) as view:
         try:
@@ -198,7 +198,7 @@ def clean(
 ) -> None:
     """Remove what dead machines left in storage: staged objects, interrupted uploads, trials of the bucket."""
     from keyscale.engine.errors import RemoteError
-    from keyscale.engine.storage import job_prefix
+    from keyscale.engine.storage.bucket import job_prefix
 
     age = _age(older_than)
     objects = uploads = size = 0
@@ -235,8 +235,8 @@ def clean(
 
 def _end_here(job_id: str) -> bool:
     """Stop what this machine knows to run of a job, and forget the job; False where something may still run."""
-    from keyscale.engine.runners.ending import stop_calls
-    from keyscale.engine.runners.remote_state import all_notes, drop_state, forget_note, state_path_of
+    from keyscale.engine.remote.leftovers import stop_calls
+    from keyscale.engine.remote.state import all_notes, drop_state, forget_note, state_path_of
 
     if stop_calls(job_id):
         return False
@@ -251,7 +251,7 @@ def _end_here(job_id: str) -> bool:
 
 def _take_back(address: str) -> int:
     """Remove what a client that ended has begun to store at an address; how many objects and uploads that was."""
-    from keyscale.engine.storage import Storage, StorageSettings, job_prefix, parse_address, publication_id
+    from keyscale.engine.storage.bucket import Storage, StorageSettings, job_prefix, parse_address, publication_id
 
     bucket, key = parse_address(address)
     with Storage(StorageSettings.from_environment(os.environ).of_address(bucket)) as storage:
@@ -281,6 +281,6 @@ def _age(text: str) -> timedelta:
 
 
 def _storage() -> Storage:
-    from keyscale.engine.storage import Storage, StorageSettings
+    from keyscale.engine.storage.bucket import Storage, StorageSettings
 
     return Storage(StorageSettings.from_environment(os.environ))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from keyscale.engine.runners.remote import RemoteOptions
+    from keyscale.engine.job import RemoteOptions
 
 __all__ = [
     "ContainersOption",
@@ -102,13 +102,13 @@ def build_remote_options(*, containers: int | None, fallback: FallbackChoice, ma
     Raises:
         UsageError: a value is out of range.
     """
-    from keyscale.engine.request import remote_options
+    from keyscale.engine.job import remote_options
 
     return remote_options(containers=containers, fallback_local=fallback is FallbackChoice.LOCAL, max_cost=max_cost)
 
 
 def split_output(output: str | None, video: str | None = None) -> tuple[str | None, str | None]:
-    """`--output` as a local name and an address in storage, as `engine.request.split_output` has them."""
-    from keyscale.engine import request
+    """`--output` as a local name and an address in storage, as `engine.storage.settings.split_output` has them."""
+    from keyscale.engine.storage import settings
 
-    return request.split_output(output, video)
+    return settings.split_output(output, video)

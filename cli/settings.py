@@ -121,7 +121,7 @@ class ConfiguredCommand(GroupedCommand):
             UsageError: a settings file or a variable is wrong.
             EnvironmentFault: there is too little address space for what the command will load.
         """
-        from keyscale.engine.limits import check_address_space
+        from keyscale.engine.machine import check_address_space
 
         rest: list[str] = super().parse_args(ctx, args)
         if not ctx.resilient_parsing:
@@ -144,7 +144,7 @@ class RunCommand(ConfiguredCommand):
         except (KeyscaleError, COMMAND_LINE_ERROR) as error:
             if ctx.params.get("progress") == "json" or re.search(r"(^| )--progress[ =]json( |$)", asked):
                 from keyscale.cli.progress import renderer
-                from keyscale.engine.failures import failure
+                from keyscale.engine.events import failure
 
                 told = error if isinstance(error, KeyscaleError) else _as_usage_error(error, ctx.command_path)
                 with renderer("json") as view:

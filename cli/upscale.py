@@ -12,8 +12,8 @@ from keyscale.cli.progress import ProgressKind
 
 if TYPE_CHECKING:
     from keyscale.cli.progress import Renderer
-    from keyscale.engine.job import Done, Job
-    from keyscale.engine.runners.remote import RemoteOptions
+    from keyscale.engine.events import Done
+    from keyscale.engine.job import Job, RemoteOptions
 
 __all__ = ["run_job", "upscale"]
 
@@ -60,7 +60,7 @@ def upscale(
 ) -> None:
     """Crop VIDEO along KEYFRAMES.json, upscale what the camera sees, write a verified clip."""
     from keyscale.cli.progress import renderer, write_path
-    from keyscale.engine.failures import failure
+    from keyscale.engine.events import failure
 
     with renderer(progress, quiet=quiet, verbosity=verbose) as view:
         try:
@@ -117,8 +117,7 @@ def run_job(job: Job, remote: RemoteOptions | None, view: Renderer) -> Done:
     from keyscale.cli.progress import show_failure
     from keyscale.cli.signals import GRACE, stopping
     from keyscale.engine.errors import Interrupted
-    from keyscale.engine.failures import failure
-    from keyscale.engine.job import Note
+    from keyscale.engine.events import Note, failure
     from keyscale.engine.runners.local import run_local
     from keyscale.engine.runners.prepare import prepare
 
@@ -142,7 +141,7 @@ def run_job(job: Job, remote: RemoteOptions | None, view: Renderer) -> Done:
         if remote is None:
             events = run_local(prepare(job), state.stop)
         else:
-            from keyscale.engine.runners.remote import run_remote
+            from keyscale.engine.remote.run import run_remote
 
             events = run_remote(prepare(job, remote=True), remote, state.stop)
         state.cooperative = True

@@ -13,12 +13,12 @@ from types import TracebackType
 from typing import Literal
 
 from keyscale.engine.arguments import Request, in_python, read_arguments, said_in_python
+from keyscale.engine.camera.framing import Framing
 from keyscale.engine.errors import Interrupted, UsageError
-from keyscale.engine.framing import Framing
-from keyscale.engine.helpers import Keeper
-from keyscale.engine.job import Done, Event, Failed, Note, Progress
-from keyscale.engine.plan import Plan
+from keyscale.engine.events import Done, Event, Failed, Note, Progress
+from keyscale.engine.plan.plan import Plan
 from keyscale.engine.runners.prepare import prepare, prepare_plan
+from keyscale.engine.threads import Keeper
 
 __all__ = ["Upscaling", "plan", "upscale"]
 
@@ -154,8 +154,7 @@ def plan(
     with said_in_python(*_names(request)):
         found = prepare_plan(job, remote=request.remote is not None, framing=request.framing)
         if request.remote is not None:
-            from keyscale.engine.prices import affordable, deployment_estimate, wanted_gpus
-            from keyscale.engine.suited import check_suited
+            from keyscale.engine.remote.prices import affordable, check_suited, deployment_estimate, wanted_gpus
 
             check_suited(found, wanted_gpus(environ))
             expected = deployment_estimate(found, environ, containers=request.remote.containers)
@@ -307,7 +306,7 @@ class _Work:
             from keyscale.engine.runners.local import run_local
 
             return run_local(prepared, self._stop)
-        from keyscale.engine.runners.remote import run_remote
+        from keyscale.engine.remote.run import run_remote
 
         return run_remote(prepared, options, self._stop)
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NoReturn, TypeGuard, TypeVar
 
 import numpy as np
 
+from keyscale.engine.camera.framing import Framing, Keyframe, Segment, parse_framing
 from keyscale.engine.errors import KeyscaleError, UsageError
-from keyscale.engine.framing import Framing, Keyframe, Segment, parse_framing
 from keyscale.engine.job import (
     Codec,
     Compute,
@@ -31,20 +31,18 @@ from keyscale.engine.job import (
     Target,
     Trim,
     Verify,
-    parse_size,
-)
-from keyscale.engine.request import (
     bit_depth_of,
     check_job,
     checked_rate,
     default_output,
+    parse_size,
     rate_of,
     remote_options,
-    split_output,
 )
+from keyscale.engine.storage.settings import split_output
 
 if TYPE_CHECKING:
-    from keyscale.engine.runners.remote import RemoteOptions
+    from keyscale.engine.job import RemoteOptions
 
 __all__ = ["FLAGS", "Request", "in_python", "read_arguments", "said_in_python"]
 

@@ -15,15 +15,15 @@ from pathlib import Path, PurePosixPath
 from threading import Event as StopFlag
 from typing import Any
 
+from keyscale.engine.camera.framing import load_framing
 from keyscale.engine.errors import KeyscaleError, UsageError
-from keyscale.engine.framing import load_framing
-from keyscale.engine.job import Compute, Done, Encoding, Event, Job, Phase, Progress, Target, Trim, parse_rate
-from keyscale.engine.request import check_job
-from keyscale.engine.runners.background import in_background
+from keyscale.engine.events import Done, Event, Phase, Progress
+from keyscale.engine.job import Compute, Encoding, Job, Target, Trim, check_job, parse_rate
+from keyscale.engine.plan.tracks import container_of, content_type_of
 from keyscale.engine.runners.local import run_local
 from keyscale.engine.runners.prepare import prepare
-from keyscale.engine.storage import Storage, StorageRefused, StorageSettings, key_fault
-from keyscale.engine.tracks import container_of, content_type_of
+from keyscale.engine.runners.progress import in_background
+from keyscale.engine.storage.bucket import Storage, StorageRefused, StorageSettings, key_fault
 
 __all__ = ["FramingRequest", "process"]
 

@@ -1,53 +1,68 @@
-"""What the user asked for (`Job`) and what a run reports (`Event`): frozen data, JSON both ways.
+"""What the user asked for (`Job`): frozen data, how it is written, and the rules that flags and arguments share.
 
-Times are seconds of the source's own timeline, sizes are pixels. Nothing here touches a file or a network.
+Here belongs what is wrong whatever the source is; what of a `Job` the source does not allow, the plan finds out.
+Messages name flags, as all of the engine's do; `engine.arguments` says them in Python's words. Times are seconds of the
+source's own timeline, sizes are pixels. Nothing here touches a file or a network.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
-from typing import Any, Literal, TypeVar
-
-import msgspec
+from pathlib import Path
+from typing import Literal
 
 from keyscale.engine.errors import UsageError
 
 __all__ = [
+    "CHECKPOINT_SUFFIXES",
     "JOB_VERSION",
+    "SMALLEST_TILE",
     "Codec",
     "Compute",
-    "Done",
     "Encoding",
-    "Event",
-    "Failed",
     "Fit",
     "Job",
     "Mode",
     "ModelChoice",
-    "Note",
-    "Phase",
     "Precision",
-    "Progress",
     "RemoteOptions",
-    "RemoteUse",
     "Target",
     "Trim",
     "Verify",
-    "dumps",
-    "loads",
+    "bit_depth_of",
+    "check_job",
+    "checked_rate",
+    "default_output",
+    "is_address",
     "parse_rate",
     "parse_size",
+    "rate_of",
+    "remote_options",
 ]
-
-T = TypeVar("T")
 
 JOB_VERSION = 1
 """Schema version of `Job` and of the events; raised when a field changes its meaning."""
 
+CHECKPOINT_SUFFIXES = frozenset({".pth", ".pt", ".safetensors"})
+"""Files that hold a network's weights."""
+
 MAX_SIDE = 16384
 """Largest target width or height in pixels (the limit of HEVC level 6.2 and of AV1 in common decoders)."""
+
+SMALLEST_TILE = 32
+"""Side in source pixels; in smaller tiles the network's context is nearly all there is."""
+
+MOST_CONTAINERS = 1000
+
+MAX_RATE_TEXT = 32
+"""Longest text of a rate."""
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(?::\d{1,3})?", re.ASCII)
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 class Fit(StrEnum):
@@ -218,143 +233,6 @@ class RemoteOptions:
     """Dollars above which nothing is begun."""
 
 
-class Phase(StrEnum):
-    """What a run is doing; phases follow one another in this order."""
-
-    FETCH = "fetch"
-    """Weights are downloaded; counted in bytes."""
-    CONNECT = "connect"
-    """Storage and the remote functions are tried, before anything is sent."""
-    PREPARE = "prepare"
-    """The source is hashed; counted in bytes."""
-    STAGE = "stage"
-    """The source goes to the object storage; counted in bytes."""
-    UPSCALE = "upscale"
-    JOIN = "join"
-    VERIFY = "verify"
-    PUBLISH = "publish"
-    """The finished file goes to the object storage; counted in bytes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where the run stands; sent on change and at least every 2 s. `frame` never goes back within a phase."""
-
-    event: Literal["progress"] = "progress"
-    schema: int = JOB_VERSION
-    phase: Phase
-    frame: int
-    """How many `unit`s are done."""
-    total: int
-    """How many there are; 0 while that is not known."""
-    unit: Literal["frames", "bytes"] = "frames"
-    fps: float | None = None
-    """Units a second over the recent past, of this run alone; None until measured."""
-    eta_s: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Note:
-    """Something a person should know: the device chosen, a warning of the plan, what was resumed."""
-
-    event: Literal["note"] = "note"
-    schema: int = JOB_VERSION
-    level: Literal["info", "warning"]
-    message: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoteUse:
-    """What a remote run took."""
-
-    job_id: str
-    containers: int
-    """Different containers that made chunks."""
-    gpus: tuple[str, ...]
-    """Names of their GPUs, as the driver gives them; `cpu` where there was none."""
-    seconds: float
-    """Container seconds that were paid for chunks that came back, start-up not counted."""
-    dollars: float
-    """The same at list prices, see `engine.prices`, and what calls cost at most that were given up."""
-    local_frames: int = 0
-    """Frames that were made on this machine in the end (`--remote-fallback local`)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """The last event of a run that succeeded: the file stands under its name and was verified."""
-
-    event: Literal["done"] = "done"
-    schema: int = JOB_VERSION
-    output: str
-    frames: int
-    seconds: float
-    """Wall-clock seconds of this run."""
-    resumed_frames: int
-    """Frames taken from chunks that an earlier run had finished."""
-    inferred_frames: int
-    """Frames that went through the network in this run."""
-    lost_frames: int
-    """Source frames that could not be decoded and were bridged (`--keep-going-on-decode-errors`)."""
-    device: str
-    """Device and precision; `none` where no network ran."""
-    model: str
-    runtime: str = "none"
-    """`torch`, `openvino`, or `none`."""
-    published: str | None = None
-    """Where the file stands as well, `r2://bucket/key`."""
-    remote: RemoteUse | None = None
-    key: str = ""
-    """The job's key, see `engine.jobkey`."""
-    skipped: bool = False
-    """The result was there already and came of the same job: nothing was made."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failed:
-    """The last event of a run that failed; nothing was published."""
-
-    event: Literal["error"] = "error"
-    schema: int = JOB_VERSION
-    error: str
-    """Class name of the error."""
-    message: str
-    remedy: str | None
-    exit_code: int
-
-
-Event = Progress | Note | Done | Failed
-
-
-def _encode(value: Any) -> Any:
-    if isinstance(value, Fraction):
-        return f"{value.numerator}/{value.denominator}"
-    raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-def _decode(kind: type, value: Any) -> Any:
-    if kind is Fraction:
-        return Fraction(value)
-    raise TypeError(f"{kind.__name__} has no JSON form")
-
-
-def dumps(value: Any) -> str:
-    """One line of JSON for any of this module's dataclasses; fractions become `"30000/1001"`."""
-    return msgspec.json.encode(value, enc_hook=_encode).decode()
-
-
-def loads(text: str | bytes, kind: type[T]) -> T:
-    """The inverse of `dumps`.
-
-    Raises:
-        UsageError: not JSON, or not the fields of `kind`.
-    """
-    try:
-        return msgspec.json.decode(text, type=kind, dec_hook=_decode)
-    except msgspec.MsgspecError as error:
-        raise UsageError(f"not a {kind.__name__}: {error}") from error
-
-
 def parse_size(text: str) -> tuple[int, int]:
     """`"1080x1920"` -> `(1080, 1920)`.
 
@@ -385,3 +263,115 @@ def parse_rate(text: str) -> Fraction | None:
     if not 1 <= rate <= 480:
         raise UsageError(f"--fps {text} is out of range", remedy="Give 1 to 480 frames a second.")
     return rate.limit_denominator(1_000_000)
+
+
+def default_output(video: str, codec: Codec = Codec.AUTO) -> str:
+    """Where a job that names no output goes: `NAME.keyscale.mp4` beside the source, `.mov` for ProRes."""
+    source = Path(video)
+    return str(source.parent / f"{source.stem}.keyscale.{'mov' if codec is Codec.PRORES else 'mp4'}")
+
+
+def is_address(text: str) -> bool:
+    """Whether it is written as an address, `r2://...`, and not as a file's name."""
+    return _ADDRESS.match(text) is not None
+
+
+def rate_of(text: str) -> Fraction | None:
+    """`parse_rate` of what somebody wrote, which may be anything.
+
+    Raises:
+        UsageError: not a rate, or one that takes long to work out.
+    """
+    # An exponent such as 1e999999999 would be worked out digit by digit.
+    if text.lower() != "source" and (len(text) > MAX_RATE_TEXT or "e" in text.lower()):
+        raise UsageError(f"--fps {text[:MAX_RATE_TEXT]!r} is not a rate", remedy="Write 30, 30000/1001 or source.")
+    return parse_rate(text)
+
+
+def checked_rate(rate: Fraction) -> Fraction | None:
+    """A rate that is a fraction already, as `parse_rate` gives it; errors as there."""
+    rate = rate.limit_denominator(1_000_000)
+    return parse_rate(f"{rate.numerator}/{rate.denominator}")
+
+
+def bit_depth_of(bits: int | None) -> Literal[8, 10] | None:
+    """Bits a sample as `Encoding` has them; raises a `UsageError` where they are not offered."""
+    match bits:
+        case None | 8 | 10:
+            return bits
+        case _:
+            raise UsageError(f"--bit-depth {bits} is not offered", remedy="Give 8 or 10.")
+
+
+def check_job(job: Job, *, start: str | None = None, end: str | None = None) -> Job:
+    """The job itself, if nothing in it is wrong whatever the source is; touches no file.
+
+    Args:
+        job: what is asked for.
+        start: how the trim's start was written, for messages; None is its seconds.
+        end: the same of its end.
+
+    Raises:
+        UsageError: a value is wrong; the message names its flag.
+    """
+    _named(job.source, "VIDEO", "Name the source video.")
+    _named(job.keyframes, "KEYFRAMES.json", "Name the keyframes file, or leave it out to use the whole picture.")
+    _named(job.output, "--output", "Name a file, or leave --output out.")
+    _named(job.model.name, "--model", "'keyscale models list' shows the names.")
+    _named(job.encoding.preset, "--preset", "Name a preset of the encoder, or leave --preset out.")
+    if not _DEVICE.fullmatch(job.compute.device):
+        raise UsageError(
+            f"--device {job.compute.device!r} is not a device",
+            remedy="Give auto, cpu, mps, cuda, or cuda:N such as cuda:0.",
+        )
+    tile = job.compute.tile
+    if tile is not None and tile != 0 and tile < SMALLEST_TILE:
+        raise UsageError(
+            f"--tile {tile} is too small",
+            remedy=f"Give auto, 0 (never tile), or {SMALLEST_TILE} or more source pixels.",
+        )
+    _check_trim(job, start, end)
+    _check_crf(job)
+    return job
+
+
+def remote_options(*, containers: int | None, fallback_local: bool, max_cost: float | None) -> RemoteOptions:
+    """How a job runs remotely.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+
+    if containers is not None and not 1 <= containers <= MOST_CONTAINERS:
+        raise UsageError(
+            f"--remote-containers {containers} is out of range", remedy=f"Give 1 to {MOST_CONTAINERS}, or leave it out."
+        )
+    if max_cost is not None and not max_cost >= 0:
+        raise UsageError(f"--max-cost {max_cost} is out of range", remedy="Give dollars, such as 2.50.")
+    return RemoteOptions(containers=containers, fallback_local=fallback_local, max_cost=max_cost)
+
+
+def _named(value: str | None, flag: str, remedy: str) -> None:
+    if value is not None and (not value.strip() or "\0" in value):
+        raise UsageError(f"{flag} is empty" if not value.strip() else f"{flag} holds a zero byte", remedy=remedy)
+
+
+def _check_trim(job: Job, start: str | None, end: str | None) -> None:
+    for flag, value in (("--start", job.trim.start), ("--end", job.trim.end)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"{flag} {value} is out of range", remedy="Give seconds from 0 on.")
+    if job.trim.end is not None and job.trim.end <= (job.trim.start or 0.0):
+        after = f"--start {start or format(job.trim.start, 'g')}" if job.trim.start else "the start of the video"
+        raise UsageError(
+            f"--end {end or format(job.trim.end, 'g')} is not after {after}",
+            remedy="Give a later --end, or leave it out.",
+        )
+
+
+def _check_crf(job: Job) -> None:
+    crf, codec = job.encoding.crf, job.encoding.codec
+    # What auto comes to hangs on source and container: the plan checks it.
+    top = 63 if codec in {Codec.AUTO, Codec.AV1, Codec.AV1_NVENC} else 51
+    if crf is not None and not 0 <= crf <= top:
+        allowed = "51 (smallest), with AV1 to 63" if codec is Codec.AUTO else f"{top} (smallest)"
+        raise UsageError(f"--crf {crf} is out of range for --codec {codec}", remedy=f"Give 0 (best) to {allowed}.")

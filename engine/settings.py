@@ -214,7 +214,7 @@ def from_environment(known: Iterable[Known], environment: Mapping[str, str]) -> 
 
 def model_beside(value: str, folder: Path) -> str:
     """`--model` as a file in `folder` gives it: a path is one from there, a registry's name stays."""
-    from keyscale.engine.models import CHECKPOINT_SUFFIXES
+    from keyscale.engine.job import CHECKPOINT_SUFFIXES
 
     path = Path(value).expanduser()
     if path.suffix.lower() in CHECKPOINT_SUFFIXES or len(path.parts) > 1:

@@ -7,9 +7,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from support import shared_dir
+from support.shared import shared_dir
 
-pytest_plugins = ("s3.fixtures", "remote_place", "faulty_place")
+pytest_plugins = ("support.s3.fixtures", "support.remote_place", "support.faulty_place")
 
 # No settings of whoever runs the tests.
 os.environ["KEYSCALE_CONFIG_DIR"] = os.devnull + "/none"

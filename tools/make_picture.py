@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from keyscale.engine.camera.sampler import sample
 from keyscale.engine.job import Compute, Job, ModelChoice, Target
 from keyscale.engine.models import open_model
-from keyscale.engine.plan import LANCZOS, Plan
-from keyscale.engine.reader import SourceFrame, read_frames
+from keyscale.engine.pipeline.upscaler import Upscaler
+from keyscale.engine.plan.plan import LANCZOS, Plan
 from keyscale.engine.runners.prepare import prepare_plan
-from keyscale.engine.sampler import sample
-from keyscale.engine.upscaler import Upscaler
+from keyscale.engine.source.reader import SourceFrame, read_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIP, CAMERA = ROOT / "examples" / "court.mp4", ROOT / "examples" / "court.json"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
-import msgspec
-
-from keyscale.engine.job import JOB_VERSION, Done, Failed, Note, Progress, dumps
+from keyscale.engine.events import Done, Failed, Note, Progress
+from keyscale.engine.job import JOB_VERSION
 
 __all__ = [
     "ENDED",
@@ -21,7 +19,6 @@ __all__ = [
     "ClipStatus",
     "Fault",
     "Report",
-    "as_json",
 ]
 
 
@@ -174,28 +171,3 @@ class BatchDone:
 
 
 BatchEvent = ClipEvent | BatchProgress | BatchDone
-
-# What `os.fsdecode` makes of bytes that are not UTF-8.
-_UNDECODABLE = re.compile("[\ud800-\udfff]")
-
-
-def as_json(value: BatchEvent | Report | Note | Failed) -> str:
-    """One line of JSON, as of `engine.job.dumps`, whatever names are in it.
-
-    JSON has no form for the bytes of a name that is not UTF-8, and any parser must be able to read the line: such a
-    byte becomes the text `\\udcXX` (a backslash and five characters, XX being the byte).
-    """
-    try:
-        return dumps(value)
-    except UnicodeEncodeError:
-        return dumps(_escaped(msgspec.to_builtins(value)))
-
-
-def _escaped(value: Any) -> Any:
-    if isinstance(value, str):
-        return _UNDECODABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
-    if isinstance(value, dict):
-        return {name: _escaped(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_escaped(part) for part in value]
-    return value

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from keyscale.engine.batch.clips import Clip
+from keyscale.engine.batch.clip import Clip
 from keyscale.engine.batch.folders import Pattern, file_stat, is_folder, is_pattern, natural_key, walk
 from keyscale.engine.batch.manifest import MANIFEST_SUFFIXES, read_manifest
 from keyscale.engine.errors import FramingError, InputError, UsageError

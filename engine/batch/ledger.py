@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from keyscale.engine.batch.clip import BatchClip
 from keyscale.engine.batch.events import ENDED, BatchProgress, ClipEvent, ClipStatus, Report
-from keyscale.engine.batch.meter import BatchMeter
+from keyscale.engine.batch.progress import BatchMeter
 from keyscale.engine.batch.report import Reporter
-from keyscale.engine.batch.work import BatchClip
-from keyscale.engine.job import Done, Event, Failed
-from keyscale.engine.workfolder import Identity
+from keyscale.engine.events import Done, Event, Failed
+from keyscale.engine.workspace.folder import Identity
 
 __all__ = ["Ledger", "OpenClip"]
 

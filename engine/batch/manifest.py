@@ -15,9 +15,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from keyscale.engine.batch.clips import Clip, OptionValue
+from keyscale.engine.batch.clip import Clip, OptionValue
 from keyscale.engine.errors import KeyscaleError, UsageError
-from keyscale.engine.request import NO_ADDRESS, is_address
+from keyscale.engine.job import is_address
 from keyscale.engine.settings import model_beside
 
 __all__ = [
@@ -26,9 +26,13 @@ __all__ = [
     "MAX_BYTES",
     "MAX_ROWS",
     "MAX_ROW_BYTES",
+    "NO_ADDRESS",
     "RUN_OPTIONS",
     "read_manifest",
 ]
+
+NO_ADDRESS = "A batch writes files here; upload them afterwards, or run `keyscale upscale -o r2://...` for each clip."
+"""What to do where a batch is asked to write to storage."""
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".ndjson"})
 

@@ -9,11 +9,12 @@ import pickle
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from keyscale.engine.job import Event, Job
-from keyscale.engine.workfolder import Identity
+from keyscale.engine.events import Event
+from keyscale.engine.job import Job
+from keyscale.engine.workspace.folder import Identity
 
 if TYPE_CHECKING:
-    from keyscale.engine.runners.remote import RemoteOptions
+    from keyscale.engine.job import RemoteOptions
 
 __all__ = ["Answer", "Ended", "Hello", "Opened", "Order", "Planned", "Request", "Stop", "Told", "receive", "send"]
 

@@ -21,15 +21,15 @@ from typing import assert_never
 import msgspec
 
 import keyscale
-from keyscale.engine.batch.events import ENDED, ClipEvent, ClipReport, ClipStatus, Fault, Report, as_json
+from keyscale.engine.batch.clip import BatchClip
+from keyscale.engine.batch.events import ENDED, ClipEvent, ClipReport, ClipStatus, Fault, Report
 from keyscale.engine.batch.inputs import KEYFRAMES_SUFFIXES, VIDEO_SUFFIXES
-from keyscale.engine.batch.work import BatchClip
 from keyscale.engine.errors import InputError, StorageError, UsageError
-from keyscale.engine.failures import failure
-from keyscale.engine.job import Done, Failed, Note, Progress, loads
+from keyscale.engine.events import Done, Failed, Note, Progress, failure
+from keyscale.engine.serialization import as_json, loads
 from keyscale.engine.settings import PRESET_NAME
 from keyscale.engine.system import may_be_alive, sync
-from keyscale.engine.workfolder import is_work_folder
+from keyscale.engine.workspace.folder import is_work_folder
 
 __all__ = [
     "MOST_WARNINGS",

@@ -15,22 +15,20 @@ from pathlib import Path
 from threading import Event as StopFlag
 from typing import TYPE_CHECKING
 
-from keyscale.engine.batch.again import AGAIN_S, Again
-from keyscale.engine.batch.crew import Crew
+from keyscale.engine.batch.clip import BatchClip
 from keyscale.engine.batch.events import ENDED, BatchDone, BatchEvent, ClipStatus, Fault
 from keyscale.engine.batch.ledger import Ledger, OpenClip
 from keyscale.engine.batch.messages import Answer, Ended, Hello, Opened, Order, Planned, Told
+from keyscale.engine.batch.pool import Crew, Heard, WorkerProcess
 from keyscale.engine.batch.report import write_report
-from keyscale.engine.batch.work import BatchClip
-from keyscale.engine.batch.workers import Heard, WorkerProcess
+from keyscale.engine.batch.retries import AGAIN_S, Again
 from keyscale.engine.errors import EnvironmentFault, FramingError, InputError, Interrupted, KeyscaleError, UsageError
-from keyscale.engine.failures import failure
-from keyscale.engine.job import Done, Event, Failed, Note, Phase, Progress
-from keyscale.engine.workfolder import identity_of
-from keyscale.engine.writer import storage_error
+from keyscale.engine.events import Done, Event, Failed, Note, Phase, Progress, failure
+from keyscale.engine.files import storage_error
+from keyscale.engine.workspace.folder import identity_of
 
 if TYPE_CHECKING:
-    from keyscale.engine.runners.remote import RemoteOptions
+    from keyscale.engine.job import RemoteOptions
 
 __all__ = ["BatchOptions", "run_batch"]
 

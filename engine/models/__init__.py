@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from keyscale.engine.errors import ModelError, UsageError
+from keyscale.engine.job import CHECKPOINT_SUFFIXES
 from keyscale.engine.models.execution import Execution, choose_execution, needs_openvino, possible_executions
 from keyscale.engine.models.registry import (
     ModelSpec,
@@ -24,9 +25,9 @@ from keyscale.engine.models.registry import (
 )
 
 if TYPE_CHECKING:
-    from keyscale.engine.models.compiled import OpenvinoModel
-    from keyscale.engine.models.interface import Enlarger
-    from keyscale.engine.models.model import Model
+    from keyscale.engine.models.enlarger import Enlarger
+    from keyscale.engine.models.openvino_model import OpenvinoModel
+    from keyscale.engine.models.torch_model import Model
 
 __all__ = [
     "Execution",
@@ -47,7 +48,6 @@ __all__ = [
 
 GENERAL = "realesr-general-x4v3"
 WEAK_DENOISE = "realesr-general-wdn-x4v3"
-CHECKPOINT_SUFFIXES = frozenset({".pth", ".pt", ".safetensors"})
 
 
 def _checkpoint(name_or_path: str | os.PathLike[str]) -> Path | None:
@@ -84,9 +84,9 @@ def describe(name_or_path: str | os.PathLike[str]) -> ModelSpec:
     path = _checkpoint(name_or_path)
     if path is None:
         return find(str(name_or_path))
-    from keyscale.engine.models import networks, weights
+    from keyscale.engine.models import torch_networks, weights
 
-    return networks.inspect(weights.load_state_dict(path), name=path.stem)
+    return torch_networks.inspect(weights.load_state_dict(path), name=path.stem)
 
 
 def open_model(
@@ -124,15 +124,15 @@ def load_openvino_model(name: str, precision: Literal["fp32", "int8"]) -> Openvi
     spec = find(name)
     if not spec.shipped:
         raise UsageError(f"{spec.name} does not run through OpenVINO", remedy="Run it through torch.")
-    from keyscale.engine.models import graph, shipped
-    from keyscale.engine.models.compiled import OpenvinoModel
+    from keyscale.engine.models import openvino_graph, shipped
+    from keyscale.engine.models.openvino_model import OpenvinoModel
 
     if precision == "int8":
         xml, weights = (shipped.read(file.filename, file.sha256) for file in spec.quantised)
         digest = hashlib.sha256("+".join(file.sha256 for file in spec.quantised).encode()).hexdigest()
-        return OpenvinoModel(graph.read_graph(xml, weights), spec, sha256=digest, precision=precision)
+        return OpenvinoModel(openvino_graph.read_graph(xml, weights), spec, sha256=digest, precision=precision)
     state, digest = shipped.read_state(spec.files[0].filename, spec.files[0].sha256), spec.files[0].sha256
-    return OpenvinoModel(graph.build_graph(state, spec), spec, sha256=digest, precision=precision)
+    return OpenvinoModel(openvino_graph.build_graph(state, spec), spec, sha256=digest, precision=precision)
 
 
 def load_model(
@@ -165,15 +165,15 @@ def load_model(
     path = _checkpoint(name_or_path)
     _check_denoise(denoise, None if path else find(str(name_or_path)))
 
-    from keyscale.engine.models import networks, weights
-    from keyscale.engine.models.model import Model, parse_precision, resolve_device
+    from keyscale.engine.models import torch_networks, weights
+    from keyscale.engine.models.torch_model import Model, parse_precision, resolve_device
 
     # Before a download that would turn out to be useless.
     parse_precision(precision)
     resolve_device(device)
     if path:
         state = weights.load_state_dict(path)
-        spec, digest = networks.inspect(state, name=path.stem), weights.sha256_of(path)
+        spec, digest = torch_networks.inspect(state, name=path.stem), weights.sha256_of(path)
         return Model(state, spec, sha256=digest, device=device, precision=precision)
 
     spec = find(str(name_or_path))

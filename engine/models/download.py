@@ -6,7 +6,6 @@ Bytes go to `<name>.part` beside the final name; only a file with the right SHA-
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
 import os
 import time
@@ -22,6 +21,7 @@ import filelock
 
 from keyscale import __version__
 from keyscale.engine.errors import ModelError
+from keyscale.engine.files import sha256_file
 from keyscale.engine.models.registry import WeightsFile
 
 __all__ = ["download", "sha256_of", "url_of"]
@@ -53,8 +53,7 @@ def sha256_of(path: Path) -> str:
         ModelError: the file cannot be read.
     """
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_file(path)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
 

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyscale.engine.errors import ModelError
+from keyscale.engine.files import cache_folder
 from keyscale.engine.models import shipped
 from keyscale.engine.models.download import download, sha256_of
 from keyscale.engine.models.registry import ModelSpec, WeightsFile
-from keyscale.engine.speeds import cache_directory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
     "blend_sha256",
+    "cache_dir",
     "check",
     "ensure",
     "known_files",
@@ -35,14 +36,17 @@ __all__ = [
 
 WEIGHTS_DIR_VARIABLE = "KEYSCALE_WEIGHTS_DIR"
 """Environment: a directory of weights files, looked at first and never written to."""
-DOWNLOADED = "weights"
-"""The folder of the cache directory that downloaded weights are kept in."""
 
 MOST_UNPACKED = 4
 """How many times a checkpoint's size it may unpack to: torch packs nothing, and weights hardly shrink."""
 
 WRAPPERS = ("params_ema", "params", "state_dict")
 """Keys under which training code stores the tensors; the averaged ones (ema) are those meant for use."""
+
+
+def cache_dir() -> Path:
+    """Where downloaded weights are kept; need not exist yet."""
+    return cache_folder() / "weights"
 
 
 def search_dirs() -> tuple[Path, ...]:
@@ -53,14 +57,14 @@ def search_dirs() -> tuple[Path, ...]:
     """
     chosen = os.environ.get(WEIGHTS_DIR_VARIABLE)
     if not chosen:
-        return (cache_directory() / DOWNLOADED,)
+        return (cache_dir(),)
     folder = Path(chosen).expanduser()
     if not folder.is_dir():
         raise ModelError(
             f"{WEIGHTS_DIR_VARIABLE} is {chosen}, which is not a directory",
             remedy=f"Create it, or unset {WEIGHTS_DIR_VARIABLE}.",
         )
-    return (folder, cache_directory() / DOWNLOADED)
+    return (folder, cache_dir())
 
 
 def _in_package(file: WeightsFile) -> Path:
@@ -139,7 +143,7 @@ def ensure(
             remedy=f"Run `keyscale models fetch {spec.name}` while online, or put the file into a folder and name "
             f"that in {WEIGHTS_DIR_VARIABLE}, or use --mode fast, which needs no download.",
         )
-    return download(published, cache_directory() / DOWNLOADED, on_progress=on_progress, on_note=on_note)
+    return download(published, cache_dir(), on_progress=on_progress, on_note=on_note)
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:

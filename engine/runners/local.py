@@ -1,4 +1,4 @@
-"""A job on this machine: all chunks are made here."""
+"""A job on this machine: all chunks are made here, or some of a job that another process of it has begun."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ import av
 
 import keyscale
 from keyscale.engine.errors import ModelError, StorageError, VerificationError
-from keyscale.engine.job import Done, Event, Note, Phase
-from keyscale.engine.jobkey import network_identity
+from keyscale.engine.events import Done, Event, Note, Phase
+from keyscale.engine.machine import share_cores
 from keyscale.engine.models import Execution
-from keyscale.engine.pipeline import run_chunks
-from keyscale.engine.plan import LANCZOS, Chunk, size_at
-from keyscale.engine.runners.meter import Meter
+from keyscale.engine.models.speeds import Measured, checking_key, making_key, remember, size_key, speed_key
+from keyscale.engine.pipeline.chunks import run_chunks
+from keyscale.engine.pipeline.encoder import chunk_suffix
+from keyscale.engine.plan.plan import LANCZOS, Chunk, size_at
 from keyscale.engine.runners.prepare import Prepared
-from keyscale.engine.runners.remote_state import RemoteState, state_path
+from keyscale.engine.runners.progress import Meter
 from keyscale.engine.runners.run import Run
 from keyscale.engine.runners.shared import Shared
-from keyscale.engine.speeds import Measured, checking_key, making_key, remember, size_key, speed_key
-from keyscale.engine.threads import share_cores, usable_cores
-from keyscale.engine.workfolder import WorkFolder, work_folder_of
+from keyscale.engine.system import usable_cores
+from keyscale.engine.workspace.fingerprint import network_identity
+from keyscale.engine.workspace.folder import WorkFolder, remote_job_of
 
 if TYPE_CHECKING:
-    from keyscale.engine.models.interface import Enlarger
-    from keyscale.engine.upscaler import Upscaler
+    from keyscale.engine.models.enlarger import Enlarger
+    from keyscale.engine.pipeline.upscaler import Upscaler
 
-__all__ = ["LocalRun", "run_local"]
+__all__ = ["Assistance", "LocalRun", "run_local"]
 
 POLL_S = 0.25
 
@@ -60,9 +61,9 @@ class LocalRun(Run):
 
     def events(self) -> Generator[Event, None, None]:
         """As `Run.events`; a remote job that was left for the same output is told of."""
-        state = RemoteState.read(state_path(work_folder_of(Path(self.job.output))))
-        if state is not None:
-            message = f"remote job {state.job_id} for this output is not finished: `keyscale remote cancel` ends it"
+        job_id = remote_job_of(Path(self.job.output))
+        if job_id is not None:
+            message = f"remote job {job_id} for this output is not finished: `keyscale remote cancel` ends it"
             yield Note(level="warning", message=message)
         yield from super().events()
 
@@ -73,14 +74,14 @@ class LocalRun(Run):
             if self.job.compute.device not in {"auto", "cpu"}:
                 # Nothing would run there, but who asks for a device that is absent is told so.
                 share_cores()
-                from keyscale.engine.models.model import resolve_device
+                from keyscale.engine.models.torch_model import resolve_device
 
                 resolve_device(self.job.compute.device)
             return
         share_cores()
-        from keyscale.engine.device import choose_device
+        from keyscale.engine.machine import choose_device
         from keyscale.engine.models import open_model
-        from keyscale.engine.upscaler import Upscaler
+        from keyscale.engine.pipeline.upscaler import Upscaler
 
         asked = self.job.compute
         ways = self.plan.executions
@@ -249,3 +250,33 @@ class _Sum:
             self._before += self._total
         self._last, self._total = done, total or done
         self._report(self._before + done, self._before + self._total)
+
+
+class Assistance(LocalRun):
+    """Takes chunks from the end of the job, while its own process comes from the beginning."""
+
+    def __init__(self, prepared: Prepared, stop: StopFlag, shared: Shared, source_sha256: str) -> None:
+        """`source_sha256` is of the source's content, as the job's own process read it."""
+        super().__init__(prepared, stop, shared, shares=True)
+        self.source_sha256 = source_sha256
+
+    def events(self) -> Generator[Event, None, None]:
+        """Make chunks until none is left that nobody has. No event is the last one, as none ends the job.
+
+        Raises:
+            KeyscaleError: a chunk cannot be made here; what was claimed is given back.
+        """
+        yield from self.load()
+        output = Path(self.job.output)
+        folder = WorkFolder.joined_by(output, self._chunks_key(), chunk_suffix(self.plan.encoder))
+        if folder is None:
+            return
+        meter = Meter(Phase.UPSCALE, self.plan.frames)
+        try:
+            for chunk in reversed(self.plan.chunks):
+                if self.stop.is_set():
+                    return
+                if folder.claim(chunk):
+                    yield from self.make_chunks([chunk], folder, meter)
+        finally:
+            folder.let_go()

@@ -8,18 +8,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from keyscale.engine.camera.framing import Framing, load_framing
 from keyscale.engine.errors import InputError, StorageError, UsageError
-from keyscale.engine.framing import Framing, load_framing
+from keyscale.engine.files import storage_error
 from keyscale.engine.job import Job, Precision
-from keyscale.engine.jobkey import read_stamp
-from keyscale.engine.locks import private_folder
+from keyscale.engine.machine import share_cores
 from keyscale.engine.models import ModelSpec, defaults_for, describe, needs_openvino
-from keyscale.engine.plan import LANCZOS, Plan, make_plan
-from keyscale.engine.probe import probe
-from keyscale.engine.speeds import known_speeds
-from keyscale.engine.threads import share_cores
-from keyscale.engine.workfolder import Identity, work_folder_of
-from keyscale.engine.writer import check_encoder, storage_error
+from keyscale.engine.models.speeds import known_speeds
+from keyscale.engine.pipeline.encoder import check_encoder
+from keyscale.engine.plan.plan import LANCZOS, Plan, make_plan
+from keyscale.engine.source.probe import probe
+from keyscale.engine.workspace.fingerprint import read_stamp
+from keyscale.engine.workspace.folder import Identity, work_folder_of
+from keyscale.engine.workspace.locks import private_folder
 
 __all__ = ["Prepared", "check_absent", "check_source", "has_int8", "prepare", "prepare_plan"]
 
@@ -97,7 +98,7 @@ def has_int8(job: Job, models: Iterable[ModelSpec]) -> bool:
     """Whether OpenVINO has int8 here; it is loaded and asked only where that matters."""
     if not any(needs_openvino(spec, job.compute.device, job.compute.precision) for spec in models):
         return False
-    from keyscale.engine.models.inference import cpu_has_int8
+    from keyscale.engine.models.openvino import cpu_has_int8
 
     return cpu_has_int8()
 

@@ -14,22 +14,21 @@ from threading import Event as StopFlag
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from keyscale.engine.errors import InputError, Interrupted, ModelError, RemoteError, StorageError
-from keyscale.engine.job import Done, Event, Note, Phase
-from keyscale.engine.jobkey import job_key, pixels_of, read_stamp, stamp
-from keyscale.engine.mux import Assembly, assemble
-from keyscale.engine.pipeline import Tally
-from keyscale.engine.plan import LANCZOS, Chunk
-from keyscale.engine.runners.background import in_background
-from keyscale.engine.runners.meter import Meter
+from keyscale.engine.events import Done, Event, Note, Phase
+from keyscale.engine.files import publish, sha256_file
+from keyscale.engine.output.mux import Assembly, assemble
+from keyscale.engine.output.verify import verify
+from keyscale.engine.pipeline.chunks import Tally
+from keyscale.engine.pipeline.encoder import chunk_suffix
+from keyscale.engine.plan.plan import LANCZOS, Chunk
+from keyscale.engine.plan.tracks import content_type_of
 from keyscale.engine.runners.prepare import Prepared, check_absent, check_source
-from keyscale.engine.tracks import content_type_of
-from keyscale.engine.verify import verify
-from keyscale.engine.wholeness import is_whole
-from keyscale.engine.workfolder import WorkFolder, identity_of, publish, sha256_file
-from keyscale.engine.writer import chunk_suffix
+from keyscale.engine.runners.progress import Meter, in_background
+from keyscale.engine.workspace.fingerprint import is_whole, job_key, pixels_of, read_stamp, stamp
+from keyscale.engine.workspace.folder import WorkFolder, identity_of
 
 if TYPE_CHECKING:
-    from keyscale.engine.storage import StorageSettings
+    from keyscale.engine.storage.bucket import StorageSettings
 
 __all__ = ["Run"]
 
@@ -182,7 +181,7 @@ class Run(ABC):
         """Bucket and key where the finished file goes as well."""
         if self.job.publish_to is None:
             return None
-        from keyscale.engine.storage import StorageSettings, parse_address
+        from keyscale.engine.storage.bucket import StorageSettings, parse_address
 
         bucket, key = parse_address(self.job.publish_to)
         return StorageSettings.from_environment(os.environ).of_address(bucket), key
@@ -196,7 +195,7 @@ class Run(ABC):
             StorageError: it is, and may not be replaced.
             RemoteError: the storage cannot be used.
         """
-        from keyscale.engine.storage import Storage
+        from keyscale.engine.storage.bucket import Storage
 
         settings, key = destination
 
@@ -217,7 +216,7 @@ class Run(ABC):
             return (yield from self.during(Phase.CONNECT, look))
 
     def _publish(self, output: Path, destination: tuple[StorageSettings, str]) -> Iterator[Event]:
-        from keyscale.engine.storage import Storage
+        from keyscale.engine.storage.bucket import Storage
 
         settings, key = destination
         kind = content_type_of(self.plan.container)

@@ -7,10 +7,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
-from keyscale.engine.turn import Turn
+from keyscale.engine.threads import Turn
 
 if TYPE_CHECKING:
-    from keyscale.engine.models.interface import Enlarger
+    from keyscale.engine.models.enlarger import Enlarger
 
 __all__ = ["Shared"]
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keyscale.engine.api import Upscaling, plan, upscale
+    from keyscale.engine.camera.framing import Framing, Interpolation, Keyframe, load_framing
     from keyscale.engine.errors import KeyscaleError
-    from keyscale.engine.framing import Framing, Interpolation, Keyframe, load_framing
-    from keyscale.engine.job import Done, Note, Progress
-    from keyscale.engine.plan import Plan
+    from keyscale.engine.events import Done, Note, Progress
+    from keyscale.engine.plan.plan import Plan
 
 __version__ = "0.1.0"
 
@@ -36,9 +36,9 @@ if not TYPE_CHECKING:
     _HOMES = {
         "api": ("Upscaling", "plan", "upscale"),
         "errors": ("KeyscaleError",),
-        "framing": ("Framing", "Interpolation", "Keyframe", "load_framing"),
-        "job": ("Done", "Note", "Progress"),
-        "plan": ("Plan",),
+        "camera.framing": ("Framing", "Interpolation", "Keyframe", "load_framing"),
+        "events": ("Done", "Note", "Progress"),
+        "plan.plan": ("Plan",),
     }
 
     def __getattr__(name):

@@ -1,11 +1,11 @@
-"""Make `tests/golden/networks.npz`: what the original networks give for small random weights and pictures.
+"""Make `tests/models/golden/networks.npz`: what the original networks give for small random weights and pictures.
 
 The originals are `RRDBNet` of basicsr 1.4.2 and `SRVGGNetCompact` of realesrgan 0.3.0. Run it where both are
 installed, their own requirements need not be:
 
     pip install torch numpy "setuptools<81" cython
     pip install --no-build-isolation --no-deps basicsr==1.4.2 realesrgan==0.3.0
-    python tools/golden/make_network_goldens.py tests/golden/networks.npz
+    python tools/golden/make_network_goldens.py tests/models/golden/networks.npz
 
 With a second argument, a folder that holds the official `realesr-animevideov3.pth`, that network's result for one
 picture is stored too.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from keyscale.engine.workfolder import beneath
+from keyscale.engine.workspace.folder import beneath
 from tools.torture.batches import Batch, Place, fail, left_over, same, statuses
 from tools.torture.lab import Lab
 from tools.torture.material import KINDS, make_video

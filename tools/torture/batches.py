@@ -26,7 +26,7 @@ from tools.torture.report import Section
 
 __all__ = ["Batch", "Place", "decoded", "fail", "left_over", "same"]
 
-WORKER = "keyscale.engine.batch.worker"
+WORKER = "keyscale.engine.batch.process"
 SCOUT = "scout"
 """Name of the worker that only plans."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import av
 
-from keyscale.engine.workfolder import work_folder_of
+from keyscale.engine.workspace.folder import work_folder_of
 from tools.torture.nursery import Ended
 
 __all__ = [

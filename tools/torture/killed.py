@@ -6,7 +6,7 @@ import random
 import time
 from pathlib import Path
 
-from keyscale.engine.locks import PRIVATE
+from keyscale.engine.workspace.locks import PRIVATE
 from tools.torture.cases import Case, done_event, last_phase
 from tools.torture.lab import Lab
 from tools.torture.material import KINDS, make_video

@@ -33,7 +33,7 @@ LOADED = (
     "keyscale.cli.signals",
     "keyscale.engine.runners.local",
     "keyscale.engine.runners.prepare",
-    "keyscale.engine.runners.remote",
+    "keyscale.engine.remote.run",
     "numpy.ma",
     "PIL.ImageFile",
 )

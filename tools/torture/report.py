@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from keyscale.engine.threads import usable_cores
+from keyscale.engine.system import usable_cores
 
 __all__ = ["Section", "as_json", "as_markdown", "conditions"]
 

@@ -13,13 +13,11 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
 
 from keyscale.engine.errors import DeviceError
-from keyscale.engine.models.model import resolve_device
+from keyscale.engine.models.torch_model import resolve_device
 from tools.training.export import export, mixture
 from tools.training.material import find_material
 from tools.training.quantise import PICTURES
@@ -70,7 +68,7 @@ def main() -> None:
         parser.error(f"{error.filename or error} is not there; see tools/training/README.md for what is needed")
     scenes: dict[int, dict[Fraction, Scenes]] = {}
     held: dict[int, dict[Fraction, Scenes]] = {}
-    calibration: dict[int, npt.NDArray[np.uint8]] = {}
+    calibration: dict[int, Scenes] = {}
     for scale in sorted({network.natural.scale for network in plan.networks.values()}):
         for what, count, seed in (
             ("train", plan.scenes, SEED),
@@ -81,7 +79,7 @@ def main() -> None:
         scenes[scale] = open_scenes(given.work / f"train-x{scale}", scale)
         held[scale] = open_scenes(given.work / f"held-x{scale}", scale)
         # Half of all scenes are of this ratio, and the pictures of one size.
-        calibration[scale] = open_scenes(given.work / f"calibration-x{scale}", scale)[Fraction(scale)].low[:, 0]
+        calibration[scale] = open_scenes(given.work / f"calibration-x{scale}", scale)[Fraction(scale)]
 
     def checkpoint(name: str, end: str) -> Path:
         return work / "networks" / f"{name}-{end}.ckpt"
@@ -108,7 +106,7 @@ def main() -> None:
                 save_file({key: value.half() for key, value in state.items()}, given.ends / f"{path.stem}.safetensors")
             log(f"{given.ends}: both ends of {name}")
     mixed = {name: mixture(*paths, plan.networks[name].share) for name, paths in ends.items()}
-    log(f"wrote {export(mixed, calibration, held, given.into or given.work / 'shipped', log=log)}")
+    log(f"wrote {export(mixed, calibration, given.into or given.work / 'shipped', log=log)}")
 
 
 if __name__ == "__main__":

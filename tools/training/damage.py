@@ -14,7 +14,7 @@ import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageDraw, ImageFont
 
-from keyscale.engine.colour import Colour, from_rgb, to_rgb
+from keyscale.engine.source.colour import Colour, from_rgb, to_rgb
 
 __all__ = ["Picture", "add_noise", "grade", "through_codec", "write_text"]
 

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
-from torch.nn import functional
 
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.models.shipped import Student as Shipped
 from keyscale.engine.models.shipped import measured, write
 from tools.training.network import TrainedNet
+from tools.training.pattern import pattern
 from tools.training.quantise import quantise
 from tools.training.scenes import Scenes
-from tools.training.train import load_trained, to_floats
+from tools.training.train import load_trained
 
-__all__ = ["export", "mixture", "without_pattern"]
+__all__ = ["export", "mixture"]
 
 LARGEST_FILE = 2**20
 """Bytes; weights travel in every wheel."""
-BORDER = 8
-"""Cells at the border of a scene that are left out of its mean error."""
-SMOOTH = 8 / 255
-"""Range within 5x5 source pixels below which a place counts as smooth."""
 
 
 def mixture(natural: Path, crisp: Path, share: float) -> TrainedNet:
@@ -43,35 +36,9 @@ def mixture(natural: Path, crisp: Path, share: float) -> TrainedNet:
     return network
 
 
-def without_pattern(network: TrainedNet, held: Scenes) -> None:
-    """Take the mean error at each place of a cell in smooth areas out of a network's last bias, in place.
-
-    A pattern of a code shows in skies, and of the losses `grid` alone asks for the places of a cell to be alike, one
-    batch at a time. The sources are the originals averaged, without any codec: what the conversions of
-    `damage.through_codec` do to brightness goes out with it.
-    """
-    side = network.scale * network.fold
-    total, count = torch.zeros(3 * side**2), 0
-    with torch.inference_mode():
-        for frames in held.high:
-            original = to_floats(frames.copy())
-            x = functional.avg_pool2d(original, network.scale)
-            error = functional.pixel_unshuffle(network(x) - original, side)
-            widest = (functional.max_pool2d(x, 5, 1, 2) + functional.max_pool2d(-x, 5, 1, 2)).amax(1, keepdim=True)
-            smooth = functional.pixel_unshuffle((widest < SMOOTH).float(), network.fold).amin(1) > 0
-            # The border is another matter: zeros lie beyond it here.
-            smooth[:, :BORDER] = smooth[:, -BORDER:] = smooth[..., :BORDER] = smooth[..., -BORDER:] = False
-            total += error.permute(1, 0, 2, 3)[:, smooth].sum(1)
-            count += int(smooth.sum())
-    if count:
-        assert network.last.bias is not None
-        network.last.bias.data -= total / count
-
-
 def export(
     networks: Mapping[str, TrainedNet],
-    pictures: Mapping[int, npt.NDArray[np.uint8]],
-    held: Mapping[int, Mapping[Fraction, Scenes]],
+    calibration: Mapping[int, Scenes],
     folder: Path,
     *,
     log: Callable[[str], None],
@@ -80,8 +47,7 @@ def export(
 
     Args:
         networks: by name, in the order in which they are to be listed.
-        pictures: to calibrate with, by scale: RGB uint8 `(N, H, W, 3)`.
-        held: scenes that were not trained on, by scale and ratio, for `without_pattern`.
+        calibration: scenes that weren't trained on, by scale, of that ratio: for `pattern` and for int8.
         folder: where to; `engine/models/data` of a checkout is where the package has them.
         log: told what was written.
 
@@ -91,7 +57,8 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     shipped = []
     for name, network in networks.items():
-        without_pattern(network, held[network.scale][Fraction(network.scale)])
+        assert network.last.bias is not None
+        network.last.bias.data -= pattern(network, network.scale, network.fold, calibration[network.scale])
         stored = {key: value.to(torch.float16) for key, value in network.plain().items()}
         spec = ModelSpec(
             name=name,
@@ -106,7 +73,7 @@ def export(
         save_file(stored, weights)
         weights.chmod(0o644)
         # Quantised is what is stored, so that fp32 and int8 are two forms of the same numbers.
-        quantise({key: value.float() for key, value in stored.items()}, spec, pictures[network.scale], graph)
+        quantise({key: value.float() for key, value in stored.items()}, spec, calibration[network.scale], graph)
         files = [measured(path) for path in (weights, graph, graph.with_suffix(".bin"))]
         for file in files:
             log(f"{file.filename}: {file.size} bytes")

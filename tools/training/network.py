@@ -71,7 +71,7 @@ class TrainedNet(nn.Module):
         return functional.pixel_shuffle(self.last(y), self.scale * self.fold) + repeated
 
     def plain(self) -> dict[str, Tensor]:
-        """The weights of the plain network, named as `keyscale.engine.models.networks` reads them."""
+        """The weights of the plain network, named as `keyscale.engine.models.torch_networks` reads them."""
         state = {}
         for index, layer in enumerate([self.first, *self.middle, self.last]):
             weight = layer.kernel() if isinstance(layer, IdentityConv) else layer.weight

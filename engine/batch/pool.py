@@ -1,0 +1,370 @@
+"""The worker processes of a batch: started, given orders, heard, missed when they die; how many there are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import IO, cast
+
+from keyscale.engine.batch.messages import Answer, Hello, Order, Request, Stop, receive, send
+from keyscale.engine.batch.process import LOOK
+from keyscale.engine.errors import EnvironmentFault
+from keyscale.engine.system import KILLED, OWN_GROUP, usable_cores
+
+__all__ = ["LANES", "REMOTE_JOBS", "Crew", "Heard", "WorkerProcess", "cpu_workers"]
+
+LANES = 2
+"""Clips that a worker has at once: while one runs its network, the last one is joined and the next one decoded."""
+
+REMOTE_JOBS = 4
+"""Clips that are staged, followed and joined at once in a remote batch; their chunks share one bound on calls."""
+
+CLOSE_S = 4.0
+REMOTE_CLOSE_S = 60.0
+"""Calls have to be cancelled and staged objects removed."""
+
+REFUSED_S = 5.0
+"""How long nothing is started after the machine has refused to."""
+
+CORES_PER_WORKER = 2
+"""On two cores a second worker brings nothing, on four it takes a tenth off (docs/benchmarks.md); for more this is an
+assumption, which `bench/batch.py` can replace."""
+
+LAST_WORDS = 20
+"""Lines of a worker's stderr that are kept, to be told if it dies."""
+
+DEATH_S = 5.0
+"""How long a worker that closed its pipe is waited for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """What came from a worker; None is that nothing more will."""
+
+    worker: WorkerProcess
+    answer: Answer | None
+
+
+@dataclass(eq=False)
+class WorkerProcess:
+    """One worker. All that it says goes into the queue that `start` was given."""
+
+    name: str
+    """For people who look at the processes."""
+    running: set[int] = field(default_factory=set)
+    """Clips that it works on."""
+    assists: int | None = None
+    """A clip of another worker of which it makes chunks."""
+    alone: bool = False
+    """It has a clip that is to be the only one."""
+    ready: bool = False
+    """It said hello."""
+
+    def start(self, heard: queue.Queue[Heard], environment: dict[str, str], *, look: bool = False) -> None:
+        """Start the process.
+
+        Args:
+            heard: gets what it says.
+            environment: of the process.
+            look: have it count CUDA devices first.
+
+        Raises:
+            OSError: this machine starts no more processes.
+        """
+        # Without -P the working directory would be searched for modules first.
+        command = [sys.executable, "-P", "-m", "keyscale.engine.batch.process", self.name, *([LOOK] if look else [])]
+        self._process = subprocess.Popen(  # noqa: S603 - this program
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # Ctrl-C is for the batch, which then says what is to be done.
+            start_new_session=True,
+            creationflags=OWN_GROUP,
+        )
+        self._heard = heard
+        self._words: deque[str] = deque(maxlen=LAST_WORDS)
+        self._threads = [
+            threading.Thread(target=self._hear, name=f"keyscale-{self.name}", daemon=True),
+            threading.Thread(target=self._overhear, name=f"keyscale-{self.name}-stderr", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def _orders(self) -> IO[bytes]:
+        return cast(IO[bytes], self._process.stdin)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def order(self, order: Order) -> None:
+        """Send a job; one that cannot be sent comes back with the worker's death."""
+        if order.assist is None:
+            self.running.add(order.index)
+        else:
+            self.assists = order.index
+        self._send(order)
+
+    def stop(self) -> None:
+        """Ask it to stop its jobs and to end."""
+        self._send(Stop())
+
+    def _send(self, request: Request) -> None:
+        # A worker that is gone is heard of on the other pipe.
+        with contextlib.suppress(OSError, ValueError):
+            send(self._orders, request)
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for its end, so long at most."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout_s)
+
+    def kill(self) -> None:
+        """End it at once; returns once it is gone."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """Let go of the pipes of a process that ended; the threads end with them."""
+        if self.is_up:
+            self.kill()
+        for thread in self._threads:
+            thread.join()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            # What was not sent before it died cannot be flushed.
+            with contextlib.suppress(OSError):
+                cast(IO[bytes], pipe).close()
+
+    def epitaph(self) -> str:
+        """How it ended, for people; it is waited for a moment."""
+        try:
+            code = self._process.wait(DEATH_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            code = KILLED
+        self._threads[1].join(DEATH_S)
+        how = f"with exit code {code}"
+        if code < 0:
+            try:
+                how = f"by signal {signal.Signals(-code).name}"
+            except ValueError:
+                how = f"by signal {-code}"
+        words = next((line for line in reversed(self._words) if line.strip()), "")
+        return f"{how} ({words.strip()[:300]})" if words else how
+
+    def _hear(self) -> None:
+        pipe = cast(IO[bytes], self._process.stdout)
+        while (answer := receive(pipe)) is not None:
+            self._heard.put(Heard(worker=self, answer=cast(Answer, answer)))
+        self._heard.put(Heard(worker=self, answer=None))
+
+    def _overhear(self) -> None:
+        for line in cast(IO[bytes], self._process.stderr):
+            self._words.append(line.decode("utf-8", "replace"))
+
+
+def environment_for(*, threads: int | None = None, gpu: int | None = None) -> dict[str, str]:
+    """The environment of a worker.
+
+    Args:
+        threads: of the network; what the user set in OpenMP's own variable stands.
+        gpu: the one CUDA device that it sees, counted among those that this process may see.
+    """
+    environment = dict(os.environ)
+    if threads is not None:
+        environment.setdefault("OMP_NUM_THREADS", str(threads))
+    if gpu is not None:
+        visible = [each for each in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.strip()]
+        environment["CUDA_VISIBLE_DEVICES"] = visible[gpu] if gpu < len(visible) else str(gpu)
+    return environment
+
+
+def cpu_workers(cores: int) -> int:
+    """Worker processes that do the most on so many cores of a CPU."""
+    return max(1, cores // CORES_PER_WORKER)
+
+
+class Crew:
+    """The workers. They start as there is work for them."""
+
+    def __init__(self, *, jobs: int | None, remote: bool, look_for_gpus: bool) -> None:
+        """Nothing is started.
+
+        Args:
+            jobs: clips at once; None is what fits this machine.
+            remote: there is one worker, which only follows.
+            look_for_gpus: the first worker counts them.
+        """
+        self.heard: queue.Queue[Heard] = queue.Queue()
+        self.workers: list[WorkerProcess] = []
+        self.scout: WorkerProcess | None = None
+        self._jobs, self._remote = jobs, remote
+        self._look = look_for_gpus and not remote
+        self._gpus: int | None = None if self._look else 0
+        """None until the first worker has counted them."""
+        self._started = 0
+        self._refused_until = 0.0
+        """Until then it is not tried to start another process: the machine has refused one."""
+
+    @property
+    def size(self) -> int:
+        """Workers that there will be if there is work for as many."""
+        if self._remote or self._gpus is None:
+            return 1
+        if self._jobs is not None:
+            return self._jobs
+        return self._gpus or cpu_workers(usable_cores())
+
+    @property
+    def shares(self) -> bool:
+        """Whether several workers may make chunks of one clip."""
+        return not self._remote and self.size > 1
+
+    @property
+    def patience_s(self) -> float:
+        """How long stopped workers may take to end before they are killed."""
+        return REMOTE_CLOSE_S if self._remote else CLOSE_S
+
+    @property
+    def _lanes(self) -> int:
+        return (self._jobs or REMOTE_JOBS) if self._remote else LANES
+
+    def free(self, clips: int) -> Iterator[WorkerProcess]:
+        """Workers that can take a clip now, so many at most, those that have least first; a worker may come twice.
+
+        Raises:
+            EnvironmentFault: none can be started, and there is none.
+        """
+        if self._gpus is None:
+            if clips and not self.workers:
+                self._start()
+            return  # until it has counted: how many workers there are decides how a clip is begun
+        while clips > 0:
+            idle = [worker for worker in self.workers if not worker.running and worker.assists is None]
+            if not idle and len(self.workers) < self.size:
+                idle = self._start()
+            fitting = idle or [w for w in self.workers if not w.alone and len(w.running) < self._lanes]
+            if not fitting:
+                return
+            chosen = min(fitting, key=lambda worker: len(worker.running))
+            before = len(chosen.running)
+            yield chosen
+            if len(chosen.running) == before:
+                return  # it was not wanted
+            clips -= 1
+
+    def idle(self, wanted: Callable[[], bool]) -> Iterator[WorkerProcess]:
+        """Workers that have nothing to do; as long as more are `wanted`, those that are not there yet as well."""
+        for worker in list(self.workers):
+            if not worker.running and worker.assists is None:
+                yield worker
+        while self.shares and len(self.workers) < self.size and wanted():
+            if not (started := self._start()):
+                return
+            yield from started
+
+    def free_scout(self, clips: int) -> WorkerProcess | None:
+        """The worker that plans ahead, where it is free; it starts with the first clip to plan."""
+        if clips == 0:
+            return None
+        if self.scout is None:
+            if time.monotonic() < self._refused_until:
+                return None
+            scout = WorkerProcess("scout")
+            try:
+                scout.start(self.heard, environment_for(threads=1))
+            except OSError:
+                self._refused_until = time.monotonic() + REFUSED_S
+                return None  # whoever makes a clip plans it as well
+            self.scout = scout
+        return None if self.scout.running else self.scout
+
+    def working_on(self) -> set[int]:
+        """Indices of the clips that any worker does something for."""
+        workers = [*self.workers, self.scout] if self.scout is not None else self.workers
+        assisted = {worker.assists for worker in workers if worker.assists is not None}
+        return assisted.union(*(worker.running for worker in workers))
+
+    def greeted(self, worker: WorkerProcess, hello: Hello) -> None:
+        """A worker is up."""
+        worker.ready = True
+        if self._gpus is None:
+            self._gpus = hello.gpus
+
+    def bury(self, worker: WorkerProcess) -> str:
+        """Forget a worker that is gone; how it ended."""
+        how = worker.epitaph()
+        worker.close()
+        if worker is self.scout:
+            self.scout = None
+        else:
+            self.workers.remove(worker)
+        if self._gpus is None:
+            self._gpus = 0
+        return how
+
+    def stop(self) -> None:
+        """Ask all of them to stop."""
+        for worker in self._all():
+            worker.stop()
+
+    def close(self) -> None:
+        """End all of them: those that have nothing to do any more by themselves, the others after a while."""
+        self.stop()
+        deadline = time.monotonic() + self.patience_s
+        for worker in self._all():
+            worker.wait(max(0.0, deadline - time.monotonic()))
+            worker.close()
+        self.workers, self.scout = [], None
+
+    def _all(self) -> list[WorkerProcess]:
+        return [*self.workers, *([self.scout] if self.scout is not None else [])]
+
+    def _start(self) -> list[WorkerProcess]:
+        """Another worker; none where the machine starts no more and there are others.
+
+        Raises:
+            EnvironmentFault: there is no other.
+        """
+        if self.workers and time.monotonic() < self._refused_until:
+            return []
+        number = self._started
+        worker = WorkerProcess(f"worker-{number}")
+        cores = usable_cores()
+        on_cpu = self._jobs or cpu_workers(cores)
+        environment = environment_for(
+            threads=max(1, cores // on_cpu) if on_cpu > 1 and not self._gpus and not self._remote else None,
+            gpu=number % self._gpus if self._gpus else None,
+        )
+        try:
+            worker.start(self.heard, environment, look=self._gpus is None)
+        except OSError as error:
+            if not self.workers:
+                raise EnvironmentFault(
+                    f"no process can be started: {error.strerror or error}",
+                    remedy="End other programs, or raise the limits on processes (ulimit -u), open files (ulimit -n) "
+                    "and memory (ulimit -v).",
+                ) from error
+            self._refused_until = time.monotonic() + REFUSED_S
+            return []
+        self._started += 1
+        self.workers.append(worker)
+        return [worker]

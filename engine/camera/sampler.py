@@ -1,0 +1,119 @@
+"""The camera: a float rectangle of a super-resolved picture -> target pixels, by Pillow's antialiased Lanczos.
+
+Pillow is the library that resamples float boxes; a slow pan therefore glides instead of stepping by whole pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from keyscale.engine.camera.geometry import FILTER_RADIUS, Geometry, Window
+
+__all__ = ["sample"]
+
+Pixels = npt.NDArray[np.unsignedinteger[Any]]
+Box = tuple[float, float, float, float]
+
+
+def sample(
+    pixels: Pixels,
+    window: Window,
+    scale: int,
+    geometry: Geometry,
+    rect: npt.NDArray[np.float64],
+    placement: npt.NDArray[np.int32],
+    target: tuple[int, int],
+) -> Pixels:
+    """One output picture `(H, W, 3)` of the target size and of the dtype of `pixels`.
+
+    Args:
+        pixels: `(scale * window.height, scale * window.width, 3)`, uint8 or uint16.
+        window: the lattice pixels that `pixels` show.
+        scale: super-resolved pixels to a lattice pixel.
+        geometry: the grids, and the free rotation.
+        rect: x, y, width, height of the camera in displayed pixels.
+        placement: x, y, width, height of the part of the target to fill; the rest is black.
+        target: width and height of the result.
+    """
+    left, top, width, height = (int(v) for v in placement)
+    if geometry.rotation:
+        pixels, box = _unrotated(pixels, window, scale, geometry, rect, (width, height))
+    else:
+        x0, y0, x1, y1 = geometry.boxes(rect[None])[0]
+        box = (
+            max(0.0, (x0 - window.x0) * scale),
+            max(0.0, (y0 - window.y0) * scale),
+            min(float(pixels.shape[1]), (x1 - window.x0) * scale),
+            min(float(pixels.shape[0]), (y1 - window.y0) * scale),
+        )
+    picture = _resize(pixels, box, (width, height))
+    if (width, height) == target:
+        return picture
+    canvas = np.zeros((target[1], target[0], 3), dtype=pixels.dtype)
+    canvas[top : top + height, left : left + width] = picture
+    return canvas
+
+
+def _resize(pixels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:
+    width, height = size
+    x0, y0 = round(box[0]), round(box[1])
+    whole = max(abs(a - b) for a, b in zip(box, (x0, y0, x0 + width, y0 + height), strict=True)) < 1e-6
+    if whole:
+        # Lanczos at whole-pixel positions and 1:1 is the identity.
+        return np.ascontiguousarray(pixels[y0 : y0 + height, x0 : x0 + width])
+    if pixels.dtype == np.uint8:
+        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS, box=box))
+    out = np.empty((height, width, 3), dtype=np.uint16)
+    for channel in range(3):
+        plane = Image.fromarray(pixels[..., channel].astype(np.float32))
+        resized = np.asarray(plane.resize(size, Image.Resampling.LANCZOS, box=box))
+        np.clip(resized + np.float32(0.5), 0, 65535, out=out[..., channel], casting="unsafe")
+    return out
+
+
+def _unrotated(
+    pixels: Pixels,
+    window: Window,
+    scale: int,
+    geometry: Geometry,
+    rect: npt.NDArray[np.float64],
+    size: tuple[int, int],
+) -> tuple[Pixels, Box]:
+    """The rectangle and a margin for the filter, turned upright at full resolution, and the rectangle's box in it."""
+    across, down = (density * scale for density in geometry.density)
+    x, y, width, height = (float(v) for v in rect)
+    margin_x = math.ceil(FILTER_RADIUS * max(1.0, width * across / size[0]))
+    margin_y = math.ceil(FILTER_RADIUS * max(1.0, height * down / size[1]))
+    columns = math.ceil(width * across) + 2 * margin_x
+    rows = math.ceil(height * down) + 2 * margin_y
+    left, top = x - margin_x / across, y - margin_y / down
+
+    def source(u: float, v: float) -> npt.NDArray[np.float64]:
+        seen_x, seen_y = geometry.unrotated(np.array(left + u / across), np.array(top + v / down))
+        return np.array([seen_x * across - window.x0 * scale, seen_y * down - window.y0 * scale])
+
+    origin = source(0, 0)
+    step_u, step_v = source(1, 0) - origin, source(0, 1) - origin
+    affine = (step_u[0], step_v[0], origin[0], step_u[1], step_v[1], origin[1])
+
+    def warp(image: Image.Image) -> npt.NDArray[Any]:
+        turned = image.transform((columns, rows), Image.Transform.AFFINE, affine, resample=Image.Resampling.BICUBIC)
+        return np.asarray(turned)
+
+    upright: Pixels
+    if pixels.dtype == np.uint8:
+        upright = warp(Image.fromarray(pixels)).astype(np.uint8, copy=False)
+    else:
+        planes = [warp(Image.fromarray(pixels[..., c].astype(np.float32))) for c in range(3)]
+        upright = np.clip(np.stack(planes, axis=-1) + np.float32(0.5), 0, 65535).astype(np.uint16)
+    return upright, (
+        float(margin_x),
+        float(margin_y),
+        margin_x + width * across,
+        margin_y + height * down,
+    )

@@ -1,0 +1,102 @@
+"""Files: written whole, named in one step, hashed; folders for caches; an OSError in words."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+from keyscale.engine.errors import StorageError
+from keyscale.engine.system import sync
+
+__all__ = ["cache_folder", "publish", "sha256_file", "storage_error", "write_private"]
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """What an operating-system error on writing `path` means to people."""
+    remedies = {
+        errno.ENOSPC: "Free some space, then run the same command: finished chunks are kept.",
+        errno.EDQUOT: "Free some of your quota, then run the same command: finished chunks are kept.",
+        errno.EACCES: "Check the rights of the folder.",
+        errno.EPERM: "Check the rights of the folder.",
+        errno.EROFS: "Choose a folder that can be written, with -o.",
+    }
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    return StorageError(f"cannot write {path}: {reason}", remedy=remedies.get(error.errno or 0))
+
+
+def cache_folder() -> Path:
+    """`KEYSCALE_CACHE_DIR`, else the user's cache folder; it may not exist yet."""
+    chosen = os.environ.get("KEYSCALE_CACHE_DIR")
+    if not chosen:
+        return platformdirs.user_cache_path("keyscale")
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError:  # the home of nobody
+        return Path(chosen)
+
+
+def sha256_file(path: Path, on_progress: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file's content; `on_progress` hears the bytes read so far."""
+    digest = hashlib.sha256()
+    done = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            done += len(block)
+            if on_progress is not None:
+                on_progress(done)
+    return digest.hexdigest()
+
+
+def publish(finished: Path, output: Path, *, overwrite: bool) -> None:
+    """Give the verified file its name, in one step.
+
+    Raises:
+        StorageError: it cannot be renamed, or another program has made the output meanwhile.
+    """
+    try:
+        sync(finished)
+        if overwrite:
+            finished.replace(output)
+        else:
+            # A link fails where the name is taken; a rename would replace it without asking.
+            try:
+                os.link(finished, output)
+            except FileExistsError as error:
+                raise StorageError(
+                    f"{output} has appeared during the job", remedy="Give --overwrite or another -o."
+                ) from error
+            except OSError:
+                finished.replace(output)  # file systems without links
+            else:
+                finished.unlink()
+    except OSError as error:
+        raise storage_error(error, output) from error
+    # The file is published: a folder that may not be opened, or that cannot be synced, changes nothing of that.
+    with contextlib.suppress(OSError):
+        sync(output.parent)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file whole or not at all, readable by this user alone; its folder is made where it is not there.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    draft = path.with_name(f"{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Made with its mode, not given it afterwards: there is no moment at which others can read it.
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise storage_error(error, path) from error

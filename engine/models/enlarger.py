@@ -1,0 +1,110 @@
+"""What the upscaler asks of a network, whichever runtime it runs in; what lies beyond the border of a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from keyscale.engine.camera.geometry import Window
+from keyscale.engine.source.colour import PixelArray
+
+if TYPE_CHECKING:
+    from keyscale.engine.models.registry import ModelSpec
+
+__all__ = ["BLACK", "CPU_BUDGET", "DARK", "BrokenPicture", "Enlarger", "OutOfMemory", "surrounded"]
+
+CPU_BUDGET = 512 * 2**20
+"""Bytes of activations on a CPU: with frames, encoder and the runtime itself a 1080x1920 job stays below 1.5 GB."""
+
+BLACK = 1.5 / 255
+"""An output whose brightest value is below this, from an input that is not dark, is a failed one."""
+DARK = 8 / 255
+
+
+class OutOfMemory(Exception):
+    """The device's memory does not hold this window; a smaller one may fit."""
+
+
+class BrokenPicture(Exception):
+    """The network gave NaN, or black for a picture that is not dark."""
+
+
+class Enlarger(Protocol):
+    """A network on a device that takes and gives pictures as the stages pass them on."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the network is."""
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal digest of what its results depend on."""
+
+    @property
+    def precision(self) -> str:
+        """`fp32`, `fp16`, `bf16` or `int8`."""
+
+    @property
+    def place(self) -> str:
+        """The device: `cpu`, `mps`, `cuda` or `cuda:N`."""
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Peak bytes of activations per input pixel."""
+
+    def describe(self) -> str:
+        """Device and what there is of it, for people, such as `cpu (4 threads)`."""
+
+    def budget(self) -> float:
+        """Bytes of activations that the device has room for now."""
+
+    def enlarge(
+        self, pixels: PixelArray, inner: Window, *, should_stop: Callable[[], bool] | None = None
+    ) -> PixelArray:
+        """Enlarge a picture and cut a part out of the result.
+
+        Args:
+            pixels: `(H, W, 3)` uint8 or uint16 RGB: `inner` and its context, less where the frame ends; cut out of the
+                frame at a multiple of `spec.align`, and up to one unless the frame ends before.
+            inner: the input pixels whose enlargement is wanted.
+            should_stop: asked before long work, and by some networks within it.
+
+        Returns:
+            `(scale * inner.height, scale * inner.width, 3)` of the same dtype, rounded half up.
+
+        Raises:
+            OutOfMemory: the window is too large.
+            BrokenPicture: the result is NaN or black without reason.
+            Interrupted: `should_stop` said so.
+        """
+
+    def exact(self) -> Enlarger | None:
+        """The same network in fp32 where this one may overflow, else None."""
+
+
+def surrounded(pixels: PixelArray, inner: Window, halo: int, *, more: tuple[int, int] = (0, 0)) -> PixelArray:
+    """A part of a picture with full context on every side, where the picture ends by repeating its edge.
+
+    A network that pads with zeros sees a black frame around every picture. The shipped ones answer with a rim of a few
+    pixels in another colour (up to 70 codes off on flat white), so that they are never shown the end of a picture.
+
+    Args:
+        pixels: `(H, W, 3)`; shows at least `halo` pixels around `inner`, except where the frame ends.
+        inner: the part; may reach over the frame's border on the right and below, by less than a cell of pixels.
+        halo: pixels of context.
+        more: width and height to add on the right and below, for a size that others share.
+
+    Returns:
+        `(inner.height + 2 * halo + more[1], inner.width + 2 * halo + more[0], 3)`, contiguous, `inner` in it at
+        (`halo`, `halo`).
+    """
+    height, width = pixels.shape[:2]
+    y0, x0 = inner.y0 - halo, inner.x0 - halo
+    y1, x1 = inner.y1 + halo + more[1], inner.x1 + halo + more[0]
+    seen = pixels[max(0, y0) : y1, max(0, x0) : x1]
+    missing = ((max(0, -y0), max(0, y1 - height)), (max(0, -x0), max(0, x1 - width)), (0, 0))
+    if not any(map(any, missing)):
+        return np.ascontiguousarray(seen)
+    return np.pad(seen, missing, mode="edge")

@@ -1,0 +1,1 @@
+"""Chunks joined with sound, subtitles and metadata; the finished file verified."""

@@ -1,0 +1,1 @@
+"""Frames -> network -> sampled -> an encoded chunk."""

@@ -1,0 +1,284 @@
+"""Chunks of a plan made: reader -> upscaler -> sampler -> writer, a thread each, bounded queues between them.
+
+What a chunk holds depends on the plan and the source alone, never on which chunks were made before it: groups of
+repeated frames and the reuse of results end at chunk borders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keyscale.engine.camera.geometry import Window
+from keyscale.engine.camera.sampler import sample
+from keyscale.engine.errors import DecodeError, VerificationError
+from keyscale.engine.pipeline.encoder import ChunkWriter
+from keyscale.engine.plan.plan import Chunk, Plan
+from keyscale.engine.source.colour import PixelArray
+from keyscale.engine.source.media import OpenMedia
+from keyscale.engine.source.reader import Lost, read_frames
+from keyscale.engine.threads import Channel, Crew
+from keyscale.engine.workspace.folder import WorkFolder
+
+if TYPE_CHECKING:
+    from keyscale.engine.pipeline.upscaler import Upscaler
+    from keyscale.engine.threads import Turn
+
+__all__ = ["Tally", "run_chunks"]
+
+GROUP_FRAMES = 64
+"""Output frames that one super-resolved picture serves at most, so that progress keeps moving."""
+
+GROUP_GROWTH = 1.5
+"""How much a group's common window may outgrow its first: beyond, a second inference costs less."""
+
+POLL_SECONDS = 0.25
+
+GRACE_SECONDS = 0.8
+"""How long a stopped pipeline may take to remove what it had begun."""
+
+
+@dataclass
+class Tally:
+    """Counts of a run, written by the stages and read by who reports progress."""
+
+    frames: int = 0
+    """Output frames encoded."""
+    lost: int = 0
+    """Source frames that could not be decoded and were bridged by the one before."""
+    lost_in: Counter[int] = field(default_factory=Counter)
+    """The same by the index of the chunk."""
+    waits: bool = False
+    """Another job of this process runs its network; this one's turn comes after it."""
+
+
+@dataclass(eq=False)
+class _Group:
+    """Output frames of one chunk that show the same pixels, perhaps by different rectangles."""
+
+    chunk: Chunk
+    pixels: PixelArray
+    outputs: list[int]
+    window: Window
+    first_area: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    """One super-resolved window and the output frames to sample from it."""
+
+    group: _Group
+    pixels: PixelArray
+
+
+@dataclass(frozen=True, eq=False)
+class _Sampled:
+    chunk: Chunk
+    picture: Future[PixelArray]
+
+
+def run_chunks(
+    plan: Plan,
+    chunks: Sequence[Chunk],
+    folder: WorkFolder,
+    upscaler: Upscaler | None,
+    *,
+    sampler_threads: int = 1,
+    should_stop: Callable[[], bool],
+    tally: Tally,
+    open_media: OpenMedia | None = None,
+    turn: Turn | None = None,
+    claim: Callable[[Chunk], bool] | None = None,
+) -> Iterator[Tally]:
+    """Make `chunks` (ascending) and finish each in `folder`; yields the tally several times a second.
+
+    The source is the file that the plan names, or what `open_media` opens. With a `turn` the network waits for it.
+    With `claim` each chunk is asked for as it is begun, and the first that is refused ends the run.
+    Ends early when `should_stop` says so; the chunk in work is dropped then. Threads that hang in a network call
+    may outlive the generator in that case; they are daemons and write nothing under a finished name.
+
+    Raises:
+        KeyscaleError: whatever a stage reports.
+    """
+    crew = Crew(should_stop)
+    groups: Channel[_Group] = Channel(crew, 2)
+    pictures: Channel[_Picture] = Channel(crew, 1)
+    sampled: Channel[_Sampled] = Channel(crew, sampler_threads + 1)
+    pool = ThreadPoolExecutor(sampler_threads, thread_name_prefix="keyscale-sampler")
+    deep = plan.encoder.bit_depth > 8
+    crew.start("reader", lambda: _read(plan, chunks, deep, groups, crew, tally, open_media, claim))
+    tally.waits = turn is not None and upscaler is not None
+    crew.start("upscaler", lambda: _upscale_in_turn(upscaler, groups, pictures, crew, tally, turn))
+    crew.start("sampler", lambda: _sample(plan, pictures, sampled, pool))
+    crew.start("writer", lambda: _write(plan, folder, sampled, tally))
+    try:
+        while not crew.wait(POLL_SECONDS):
+            yield tally
+            if should_stop():
+                return
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        crew.dismiss(GRACE_SECONDS)
+        pool.shutdown(wait=True)  # what is still sampled is a picture each
+
+
+def _read(
+    plan: Plan,
+    chunks: Sequence[Chunk],
+    deep: bool,
+    groups: Channel[_Group],
+    crew: Crew,
+    tally: Tally,
+    open_media: OpenMedia | None,
+    claim: Callable[[Chunk], bool] | None,
+) -> None:
+    """Decode what the chunks show and gather equal neighbours into groups."""
+    outputs = deque((chunk, n) for chunk in chunks for n in range(chunk.start, chunk.end))
+    # Output frames show source frames in ascending order, so each decoded frame serves the head of the queue.
+    wanted = np.unique(np.concatenate([plan.source_index[chunk.start : chunk.end] for chunk in chunks]))
+    frames = read_frames(
+        plan.info,
+        plan.info.pts[wanted].tolist(),
+        deep=deep,
+        keep_going=plan.job.keep_going_on_decode_errors,
+        should_stop=crew.stopped,
+        open_media=open_media,
+    )
+    group: _Group | None = None
+    pixels: PixelArray | None = None
+    begun: Chunk | None = None
+    for frame in frames:
+        if isinstance(frame, Lost):
+            tally.lost += 1
+            if outputs:
+                tally.lost_in[outputs[0][0].index] += 1
+            if pixels is None:
+                continue  # nothing to bridge with yet: the first frame that decodes stands in
+        elif pixels is None or not np.array_equal(pixels, frame.pixels):
+            pixels = frame.pixels
+        while outputs and plan.pts(outputs[0][1]) <= frame.pts:
+            if claim is not None and outputs[0][0] is not begun:
+                begun = outputs[0][0]
+                if not claim(begun):
+                    outputs.clear()
+                    break
+            group = _gather(plan, group, *outputs.popleft(), pixels, groups)
+        if claim is not None and not outputs:
+            break
+    crew.check()
+    if group is None and claim is not None and pixels is not None:
+        groups.close()
+        return
+    if group is None:
+        raise DecodeError(f"no frame of {plan.info.path} that the job shows can be decoded")
+    groups.put(group)
+    groups.close()
+
+
+def _gather(
+    plan: Plan, group: _Group | None, chunk: Chunk, n: int, pixels: PixelArray, groups: Channel[_Group]
+) -> _Group:
+    """Add output frame `n` to the group where it fits, else pass the group on and begin another."""
+    window = plan.window(n)
+    if group is not None and group.chunk is chunk and group.pixels is pixels and len(group.outputs) < GROUP_FRAMES:
+        union = group.window.union(window)
+        if union.area <= GROUP_GROWTH * group.first_area:
+            group.window = union
+            group.outputs.append(n)
+            return group
+    if group is not None:
+        groups.put(group)
+    return _Group(chunk, pixels, [n], window, window.area)
+
+
+def _upscale_in_turn(
+    upscaler: Upscaler | None,
+    groups: Channel[_Group],
+    pictures: Channel[_Picture],
+    crew: Crew,
+    tally: Tally,
+    turn: Turn | None,
+) -> None:
+    """`_upscale`, beginning with the first group once it is this job's turn."""
+    with contextlib.ExitStack() as held:
+
+        def awaited() -> Iterator[_Group]:
+            for group in groups:
+                if tally.waits and turn is not None:
+                    held.enter_context(turn.taken(crew.check))
+                    tally.waits = False
+                yield group
+
+        _upscale(upscaler, awaited(), pictures)
+
+
+def _upscale(upscaler: Upscaler | None, groups: Iterable[_Group], pictures: Channel[_Picture]) -> None:
+    chunk: Chunk | None = None
+    for group in groups:
+        if upscaler is None:
+            window = group.window
+            pixels = group.pixels[window.y0 : window.y1, window.x0 : window.x1]
+        else:
+            if group.chunk is not chunk:
+                upscaler.forget()
+                chunk = group.chunk
+            pixels = upscaler(group.pixels, group.window)
+        pictures.put(_Picture(group, pixels))
+    pictures.close()
+
+
+def _sample(plan: Plan, pictures: Channel[_Picture], sampled: Channel[_Sampled], pool: ThreadPoolExecutor) -> None:
+    """One task an output frame, in order; where neither pixels nor camera moved, the same one again."""
+    target = (plan.job.target.width, plan.job.target.height)
+    for picture in pictures:
+        group = picture.group
+        task: Future[PixelArray] | None = None
+        rect = plan.rects[group.outputs[0]]
+        for n in group.outputs:
+            if task is None or not np.array_equal(plan.rects[n], rect):
+                rect = plan.rects[n]
+                task = pool.submit(
+                    sample,
+                    picture.pixels,
+                    group.window,
+                    plan.scale,
+                    plan.geometry,
+                    rect,
+                    plan.placements[n],
+                    target,
+                )
+            sampled.put(_Sampled(group.chunk, task))
+    sampled.close()
+
+
+def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Tally) -> None:
+    """Encode pictures chunk by chunk; a chunk that is not complete leaves no file."""
+    source = iter(sampled)
+    item = next(source, None)
+    while item is not None:
+        chunk = item.chunk
+        with ChunkWriter(
+            folder.part(chunk),
+            plan.encoder,
+            plan.info.colour.encoded(plan.encoder.codec),
+            (plan.job.target.width, plan.job.target.height),
+            plan.rate,
+            mastering=plan.info.mastering,
+            light_level=plan.info.light_level,
+        ) as writer:
+            while item is not None and item.chunk is chunk:
+                writer.write(item.picture.result())
+                tally.frames += 1
+                item = next(source, None)
+            if writer.frames != chunk.frames:
+                raise VerificationError(
+                    f"chunk {chunk.index} came out with {writer.frames} frames instead of {chunk.frames}",
+                    remedy="This is a fault of keyscale: please report it with the command and the plan.",
+                )
+        folder.finish(chunk, lost=tally.lost_in[chunk.index])

@@ -1,0 +1,194 @@
+"""Windows of source frames through a network: tiles, precision, out-of-memory back-off, reuse of equal pixels."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keyscale.engine.camera.geometry import Window
+from keyscale.engine.errors import DeviceError, KeyscaleError
+from keyscale.engine.models.enlarger import BrokenPicture, OutOfMemory
+from keyscale.engine.source.colour import PixelArray
+
+if TYPE_CHECKING:
+    from keyscale.engine.models.enlarger import Enlarger
+
+__all__ = ["Upscaler"]
+
+SMALLEST_TILE = 32
+"""Source pixels; below this the context is many times the tile."""
+
+MOST_CALLS = 4096
+"""Windows whose times are kept: a film has hundreds of thousands."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """The last result, kept for exact repeats."""
+
+    pixels: PixelArray
+    core: Window
+    result: PixelArray
+
+
+class Upscaler:
+    """Runs a model over windows. One thread at a time.
+
+    Args:
+        model: the network.
+        lattice: width and height of the frames.
+        tile: side of a tile in source pixels; None follows the memory, 0 never tiles.
+        should_stop: asked between tiles and, by some networks, within one.
+        on_note: told when a tile is halved or a frame is recomputed.
+    """
+
+    def __init__(
+        self,
+        model: Enlarger,
+        lattice: tuple[int, int],
+        *,
+        tile: int | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        on_note: Callable[[str], None] | None = None,
+    ) -> None:
+        self.model = model
+        self.lattice = lattice
+        self.inferred = 0
+        """Windows that went through the network; exact repeats are not among them."""
+        self.macs = 0
+        """Multiply-accumulates spent, context included."""
+        self.seconds = 0.0
+        """Time spent on them: of the network alone, whatever else held the job up."""
+        self.calls: deque[tuple[int, float]] = deque(maxlen=MOST_CALLS)
+        """Multiply-accumulates and seconds of the latest windows; not of the first, for which a graph is compiled."""
+        self._tile = tile or None
+        self._automatic = tile is None
+        self._should_stop = should_stop
+        self._note = on_note or (lambda _: None)
+        self._made: _Made | None = None
+
+    def forget(self) -> None:
+        """Drop the last result: what follows must not depend on what came before (chunks are made alone)."""
+        self._made = None
+
+    def __call__(self, frame: PixelArray, core: Window) -> PixelArray:
+        """Super-resolve `core` of a frame.
+
+        Args:
+            frame: `(H, W, 3)` of the whole lattice, uint8 or uint16.
+            core: the pixels wanted; context is taken from the frame around them.
+
+        Returns:
+            `(scale * core.height, scale * core.width, 3)` of the frame's dtype.
+
+        Raises:
+            DeviceError: out of memory at the smallest tile.
+            KeyscaleError: the network gives no finite picture, in fp32 either.
+            Interrupted: `should_stop` said so.
+        """
+        repeated = self._repeat(frame, core)
+        if repeated is not None:
+            return repeated
+        before, began = self.macs, time.perf_counter()
+        result = self._compute(frame, core)
+        spent = time.perf_counter() - began
+        self.seconds += spent
+        if self.inferred:
+            self.calls.append((self.macs - before, spent))
+        self.inferred += 1
+        self._made = _Made(frame, core, result)
+        return result
+
+    def _repeat(self, frame: PixelArray, core: Window) -> PixelArray | None:
+        made = self._made
+        if made is None or not made.core.holds(core) or made.pixels.shape != frame.shape:
+            return None
+        spec = self.model.spec
+        seen = core.widened(spec.halo, spec.align, self.lattice)
+        region = np.s_[seen.y0 : seen.y1, seen.x0 : seen.x1]
+        if made.pixels is not frame and not np.array_equal(made.pixels[region], frame[region]):
+            return None
+        scale = spec.scale
+        y, x = (core.y0 - made.core.y0) * scale, (core.x0 - made.core.x0) * scale
+        return made.result[y : y + core.height * scale, x : x + core.width * scale]
+
+    def _compute(self, frame: PixelArray, core: Window) -> PixelArray:
+        while True:
+            tile = self._side(core)
+            try:
+                return self._tiled(frame, core, tile)
+            except OutOfMemory:
+                pass
+            smaller = min(tile, max(core.width, core.height)) // 2
+            if smaller < SMALLEST_TILE:
+                raise DeviceError(
+                    f"{self.model.place} is out of memory even for a tile of {tile} pixels",
+                    remedy="Close other programs, or use another --device.",
+                )
+            self._tile = smaller
+            self._note(f"{self.model.place} is out of memory: tiles of {smaller} pixels from here on")
+
+    def _side(self, core: Window) -> int:
+        whole = max(core.width, core.height)
+        if self._tile is not None:
+            return self._tile
+        if not self._automatic:
+            return whole
+        spec = self.model.spec
+        context = core.widened(spec.halo, spec.align, self.lattice)
+        budget = self.model.budget()
+        per_pixel = self.model.bytes_per_pixel
+        if context.width * context.height * per_pixel <= budget:
+            return whole
+        return max(4 * SMALLEST_TILE, int(math.sqrt(budget / per_pixel)) - 2 * spec.halo)
+
+    def _tiled(self, frame: PixelArray, core: Window, side: int) -> PixelArray:
+        tiles = _split(core, side)
+        if len(tiles) == 1:
+            return self._tile_of(frame, core)
+        scale = self.model.spec.scale
+        out = np.empty((core.height * scale, core.width * scale, 3), dtype=frame.dtype)
+        for tile in tiles:
+            y, x = (tile.y0 - core.y0) * scale, (tile.x0 - core.x0) * scale
+            out[y : y + tile.height * scale, x : x + tile.width * scale] = self._tile_of(frame, tile)
+        return out
+
+    def _tile_of(self, frame: PixelArray, tile: Window) -> PixelArray:
+        spec = self.model.spec
+        seen = tile.widened(spec.halo, spec.align, self.lattice)
+        pixels = frame[seen.y0 : seen.y1, seen.x0 : seen.x1]
+        inner = Window(tile.x0 - seen.x0, tile.y0 - seen.y0, tile.x1 - seen.x0, tile.y1 - seen.y0)
+        result = self._enlarged(pixels, inner)
+        self.macs += seen.area * spec.macs_per_pixel
+        return result
+
+    def _enlarged(self, pixels: PixelArray, inner: Window) -> PixelArray:
+        try:
+            return self.model.enlarge(pixels, inner, should_stop=self._should_stop)
+        except BrokenPicture:
+            exact = self.model.exact()
+        if exact is not None:
+            self._note(f"{self.model.precision} gave a broken picture: recomputed in fp32")
+            try:
+                return exact.enlarge(pixels, inner, should_stop=self._should_stop)
+            except BrokenPicture:
+                pass
+        raise KeyscaleError(
+            f"{self.model.spec.name} gave NaN or black for a picture that is neither",
+            remedy="Check the weights with `keyscale models verify`, or use another --model or --device.",
+        )
+
+
+def _split(core: Window, side: int) -> list[Window]:
+    """Tiles of nearly equal size that cover `core`, none longer than `side`."""
+    rows, columns = math.ceil(core.height / side), math.ceil(core.width / side)
+    ys = [core.y0 + core.height * i // rows for i in range(rows + 1)]
+    xs = [core.x0 + core.width * i // columns for i in range(columns + 1)]
+    return [Window(x0, y0, x1, y1) for y0, y1 in pairwise(ys) for x0, x1 in pairwise(xs)]

@@ -1,0 +1,1 @@
+"""What every output frame shows, with which encoder and which tracks."""

@@ -1,0 +1,227 @@
+"""A plan as JSON for programs and as rows for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from keyscale.engine.plan.plan import Plan
+
+__all__ = ["RemoteEstimate", "plan_to_json", "summarise"]
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteEstimate:
+    """What a job is expected to take."""
+
+    chunks: int
+    containers: int
+    gpu: str
+    minutes: float
+    """Until the last chunk is made, upload and download not counted."""
+    dollars: float
+    """Of all containers together."""
+
+
+def plan_to_json(plan: Plan, remote: RemoteEstimate | None = None) -> str:
+    """One JSON object: job, source, model, chunks, warnings, estimate, and every output frame.
+
+    `frames` holds, for output frame n: `n`, the source `pts` (in `source.time_base`) and `time` (seconds of the
+    source's own timeline) it shows, and `rect`: x, y, width, height in displayed source pixels. `remote` is null for a
+    job on this machine.
+    """
+    info, model, estimate = plan.info, plan.model, plan.estimate
+    times = info.times()[plan.source_index].round(9).tolist()
+    pts = info.pts[plan.source_index].tolist()
+    rects = plan.rects.round(6).tolist()
+    document: dict[str, Any] = {
+        "version": PLAN_VERSION,
+        "source": {
+            "path": info.path,
+            "width": info.width,
+            "height": info.height,
+            "rate": _fraction(info.rate),
+            "variable_rate": info.variable_rate,
+            "frames": len(info.pts),
+            "duration": float(info.duration),
+            "time_base": _fraction(info.time_base),
+            "codec": info.codec,
+            "pixel_format": info.pixel_format,
+            "bit_depth": info.bit_depth,
+            "colour": info.colour.describe(),
+            "field_order": info.field_order,
+            "measured_by": info.measured_by,
+            "header": {
+                "frames": info.header.frames,
+                "duration": info.header.duration,
+                "average_rate": _fraction(info.header.average_rate) if info.header.average_rate else None,
+            },
+        },
+        "target": {
+            "path": plan.job.output,
+            "width": plan.job.target.width,
+            "height": plan.job.target.height,
+            "fit": plan.job.target.fit.value,
+            "rate": _fraction(plan.rate),
+            "frames": plan.frames,
+            "duration": float(plan.duration),
+            "container": plan.container,
+            "encoder": plan.encoder.encoder,
+            "pixel_format": plan.encoder.pixel_format,
+            "bit_depth": plan.encoder.bit_depth,
+            "crf": plan.encoder.crf,
+            "preset": plan.encoder.preset,
+        },
+        "model": {
+            "name": model.name,
+            "scale": model.scale,
+            "halo": model.halo,
+            "macs_per_pixel": model.macs_per_pixel,
+            "licence": model.licence,
+        }
+        if model
+        else None,
+        "scale": plan.scale,
+        "ratio": plan.ratio,
+        "device": plan.job.compute.device,
+        "executions": [
+            {"device": each.device, "runtime": each.runtime, "precision": each.precision} for each in plan.executions
+        ],
+        "segments": [{"start": s.start, "end": s.end, "speed": s.speed} for s in plan.time_map.stretches],
+        "tracks": [
+            {"index": t.index, "kind": t.kind, "action": t.action, "codec": t.codec, "reason": t.reason}
+            for t in plan.tracks
+        ],
+        "chunks": [{"index": c.index, "start": c.start, "end": c.end} for c in plan.chunks],
+        "warnings": list(plan.warnings),
+        "estimate": {
+            "inferred_frames": estimate.inferred_frames,
+            "macs": estimate.macs,
+            "seconds": estimate.seconds,
+            "device": estimate.device,
+            "measured": estimate.measured,
+            "making_seconds": estimate.making_seconds,
+            "checking_seconds": estimate.checking_seconds,
+            "job_seconds": estimate.job_seconds,
+            "all_measured": estimate.all_measured,
+            "output_bytes": estimate.output_bytes,
+            "likely_bytes": estimate.likely_bytes,
+        },
+        "remote": {
+            "chunks": remote.chunks,
+            "containers": remote.containers,
+            "gpu": remote.gpu,
+            "minutes": remote.minutes,
+            "dollars": remote.dollars,
+        }
+        if remote
+        else None,
+        "frames": [
+            {"n": n, "pts": p, "time": t, "rect": r} for n, (p, t, r) in enumerate(zip(pts, times, rects, strict=True))
+        ],
+    }
+    return msgspec.json.encode(document).decode()
+
+
+def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[str, str]]:
+    """Label and value rows, for a short table; `remote` where the job's chunks are made remotely."""
+    info, model, estimate = plan.info, plan.model, plan.estimate
+    shown = len(set(plan.source_index.tolist()))
+    camera = plan.rects[:, 2:]
+    low, high = camera.min(axis=0), camera.max(axis=0)
+    sees = f"{low[0]:.0f}x{low[1]:.0f}"
+    if (high - low).max() >= 1:
+        sees += f" to {high[0]:.0f}x{high[1]:.0f}"
+    kind = "variable rate, mean " if info.variable_rate else ""
+    rows = [
+        (
+            "Source",
+            f"{info.path}: {info.width}x{info.height}, {kind}{float(info.rate):.6g} fps, "
+            f"{float(info.duration):.3f} s, {len(info.pts)} frames, {info.codec}, {info.bit_depth} bit, "
+            f"{info.colour.describe()}",
+        ),
+        (
+            "Target",
+            f"{plan.job.output}: {plan.job.target.width}x{plan.job.target.height}, {float(plan.rate):.6g} fps, "
+            f"{float(plan.duration):.3f} s, {plan.frames} frames, {plan.job.target.fit.value}",
+        ),
+        ("Camera", f"sees {sees} pixels; {shown} source frames shown, largest enlargement {plan.ratio:.3f}"),
+        ("Model", f"{model.name}, x{model.scale}" if model else "none: sampling only (Lanczos)"),
+        *([("Runs in", " or ".join(map(str, plan.executions)))] if plan.executions and not remote else []),
+        ("Encoder", _encoder_row(plan)),
+        ("Chunks", f"{len(plan.chunks)} of about {float(plan.chunks[0].frames / plan.rate):.1f} s"),
+    ]
+    sound = [f"{t.codec} {t.action}" for t in plan.tracks if t.kind == "audio" and t.action != "drop"]
+    rows.append(("Sound", ", ".join(sound) or "none"))
+    if remote is not None:
+        where = "CPUs" if remote.gpu == "none" else f"{remote.gpu} GPUs"
+        rows += [
+            (
+                "Remote",
+                f"{_count(remote.chunks, 'chunk')} in up to {_count(remote.containers, 'container')} with {where}",
+            ),
+            (
+                "Estimate",
+                f"{remote.minutes:.1f} minutes until the last chunk, ${remote.dollars:.2f} at list prices; speeds from "
+                "data sheets, not measured",
+            ),
+        ]
+    elif estimate.job_seconds is not None:
+        rows.append(("Estimate", _estimate_row(plan, estimate.job_seconds)))
+    rows.append(("Size", f"about {_bytes(estimate.likely_bytes)}, at most {_bytes(estimate.output_bytes)}"))
+    return rows
+
+
+def _estimate_row(plan: Plan, seconds: float) -> str:
+    estimate = plan.estimate
+    basis = "not measured here yet"
+    if estimate.all_measured:
+        basis = "measured here"
+    elif estimate.measured:
+        basis = "of these the network was measured here"
+    making, checking = _clock(estimate.making_seconds), _clock(estimate.checking_seconds)
+    parts = [f"sampling and encoding {making}", f"checking {checking}"]
+    if plan.model is not None and estimate.seconds is not None:
+        parts[0] += " more"
+        parts.insert(0, f"network {_clock(estimate.seconds)}")
+    row = f"{_clock(seconds)} on {estimate.device}: {', '.join(parts)} ({basis})"
+    if plan.model is None:
+        return row
+    return f"{row}; {_count(estimate.inferred_frames, 'frame')} through the network, {_macs(estimate.macs)}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(0.1, count / 1e6):.{0 if count >= 1e7 else 1}f} MB"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _macs(count: int) -> str:
+    return f"{count / 1e12:.1f} T MAC" if count >= 1e11 else f"{count / 1e9:.2g} G MAC"
+
+
+def _encoder_row(plan: Plan) -> str:
+    encoder = plan.encoder
+    words = [encoder.encoder, f"{encoder.bit_depth} bit"]
+    if encoder.crf is not None:
+        words.append(f"CRF {encoder.crf}")
+    if encoder.preset is not None:
+        words.append(f"preset {encoder.preset}")
+    return ", ".join(words)
+
+
+def _fraction(value: Any) -> str:
+    return f"{value.numerator}/{value.denominator}"
+
+
+def _clock(seconds: float) -> str:
+    whole = max(1, round(seconds))
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

@@ -1,0 +1,434 @@
+"""The plan: what every output frame shows, by which network, in which chunks. Pure data from a pure function.
+
+A question about behaviour is answered here, without running a network. Arrays, not objects a frame: two hours at
+60 frames a second plan in about a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from keyscale.engine.camera.framing import Framing, cover_all, far_outside
+from keyscale.engine.camera.geometry import Geometry, Window, place
+from keyscale.engine.camera.timemap import Stretch, TimeMap
+from keyscale.engine.errors import FramingError, InputError, UsageError
+from keyscale.engine.job import Fit, Job
+from keyscale.engine.models.execution import Execution, possible_executions
+from keyscale.engine.models.registry import ModelSpec
+from keyscale.engine.models.speeds import checking_key, making_key, measured_speed, size_key, speed_key
+from keyscale.engine.plan.encoding import EncoderSettings, resolve_encoding
+from keyscale.engine.plan.tracks import Container, TrackPlan, container_of, plan_tracks
+from keyscale.engine.source.probe import VideoInfo
+
+__all__ = ["LANCZOS", "Chunk", "Estimate", "Plan", "make_plan", "size_at"]
+
+LANCZOS = "lanczos"
+"""The model name that asks for sampling without a network."""
+
+LONGEST = 24 * 3600
+"""Seconds of a result: a plan takes some 300 bytes a frame, and damaged times may claim centuries."""
+
+MOST_FRAMES = LONGEST * 60
+"""Frames of a result: a day at 60 a second."""
+
+EVENLY = 1e-9
+"""Slack for comparing float ratios with whole numbers."""
+
+BYTES_PER_PIXEL = 0.06
+"""Upper guess of what one encoded pixel takes at CRF 16 on busy footage; halved again for each 6 of CRF."""
+
+PRORES_BYTES_PER_PIXEL = 0.5
+"""ProRes 422 HQ: 220 Mbit/s at 1920x1080 and 29.97 frames a second, by Apple's white paper, rounded up."""
+
+
+TYPICAL_SHARE = 0.3
+"""Of `BYTES_PER_PIXEL`, that usual footage takes."""
+
+MAKING, CHECKING = 12e-9, 6e-9
+"""Seconds of an output pixel before anything was measured: sampled and encoded; joined and verified."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Output frames `[start, end)`, made and kept as one file."""
+
+    index: int
+    start: int
+    end: int
+
+    @property
+    def frames(self) -> int:
+        """How many output frames."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What the job will take, by this machine's own past runs where there are any."""
+
+    inferred_frames: int
+    """Source frames that go through the network at most; exact repeats found on the way need less."""
+    macs: int
+    """Multiply-accumulates of the whole job."""
+    seconds: float | None
+    """Network time; None for sampling only, and where nothing tells."""
+    device: str
+    measured: bool
+    """True where `seconds` rests on measurements of this model, run in this way on windows of such sizes, here."""
+    making_seconds: float
+    """Sampling and encoding, as far as they do not go on beside the network."""
+    checking_seconds: float
+    """Joining the chunks and verifying the result."""
+    all_measured: bool
+    """True where all of `job_seconds` rests on measurements on this machine."""
+    output_bytes: int
+    """Size of the result, guessed high, for the check of free space."""
+    likely_bytes: int
+    """About what the size will be, by earlier results where there are any; footage differs by several times."""
+
+    @property
+    def job_seconds(self) -> float | None:
+        """The whole job; None where nothing tells how long the network takes."""
+        if self.seconds is None and self.macs:
+            return None
+        return (self.seconds or 0) + self.making_seconds + self.checking_seconds
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """Everything that an executor, a preview and the verification need."""
+
+    job: Job
+    info: VideoInfo
+    framing: Framing
+    rate: Fraction
+    time_map: TimeMap
+    container: Container
+    encoder: EncoderSettings
+    geometry: Geometry
+    source_index: npt.NDArray[np.int32]
+    """Index into `info.pts` of the source frame that each output frame shows `(N,)`."""
+    rects: npt.NDArray[np.float64]
+    """x, y, width, height that the camera sees, in displayed source pixels, inside the frame and fitted `(N, 4)`."""
+    placements: npt.NDArray[np.int32]
+    """x, y, width, height of the target's part to fill `(N, 4)`."""
+    windows: npt.NDArray[np.int32]
+    """x0, y0, x1, y1 of the lattice pixels that sampling reads `(N, 4)`."""
+    model: ModelSpec | None
+    """None is sampling only."""
+    executions: tuple[Execution, ...]
+    """How the network will run: one way, or one for each device that `auto` may turn out to be."""
+    chunks: tuple[Chunk, ...]
+    tracks: tuple[TrackPlan, ...]
+    warnings: tuple[str, ...]
+    estimate: Estimate
+
+    @property
+    def frames(self) -> int:
+        """Output frames."""
+        return len(self.source_index)
+
+    @property
+    def scale(self) -> int:
+        """Super-resolved pixels to a source pixel; 1 for sampling only."""
+        return self.model.scale if self.model else 1
+
+    @property
+    def duration(self) -> Fraction:
+        """Seconds of the result's picture."""
+        return self.frames / self.rate
+
+    @property
+    def ratio(self) -> float:
+        """The largest ratio of target pixels to source pixels in the job."""
+        return float(self.geometry.ratios(self.rects, self.placements).max())
+
+    def pts(self, frame: int) -> int:
+        """The source pts that output frame `frame` shows."""
+        return int(self.info.pts[self.source_index[frame]])
+
+    def window(self, frame: int) -> Window:
+        """The lattice pixels that sampling output frame `frame` reads."""
+        return Window(*(int(v) for v in self.windows[frame]))
+
+
+def size_at(crf: int | None) -> float:
+    """Size of a result at this CRF, as a multiple of that at CRF 16; 1 for encoders without one."""
+    return 1.0 if crf is None else 2.0 ** ((16 - crf) / 6)
+
+
+def make_plan(
+    job: Job,
+    info: VideoInfo,
+    framing: Framing | None,
+    models: Mapping[int, ModelSpec],
+    speeds: Mapping[str, float],
+    *,
+    has_int8: bool = True,
+) -> Plan:
+    """Plan a job.
+
+    Args:
+        job: what is asked for.
+        info: what the source is.
+        framing: the camera; None is the whole frame.
+        models: the family to choose from, by scale; empty samples without a network.
+        speeds: what was measured here, as `engine.models.speeds.known_speeds` has it.
+        has_int8: whether OpenVINO computes in int8 on this CPU.
+
+    Raises:
+        UsageError: trim or settings that leave nothing or contradict each other.
+        FramingError: a rectangle that does not fit the frame.
+    """
+    warnings = list(info.notes)
+    camera = framing if framing is not None else Framing.whole(info.width, info.height)
+    rate = job.target.rate if job.target.rate is not None else info.rate
+    warnings += _rate_warnings(job, info, rate)
+    time_map = _time_map(job, info, camera, warnings)
+    container = container_of(job.output)
+    encoder = resolve_encoding(job.encoding, job.model.mode, info.colour, container, rate)
+
+    _check_length(info, time_map, rate)
+    count = max(1, int(Fraction(time_map.duration).limit_denominator(10**9) * rate + Fraction(1, 2)))
+    source_index = _choose_frames(info, time_map, rate, count)
+    target = (job.target.width, job.target.height)
+    try:
+        rects, moved = camera.inside_at(info.times()[source_index], info.width, info.height)
+    except FramingError as error:
+        if job.keyframes is not None:
+            error.message = f"{job.keyframes}: {error.message}"
+        raise
+    if job.target.fit is Fit.COVER:
+        rects = cover_all(rects, job.target.aspect)
+    placements = place(rects, target, job.target.fit)
+    geometry = Geometry(display=(info.width, info.height), lattice=info.lattice, rotation=camera.rotation % 360)
+    warnings += _camera_warnings(camera, info, moved)
+    if info.bit_depth > 8 and encoder.bit_depth == 8:
+        warnings.append(f"the source has {info.bit_depth} bits, the result 8: --bit-depth 10 keeps them")
+
+    ratio = float(geometry.ratios(rects, placements).max())
+    model = _choose_model(models, ratio, warnings)
+    executions = (
+        possible_executions(model, job.compute.device, job.compute.precision, has_int8=has_int8) if model else ()
+    )
+    windows = geometry.windows(rects, placements, model.scale if model else 1)
+    tracks = plan_tracks(
+        info.streams,
+        info.video_index,
+        container,
+        time_map,
+        source_duration=float(info.duration),
+        audio=job.encoding.audio,
+    )
+    warnings += [
+        f"{track.kind} stream {track.index} is left out: {track.reason}"
+        for track in tracks
+        if track.action == "drop" and track.reason
+    ]
+    return Plan(
+        job=job,
+        info=info,
+        framing=camera,
+        rate=rate,
+        time_map=time_map,
+        container=container,
+        encoder=encoder,
+        geometry=geometry,
+        source_index=source_index,
+        rects=rects,
+        placements=placements,
+        windows=windows,
+        model=model,
+        executions=executions,
+        chunks=_cut(count, rate, job.chunk_seconds),
+        tracks=tracks,
+        warnings=tuple(warnings),
+        estimate=_estimate(job, info, encoder, model, executions, windows, source_index, speeds),
+    )
+
+
+def _rate_warnings(job: Job, info: VideoInfo, rate: Fraction) -> list[str]:
+    warnings = []
+    if info.variable_rate:
+        chosen = f"--fps source is taken as {float(rate):g}" if job.target.rate is None else "chosen by time"
+        warnings.append(f"the source has a variable frame rate (mean {float(info.rate):.3f}): {chosen}")
+    if info.interlaced:
+        warnings.append(f"the source is interlaced ({info.field_order}) and is deinterlaced, one frame a frame")
+    if info.damaged:
+        warnings.append(f"{info.damaged} frame(s) of the source cannot be decoded")
+    return warnings
+
+
+def _time_map(job: Job, info: VideoInfo, camera: Framing, warnings: list[str]) -> TimeMap:
+    whole = float(info.duration)
+    start = _first(job.trim.start, camera.trim.start, 0.0)
+    end = _first(job.trim.end, camera.trim.end, whole)
+    if not start >= 0:  # NaN as well
+        raise UsageError(f"the trim starts at {start:g} s", remedy="Start at 0 or later.")
+    if start >= whole:
+        raise UsageError(
+            f"the trim starts at {start:g} s, the source ends at {whole:.3f} s",
+            remedy="Start before the source's end.",
+        )
+    if not end > start:
+        raise UsageError(f"the trim from {start:g} s to {end:g} s leaves nothing", remedy="End after the start.")
+    if end > whole:
+        if end > whole + float(1 / info.rate):
+            warnings.append(f"the trim ends at {end:g} s, the source at {whole:.3f} s: its end is used")
+        end = whole
+    edges: list[Stretch] = []
+    position = start
+    for segment in sorted(camera.segments, key=lambda s: s.start):
+        first, last = max(segment.start, position), min(segment.end, end)
+        if first >= last:
+            continue
+        if first > position:
+            edges.append(Stretch(position, first, 1.0))
+        edges.append(Stretch(first, last, segment.speed))
+        position = last
+    if position < end:
+        edges.append(Stretch(position, end, 1.0))
+    return TimeMap(tuple(edges))
+
+
+def _check_length(info: VideoInfo, time_map: TimeMap, rate: Fraction) -> None:
+    frames = time_map.duration * float(rate)
+    if time_map.duration <= LONGEST and frames <= MOST_FRAMES:
+        return
+    gap = float(max(int(np.diff(info.pts).max(initial=0)), info.last_duration) * info.time_base)
+    if gap > 3600:
+        raise InputError(
+            f"one frame of {info.path} stands for {gap:.4g} s: its times are damaged, or the result would have "
+            f"{frames:.4g} frames",
+            remedy="Choose the part to use with --start and --end, or remux the file.",
+        )
+    raise UsageError(
+        f"the result would last {time_map.duration:.4g} s and have {frames:.4g} frames; a day, and {MOST_FRAMES} "
+        "frames, are the most",
+        remedy="Make it in parts, with --start and --end, or at a lower --fps.",
+    )
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)
+
+
+def _choose_frames(info: VideoInfo, time_map: TimeMap, rate: Fraction, count: int) -> npt.NDArray[np.int32]:
+    """Output frame n shows the last source frame at or before n / rate, mapped through trim and speed.
+
+    One tick of the time base is forgiven, since coarse ones round (66.67 ms to 67), but never half a frame: a time
+    base of one tick a frame rounds nothing.
+    """
+    times = info.times()
+    wanted = time_map.to_source(np.arange(count, dtype=np.float64) * rate.denominator / rate.numerator)
+    usual = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    slack = min(float(info.time_base), usual / 2) + 1e-9
+    index = np.searchsorted(times, wanted + slack, side="right") - 1
+    return np.maximum(index, 0).astype(np.int32)
+
+
+def _camera_warnings(camera: Framing, info: VideoInfo, moved: npt.NDArray[np.bool_]) -> list[str]:
+    warnings = []
+    outside = far_outside(camera.keyframe_rects, info.width, info.height)
+    if outside:
+        warnings.append(f"{outside} keyframe(s) lie far outside the {info.width}x{info.height} frame")
+    if count := int(np.count_nonzero(moved)):
+        warnings.append(f"the camera reaches over the frame's border in {count} frame(s) and is moved inside")
+    return warnings
+
+
+def _choose_model(models: Mapping[int, ModelSpec], ratio: float, warnings: list[str]) -> ModelSpec | None:
+    if not models:
+        return None
+    if ratio <= 1 + EVENLY:
+        warnings.append(
+            f"the target is no larger than what the camera sees (ratio {ratio:.3f}): sampling only, no network"
+        )
+        return None
+    enough = [scale for scale in sorted(models) if scale >= ratio - EVENLY]
+    scale = enough[0] if enough else max(models)
+    if ratio > scale + EVENLY:
+        warnings.append(
+            f"the camera sees so little that the network's x{scale} is enlarged another {ratio / scale:.2f} times"
+        )
+    return models[scale]
+
+
+def _cut(count: int, rate: Fraction, seconds: float) -> tuple[Chunk, ...]:
+    """Chunks of nearly equal length, about `seconds` each."""
+    pieces = max(1, round(count / max(1.0, seconds * float(rate))))
+    edges = [count * i // pieces for i in range(pieces + 1)]
+    return tuple(Chunk(i, a, b) for i, (a, b) in enumerate(pairwise(edges)))
+
+
+def _estimate(
+    job: Job,
+    info: VideoInfo,
+    encoder: EncoderSettings,
+    model: ModelSpec | None,
+    executions: tuple[Execution, ...],
+    windows: npt.NDArray[np.int32],
+    source_index: npt.NDArray[np.int32],
+    speeds: Mapping[str, float],
+) -> Estimate:
+    fresh = np.concatenate([[True], np.diff(source_index) != 0])
+    pixels = job.target.width * job.target.height * len(source_index)
+    per_pixel = PRORES_BYTES_PER_PIXEL
+    if encoder.crf is not None:
+        per_pixel = BYTES_PER_PIXEL * size_at(encoder.crf)
+    size = int(pixels * per_pixel) + 1_000_000
+    device = "cpu" if job.compute.device == "auto" else job.compute.device.partition(":")[0]
+    if job.compute.device == "auto":
+        there = [execution.kind for execution in executions]
+        device = next((d for d in ("cuda", "mps") if d in there and any(k.startswith(f"{d} ") for k in speeds)), "cpu")
+    area, frames = job.target.width * job.target.height, len(source_index)
+    making = measured_speed(speeds, making_key(encoder.encoder, encoder.preset, network=model is not None), area)
+    checking = measured_speed(speeds, checking_key(job.verify), area)
+    seen = measured_speed(speeds, size_key(encoder.encoder), area)
+    likely = size * TYPICAL_SHARE if seen is None else pixels * seen * size_at(encoder.crf)
+    macs, inferred, network, own = 0, 0, None, True
+    if model is not None:
+        needed = windows[fresh].astype(np.int64)
+        width = np.minimum(needed[:, 2] + model.halo, info.lattice[0]) - np.maximum(needed[:, 0] - model.halo, 0)
+        height = np.minimum(needed[:, 3] + model.halo, info.lattice[1]) - np.maximum(needed[:, 1] - model.halo, 0)
+        execution = next(each for each in executions if each.kind == device)
+        macs, inferred = int((width * height).sum()) * model.macs_per_pixel, int(np.count_nonzero(fresh))
+        network, own = _network_time(width * height, model, execution, speeds)
+    return Estimate(
+        inferred_frames=inferred,
+        macs=macs,
+        seconds=network,
+        making_seconds=area * frames * (MAKING if making is None else making),
+        checking_seconds=area * frames * (CHECKING if checking is None else checking),
+        device=device,
+        measured=model is not None and own,
+        all_measured=own and making is not None and checking is not None,
+        output_bytes=size,
+        likely_bytes=min(int(likely), size),
+    )
+
+
+def _network_time(
+    areas: npt.NDArray[np.int64], model: ModelSpec, execution: Execution, speeds: Mapping[str, float]
+) -> tuple[float | None, bool]:
+    """Seconds for windows of these areas, None where nothing tells, and whether all of it rests on measurements."""
+    key = speed_key(execution, model.name)
+    guessed = next((s for s in (speeds.get(speed_key(execution)), speeds.get(execution.kind)) if s is not None), None)
+    seconds, measured = 0.0, True
+    # Those whose area is the same power of two were measured together.
+    doublings, where = np.unique(np.frexp(areas.astype(np.float64))[1], return_inverse=True)
+    for number in range(len(doublings)):
+        alike = areas[where == number]
+        own = measured_speed(speeds, key, int(alike[0]))
+        speed = guessed if own is None else own
+        if speed is None:
+            return None, False
+        seconds += float(alike.sum()) * model.macs_per_pixel * speed
+        measured = measured and own is not None
+    return seconds, measured

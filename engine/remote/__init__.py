@@ -1,0 +1,1 @@
+"""One job with its chunks made on Modal."""

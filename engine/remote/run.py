@@ -1,0 +1,415 @@
+"""A job whose chunks are made by deployed functions, between objects in storage; the rest is done here, as ever."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
+from pathlib import Path
+from threading import Event as StopFlag
+
+from keyscale.engine.errors import KeyscaleError, RemoteError, StorageError
+from keyscale.engine.events import Done, Event, Note, Phase, RemoteUse
+from keyscale.engine.job import RemoteOptions
+from keyscale.engine.models import Execution, choose_execution, possible_executions
+from keyscale.engine.pipeline.encoder import chunk_suffix
+from keyscale.engine.plan.plan import LANCZOS, Chunk
+from keyscale.engine.remote.dispatch import FanOut
+from keyscale.engine.remote.leftovers import calls_left, end_job, remove_staged
+from keyscale.engine.remote.modal_client import PATIENCE_S, Calls
+from keyscale.engine.remote.prices import Budget, affordable, check_suited, cost, estimate
+from keyscale.engine.remote.resumable import NotedRun
+from keyscale.engine.remote.slots import Slots
+from keyscale.engine.remote.staging import Staging
+from keyscale.engine.remote.state import RemoteState, check_notes, drop_state, forget_note, state_path, take_up
+from keyscale.engine.runners.local import LocalRun
+from keyscale.engine.runners.prepare import Prepared, has_int8
+from keyscale.engine.runners.progress import Meter
+from keyscale.engine.runners.shared import Shared
+from keyscale.engine.serialization import dumps
+from keyscale.engine.storage.bucket import Storage, StorageFault, StorageSettings, job_prefix, new_job_id
+from keyscale.engine.worker.contract import Deployment, Made, Task, read_task
+from keyscale.engine.workspace.fingerprint import network_identity
+from keyscale.engine.workspace.folder import WorkFolder
+
+__all__ = [
+    "RemoteRun",
+    "run_remote",
+]
+
+STORAGE_PATIENCE_S = 60.0
+"""How long storage may be out of reach, for each request."""
+SENT_S = 15.0
+"""How long the end of an interrupted upload is waited for, which notices by itself."""
+POLL_S = 0.25
+
+
+def run_remote(
+    prepared: Prepared, options: RemoteOptions, stop: StopFlag, *, slots: Slots | None = None
+) -> Generator[Event, None, None]:
+    """Do the job with remote chunks; events and errors as of `Run.events`.
+
+    Whatever happens but the death of this process, calls are cancelled and nothing of the job is left in storage.
+
+    Args:
+        prepared: what is to be made.
+        options: how.
+        stop: ends it.
+        slots: shared with other jobs of this process, whose calls together are no more than that.
+
+    Raises:
+        RemoteError: storage or functions are not set up, fail, or cannot be reached.
+    """
+    return RemoteRun(prepared, options, stop, slots=slots).events()
+
+
+class RemoteRun(NotedRun):
+    """A job whose chunks are made by deployed functions."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        options: RemoteOptions,
+        stop: StopFlag,
+        *,
+        slots: Slots | None = None,
+        budget: Budget | None = None,
+        shared: Shared | None = None,
+    ) -> None:
+        """What it shares with other jobs of this process: calls at once, dollars, and networks that run here."""
+        super().__init__(prepared, stop, dumps(options))
+        self.options = options
+        self.slots, self.shared = slots, shared
+        self.budget, self._is_alone = budget or Budget(options.max_cost), budget is None
+        self._given_up = 0.0
+        """Dollars for calls that came to nothing."""
+        self.calls = Calls(patience_s=PATIENCE_S)
+        self.storage: Storage | None = None
+        self.deployment: Deployment | None = None
+        self.execution: Execution | None = None
+        self.mades: list[Made] = []
+        self.fan_out: FanOut | None = None
+        self.local: LocalRun | None = None
+        self.local_frames = 0
+        self._sending = threading.Lock()
+
+    def events(self) -> Generator[Event, None, None]:
+        """As `Run.events`."""
+        try:
+            yield from super().events()
+        finally:
+            if self.storage is not None:
+                self.storage.close()
+
+    # Made ready
+
+    def load(self) -> Iterator[Event]:
+        """As `Run.load`."""
+
+        def connect(_: Callable[[int, int], None]) -> Deployment:
+            storage.check()
+            return self.calls.connect()
+
+        check_notes()
+        try:
+            # Within: what is not set up is no other case than what cannot be reached.
+            settings = StorageSettings.from_environment(os.environ)
+            storage = self.storage = Storage(settings, patience_s=STORAGE_PATIENCE_S)
+            deployment = self.deployment = yield from self.during(Phase.CONNECT, connect)
+        except RemoteError as error:
+            if not self.options.fallback_local:
+                raise
+            yield Note(level="warning", message=f"everything is made on this machine: {error.message}")
+            self.local = self._local_run()
+            yield from self.local.load()
+            return
+        if self.slots is not None:
+            self.slots.at_most(deployment.containers)
+        check_suited(self.plan, deployment.gpus)
+        self.execution = self._execution(deployment)
+        gpu = deployment.gpus[0] if deployment.gpus else "none"
+        expected = estimate(self.plan, gpu=gpu, containers=self._containers)
+        if self._is_alone:
+            affordable(expected, self.options.max_cost)
+        self.budget.take(expected)
+        how = "on CPUs" if not deployment.gpus else f"on {' or '.join(deployment.gpus)}"
+        network = f"{self.execution}; model {self.plan.model.name}" if self.plan.model else "no network"
+        yield Note(
+            level="info",
+            message=f"up to {self._containers} containers {how}; {network}; about ${expected.dollars:.2f}",
+        )
+
+    @property
+    def _containers(self) -> int:
+        assert self.deployment is not None
+        most = self.deployment.containers
+        return max(1, min(most, self.options.containers or most))
+
+    def _execution(self, deployment: Deployment) -> Execution | None:
+        if self.plan.model is None:
+            return None
+        return choose_execution(self.plan.model, deployment.device, self.job.compute.precision, has_int8=True)
+
+    def made_by(self) -> str:
+        """As `Run.made_by`."""
+        if self.deployment is None:
+            assert self.local is not None
+            return self.local.made_by()
+        network = LANCZOS
+        if self.plan.model is not None:
+            network = f"{network_identity(self.plan)} {self.job.model.denoise} {self.execution}"
+        return f"remote {self.deployment.version} {self.deployment.libraries} {network}"
+
+    # Chunks
+
+    def _upscale(self, folder: WorkFolder) -> Iterator[Event]:
+        path = state_path(folder.root)
+        if self.storage is not None and self.deployment is not None:
+            settings = self.storage.settings
+            take_up(path, self.job, folder.folder.name, (settings.endpoint, settings.bucket))
+            yield from self.end_others(path, self.storage, self.calls)
+        yield from super()._upscale(folder)
+        state = RemoteState.read(path)
+        if self.deployment is not None and self.fan_out is None and state is not None:
+            # Of a client that died just after its last chunk came.
+            self.job_id = state.job_id
+            yield from self._left(path, Meter(Phase.UPSCALE, self.plan.frames, done=self.plan.frames))
+
+    def make(self, missing: list[Chunk], folder: WorkFolder, meter: Meter) -> Iterator[Event]:
+        """As `Run.make`."""
+        path = state_path(folder.root)
+        failed: BaseException | None = None
+        if self.deployment is not None:
+            try:
+                yield from self._make_there(missing, folder, path, meter)
+            except GeneratorExit:
+                self._leave_nothing(path)
+                raise
+            except BaseException as error:
+                failed = error
+            yield from self._left(path, meter)
+            if failed is None:
+                return
+            if not (isinstance(failed, RemoteError) and self.options.fallback_local):
+                raise failed
+        left = [chunk for chunk in missing if folder.lost_in(chunk) is None]
+        self.local_frames = sum(chunk.frames for chunk in left)
+        if isinstance(failed, RemoteError):
+            message = f"{len(left)} of {len(missing)} chunks are made on this machine: {failed.message}"
+            yield Note(level="warning", message=message)
+        yield from self._make_here(left, folder, meter)
+
+    def _make_there(self, missing: list[Chunk], folder: WorkFolder, path: Path, meter: Meter) -> Iterator[Event]:
+        assert self.storage is not None
+        suffix = chunk_suffix(self.plan.encoder)
+        state = yield from self._resumed(folder, path)
+        if state is None:
+            staging = Staging(self.storage, self.job_id, suffix)
+            state = yield from self._stage(staging, folder, path)
+        else:
+            staging = Staging(self.storage, self.job_id, suffix)
+        self.note_job(path)
+        fan_out = self.fan_out = FanOut(
+            self.plan,
+            calls=self.calls,
+            staging=staging,
+            state=state,
+            path=path,
+            folder=folder,
+            containers=self._containers,
+            slots=self.slots,
+            stop=self.stop,
+            tally=self.tally,
+            given_up=self._pay,
+        )
+        try:
+            yield from fan_out.run(missing, meter, done_before=self.resumed)
+        finally:
+            self.mades += fan_out.mades
+
+    def _pay(self, gpu: str | None, seconds: float) -> None:
+        """Count a call that came to nothing; it may have waited for its container before it cost anything."""
+        assert self.deployment is not None
+        usual = self.deployment.gpus[0] if self.deployment.gpus else "none"
+        dollars = cost(gpu or usual, min(seconds, self.deployment.timeout_s))
+        self._given_up += dollars
+        self.budget.lose(dollars)
+
+    def _resumed(self, folder: WorkFolder, path: Path) -> Generator[Event, None, RemoteState | None]:
+        """A job that another client left, if it is this one and all of it is there still."""
+        assert self.storage is not None
+        state = RemoteState.read(path)
+        if state is None:
+            return None
+        state.check_place(self.storage.settings.endpoint, self.storage.settings.bucket)
+        task = _task(state)
+        staging = Staging(self.storage, state.job_id, chunk_suffix(self.plan.encoder))
+        if (
+            state.key == folder.folder.name
+            and self.job.resume
+            and task is not None
+            and task.execution == self.execution
+        ):
+            self.job_id = state.job_id
+            whole = yield from self.during(Phase.STAGE, lambda _: staging.is_there(state.source_key, task))
+            if whole:
+                yield Note(
+                    level="info", message=f"remote job {self.job_id} goes on: {len(state.calls)} calls were started"
+                )
+                return state
+            if task.excerpt_begins is not None or task.source_size == self.prepared.source_stat[0]:
+                return None  # staged in part: sent on under the same id; an excerpt is cut again, with the same bytes
+        end = partial(end_job, state, self.storage, self.calls)
+        running = yield from self.during(Phase.STAGE, lambda _: end())
+        if running:
+            yield Note(level="warning", message=calls_left(state.job_id, running))
+        else:
+            forget_note(state.job_id)
+        if self.job_id == state.job_id:
+            self.job_id = new_job_id()
+        return None
+
+    def _stage(self, staging: Staging, folder: WorkFolder, path: Path) -> Generator[Event, None, RemoteState]:
+        checkpoint = self.checkpoint
+        task, key, source, data = yield from self.during(
+            Phase.STAGE,
+            lambda _: staging.prepare(
+                self.plan,
+                self.execution,
+                checkpoint,
+                folder.folder,
+                self.source_sha256,
+                self.stop.is_set,
+                lambda text: self.notes.append(Note(level="info", message=text)),
+            ),
+        )
+        settings = staging.storage.settings
+        state = RemoteState(
+            job_id=self.job_id,
+            endpoint=settings.endpoint,
+            bucket=settings.bucket,
+            key=folder.folder.name,
+            task_json=dumps(task),
+            source_key=key,
+        )
+        # Before the first byte: whoever finds this after a crash knows what may have been sent.
+        state.save(path)
+        self.note_job(path)
+        yield Note(level="info", message=f"remote job {self.job_id} begins")
+
+        def send(report: Callable[[int, int], None]) -> Task:
+            with self._sending:
+                return staging.send(key, source, task, data, checkpoint, report=report, should_stop=self.stop.is_set)
+
+        try:
+            sent = yield from self.during(Phase.STAGE, send)
+        finally:
+            if source != Path(self.job.source):
+                source.unlink(missing_ok=True)
+        state = dataclasses.replace(state, task_json=dumps(sent), sent=True)
+        state.save(path)
+        return state
+
+    def _left(self, path: Path, meter: Meter) -> Iterator[Event]:
+        """`_leave_nothing`, with signs of life."""
+        thread = threading.Thread(target=self._leave_nothing, args=(path,), name="keyscale-leave", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(POLL_S)
+            if meter.is_due(0):
+                yield meter.progress(0)
+        yield from self.told()
+
+    def _leave_nothing(self, path: Path) -> None:
+        """Cancel what runs and remove what was staged; what cannot be done is said."""
+        assert self.storage is not None
+        if self._sending.acquire(timeout=SENT_S):  # what is on its way would arrive after all was removed
+            self._sending.release()
+        state = RemoteState.read(path)
+        self.calls.close()
+        calls = [call.id for call in state.calls] if state is not None else []
+        if self.fan_out is not None:
+            calls = self.fan_out.calls()
+        try:
+            running = self.calls.cancel(calls, self.job_id) if calls else []
+        finally:
+            ended = self.fan_out is None or self.fan_out.leave()
+        job_id = state.job_id if state is not None else self.job_id
+        cancel = f"`keyscale remote cancel {job_id}`"
+        try:
+            remove_staged(self.storage.settings, job_id, is_hasty=self.stop.is_set)
+            if not ended and self.fan_out is not None and not running:
+                self.fan_out.leave()  # a call that ends late may have stored something
+                remove_staged(self.storage.settings, job_id, is_hasty=self.stop.is_set)
+            if running:
+                self._warn(calls_left(job_id, running))
+            else:
+                drop_state(path, job_id)
+        except StorageFault as fault:
+            self._warn(f"{job_prefix(job_id)} may be left in storage ({fault.message}): {cancel} removes it")
+        except StorageError as error:
+            self._warn(f"remote job {job_id} stays noted as unfinished ({error.message}): {cancel} forgets it")
+
+    def _warn(self, message: str) -> None:
+        self.notes.append(Note(level="warning", message=message))
+
+    # In the end
+
+    def _local_run(self) -> LocalRun:
+        plan = self.plan
+        if plan.model is not None:
+            int8 = has_int8(self.job, [plan.model])
+            ways = possible_executions(plan.model, "auto", self.job.compute.precision, has_int8=int8)
+            plan = dataclasses.replace(plan, executions=ways)
+        return LocalRun(dataclasses.replace(self.prepared, plan=plan), self.stop, self.shared)
+
+    def _make_here(self, left: list[Chunk], folder: WorkFolder, meter: Meter) -> Iterator[Event]:
+        if self.local is None:
+            self.local = self._local_run()
+            yield from self.local.load()
+        self.local.resumed = self.plan.frames - sum(chunk.frames for chunk in left)
+        self.local.tally = dataclasses.replace(self.tally, frames=0)
+        yield from self.local.make(left, folder, meter)
+        self.tally.lost = self.local.tally.lost
+
+    def done(self) -> Done:
+        """As `Run.done`."""
+        self.settled()
+        gpus = sorted({made.gpu for made in self.mades})
+        here = self.local.done() if self.local is not None else None
+        devices = []
+        if self.execution is not None:
+            made_on = gpus or ([] if here else [self.execution.kind])
+            devices = [f"remote {device} {self.execution.precision}" for device in made_on]
+        if here is not None and here.device != "none":
+            devices.append(here.device)
+        return Done(
+            output=self.job.output,
+            frames=self.plan.frames,
+            seconds=time.monotonic() - self.began,
+            resumed_frames=self.resumed,
+            inferred_frames=sum(made.inferred for made in self.mades) + (here.inferred_frames if here else 0),
+            lost_frames=self.tally.lost,
+            device=" and ".join(devices) or "none",
+            model=self.plan.model.name if self.plan.model else LANCZOS,
+            runtime=self.execution.runtime if self.execution else here.runtime if here else "none",
+            published=self.published,
+            remote=RemoteUse(
+                job_id=self.job_id,
+                containers=len({made.container for made in self.mades}),
+                gpus=tuple(gpus),
+                seconds=sum(made.seconds for made in self.mades),
+                dollars=sum(cost(made.gpu, made.seconds) for made in self.mades) + self._given_up,
+                local_frames=self.local_frames,
+            ),
+        )
+
+
+def _task(state: RemoteState) -> Task | None:
+    try:
+        return read_task(state.task_json)
+    except KeyscaleError:
+        return None

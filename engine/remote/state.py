@@ -1,0 +1,264 @@
+"""What a client keeps of a remote job, so that another one can go on with it: ids and keys, never a link.
+
+The state lies in the job's own work folder. A small note in the user's state directory leads from a job's id to it;
+beside the note is a copy of the state, since a work folder may be removed while calls run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import platformdirs
+
+from keyscale.engine.errors import KeyscaleError, RemoteError
+from keyscale.engine.files import storage_error, write_private
+from keyscale.engine.job import Job
+from keyscale.engine.serialization import dumps, loads
+from keyscale.engine.workspace.folder import REMOTE_STATE, REMOTE_STATE_VERSION
+
+__all__ = [
+    "Call",
+    "JobNote",
+    "RemoteState",
+    "absolute_job",
+    "all_notes",
+    "check_notes",
+    "drop_state",
+    "find_note",
+    "forget_ended",
+    "forget_note",
+    "keep_note",
+    "notes_of",
+    "state_of",
+    "state_path",
+    "state_path_of",
+    "take_up",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A call that was started for the output frames `[start, end)`."""
+
+    id: str
+    index: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteState:
+    """A job that is staged."""
+
+    version: int = REMOTE_STATE_VERSION
+    job_id: str
+    endpoint: str
+    bucket: str
+    """Where it is staged."""
+    key: str
+    """Of the work folder: what decides the pixels."""
+    task_json: str
+    """The `Task` that its calls are given."""
+    source_key: str
+    sent: bool = False
+    """Whether all of it was."""
+    calls: tuple[Call, ...] = field(default=())
+
+    def save(self, path: Path) -> None:
+        """Write it and its copy, each whole or not at all, readable by this user alone.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        write_private(_copy_path(self.job_id), dumps(self))
+        write_private(path, dumps(self))
+
+    def check_place(self, endpoint: str, bucket: str) -> None:
+        """Raise a `RemoteError` where the job lies in another bucket than this one: nothing would be found there."""
+        if (self.endpoint, self.bucket) != (endpoint, bucket):
+            raise RemoteError(
+                f"remote job {self.job_id} is staged in the bucket {self.bucket} at {self.endpoint}, and {bucket} at "
+                f"{endpoint} is set",
+                remedy="Set R2_BUCKET_NAME and the endpoint to those, then run or cancel it.",
+            )
+
+    @classmethod
+    def read(cls, path: Path) -> RemoteState | None:
+        """What was kept; None where there is nothing that can be used."""
+        try:
+            state = loads(path.read_bytes(), cls)
+        except (OSError, KeyscaleError):
+            return None
+        return state if state.version == REMOTE_STATE_VERSION else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobNote:
+    """Where a job id leads to."""
+
+    job_id: str
+    job: Job
+    state: str
+    """Path of its `RemoteState`."""
+    options: str = "{}"
+    """How it was run, as JSON of the runner's own options."""
+    publishing: str = ""
+    """The job's key, once its finished file stands here or is about to; only its upload is left to do then."""
+    finished: bool = False
+    """All is done, but what was staged could not be removed, or a call not be cancelled."""
+
+
+def state_path(root: Path) -> Path:
+    """Where the state lies in a work folder."""
+    return root / REMOTE_STATE
+
+
+def state_path_of(note: JobNote) -> Path:
+    """Where the state of a note's job lies."""
+    return Path(note.state)
+
+
+def state_of(note: JobNote) -> RemoteState | None:
+    """What is staged of a note's job, and its calls; None where all of that was removed."""
+    found = (RemoteState.read(path) for path in (state_path_of(note), _copy_path(note.job_id)))
+    return next((state for state in found if state is not None and state.job_id == note.job_id), None)
+
+
+def drop_state(path: Path, job_id: str) -> None:
+    """Remove the state of a job of which nothing is staged and no call runs any more; that of another job stays.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    state = RemoteState.read(path)
+    try:
+        if state is None or state.job_id == job_id:
+            path.unlink(missing_ok=True)
+        _copy_path(job_id).unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(error, path if error.filename is None else Path(error.filename)) from error
+
+
+def check_notes() -> None:
+    """See that notes can be kept, before anything is sent that only they lead to.
+
+    Raises:
+        StorageError: they cannot.
+    """
+    folder = _folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise storage_error(error, folder) from error
+
+
+def keep_note(note: JobNote) -> None:
+    """Keep a note.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    write_private(_note_path(note.job_id), dumps(note))
+
+
+def find_note(job_id: str) -> JobNote:
+    """The note of a job.
+
+    Raises:
+        RemoteError: there is none on this machine.
+    """
+    try:
+        return loads(_note_path(job_id).read_bytes(), JobNote)
+    except (OSError, KeyscaleError) as error:
+        raise RemoteError(
+            f"no unfinished remote job {job_id} is known on this machine",
+            remedy="'keyscale remote status' lists those that are.",
+        ) from error
+
+
+def forget_note(job_id: str) -> None:
+    """Remove a note and the copy of its state, if they are there."""
+    with contextlib.suppress(OSError):
+        _note_path(job_id).unlink(missing_ok=True)
+        _copy_path(job_id).unlink(missing_ok=True)
+
+
+def notes_of(job: Job) -> list[JobNote]:
+    """The notes of all jobs for the output of `job`, in the order in which they began."""
+    output = Path(job.output).absolute()
+    return [note for note in all_notes() if Path(note.job.output).absolute() == output]
+
+
+def forget_ended(job: Job, *, but: str | None = None, finished: bool = True) -> None:
+    """Remove the notes of jobs for the output of `job` of which nothing runs and nothing lies in storage any more.
+
+    Args:
+        job: whose output it is.
+        but: the id of one that stays.
+        finished: those too whose finished file is still to be stored elsewhere.
+    """
+    for note in notes_of(job):
+        if note.job_id != but and state_of(note) is None and (finished or not note.publishing):
+            forget_note(note.job_id)
+
+
+def take_up(path: Path, job: Job, key: str, place: tuple[str, str]) -> None:
+    """Put the state of the very job back into its work folder, where that was removed.
+
+    Args:
+        path: of the state.
+        job: whose output it is.
+        key: of the work folder.
+        place: endpoint and bucket that are in use.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    if RemoteState.read(path) is not None:
+        return
+    for note in notes_of(job):
+        state = state_of(note)
+        if state is not None and (state.endpoint, state.bucket) == place and state.key == key:
+            state.save(path)
+            return
+
+
+def absolute_job(job: Job, checkpoint: Path | None) -> Job:
+    """The job as it can be run from another folder; `checkpoint` is the network that it names by its path, if any."""
+    return replace(
+        job,
+        source=str(Path(job.source).absolute()),
+        output=str(Path(job.output).absolute()),
+        keyframes=None if job.keyframes is None else str(Path(job.keyframes).absolute()),
+        model=job.model if checkpoint is None else replace(job.model, name=str(checkpoint.absolute())),
+    )
+
+
+def all_notes() -> list[JobNote]:
+    """All jobs that are not finished, in the order in which they began."""
+    notes = []
+    for path in sorted(_folder().glob("*.json")):
+        with contextlib.suppress(OSError, KeyscaleError):
+            notes.append(loads(path.read_bytes(), JobNote))
+    return notes
+
+
+def _folder() -> Path:
+    chosen = os.environ.get("KEYSCALE_STATE_DIR")
+    return (Path(chosen) if chosen else platformdirs.user_state_path("keyscale")) / "remote"
+
+
+def _note_path(job_id: str) -> Path:
+    if not job_id or not all(letter.isascii() and (letter.isalnum() or letter == "-") for letter in job_id):
+        raise RemoteError(f"{job_id!r} is no job id", remedy="'keyscale remote status' lists those that are.")
+    return _folder() / f"{job_id}.json"
+
+
+def _copy_path(job_id: str) -> Path:
+    return _note_path(job_id).with_suffix(".state")

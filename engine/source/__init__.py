@@ -1,0 +1,1 @@
+"""A video file read: opened, measured, decoded, its colour."""

@@ -1,0 +1,339 @@
+"""A source file scanned and measured with PyAV: the raw readings that `probe` makes sense of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.sidedata.sidedata import Type as SideDataType
+
+from keyscale.engine.errors import InputError
+from keyscale.engine.source.open import demuxed, frame_is_damaged, open_source, reason_of
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+__all__ = [
+    "FirstFrame",
+    "Measured",
+    "Scan",
+    "measure",
+]
+
+T = TypeVar("T")
+
+STREAMING = frozenset({"mpegts", "mpeg", "h264", "hevc", "mpegvideo", "m4v"})
+"""Formats without an index, made to be cut anywhere: a broken last frame is how a recording ends."""
+
+HIDDEN_FRAMES = frozenset({"vp8", "vp9", "av1"})
+"""Codecs whose packets may hold no displayed frame."""
+
+HEAD_FRAMES = 12
+"""Frames decoded from the head to compare with the packets."""
+
+TAIL_SECONDS = (1, 5, 30)
+"""How far before the end decoding is tried, to find the last frame that is whole."""
+
+MAX_PIXELS = 16384 * 8704
+"""Largest picture decoded: that of the highest levels of HEVC and AV1. What declares more is damaged."""
+
+
+class Scan:
+    """Everything the container tells without decoding: streams, claims, packets of the video stream."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream, path: str) -> None:
+        context = stream.codec_context
+        self.container = container.format.name
+        self.index = stream.index
+        self.codec = context.codec.canonical_name
+        self.time_base: Fraction = stream.time_base or Fraction(1, 90_000)
+        self.sample_aspect_ratio = stream.sample_aspect_ratio or context.sample_aspect_ratio
+        self.average_rate = stream.average_rate
+        self.field_order = context.field_order
+        self.header_frames = stream.frames or None
+        self.header_duration = container.duration / av.time_base if container.duration else None
+        self.is_mov = "mov" in self.container
+        self.has_size = context.width > 0 and context.height > 0  # FFmpeg drops one that is beyond its own limit
+        self._streams = [_stream_facts(s) for s in container.streams]
+        if context.width * context.height > MAX_PIXELS:
+            raise InputError(
+                f"{path} declares pictures of {context.width}x{context.height} pixels",
+                remedy="The largest picture that is read has as many as 16384x8704.",
+            )
+        self._read_packets(container, stream, path)
+
+    def streams(self, make: Callable[..., T]) -> tuple[T, ...]:
+        """The streams as `make(**facts)` objects."""
+        return tuple(make(**facts, disordered=facts["index"] in self._disordered) for facts in self._streams)
+
+    def _read_packets(self, container: InputContainer, stream: VideoStream, path: str) -> None:
+        pts: list[int] = []
+        self.missing_pts = self.corrupt_packets = 0
+        self.last_duration = 0
+        last = None
+        ends = 0.0
+        self.read_error: str | None = None
+        indexed_end = max((e.pos + e.size for e in stream.index_entries), default=0) if self.is_mov else 0
+        self.beyond_file = indexed_end > container.size > 0
+        started = False
+        latest: dict[int, int] = {}
+        self._disordered: set[int] = set()
+        try:
+            for packet in demuxed(container, *container.streams):
+                time_base = packet.time_base
+                if packet.pts is not None and time_base is not None:
+                    ends = max(ends, float((packet.pts + (packet.duration or 0)) * time_base))
+                    if packet.pts <= latest.get(packet.stream_index, packet.pts - 1):
+                        self._disordered.add(packet.stream_index)
+                    latest[packet.stream_index] = packet.pts
+                if packet.stream_index != stream.index or packet.size == 0:
+                    continue
+                # Packets before the first keyframe can not be decoded, so they are never displayed. That keyframe may
+                # itself be hidden by an edit list that begins between keyframes.
+                started = started or packet.is_keyframe
+                if not started or packet.is_discard:
+                    continue
+                self.corrupt_packets += packet.is_corrupt
+                if packet.pts is None:
+                    self.missing_pts += 1
+                    continue
+                pts.append(packet.pts)
+                if last is None or packet.pts >= last:
+                    last, self.last_duration = packet.pts, packet.duration or 0
+        except (av.FFmpegError, OSError) as error:
+            self.read_error = reason_of(error)
+        except ValueError as error:
+            raise InputError(f"{path} cannot be read ({error})", remedy="Check the file.") from error
+        self.pts = np.array(sorted(pts), dtype=np.int64)
+        start = container.start_time / av.time_base if container.start_time else 0.0
+        self.ends = ends
+        self.read_seconds = max(0.0, ends - start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstFrame:
+    """What the first decoded frame says of itself."""
+
+    width: int
+    height: int
+    pixel_format: str
+    bit_depth: int
+    is_rgb: bool
+    full_range_format: bool
+    matrix: int
+    range: int
+    primaries: int
+    transfer: int
+    display_matrix: bytes | None
+    mastering: bytes | None
+    light_level: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """Times of the displayed frames, and what was seen while measuring them."""
+
+    pts: npt.NDArray[np.int64]
+    last_duration: int
+    by: Literal["packets", "decoding"]
+    first_frame: FirstFrame
+    interlaced: bool
+    damaged: int
+    notes: tuple[str, ...]
+
+
+def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
+    """Times of the displayed frames, by packets where they can be trusted, else by decoding all.
+
+    Raises:
+        InputError: truncated (unless tolerated), or no frame can be decoded.
+    """
+    notes = _check_whole(path, scan, tolerate_damage=tolerate_damage)
+    head, facts, damaged, interlaced = _decode(path, scan.index, limit=HEAD_FRAMES)
+    if facts is None:
+        why = "" if scan.has_size else " (it declares no picture size, or one that is too large)"
+        raise InputError(f"no frame of {path} can be decoded{why}", remedy="Check that it plays in a video player.")
+    if scan.container == "avi" and head != sorted(head):
+        raise InputError(
+            f"{path} tells no times of display: AVI has none, and its frames are not coded in the order of display",
+            remedy="Take the recording in another container (MP4, MKV, MOV), or encode it anew into one.",
+        )
+    pts = np.unique(scan.pts[scan.pts >= head[0]])
+    in_head = pts[pts <= head[-1]]
+    agree = not scan.missing_pts and np.array_equal(in_head, np.unique(head)) and len(pts) > 0
+    repeated = len(np.unique(scan.pts)) != len(scan.pts)
+    by_decoding = bool(
+        scan.missing_pts or not len(pts) or ((not agree or repeated) and (scan.codec in HIDDEN_FRAMES or interlaced))
+    )
+    if by_decoding:
+        head, facts, damaged, interlaced = _decode(path, scan.index, limit=None)
+        assert facts is not None
+        pts = np.unique(np.array(head, dtype=np.int64))
+    elif _cuttable(scan):
+        pts, dropped = _without_broken_tail(path, scan, pts)
+        if dropped:
+            notes.append(f"the last {dropped} frame(s) of the recording are cut off and left out")
+    if not len(pts):
+        raise InputError(
+            f"the frames of {path} have no times that can be relied on", remedy="Remux or convert the file first."
+        )
+    return Measured(
+        pts=pts,
+        last_duration=scan.last_duration,
+        by="decoding" if by_decoding else "packets",
+        first_frame=facts,
+        interlaced=interlaced,
+        damaged=damaged,
+        notes=tuple(notes),
+    )
+
+
+def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list[str]:
+    claimed, read = scan.header_duration, scan.read_seconds
+    problem = None
+    if scan.beyond_file:
+        problem = "its index points past the end of the file"
+    elif scan.read_error:
+        problem = f"reading stopped after {read:.2f} s: {scan.read_error}"
+    elif scan.corrupt_packets and not _cuttable(scan):
+        problem = f"{scan.corrupt_packets} packet(s) are cut off, the last readable one ends at {read:.2f} s"
+    elif "matroska" in scan.container and claimed and claimed - scan.ends > max(0.5, 0.02 * claimed):
+        # Some muxers count from second 0, some from the first frame: the later end tells a whole file for sure.
+        problem = f"its header says {claimed:.2f} s, {read:.2f} s can be read"
+    if problem is None:
+        return []
+    if not tolerate_damage:
+        raise InputError(
+            f"{path} is truncated or damaged: {problem}",
+            remedy="Copy or download it again, or use what is there with --keep-going-on-decode-errors.",
+        )
+    return [f"the source is truncated or damaged: {problem}"]
+
+
+def _cuttable(scan: Scan) -> bool:
+    return bool(STREAMING & set(scan.container.split(",")))
+
+
+def _decode(path: str | Path, index: int, *, limit: int | None) -> tuple[list[int], FirstFrame | None, int, bool]:
+    """pts of good frames from the head, the first one's facts, how many were damaged, whether interlaced."""
+    times: list[int] = []
+    facts: FirstFrame | None = None
+    damaged = interlaced = 0
+    with open_source(path) as container:
+        stream = container.streams[index]
+        assert isinstance(stream, av.VideoStream)
+        stream.thread_type = "AUTO"
+        for frames in _decoded(container, stream):
+            if frames is None:
+                damaged += facts is not None
+                continue
+            for frame in frames:
+                if frame_is_damaged(frame):
+                    damaged += facts is not None
+                elif frame.pts is not None:
+                    if facts is None:
+                        facts = _frame_facts(frame)
+                    times.append(frame.pts)
+                    interlaced += frame.interlaced_frame
+            if limit is not None and len(times) >= limit:
+                break
+    return times, facts, damaged, 2 * interlaced > len(times)
+
+
+def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[list[av.VideoFrame] | None]:
+    """What each packet decodes to, None where it does not; ends where the file cannot be read on."""
+    packets = demuxed(container, stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.FFmpegError, OSError):
+            return
+        if packet is None:
+            return
+        try:
+            yield packet.decode()
+        except av.FFmpegError:
+            yield None
+
+
+def _without_broken_tail(path: str | Path, scan: Scan, pts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int]:
+    """Drop planned frames after the last one that decodes, at the end of a format made to be cut anywhere."""
+    good: list[int] = []
+    for back in TAIL_SECONDS:
+        good = _decode_from(path, scan, int(pts[-1]) - int(back / scan.time_base))
+        if good and good[0] < pts[-1]:
+            break
+    if not good:
+        return pts, 0
+    tail = pts > good[-1]
+    gap = ~np.isin(pts, good) & (pts > good[0])
+    # A hole just before the last good frame belongs to the cut as well: its references are gone.
+    keep = ~(tail | gap)
+    return pts[keep], int(np.count_nonzero(~keep))
+
+
+def _decode_from(path: str | Path, scan: Scan, pts: int) -> list[int]:
+    good: list[int] = []
+    with open_source(path) as container:
+        stream = container.streams[scan.index]
+        assert isinstance(stream, av.VideoStream)
+        try:
+            container.seek(max(pts, int(scan.pts[0])), stream=stream)
+            for packet in demuxed(container, stream):
+                try:
+                    frames = packet.decode()
+                except av.FFmpegError:
+                    continue
+                good += [f.pts for f in frames if f.pts is not None and not frame_is_damaged(f)]
+        except (av.FFmpegError, OSError):
+            return sorted(good)
+    return sorted(good)
+
+
+def _frame_facts(frame: av.VideoFrame) -> FirstFrame:
+    # The stub types it by name; at run time it is a mapping by `Type`.
+    side: Any = frame.side_data
+
+    def raw(kind: SideDataType) -> bytes | None:
+        data = side.get(kind)
+        return bytes(data) if data is not None else None
+
+    return FirstFrame(
+        width=frame.width,
+        height=frame.height,
+        pixel_format=frame.format.name,
+        bit_depth=max(8, frame.format.components[0].bits),
+        is_rgb=frame.format.is_rgb or frame.format.has_palette,
+        full_range_format=frame.format.name.startswith("yuvj"),
+        matrix=int(frame.colorspace),
+        range=int(frame.color_range),
+        primaries=int(frame.color_primaries),
+        transfer=int(frame.color_trc),
+        display_matrix=raw(SideDataType.DISPLAYMATRIX),
+        mastering=raw(SideDataType.MASTERING_DISPLAY_METADATA),
+        light_level=raw(SideDataType.CONTENT_LIGHT_LEVEL),
+    )
+
+
+def _stream_facts(stream: Any) -> dict[str, Any]:
+    context = stream.codec_context
+    metadata = stream.metadata
+    facts: dict[str, Any] = {
+        "index": stream.index,
+        "kind": stream.type,
+        "codec": context.codec.canonical_name if context is not None else None,
+        "language": metadata.get("language"),
+        "title": metadata.get("title"),
+        "attached_picture": bool(stream.disposition & av.stream.Disposition.attached_pic),
+        "default": bool(stream.disposition & av.stream.Disposition.default),
+    }
+    if stream.type == "audio" and context is not None:
+        facts |= {"sample_rate": context.sample_rate, "channels": context.channels}
+    return facts

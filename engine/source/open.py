@@ -1,0 +1,125 @@
+"""A media file opened with PyAV, and what is asked of one that is open."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+
+from keyscale.engine.errors import InputError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.stream import Stream
+    from av.video.stream import VideoStream
+
+__all__ = ["demuxed", "frame_is_damaged", "open_source", "open_stream", "reason_of", "video_stream"]
+
+NOT_VIDEO = frozenset({"hls", "dash", "concat", "tty", "ffmetadata", "srt", "ass", "webvtt", "lrc", "sdp", "rtsp"})
+"""Demuxers of playlists and texts: such a file may name other files, or is no video at all."""
+
+
+@contextmanager
+def open_source(path: str | Path) -> Iterator[InputContainer]:
+    """Open a local media file for reading; it is closed at the end.
+
+    Raises:
+        InputError: missing, not a file, no rights, empty, or no media format is recognised.
+    """
+    name = os.fspath(path)
+    try:
+        info = Path(name).stat()
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {error.strerror}", remedy="Check the path of the video.") from error
+    except ValueError as error:
+        raise InputError(f"cannot read {name!r}: {error}", remedy="Check the path of the video.") from error
+    if stat.S_ISDIR(info.st_mode):
+        raise InputError(f"{name} is a directory, not a video", remedy="Give one video file.")
+    if not stat.S_ISREG(info.st_mode):
+        raise InputError(f"{name} is not a regular file", remedy="Save the video to a file first.")
+    if info.st_size == 0:
+        raise InputError(f"{name} is empty (0 bytes)", remedy="Copy or record the video again.")
+    # The prefix keeps names such as "take:2.mp4" from being read as a protocol.
+    with _opened(f"file:{name}", name, "file", None) as container:
+        yield container
+
+
+@contextmanager
+def open_stream(file: Any, *, demuxer: str | None = None) -> Iterator[InputContainer]:
+    """Open media that an object reads, with the checks of `open_source`; the object itself stays open.
+
+    Args:
+        file: has `read`, `seek`, `tell`, and a `name`, since FFmpeg goes by its extension too.
+        demuxer: FFmpeg's name of the format; None has it found out.
+
+    Raises:
+        InputError: it is not a video of that format.
+    """
+    file.seek(0, os.SEEK_SET)
+    # Nothing else is opened from here, whatever the file refers to: no protocol has that name.
+    with _opened(file, file.name, "none", demuxer) as container:
+        yield container
+
+
+@contextmanager
+def _opened(target: Any, name: str, protocols: str, demuxer: str | None) -> Iterator[InputContainer]:
+    try:
+        container = av.open(
+            target, format=demuxer, options={"protocol_whitelist": protocols}, metadata_errors="replace"
+        )
+    except (PermissionError, FileNotFoundError) as error:
+        raise InputError(f"cannot read {name}: {error.strerror}", remedy="Check the rights.") from error
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise InputError(
+            f"{name} is not a video that can be read ({reason_of(error)})",
+            remedy="Check that the file is complete and plays in a video player.",
+        ) from error
+    with container:
+        if NOT_VIDEO & set(container.format.name.split(",")):
+            raise InputError(
+                f"{name} is a {container.format.name} text or playlist, not a video",
+                remedy="Give the video file itself.",
+            )
+        yield container
+
+
+def demuxed(container: InputContainer, *streams: Stream) -> Iterator[Any]:
+    """The packets of `streams`; of one that appears in mid-file, which PyAV does not know, none."""
+    while True:
+        try:
+            yield from container.demux(*streams)
+            return
+        except IndexError:
+            continue  # its packet is used up; the next round leaves the stream out
+
+
+def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
+    """The stream that is the video: the default one, else the first; never cover art.
+
+    Raises:
+        InputError: there is none, or its codec is not known here.
+    """
+    pictures = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    videos = [s for s in container.streams.video if not s.disposition & pictures]
+    usable = [s for s in videos if s.codec_context is not None and s.codec_context.name != "ansi"]
+    if not usable:
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        why = "its video codec is not known here" if videos else f"it holds {kinds}"
+        raise InputError(f"{path} has no video stream ({why})", remedy="Give a file with a picture track.")
+    default = [s for s in usable if s.disposition & av.stream.Disposition.default]
+    return (default or usable)[0]
+
+
+def frame_is_damaged(frame: av.VideoFrame) -> bool:
+    """True where the decoder concealed errors in this frame or says that it is not whole."""
+    return bool(frame.is_corrupt)
+
+
+def reason_of(error: BaseException) -> str:
+    """What FFmpeg or the system says of an error, in a few words."""
+    return str(getattr(error, "strerror", None) or error)

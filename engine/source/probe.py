@@ -1,0 +1,290 @@
+"""What a source file is: `VideoInfo`, header claims apart from measured values.
+
+Times of frames are measured by reading every packet of the video stream (no decoding: a 10-minute clip takes
+well under a second), and checked against frames decoded from its head. Where packets and frames are known to
+differ (hidden VP8/VP9 frames, missing pts, one packet a field) the whole stream is decoded instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from keyscale.engine.errors import InputError
+from keyscale.engine.source.colour import FULL, RGB_MATRIX, UNSPECIFIED, Colour, guess_matrix
+from keyscale.engine.source.measure import Measured, Scan, measure
+from keyscale.engine.source.open import open_source, video_stream
+
+__all__ = ["HeaderClaims", "Orientation", "StreamInfo", "VideoInfo", "probe"]
+
+StreamKind = Literal["video", "audio", "subtitle", "data", "attachment", "unknown"]
+
+LONG_GAP_SECONDS = 60
+"""A step between two frames that is worth a warning."""
+
+SLOWEST, FASTEST = Fraction(1, 1000), Fraction(1000)
+"""Frames a second that a source can be taken for; beyond, its times are damaged, or no rate that an encoder takes."""
+
+STANDARD_RATES = tuple(
+    sorted(
+        [Fraction(n) for n in (5, 8, 10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 144, 200, 240)]
+        + [Fraction(n * 1000, 1001) for n in (12, 15, 24, 30, 48, 60, 120, 240)]
+    )
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamInfo:
+    """One stream of the source, as its header describes it."""
+
+    index: int
+    kind: StreamKind
+    codec: str | None
+    """FFmpeg's codec name (`h264`, `aac`, `mov_text`); None where no decoder is known."""
+    language: str | None = None
+    title: str | None = None
+    attached_picture: bool = False
+    """Cover art: a picture stored as a video stream."""
+    default: bool = False
+    sample_rate: int | None = None
+    channels: int | None = None
+    disordered: bool = False
+    """Measured: packet times step back, as pictures do in coding order; of sound, no container takes a copy."""
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How stored pixels become displayed ones: transpose first, then flip."""
+
+    transpose: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+    def apply(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Stored `(H, W, 3)` -> displayed, a contiguous array."""
+        if self.transpose:
+            pixels = pixels.swapaxes(0, 1)
+        if self.flip_x:
+            pixels = pixels[:, ::-1]
+        if self.flip_y:
+            pixels = pixels[::-1]
+        return np.ascontiguousarray(pixels)
+
+    @classmethod
+    def from_matrix(cls, matrix: bytes) -> Orientation:
+        """FFmpeg's display matrix: nine int32, row vectors times matrix, 16.16 fixed point.
+
+        An angle between the quarter turns is taken for the nearest one, as players do.
+        """
+        a, b, _, c, d, *_ = (int(v) for v in np.frombuffer(matrix[:36], dtype=np.int32))
+        if abs(b) + abs(c) > abs(a) + abs(d):
+            return cls(transpose=True, flip_x=c < 0, flip_y=b < 0)
+        return cls(flip_x=a < 0, flip_y=d < 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeaderClaims:
+    """What the container says about itself; none of it is relied on."""
+
+    frames: int | None
+    duration: float | None
+    """Seconds."""
+    average_rate: Fraction | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VideoInfo:
+    """A source as displayed: rotation and sample aspect applied, colour resolved, frames timed."""
+
+    path: str
+    container: str
+    """FFmpeg's demuxer name, such as `mov,mp4,m4a,3gp,3g2,mj2`."""
+    streams: tuple[StreamInfo, ...]
+    video_index: int
+    codec: str
+    width: int
+    """Displayed width in square pixels, as a browser reports it."""
+    height: int
+    stored_width: int
+    """Width of the decoded picture, before orientation and sample aspect."""
+    stored_height: int
+    sample_aspect_ratio: Fraction
+    orientation: Orientation
+    pixel_format: str
+    bit_depth: int
+    colour: Colour
+    interlaced: bool
+    field_order: Literal["progressive", "tff", "bff", "unknown"]
+    time_base: Fraction
+    pts: npt.NDArray[np.int64]
+    """Presentation times of the displayed frames, ascending, unique, in `time_base` units `(N,)`."""
+    last_duration: int
+    """Duration of the last frame in `time_base` units."""
+    measured_by: Literal["packets", "decoding"]
+    rate: Fraction
+    """Measured mean rate, on the nearest standard rate where it is within 0.2 % of one."""
+    variable_rate: bool
+    header: HeaderClaims
+    damaged: int
+    """Frames that were seen to be undecodable while measuring."""
+    mastering: bytes | None = None
+    """Raw `AVMasteringDisplayMetadata` of an HDR source."""
+    light_level: bytes | None = None
+    """Raw `AVContentLightMetadata` of an HDR source."""
+    notes: tuple[str, ...] = field(default=())
+    """Warnings about the file, for the plan."""
+
+    @property
+    def origin(self) -> Fraction:
+        """Container time in seconds of the first displayed frame: second 0 of the source's own timeline."""
+        return int(self.pts[0]) * self.time_base
+
+    @property
+    def duration(self) -> Fraction:
+        """Seconds from the first displayed frame to the end of the last."""
+        return int(self.pts[-1] - self.pts[0] + self.last_duration) * self.time_base
+
+    @property
+    def lattice(self) -> tuple[int, int]:
+        """`(width, height)` of the stored picture after orientation: the pixels that the network sees."""
+        if self.orientation.transpose:
+            return self.stored_height, self.stored_width
+        return self.stored_width, self.stored_height
+
+    def times(self) -> npt.NDArray[np.float64]:
+        """Seconds of each frame on the source's own timeline `(N,)`."""
+        seconds: npt.NDArray[np.float64] = (self.pts - self.pts[0]) * float(self.time_base)
+        return seconds
+
+
+def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
+    """Read what `path` is; decodes a few frames at most, all of them for the rare streams that need it.
+
+    Raises:
+        InputError: no such file, not a video, no video stream, truncated, or nothing in it can be decoded.
+            With `tolerate_damage` truncation becomes a note.
+    """
+    with open_source(path) as container:
+        stream = video_stream(container, path)
+        scan = Scan(container, stream, str(path))
+    measured = measure(path, scan, tolerate_damage=tolerate_damage)
+    first = measured.first_frame
+    width, height = first.width, first.height
+    aspect = _sample_aspect(scan.sample_aspect_ratio)
+    shown_width, shown_height = _displayed(width, height, aspect)
+    orientation = Orientation.from_matrix(first.display_matrix) if first.display_matrix else Orientation()
+    if orientation.transpose:
+        shown_width, shown_height = shown_height, shown_width
+    rate, variable = _rate(measured, scan)
+    last = _last_duration(measured, scan, rate)
+    notes = list(measured.notes)
+    colour = _colour(first, height)
+    if colour.assumed:
+        notes.append(f"the source names no colour matrix; {colour.describe()} as players do for {height} lines")
+    gap = float(np.diff(measured.pts).max(initial=0) * scan.time_base)
+    if gap > LONG_GAP_SECONDS:
+        notes.append(f"one frame of the source stands for {gap:.0f} s: its times may be damaged")
+    return VideoInfo(
+        path=str(path),
+        container=scan.container,
+        streams=scan.streams(StreamInfo),
+        video_index=scan.index,
+        codec=scan.codec,
+        width=shown_width,
+        height=shown_height,
+        stored_width=width,
+        stored_height=height,
+        sample_aspect_ratio=aspect,
+        orientation=orientation,
+        pixel_format=first.pixel_format,
+        bit_depth=first.bit_depth,
+        colour=colour,
+        interlaced=measured.interlaced,
+        field_order=_field_order(measured.interlaced, scan.field_order),
+        time_base=scan.time_base,
+        pts=measured.pts,
+        last_duration=last,
+        measured_by=measured.by,
+        rate=rate,
+        variable_rate=variable,
+        header=HeaderClaims(frames=scan.header_frames, duration=scan.header_duration, average_rate=scan.average_rate),
+        damaged=measured.damaged,
+        mastering=first.mastering,
+        light_level=first.light_level,
+        notes=tuple(notes),
+    )
+
+
+def _sample_aspect(ratio: Fraction | None) -> Fraction:
+    return ratio if ratio and ratio > 0 else Fraction(1)
+
+
+def _displayed(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+    """Square-pixel size; the shorter direction is stretched, as browsers do."""
+    if aspect >= 1:
+        return max(1, round(width * aspect)), height
+    return width, max(1, round(height / aspect))
+
+
+def _colour(first: Any, height: int) -> Colour:
+    is_rgb = first.is_rgb
+    matrix = RGB_MATRIX if is_rgb else first.matrix
+    # RGB in the tag of a Y'CbCr stream, and reserved numbers, are mistakes of the muxer: treated as no tag.
+    assumed = not is_rgb and matrix not in {1, 4, 5, 6, 7, 9}
+    if not is_rgb and (matrix == 8 or 10 <= matrix <= 15):
+        # H.273: 8 YCgCo, 10 BT.2020 constant luminance, 11 to 15 Y'D'zD'x, chromaticity-derived, ICtCp, IPT.
+        raise InputError(
+            f"the source's colour matrix (H.273 number {matrix}) is not supported",
+            remedy="Convert it to BT.709 or to BT.2020 non-constant luminance first.",
+        )
+    if assumed:
+        # 2020 primaries with no matrix tag stand for 2020, whatever the height.
+        matrix = 9 if first.primaries == 9 else guess_matrix(height)
+    full = is_rgb or first.full_range_format or first.range == FULL
+    return Colour(
+        matrix=matrix,
+        full_range=full,
+        primaries=first.primaries or UNSPECIFIED,
+        transfer=first.transfer or UNSPECIFIED,
+        assumed=assumed,
+    )
+
+
+def _field_order(interlaced: bool, order: int) -> Literal["progressive", "tff", "bff", "unknown"]:
+    # AVFieldOrder: 2 TT, 3 BB, 4 TB, 5 BT; the second letter is the field displayed first.
+    if not interlaced:
+        return "progressive"
+    return "tff" if order in {2, 5} else "bff" if order in {3, 4} else "unknown"
+
+
+def _rate(measured: Measured, scan: Scan) -> tuple[Fraction, bool]:
+    pts = measured.pts
+    if len(pts) < 2:
+        claimed = scan.average_rate
+        sane = claimed is not None and 1 <= claimed <= 480
+        return (claimed if sane and claimed is not None else Fraction(25)), False
+    steps = np.diff(pts)
+    median = float(np.median(steps))
+    # Rounding of times to a coarse time base is one tick either way.
+    variable = bool(np.any(np.abs(steps - median) > max(1.5, 0.1 * median)))
+    mean = Fraction(len(pts) - 1) / (int(pts[-1] - pts[0]) * scan.time_base)
+    if not SLOWEST <= mean <= FASTEST:
+        return min(max(mean, SLOWEST), FASTEST), True
+    nearest = min(STANDARD_RATES, key=lambda rate: abs(rate - mean))
+    if variable or abs(nearest - mean) <= mean / 500:
+        return nearest, variable
+    return mean.limit_denominator(100_000), variable
+
+
+def _last_duration(measured: Measured, scan: Scan, rate: Fraction) -> int:
+    usual = float(np.median(np.diff(measured.pts))) if len(measured.pts) > 1 else float(1 / (rate * scan.time_base))
+    claimed = measured.last_duration
+    # Only MP4 and MOV store durations; other demuxers guess them, sometimes as one tick.
+    if claimed > 0 and (scan.is_mov or 0.5 * usual <= claimed <= 2 * usual):
+        return claimed
+    return max(1, round(usual))

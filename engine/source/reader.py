@@ -1,0 +1,258 @@
+"""Decoded, upright RGB frames of a source, asked for by pts in ascending order.
+
+One decoder lives through the whole job: it seeks only where the next wanted frame is far ahead, and is drained at
+the end. A wanted frame that the decoder does not give, or gives damaged, is an error that names its time.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+from av.filter import Graph
+from av.video.reformatter import VideoReformatter
+
+from keyscale.engine.errors import DecodeError, EnvironmentFault
+from keyscale.engine.source.colour import PixelArray, to_rgb
+from keyscale.engine.source.media import Media, OpenMedia, local_media
+from keyscale.engine.source.open import frame_is_damaged
+from keyscale.engine.source.probe import VideoInfo
+
+__all__ = ["Lost", "SourceFrame", "read_frames"]
+
+SEEK_SECONDS = 3.0
+"""A gap longer than this is worth a seek; decoding on is exact and mostly faster below it."""
+
+BACK_OFF_SECONDS = (0.0, 2.0, 10.0, 60.0)
+"""How far before the wanted frame a seek aims, one try after another, until decoding starts early enough."""
+
+DEINTERLACE_LEAD = 3
+"""Frames decoded before the wanted one so that the deinterlacer has its neighbours, as in one long run."""
+
+
+@dataclass(frozen=True, eq=False)
+class SourceFrame:
+    """One displayed frame."""
+
+    pts: int
+    pixels: PixelArray
+    """RGB `(H, W, 3)` on the oriented lattice: uint8, or uint16 in 0..65535 for deep jobs."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A wanted frame that cannot be decoded; given only where damage is tolerated."""
+
+    pts: int
+
+
+def read_frames(
+    info: VideoInfo,
+    wanted: list[int],
+    *,
+    deep: bool,
+    keep_going: bool,
+    should_stop: Callable[[], bool],
+    open_media: OpenMedia | None = None,
+) -> Iterator[SourceFrame | Lost]:
+    """The frames with the pts in `wanted` (ascending, unique, from `info.pts`), each exactly once and in order.
+
+    They are read from the file that `info` names, or from what `open_media` opens.
+
+    Raises:
+        DecodeError: a wanted frame is missing or damaged, unless `keep_going` makes it a `Lost`.
+        EnvironmentFault: the decoder cannot start its threads.
+        InputError: the file can no longer be read.
+        KeyscaleError: whatever the file object behind `open_media` meets.
+    """
+    if not wanted:
+        return
+    decoder = _Decoder(info, open_media or (lambda: local_media(info)), keep_going=keep_going)
+    reformatter = VideoReformatter()
+    expected = iter(wanted)
+    want: int | None = next(expected)
+    for frame in decoder.frames(wanted, should_stop):
+        while want is not None and want < frame.pts:
+            yield decoder.lose(want)
+            want = next(expected, None)
+        if want is None:
+            return
+        if frame_is_damaged(frame.picture) and frame.pts >= wanted[0]:
+            # Damage to a frame that is not shown spreads to those that are predicted from it.
+            lost = decoder.lose(frame.pts)
+            if frame.pts != want:
+                continue
+            yield lost
+        elif frame.pts < want:
+            continue
+        elif (frame.picture.width, frame.picture.height) != (info.stored_width, info.stored_height):
+            decoder.reason = f"the picture's size changes to {frame.picture.width}x{frame.picture.height}"
+            yield decoder.lose(want)
+        else:
+            pixels = to_rgb(frame.picture, info.colour, deep=deep, reformatter=reformatter)
+            yield SourceFrame(want, info.orientation.apply(pixels))
+        want = next(expected, None)
+        if want is None:
+            return
+    while want is not None and not should_stop():
+        yield decoder.lose(want)
+        want = next(expected, None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    pts: int
+    picture: av.VideoFrame
+
+
+class _Decoder:
+    def __init__(self, info: VideoInfo, open_media: OpenMedia, *, keep_going: bool) -> None:
+        self.info = info
+        self.open_media = open_media
+        self.keep_going = keep_going
+        self.reason = "the decoder gives no such frame"
+
+    def seconds(self, pts: int) -> float:
+        return float((pts - int(self.info.pts[0])) * self.info.time_base)
+
+    def lose(self, pts: int) -> Lost:
+        if self.keep_going:
+            return Lost(pts)
+        raise DecodeError(
+            f"{self.info.path}: the frame at {self.seconds(pts):.3f} s cannot be decoded ({self.reason})",
+            remedy="Repair or download the file again, trim the part away with --start/--end, or accept the loss "
+            "with --keep-going-on-decode-errors.",
+        )
+
+    def frames(self, wanted: list[int], should_stop: Callable[[], bool]) -> Iterator[_Decoded]:
+        """Decoded frames in ascending order, everything between the wanted ones as well where that is near."""
+        for run in _runs(wanted, round(SEEK_SECONDS / self.info.time_base)):
+            for back_off in (*BACK_OFF_SECONDS, None):
+                if should_stop() or (yield from self._run(run, back_off, should_stop)):
+                    break
+
+    def _run(
+        self, run: list[int], back_off: float | None, should_stop: Callable[[], bool]
+    ) -> Generator[_Decoded, None, bool]:
+        """Decode one run after a seek (None: from the file's start); False where the seek landed too late."""
+        lead, last = self._lead(run[0]), run[-1]
+        with self.open_media() as media:
+            media.stream.thread_type = "AUTO"
+            begun = not self._seek(media, lead, back_off)
+            pictures = self._pictures(media, run[0], last, should_stop)
+            if not begun:
+                # Frames shown before the keyframe that the seek found lack their references.
+                pictures = itertools.dropwhile(lambda picture: not picture.key_frame, pictures)
+                first = next(pictures, None)
+                if first is None or int(first.pts or 0) > lead:
+                    return False
+                pictures = itertools.chain([first], pictures)
+            seen = None
+            for frame in self._filtered(pictures):
+                if seen is None or frame.pts > seen:
+                    seen = frame.pts
+                    yield frame
+                if frame.pts >= last:
+                    break
+            return True
+
+    def _lead(self, first: int) -> int:
+        """The earliest pts that must be decoded so that `first` comes out as in one long run."""
+        if not self.info.interlaced:
+            return first
+        index = int(self.info.pts.searchsorted(first))
+        return int(self.info.pts[max(0, index - DEINTERLACE_LEAD)])
+
+    def _seek(self, media: Media, pts: int, back_off: float | None) -> bool:
+        """Seek to `back_off` seconds before `pts`; False where that is the file's start, and nothing is done."""
+        if back_off is None:
+            return False
+        target = pts - round(Fraction(back_off) / self.info.time_base)
+        if target <= (int(self.info.pts[0]) if media.begins is None else media.begins):
+            return False
+        media.seek(target)
+        return True
+
+    def _pictures(
+        self, media: Media, first: int, last: int, should_stop: Callable[[], bool]
+    ) -> Iterator[av.VideoFrame]:
+        """All that the decoder gives; a packet of `[first, last]` that it refuses is a loss."""
+        packets = media.packets()
+        while not should_stop():
+            try:
+                packet = next(packets, None)
+            except (av.FFmpegError, OSError) as error:
+                # The decoder still holds frames; whether one is missed shows when it is asked for.
+                self.reason = f"reading failed: {error}"
+                packet = None
+            try:
+                frames = packet.decode() if packet is not None else media.stream.decode(None)
+            except av.EOFError:
+                return
+            except av.BlockingIOError as error:
+                # What a decoder itself means by it, PyAV deals with.
+                raise EnvironmentFault(
+                    f"the decoder of {self.info.path} cannot start its threads: {error.strerror}",
+                    remedy="See whether memory (ulimit -v) or the number of threads (ulimit -u) is limited.",
+                ) from error
+            except av.FFmpegError as error:
+                self.reason = str(error.strerror or error)
+                if packet is not None and packet.pts is not None and first <= packet.pts <= last:
+                    self.lose(packet.pts)
+                frames = []
+            yield from (frame for frame in frames if frame.pts is not None)
+            if packet is None or (packet.size == 0 and packet.pts is None):
+                return
+
+    def _filtered(self, pictures: Iterator[av.VideoFrame]) -> Iterator[_Decoded]:
+        if not self.info.interlaced:
+            for picture in pictures:
+                yield _Decoded(int(picture.pts or 0), picture)
+            return
+        yield from _deinterlaced(pictures, self.info)
+
+
+def _runs(wanted: list[int], gap: int) -> Iterator[list[int]]:
+    start = 0
+    for i in range(1, len(wanted)):
+        if wanted[i] - wanted[i - 1] > gap:
+            yield wanted[start:i]
+            start = i
+    yield wanted[start:]
+
+
+def _deinterlaced(pictures: Iterator[av.VideoFrame], info: VideoInfo) -> Iterator[_Decoded]:
+    """bwdif, one frame a frame; frames that are not flagged as interlaced pass unchanged."""
+    graph: Graph | None = None
+    for picture in pictures:
+        if graph is None:
+            graph = _bwdif(picture, info)
+        graph.vpush(picture)
+        yield from _pulled(graph, info)
+    if graph is not None:
+        graph.vpush(None)
+        yield from _pulled(graph, info)
+
+
+def _bwdif(picture: av.VideoFrame, info: VideoInfo) -> Graph:
+    graph = Graph()
+    source = graph.add_buffer(
+        width=picture.width, height=picture.height, format=picture.format, time_base=info.time_base
+    )
+    parity = {"tff": "tff", "bff": "bff"}.get(info.field_order, "auto")
+    bwdif = graph.add("bwdif", f"mode=send_frame:parity={parity}:deint=interlaced")
+    graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
+    return graph
+
+
+def _pulled(graph: Graph, info: VideoInfo) -> Iterator[_Decoded]:
+    while True:
+        try:
+            frame = graph.vpull()
+        except (av.BlockingIOError, av.EOFError):
+            return
+        time_base = frame.time_base or info.time_base
+        yield _Decoded(round((frame.pts or 0) * time_base / info.time_base), frame)

@@ -1,0 +1,1 @@
+"""A bucket: its settings, transfers that resume, and clean-up."""

@@ -1,0 +1,303 @@
+"""Clients of `--remote` that are killed or interrupted: what stays, and that another one goes on from there."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from support.faulty_place import (
+    DELETES,
+    FETCHES_CHUNK,
+    READS_SOURCE,
+    SENDS_SOURCE,
+    Asked,
+    FaultyPlace,
+)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("point", "way", "held", "started"),
+    [
+        pytest.param(SENDS_SOURCE, "resume", 1, 0, id="while it sends the source, then resumed"),
+        pytest.param(READS_SOURCE, "resume", 2, 2, id="while containers work, then resumed"),
+        pytest.param(FETCHES_CHUNK, "again", 1, 3, id="while it fetches a chunk, then the same command again"),
+        pytest.param(DELETES, "again", 1, 0, id="while it cleans up, then the same command again"),
+    ],
+)
+def test_a_killed_client_is_followed_by_another_that_starts_no_chunk_twice(
+    faulty: FaultyPlace,
+    tmp_path: Path,
+    point: Asked,
+    way: str,
+    held: int,
+    started: int,
+) -> None:
+    before = faulty.spawned()
+    after_connect = point is DELETES  # the trial of the storage deletes too
+    let_read = faulty.proxy.hold(READS_SOURCE if after_connect else point)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(1)
+    if after_connect:
+        faulty.proxy.hold(point)
+        let_read()
+    faulty.proxy.wait_held(held)
+    faulty.wait_started(tmp_path, started)
+    client.kill()
+    assert not (tmp_path / "out.mp4").exists()
+    faulty.proxy.release()
+    follower = faulty.upscale(tmp_path) if way == "again" else faulty.resume(tmp_path, client.job)
+    faulty.check_done(follower, tmp_path)
+    assert faulty.spawned() - before == 3
+    if way == "resume":
+        assert follower.job == client.job
+
+
+def test_after_a_kill_another_job_for_the_same_output_stops_the_calls_of_the_first(
+    faulty: FaultyPlace,
+    tmp_path: Path,
+) -> None:
+    before = faulty.spawned()
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    faulty.wait_started(tmp_path, 2)
+    client.kill()
+    other = faulty.upscale(tmp_path, "--crf", "30")
+    faulty.proxy.wait_held(2 + 2)
+    assert client.job not in " ".join(faulty.left())
+    faulty.proxy.release()
+    faulty.check_done(other, tmp_path)
+    assert other.job != client.job
+    assert faulty.spawned() - before == 2 + 3
+
+
+@pytest.mark.parametrize("way", ["resume", "again"])
+def test_a_killed_client_whose_work_folder_was_removed_is_followed_all_the_same(
+    faulty: FaultyPlace, tmp_path: Path, way: str
+) -> None:
+    before = faulty.spawned()
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    faulty.wait_started(tmp_path, 2)
+    client.kill()
+    shutil.rmtree(tmp_path / ".out.mp4.keyscale")
+    status = faulty.run("remote", "status", environment=faulty.home(tmp_path))
+    assert status.stdout.count(": running") == 2, status
+    follower = faulty.upscale(tmp_path) if way == "again" else faulty.resume(tmp_path, client.job)
+    follower.until(lambda event: "goes on: 2 calls were started" in event.get("message", ""))
+    faulty.proxy.release()
+    faulty.check_done(follower, tmp_path)
+    assert faulty.spawned() - before == 3
+
+
+def test_after_a_kill_and_without_the_work_folder_another_job_stops_the_calls_of_the_first(
+    faulty: FaultyPlace, tmp_path: Path
+) -> None:
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    faulty.wait_started(tmp_path, 2)
+    client.kill()
+    shutil.rmtree(tmp_path / ".out.mp4.keyscale")
+    other = faulty.upscale(tmp_path, "--crf", "30")
+    faulty.proxy.wait_held(2 + 2)
+    assert client.job not in " ".join(faulty.left())
+    faulty.proxy.release()
+    faulty.check_done(other, tmp_path)
+
+
+def test_a_job_that_lies_in_another_bucket_stays_known(faulty: FaultyPlace, tmp_path: Path) -> None:
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    faulty.wait_started(tmp_path, 2)
+    client.kill()
+    shutil.rmtree(tmp_path / ".out.mp4.keyscale")
+    faulty.proxy.release()
+    elsewhere = faulty.s3.new_bucket()
+    other = faulty.upscale(tmp_path, "--crf", "30", R2_BUCKET_NAME=elsewhere.bucket)
+    assert other.end() == 0, other.errors
+    assert f"`keyscale remote cancel {client.job}` ends it" in other.notes
+    status = faulty.run("remote", "status", environment=faulty.home(tmp_path))
+    assert status.stdout.startswith(f"{client.job}  ")
+    done = faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert faulty.left() == []
+
+
+def test_clean_cancels_the_calls_of_a_job_before_it_is_forgotten(faulty: FaultyPlace, tmp_path: Path) -> None:
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    faulty.wait_started(tmp_path, 2)
+    client.kill()
+    home = faulty.home(tmp_path)
+    told = faulty.run("remote", "clean", "--older-than", "0s", environment=home | {"MODAL_TOKEN_SECRET": "as-wrong"})
+    assert told.returncode == 5
+    assert f"calls of {client.job} may still run" in told.stderr
+    assert ": running" in faulty.run("remote", "status", environment=home).stdout, (
+        "whoever cancels has to know the calls"
+    )
+    assert faulty.left() == []
+    done = faulty.run("remote", "cancel", client.job, environment=home)
+    assert done.returncode == 0, done.stderr
+    # While containers can do nothing: by itself no call would end.
+    faulty.check_clean(tmp_path)
+    faulty.proxy.cut()
+    faulty.mend()
+    again = faulty.upscale(tmp_path)
+    faulty.check_done(again, tmp_path)
+
+
+def test_clean_of_a_job_whose_calls_run_leaves_none_running(faulty: FaultyPlace, tmp_path: Path) -> None:
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    faulty.wait_started(tmp_path, 2)
+    client.kill()
+    done = faulty.run("remote", "clean", "--older-than", "0s", environment=faulty.home(tmp_path))
+    assert done.returncode == 0, done.stderr
+    faulty.check_clean(tmp_path)
+    assert "no remote job is unfinished" in faulty.run("remote", "status", environment=faulty.home(tmp_path)).stdout
+
+
+def test_status_tells_of_a_job_that_was_killed_while_sending(faulty: FaultyPlace, tmp_path: Path) -> None:
+    faulty.proxy.hold(SENDS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(1)
+    client.kill()
+    faulty.proxy.cut()
+    faulty.mend()
+    home = faulty.home(tmp_path)
+    lines = faulty.run("remote", "status", environment=home).stdout.splitlines()
+    assert lines[0].startswith(f"{client.job}  ")
+    assert "no call was started" in lines[1]
+    assert f"`keyscale remote resume {client.job}` goes on" in lines[1]
+    assert faulty.run("remote", "cancel", client.job, environment=home).returncode == 0
+    faulty.check_clean(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "phase"),
+    [
+        (signal.SIGTERM, "connect"),
+        (signal.SIGINT, "stage"),
+        (signal.SIGTERM, "upscale"),
+        (signal.SIGHUP, "upscale"),
+        (signal.SIGINT, "fetch"),
+        (signal.SIGTERM, "join"),
+    ],
+)
+def test_an_interrupted_client_cancels_and_removes_everything_and_can_be_resumed(
+    faulty: FaultyPlace,
+    tmp_path: Path,
+    number: signal.Signals,
+    phase: str,
+) -> None:
+    if phase == "stage":
+        faulty.proxy.answer(SENDS_SOURCE, 503, "SlowDown")
+    if phase == "upscale":
+        faulty.proxy.hold(READS_SOURCE)
+    if phase == "fetch":
+        faulty.proxy.hold(FETCHES_CHUNK)
+    client = faulty.upscale(tmp_path)
+    if phase in {"upscale", "fetch"}:
+        faulty.proxy.wait_held(2 if phase == "upscale" else 1)
+    elif phase == "stage":
+        client.until(lambda event: event.get("phase") == "stage")
+    else:
+        client.until_phase(phase)
+    began = time.monotonic()
+    client.signal(number)
+    assert client.end() == 128 + number
+    assert time.monotonic() - began < 20
+    client.check()
+    assert client.last["exit_code"] == 128 + number
+    faulty.mend()
+    faulty.check_clean(tmp_path)
+    if phase == "connect":
+        follower = faulty.upscale(tmp_path)
+    else:
+        follower = faulty.resume(tmp_path, client.job)
+    faulty.check_done(follower, tmp_path)
+
+
+def test_calls_that_were_cancelled_are_told_as_such_where_the_clean_up_failed(
+    faulty: FaultyPlace, tmp_path: Path
+) -> None:
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path, first="import keyscale.engine.remote.leftovers as e; e.HASTY_PATIENCE_S = 2")
+    faulty.proxy.wait_held(2)
+    faulty.wait_started(tmp_path, 2)
+    faulty.proxy.answer(DELETES, 503, "SlowDown")
+    client.signal(signal.SIGINT)
+    assert client.end() == 130
+    client.check()
+    assert f"`keyscale remote cancel {client.job}` removes it" in client.notes
+    faulty.mend()
+    status = faulty.run("remote", "status", environment=faulty.home(tmp_path))
+    assert status.stdout.count(": cancelled\n") == 2, status
+    done = faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path))
+    assert done.returncode == 0, done.stderr
+    faulty.check_clean(tmp_path)
+
+
+def test_a_second_interrupt_ends_at_once_and_what_it_leaves_is_swept(faulty: FaultyPlace, tmp_path: Path) -> None:
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    faulty.proxy.hold(DELETES)
+    client.signal(signal.SIGINT)
+    faulty.proxy.wait_held(3)
+    began = time.monotonic()
+    client.signal(signal.SIGINT)
+    assert client.end() == 130
+    assert time.monotonic() - began < 2
+    client.check()
+    faulty.proxy.cut()  # what was held died with the client
+    faulty.proxy.release()
+    assert faulty.left() != []
+    swept = faulty.run("remote", "clean", "--older-than", "0s", environment=faulty.home(tmp_path))
+    assert swept.returncode == 0, swept.stderr
+    assert client.job in swept.stdout
+    faulty.check_clean(tmp_path)
+
+
+def test_a_client_whose_job_is_cancelled_by_another_command_ends_and_says_so(
+    faulty: FaultyPlace,
+    tmp_path: Path,
+) -> None:
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    done = faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert client.end() == 5
+    client.check()
+    assert "cancelled by another command" in client.last["message"]
+    faulty.mend()
+    faulty.check_clean(tmp_path)
+
+
+def test_a_call_that_is_just_being_started_is_cancelled_too_where_another_command_ends_the_job(
+    faulty: FaultyPlace,
+    tmp_path: Path,
+) -> None:
+    faulty.proxy.hold(READS_SOURCE)
+    faulty.modal.set_latency("FunctionMap", 8, of="answer")
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)  # both are known to Modal, and the first of them alone to the client
+    faulty.wait_started(tmp_path, 1)
+    done = faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path))
+    assert done.returncode == 0, done.stderr
+    faulty.modal.set_latency("FunctionMap", 0, of="answer")
+    assert client.end() == 5
+    assert "cancelled by another command" in client.last["message"]
+    # While its container can do nothing: by itself the call would not end.
+    faulty.check_clean(tmp_path)
