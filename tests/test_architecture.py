@@ -103,7 +103,6 @@ LONGER = {
     "engine/batch/report.py": 445,
     "engine/batch/supervisor.py": 424,
     "engine/camera/keyframes.py": 428,
-    "engine/plan/plan.py": 434,
     "engine/remote/run.py": 415,
     "cli/options.py": 509,
     "cli/progress.py": 506,

@@ -19,7 +19,8 @@ from keyscale.engine.models import Execution
 from keyscale.engine.models.speeds import Measured, checking_key, making_key, remember, size_key, speed_key
 from keyscale.engine.pipeline.chunks import run_chunks
 from keyscale.engine.pipeline.encoder import chunk_suffix
-from keyscale.engine.plan.plan import LANCZOS, Chunk, size_at
+from keyscale.engine.plan.estimate import size_at
+from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.runners.prepare import Prepared
 from keyscale.engine.runners.progress import Meter
 from keyscale.engine.runners.run import Run

@@ -21,7 +21,7 @@ from keyscale.engine.job import Codec, Compute, Encoding, Fit, Mode, Precision
 from keyscale.engine.models.registry import ModelSpec, defaults_for, find
 from keyscale.engine.models.speeds import Measured, checking_key, making_key, size_key
 from keyscale.engine.plan.describe import plan_to_json, summarise
-from keyscale.engine.plan.plan import Estimate
+from keyscale.engine.plan.estimate import Estimate
 from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import Orientation, VideoInfo
 

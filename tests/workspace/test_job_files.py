@@ -36,7 +36,7 @@ from keyscale.engine.events import Done, Phase, Progress
 from keyscale.engine.job import Codec, Compute, Encoding, Job, ModelChoice, Target
 from keyscale.engine.models import speeds
 from keyscale.engine.models.speeds import Measured
-from keyscale.engine.plan.plan import Estimate
+from keyscale.engine.plan.estimate import Estimate
 from keyscale.engine.runners.local import run_local
 from keyscale.engine.runners.prepare import prepare, prepare_plan
 from keyscale.engine.workspace.folder import work_folder_of
