@@ -11,7 +11,7 @@ from pathlib import Path
 from keyscale.engine.camera.framing import Framing, load_framing
 from keyscale.engine.errors import InputError, StorageError, UsageError
 from keyscale.engine.files import storage_error
-from keyscale.engine.job import Job
+from keyscale.engine.job import Job, Precision
 from keyscale.engine.machine import share_cores
 from keyscale.engine.models import ModelSpec, defaults_for, describe, needs_openvino
 from keyscale.engine.models.speeds import known_speeds
@@ -76,6 +76,11 @@ def _models(job: Job) -> dict[int, ModelSpec]:
     if name is None:
         models = defaults_for(job.model.mode)
     elif name.lower() == LANCZOS:
+        if job.compute.precision is not Precision.AUTO:
+            raise UsageError(
+                f"--precision {job.compute.precision} does not go with --model {LANCZOS}, which runs no network",
+                remedy="Leave --precision out, or name a network with --model.",
+            )
         models = {}
     else:
         share_cores()

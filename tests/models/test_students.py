@@ -22,6 +22,7 @@ from support.pictures import as_picture, most, picture, run_graph, whole
 from torch import Tensor
 from torch.nn import functional
 
+from keyscale.cli.app import run as run_command
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import DeviceError, Interrupted, KeyscaleError, ModelError, UsageError
 from keyscale.engine.job import Compute, Job, ModelChoice, Precision
@@ -498,6 +499,20 @@ def test_int8_of_another_network_is_refused_by_the_plan(clip: Path, tmp_path: Pa
     )
     with pytest.raises(UsageError, match="int8"):
         prepare_plan(job)
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16", "bf16", "fp32"])
+def test_a_precision_of_no_network_is_refused(
+    clip: Path, tmp_path: Path, precision: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", "Lanczos", "--precision", precision]
+    for command in (["plan", str(clip)], ["upscale", str(clip), "-o", str(tmp_path / "out.mp4")]):
+        assert run_command([*command, *flags]) == 2
+        error, remedy = capsys.readouterr().err.splitlines()
+        assert f"--precision {precision}" in error
+        assert "--model lanczos" in error
+        assert "Leave --precision out" in remedy
+    assert run_command(["plan", str(clip), "--model", "lanczos", "--precision", "auto"]) == 0
 
 
 def test_denoise_wants_its_network_named(clip: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from bench import blind, candidates, crops, footage, metrics, quality, tables
+from bench.machine import machine
 from bench.metrics import Motion, Pixels, grey
 from tools.training import material
 
@@ -192,6 +194,14 @@ def test_numbers_that_make_no_sense_are_refused(arguments: list[str], capsys: py
 def test_a_table_of_nothing_names_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert quality.main(["--table", str(tmp_path / "absent.jsonl")]) == 2
     assert "absent.jsonl is not there" in capsys.readouterr().err
+
+
+def test_every_benchmark_tells_of_the_machine_by_the_same_words() -> None:
+    about = machine(3)
+    assert (about["threads"], about["python"]) == (3, platform.python_version())
+    assert about["packages"].keys() >= {"torch", "openvino", "av"}
+    telling = [path.name for path in Path(quality.__file__).parent.glob("*.py") if "cpuinfo" in path.read_text()]
+    assert telling == ["machine.py"]
 
 
 def test_conditions_are_chosen_freely() -> None:

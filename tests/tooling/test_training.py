@@ -344,6 +344,24 @@ def test_the_shipped_networks_are_of_the_recipe_s_shapes() -> None:
     assert [one.name for one in listed] == list(wanted)
 
 
+@pytest.mark.parametrize(
+    ("device", "says"), [("zzz", "'zzz' is no device"), ("cuda:99", "no device cuda:99"), ("meta", "meta")]
+)
+def test_a_device_that_is_not_there_is_told_as_the_other_arguments_are(
+    device: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tools.training import __main__ as command
+
+    arguments = ["--images", "nowhere", "--work", "nowhere", "--device", device]
+    monkeypatch.setattr(sys, "argv", ["tools.training", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "argument --device" in told
+    assert says in told
+
+
 @pytest.mark.slow
 def test_one_command_makes_all_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
