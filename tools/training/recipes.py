@@ -66,10 +66,10 @@ def _plan(*, scenes: int, held: int, effort: int, batch: int) -> Plan:
         scenes,
         held,
         {
-            "keyscale-compact-x4": network(32, 8, 4, 1, 5500, 0.6),
-            "keyscale-compact-x2": network(32, 8, 2, 2, 7000, 0.6),
-            "keyscale-tiny-x4": network(32, 4, 4, 1, 4000, 0.6),
-            "keyscale-tiny-x2": network(32, 4, 2, 2, 4000, 0.6),
+            "keyscale-compact-x4": network(32, 8, 4, 1, 5500, 0.75),
+            "keyscale-compact-x2": network(32, 8, 2, 2, 7000, 0.75),
+            "keyscale-tiny-x4": network(32, 4, 4, 1, 4000, 0.75),
+            "keyscale-tiny-x2": network(32, 4, 2, 2, 4000, 0.75),
         },
     )
 
