@@ -11,8 +11,6 @@ from support.remote_place import Place, events_of
 
 from keyscale.engine.batch.report import read_report
 
-pytestmark = pytest.mark.slow
-
 FLAGS = ("--size", "64x64", "--fps", "source", "--model", "lanczos", "--chunk-seconds", "1", "--whole-frame")
 
 

@@ -25,6 +25,8 @@ from keyscale.engine.models.execution import Execution
 from keyscale.engine.models.registry import ModelSpec, WeightsFile
 from keyscale.engine.models.speeds import remember_speed
 
+pytestmark = pytest.mark.loopback
+
 CONTENT = bytes(range(256)) * 4000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 HALF = len(CONTENT) // 2
@@ -489,6 +491,7 @@ class TestReading:
             weights.sha256_of(tmp_path / "absent")
 
 
+@pytest.mark.processes
 def test_finding_weights_loads_no_torch() -> None:
     import subprocess
 
