@@ -177,12 +177,15 @@ def test_a_source_that_is_damaged_in_storage_is_told_once_and_not_tried_again(
     faulty.check_clean(tmp_path)
 
 
-def test_a_chunk_that_is_damaged_in_storage_is_made_again(faulty: FaultyPlace, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"not what was made", None], ids=["another size", "the same size"])
+def test_a_chunk_that_is_damaged_in_storage_is_made_again(
+    faulty: FaultyPlace, tmp_path: Path, content: bytes | None
+) -> None:
     before = faulty.spawned()
     faulty.proxy.hold(FETCHES_CHUNK)
     client = faulty.upscale(tmp_path)
     faulty.proxy.wait_held()
-    faulty.damage(faulty.proxy.held[0].split()[1].rpartition("/")[2], b"not what was made")
+    faulty.damage(faulty.proxy.held[0].split()[1].rpartition("/")[2], content)
     faulty.proxy.release()
     faulty.check_done(client, tmp_path)
     assert "damaged" in client.notes

@@ -240,12 +240,12 @@ class FaultyPlace(Place):
         finally:
             self.settings = mine
 
-    def damage(self, key_end: str, content: bytes) -> str:
-        """Overwrite the object whose key ends so; its key."""
+    def damage(self, key_end: str, content: bytes | None) -> str:
+        """Overwrite the object whose key ends so, by None with as many zeros; its key."""
         with Storage(self.direct) as storage:
-            key = next(found.key for found in storage.list("temp/") if found.key.endswith(key_end))
-            storage.put(key, content)
-        return key
+            found = next(found for found in storage.list("temp/") if found.key.endswith(key_end))
+            storage.put(found.key, bytes(found.size) if content is None else content)
+        return found.key
 
     def mend(self) -> None:
         """Undo all faults."""
