@@ -139,8 +139,8 @@ MUTANTS = (
     Mutant(
         "a file with damaged frames is not published",
         "engine/output/verify.py",
-        "seen.damaged += frame_is_damaged(frame)",
-        "seen.damaged += 0",
+        "        _check_pictures(path, plan, full=full, on_progress=on_progress, should_stop=should_stop)\n",
+        "",
         "tests/output/test_verify.py::test_frames_that_cannot_be_decoded_are_refused",
     ),
     # worker

@@ -56,6 +56,7 @@ def test_the_cost_of_all_clips_together_is_bounded(deployed: Place, folder: Path
     assert deployed.left() == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_batch_leaves_nothing_in_storage_and_can_be_gone_on_with(
     deployed: Place, folder: Path, tmp_path: Path
 ) -> None:

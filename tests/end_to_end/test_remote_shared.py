@@ -15,7 +15,7 @@ import pytest
 from support.clips import make_clip, numbers_in
 from support.faulty_place import FRAMES, READS_SOURCE, SIZE, FaultyPlace
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 PROGRAM = """
 import sys, threading
