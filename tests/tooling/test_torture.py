@@ -83,9 +83,10 @@ def test_mutated_videos_and_keyframes_end_cleanly(lab: Lab) -> None:
     videos, framings = mutations(lab)
     held(lab, videos, least=50)
     held(lab, framings, least=50)
-    # Damage that all of it or none of it survives would show nothing.
-    for section in (videos, framings):
-        assert 0 < section.outcomes["verified result"] < section.cases
+    # Damage that all of it or none of it survives would show nothing; five videos are too few to say so of them alone.
+    for sections in [[videos], [framings]] if lab.share >= TENTH else [[videos, framings]]:
+        verified = sum(section.outcomes["verified result"] for section in sections)
+        assert 0 < verified < sum(section.cases for section in sections)
 
 
 @pytest.mark.processes
