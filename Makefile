@@ -6,15 +6,20 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
+# Two at once: a file's tests stay together, since they share servers and clips.
+WORKERS ?= 2
+PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 DEMO_OUTPUT := examples/court-540x960.mp4
 DEMO := $(VENV)/bin/keyscale upscale examples/court.mp4 examples/court.json -o $(DEMO_OUTPUT) --size 540x960 --overwrite
 
-.PHONY: help venv demo test test-fast smoke torture lint format bench bench-quality clean
+.PHONY: help venv demo test test-full test-fast mutants smoke torture lint format bench bench-quality clean
 
 help:
 	@echo "make demo        upscale the example clip (sets everything up first)"
-	@echo "make test        run all tests (sets everything up first)"
-	@echo "make test-fast   run the tests that are not marked slow"
+	@echo "make test        the tests that have to pass before a merge (sets everything up first); WORKERS=4 for more cores"
+	@echo "make test-full   all tests: every remote fault on Modal's own client, more torture, all excerpts and clips; an hour"
+	@echo "make test-fast   the tests that start neither processes nor servers"
+	@echo "make mutants     seed faults one at a time, each of which a test of make test has to catch"
 	@echo "make smoke       install the package by itself and upscale the example clip with it, under a minute"
 	@echo "make lint        ruff, ruff format and mypy (for Linux, macOS and Windows), checks only"
 	@echo "make format      let ruff rewrite the sources"
@@ -42,10 +47,16 @@ demo: $(STAMP)
 	$(DEMO)
 
 test: $(STAMP)
-	$(RUN) -m pytest
+	$(PYTEST) -m "not slow"
+
+test-full: $(STAMP)
+	$(PYTEST)
 
 test-fast: $(STAMP)
-	$(RUN) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow and not processes and not loopback" --ignore tests/storage --ignore tests/end_to_end
+
+mutants: $(STAMP)
+	$(RUN) -m tools.mutants $(MUTANTS)
 
 smoke: $(STAMP)
 	$(RUN) tools/smoke.py $(SMOKE)

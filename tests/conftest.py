@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 from support.shared import shared_dir
 
-pytest_plugins = ("support.s3.fixtures", "support.remote_place", "support.faulty_place")
+pytest_plugins = ("support.s3.fixtures", "support.remote_place", "support.faulty_place", "support.guard")
+
+LONG = ("end_to_end", "storage", "tooling", "cli", "batch", "output", "api")
+"""Folders whose files take longest, the longest first: of two workers none is left with one of them at the end."""
 
 # No settings of whoever runs the tests.
 os.environ["KEYSCALE_CONFIG_DIR"] = os.devnull + "/none"
 os.environ.pop("KEYSCALE_CONFIG", None)
+os.environ["MODAL_CONFIG_PATH"] = os.devnull + "/none"
 
 # A shell that starts the tests in the background has SIGINT ignored, nohup SIGHUP; what they start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -29,3 +33,16 @@ def shared() -> Path:
     if folder is None:
         pytest.skip("no shared test material: set KEYSCALE_SHARED to its folder")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests go to one worker, since they share servers and clips; those that take long come first."""
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return LONG.index(folder) if folder in LONG else len(LONG)
+
+    items.sort(key=rank)
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 STUB = "modal_stub.py"
 
@@ -337,6 +339,7 @@ def test_modules_stay_short_enough_to_be_read() -> None:
     assert not wrong(f"{path} is short by now" for path in LONGER if lines.get(path, 0) <= LONGEST)
 
 
+@pytest.mark.processes
 def test_importing_a_module_loads_nothing_heavy() -> None:
     found: list[str] = []
     for module, absent in WITHOUT.items():

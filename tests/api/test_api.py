@@ -73,11 +73,13 @@ def test_a_dozen_names_are_public_and_each_is_there() -> None:
         assert inspect.getdoc(getattr(keyscale, name))
 
 
+@pytest.mark.processes
 def test_star_gives_the_public_names_and_no_others(tmp_path: Path) -> None:
     done = program("from keyscale import *; print(*sorted(n for n in dir() if n[0] != '_'))", cwd=tmp_path)
     assert done.stdout.split() == sorted(keyscale.__all__)
 
 
+@pytest.mark.processes
 def test_importing_the_package_loads_nothing_but_itself(tmp_path: Path) -> None:
     code = """
         import sys
@@ -89,6 +91,7 @@ def test_importing_the_package_loads_nothing_but_itself(tmp_path: Path) -> None:
     assert set(program(code, cwd=tmp_path).stdout.split()) <= {"keyscale", "__future__"}
 
 
+@pytest.mark.processes
 def test_names_are_listed_before_they_are_loaded_and_are_the_same_each_time(tmp_path: Path) -> None:
     code = """
         import keyscale
@@ -101,6 +104,7 @@ def test_names_are_listed_before_they_are_loaded_and_are_the_same_each_time(tmp_
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.processes
 def test_planning_and_asking_load_no_network(tmp_path: Path, clip: Path) -> None:
     code = """
         import sys, keyscale
@@ -120,6 +124,7 @@ def test_the_version_is_a_literal_in_its_file() -> None:
     assert re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE) == [keyscale.__version__]
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_strict_mypy_accepts_a_program_and_finds_its_mistakes(tmp_path: Path) -> None:
     good = """
@@ -704,7 +709,6 @@ def test_leaving_the_loop_ends_the_work_in_every_phase(tmp_path: Path, long_clip
     assert not [path.name for path in tmp_path.rglob("*") if ".part" in path.name or path.name.startswith("joined")]
 
 
-@pytest.mark.slow
 def test_finished_chunks_are_kept_and_used(tmp_path: Path, long_clip: Path) -> None:
     arguments: dict[str, Any] = {"output": tmp_path / "out.mp4", "chunk_seconds": 2} | QUICK
     for event in keyscale.upscale(long_clip, **arguments):
@@ -783,7 +787,6 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, clip: Path) -> None:
         keyscale.upscale(broken, output=tmp_path / "out.mp4", **QUICK).run()
 
 
-@pytest.mark.slow
 def test_leaving_while_a_network_runs_waits_for_it(tmp_path: Path) -> None:
     first = keyscale.upscale(COURT, CAMERA, tmp_path / "out.mp4", **SHIPPED)
     for event in first:  # what is loaded once for the process counts for nobody
@@ -799,7 +802,7 @@ def test_leaving_while_a_network_runs_waits_for_it(tmp_path: Path) -> None:
     assert done.resumed_frames >= 60 - 15
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_a_remote_job_is_one_more_argument_and_leaves_nothing_in_storage(deployed: Place, tmp_path: Path) -> None:
     code = """
         import sys, keyscale
@@ -902,6 +905,7 @@ GUEST = """
 """
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_a_program_finds_everything_as_it_left_it(tmp_path: Path) -> None:
     done = program(GUEST, COURT, CAMERA, cwd=tmp_path, input="one\ntwo\n")
@@ -909,6 +913,7 @@ def test_a_program_finds_everything_as_it_left_it(tmp_path: Path) -> None:
     assert (tmp_path / "out.mp4").exists()
 
 
+@pytest.mark.processes
 def test_ctrl_c_reaches_the_program_and_ends_the_work(tmp_path: Path, long_clip: Path) -> None:
     code = """
         import sys, threading, keyscale
@@ -935,6 +940,7 @@ def test_ctrl_c_reaches_the_program_and_ends_the_work(tmp_path: Path, long_clip:
     assert not list(tmp_path.rglob("*.part*"))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("phase", ["prepare", "upscale", pytest.param("verify", marks=pytest.mark.slow)])
 def test_a_program_that_ends_in_the_midst_of_a_job_ends(tmp_path: Path, long_clip: Path, phase: str) -> None:
     code = """

@@ -31,6 +31,8 @@ from keyscale.engine.job import Job
 from keyscale.engine.workspace.fingerprint import read_stamp
 from keyscale.engine.workspace.folder import WorkFolder, work_folder_of
 
+pytestmark = pytest.mark.processes
+
 ONE = BatchOptions(jobs=1, look_for_gpus=False)
 TWO = BatchOptions(jobs=2, look_for_gpus=False)
 SILENCE_S = 3.0
@@ -225,7 +227,6 @@ def test_frames_of_clips_that_wait_are_known_early(long_clip: BatchClip, clips: 
     assert known.frame < LONG
 
 
-@pytest.mark.slow
 def test_what_is_finished_of_an_interrupted_batch_is_kept(long_clip: BatchClip, clips: list[BatchClip]) -> None:
     stop = StopFlag()
 
@@ -249,7 +250,6 @@ def _alone(clip: BatchClip) -> Job:
     return replace(clip.job, output=str(Path(clip.output).with_name("alone.mp4")))
 
 
-@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_no_clip(long_clip: BatchClip, clips: list[BatchClip]) -> None:
     killed: list[int] = []
 
@@ -269,7 +269,6 @@ def test_a_worker_that_is_killed_costs_no_clip(long_clip: BatchClip, clips: list
     assert numbers_in(Path(long_clip.output)) == numbers_in(run(_alone(long_clip)).path)
 
 
-@pytest.mark.slow
 def test_a_clip_that_takes_its_worker_with_it_twice_has_failed_and_the_others_are_made(
     long_clip: BatchClip, clips: list[BatchClip]
 ) -> None:
@@ -293,7 +292,6 @@ def test_a_clip_that_takes_its_worker_with_it_twice_has_failed_and_the_others_ar
     assert told.report.finished
 
 
-@pytest.mark.slow
 def test_one_long_clip_is_made_by_all_workers_and_equals_the_one_made_by_one(long_clip: BatchClip) -> None:
     pids: set[int] = set()
     busy: set[int] = set()
@@ -373,7 +371,6 @@ def test_what_was_made_before_its_worker_was_killed_is_not_made_again_in_the_sam
     assert sum(Path(output).stat().st_ino != number for output, number in made.items()) <= 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_two_batches_over_the_same_clips_make_each_of_them_once(clips: list[BatchClip], overwrite: bool) -> None:
     if overwrite:
@@ -490,7 +487,6 @@ def test_a_folder_watched_for_years_does_not_fill_the_memory(
     assert (report.done, report.failed, report.frames) == (3, 1, 3 * 36)
 
 
-@pytest.mark.slow
 def test_leaving_the_loop_ends_the_workers(long_clip: BatchClip) -> None:
     events = run_batch([long_clip], ONE, StopFlag())
     for event in events:

@@ -222,6 +222,7 @@ except UsageError as error:
 """Prints MiB and CPU seconds that it took, and the refusal."""
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("name", "kind", "why"),
     [

@@ -541,6 +541,7 @@ def test_a_name_in_a_folder_that_cannot_be_looked_into_is_left_to_the_check_of_t
 PROGRAM = "from keyscale.cli.app import main; main()"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["fr/clip1.mp4", "c/keyscale.toml", "fr/.clip1.mp4.keyscale", "c/clip2.json"])
 def test_a_batch_with_a_report_of_such_a_name_ends_before_anything_begins(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "c"
@@ -577,6 +578,7 @@ write_report(Reporter().report(finished=False), Path(sys.argv[1]))
 """
 
 
+@pytest.mark.processes
 def test_what_a_killed_batch_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     with subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True) as child:

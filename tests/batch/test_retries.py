@@ -63,6 +63,7 @@ def test_a_clip_that_changed_or_succeeded_meanwhile_is_not_tried_twice() -> None
     assert again.failed(clip("a"), FULL, 0) == 60
 
 
+@pytest.mark.processes
 def test_a_watched_clip_is_made_once_what_was_in_its_way_is_gone(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "a.mp4", frames=6, rate=24)
     output = tmp_path / "out" / "a.mp4"

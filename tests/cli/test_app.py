@@ -76,6 +76,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == (f"keyscale {keyscale.__version__}\n", "")
 
 
+@pytest.mark.processes
 def test_the_package_runs_as_a_module_too() -> None:
     said = subprocess.run(
         [sys.executable, "-m", "keyscale", "nosuch.mp4"], check=False, capture_output=True, text=True, timeout=120
@@ -102,6 +103,7 @@ def test_the_help_of_a_command_lists_every_flag_in_groups(
         assert word in words
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("args", [["--help"], ["upscale", "--help"], ["plan", "--help"], ["models", "--help"]])
 def test_help_loads_nothing_heavy(args: list[str]) -> None:
     """It answers at once; whoever imports a network to print a flag's name makes everyone wait."""
@@ -292,6 +294,7 @@ def limited_process(mebibytes: int, *args: str) -> subprocess.CompletedProcess[s
     return keyscale_process(*args, code=f"{limit}; {MAIN}")
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
 @pytest.mark.parametrize("mebibytes", [200, 300, 600])  # OpenBLAS ends the process, or OpenVINO crashes
 @pytest.mark.parametrize("command", ["upscale", "plan"])
@@ -306,6 +309,7 @@ def test_too_little_address_space_is_told_before_anything_is_loaded(
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
 def test_address_space_that_runs_out_later_is_never_taken_for_a_defect(tmp_path: Path) -> None:
@@ -371,6 +375,7 @@ def test_a_failure_is_the_last_event_and_a_message(capsys: pytest.CaptureFixture
     assert err.startswith(f"error: {event['message']}\n")
 
 
+@pytest.mark.processes
 def test_a_message_with_any_name_prints_on_any_terminal() -> None:
     found = keyscale_process("--start", "ü\udcff\x1b[2J", "a.mp4", PYTHONIOENCODING="ascii")
     assert found.returncode == 2
@@ -379,6 +384,7 @@ def test_a_message_with_any_name_prints_on_any_terminal() -> None:
     assert "\x1b" not in found.stderr
 
 
+@pytest.mark.processes
 def test_a_closed_pipe_is_no_traceback() -> None:
     for args in (["--help"], ["--version"], ["a.mp4", "--size", "3x4", "--progress", "json"]):
         read, write = os.pipe()
@@ -466,6 +472,7 @@ sys.meta_path.insert(0, Finder())
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot send itself Ctrl-C")
 @pytest.mark.parametrize(
     ("module", "start"),
@@ -501,6 +508,7 @@ def test_ctrl_c_during_an_import_is_neither_lost_nor_shown_as_a_traceback(
     assert not output.exists()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_run_that_does_not_stop_is_ended_by_force(signum: signal.Signals, code: int) -> None:
     with process(BLOCKED.replace("GRACE", "1.5")) as child:
@@ -511,6 +519,7 @@ def test_a_run_that_does_not_stop_is_ended_by_force(signum: signal.Signals, code
         assert time.monotonic() - began >= 1.4
 
 
+@pytest.mark.processes
 def test_a_second_signal_does_not_wait() -> None:
     with process(BLOCKED.replace("GRACE", "600")) as child:
         child.send_signal(signal.SIGINT)
@@ -521,6 +530,7 @@ def test_a_second_signal_does_not_wait() -> None:
         assert child.returncode == 130
 
 
+@pytest.mark.processes
 def test_a_closed_terminal_that_sends_its_signal_twice_is_no_second_signal() -> None:
     with process(BLOCKED.replace("GRACE", "1.5")) as child:
         began = time.monotonic()
@@ -533,6 +543,7 @@ def test_a_closed_terminal_that_sends_its_signal_twice_is_no_second_signal() -> 
         assert time.monotonic() - began >= 1.4
 
 
+@pytest.mark.processes
 def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
     code = """
         import signal, sys
@@ -551,6 +562,7 @@ def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
         assert child.returncode == 0
 
 
+@pytest.mark.processes
 def test_a_run_that_stops_is_left_to_end_itself() -> None:
     code = """
         import signal, sys
@@ -578,6 +590,7 @@ def test_a_run_that_stops_is_left_to_end_itself() -> None:
         assert child.returncode == 143
 
 
+@pytest.mark.processes
 def test_while_nothing_watches_the_signal_is_raised() -> None:
     """Checks before the work need not know of signals, and clean up after themselves."""
     code = """
@@ -601,6 +614,7 @@ def test_while_nothing_watches_the_signal_is_raised() -> None:
         assert child.returncode == 143
 
 
+@pytest.mark.processes
 def test_a_message_that_nobody_reads_does_not_hold_the_end() -> None:
     code = BLOCKED.replace("GRACE", "0.5").replace(
         'announce=lambda: say("announce")', "announce=lambda: time.sleep(600)"
@@ -611,6 +625,7 @@ def test_a_message_that_nobody_reads_does_not_hold_the_end() -> None:
         assert child.returncode == 130
 
 
+@pytest.mark.processes
 def test_a_bar_gives_the_cursor_back_when_ended_by_force() -> None:
     code = """
         import signal, sys, time

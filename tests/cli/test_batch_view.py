@@ -801,6 +801,7 @@ def test_a_reader_of_data_that_left_is_reported(kind: str, broken_pipe: io.TextI
         view.handle(clip(DONE, done()))
 
 
+@pytest.mark.processes
 def test_a_batch_without_standard_streams(tmp_path: Path) -> None:
     """As under `>&- 2>&-`, where Python has None for them."""
     flag = tmp_path / "through"
@@ -865,6 +866,7 @@ def test_clips_may_be_told_of_from_many_threads_at_once(kind: str) -> None:
     assert all(lines[at + 1] == "  -> Give a video." for at in failures)
 
 
+@pytest.mark.processes
 def test_loading_the_view_loads_neither_the_engine_nor_rich() -> None:
     code = "import sys, keyscale.cli.batch_view; print('\\n'.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

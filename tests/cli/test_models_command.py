@@ -107,6 +107,7 @@ class TestFetch:
         assert isinstance(result.exception, ModelError)
         assert "realesr-animevideov3" in (result.exception.remedy or "")
 
+    @pytest.mark.loopback
     def test_a_server_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from keyscale.engine.models import download
 
@@ -119,6 +120,7 @@ class TestFetch:
         assert result.stdout == ""
         assert "downloading realesr-general-x4v3.pth (4.9 MB)" in result.stderr
 
+    @pytest.mark.loopback
     def test_what_is_not_here_is_downloaded(self, cache: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         handler = partial(SilentHandler, directory=str(shared / "weights"))
         with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -131,6 +133,7 @@ class TestFetch:
         assert "fetch: 2.5/2.5 MB" in result.stderr
         assert verified() == [f"ok     {cache / OFFICIAL}"]
 
+    @pytest.mark.loopback
     def test_quietly(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from keyscale.engine.models import download
 
@@ -169,6 +172,7 @@ class TestVerify:
         assert "RealESRGAN_x2plus.pth" in result.exception.message
 
 
+@pytest.mark.processes
 def test_help_loads_neither_torch_nor_the_engine_s_models() -> None:
     code = (
         "import sys\nfrom keyscale.cli.models import app\n"

@@ -274,7 +274,6 @@ def closed_port() -> str:
         return f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
-@pytest.mark.slow
 def test_every_variable_of_storage_that_is_missing_is_named(place: Place) -> None:
     text = fails(place, *FLAGS, environment={name: "" for name in place.environment() if name.startswith("R2_")})
     for name in ("R2_ENDPOINT_URL", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY", "R2_BUCKET_NAME"):
@@ -282,7 +281,6 @@ def test_every_variable_of_storage_that_is_missing_is_named(place: Place) -> Non
         assert name in text.partition("->")[2]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variable", "value", "text"),
     [
@@ -304,20 +302,18 @@ def test_credentials_that_are_not_accepted_are_named(
         assert "Set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run `modal setup`." in told
 
 
-@pytest.mark.slow
 def test_without_a_token_of_modal_it_is_said_how_to_get_one(place: Place) -> None:
     told = fails(place, *FLAGS, environment={"MODAL_TOKEN_ID": "", "MODAL_TOKEN_SECRET": ""})
     assert "MODAL_TOKEN_ID" in told
 
 
-@pytest.mark.slow
 def test_functions_that_are_not_deployed_are_to_be_deployed(place: Place) -> None:
     told = fails(place, *FLAGS, environment={})
     assert "is not deployed" in told
     assert "Run `keyscale remote deploy`." in told
 
 
-@pytest.mark.slow
+@pytest.mark.loopback
 def test_a_server_that_does_not_listen_is_told_at_once(place: Place) -> None:
     told = fails(place, *FLAGS, environment={"MODAL_SERVER_URL": closed_port()})
     assert "Modal is not to be reached at 127.0.0.1" in told
@@ -335,7 +331,6 @@ def describe():
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "deployed"),
     [
@@ -352,7 +347,6 @@ def test_an_older_deployment_is_to_be_deployed_anew(place: Place, answer: object
     assert "Run `keyscale remote deploy`." in told
 
 
-@pytest.mark.slow
 def test_publishing_is_tried_before_the_work_and_not_after_it(place: Place) -> None:
     flags = ("upscale", COURT, "--size", "64x64", "--local", "-o")
     told = fails(place, *flags, "r2://videos/out.mp4", environment={"R2_ACCESS_KEY_ID": ""})
@@ -365,7 +359,6 @@ def test_publishing_is_tried_before_the_work_and_not_after_it(place: Place) -> N
 # What the flags do
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("device", ["mps", "cuda"])
 @pytest.mark.parametrize("model", ["lanczos", "keyscale-tiny-x2"])
 def test_a_device_that_the_functions_do_not_have_is_refused(deployed: Place, device: str, model: str) -> None:
@@ -376,7 +369,6 @@ def test_a_device_that_the_functions_do_not_have_is_refused(deployed: Place, dev
     assert deployed.left() == []
 
 
-@pytest.mark.slow
 def test_nothing_is_begun_that_is_estimated_to_cost_too_much(deployed: Place) -> None:
     done = deployed.run("upscale", COURT, "-o", "dear.mp4", "--remote", "--max-cost", "0.000001")
     assert (done.returncode, done.stdout) == (2, "")
@@ -385,7 +377,6 @@ def test_nothing_is_begun_that_is_estimated_to_cost_too_much(deployed: Place) ->
     assert not (deployed.folder / "dear.mp4").exists()
 
 
-@pytest.mark.slow
 def test_a_checkpoint_of_ones_own_reaches_the_containers(deployed: Place) -> None:
     torch.manual_seed(3)
     own = deployed.folder / "my net.pth"
@@ -405,7 +396,6 @@ def test_a_checkpoint_of_ones_own_reaches_the_containers(deployed: Place) -> Non
     assert deployed.left() == []
 
 
-@pytest.mark.slow
 def test_a_local_job_publishes_to_an_address_too(deployed: Place) -> None:
     clip = make_clip(deployed.folder / "published.mov", frames=20, rate=30)
     address = f"r2://{deployed.settings.bucket}/a folder/clip.mov"
@@ -425,7 +415,6 @@ def test_a_local_job_publishes_to_an_address_too(deployed: Place) -> None:
 # keyscale remote
 
 
-@pytest.mark.slow
 def test_remote_deploy_deploys_the_stub(place: Place) -> None:
     lacking = place.run("remote", "deploy")
     assert lacking.returncode == 5
@@ -454,7 +443,7 @@ def test_who_needs_no_framing_function_deploys_without_its_secret(place: Place) 
     assert shown(place.folder / "a.mp4") == list(range(20))
 
 
-@pytest.mark.slow
+@pytest.mark.loopback
 def test_status_and_cancel_of_a_job_whose_client_died(deployed: Place) -> None:
     # One call at a time: once it is known, none is just being started, of which nobody would know.
     flags = ("upscale", COURT, CAMERA, "--chunk-seconds", "2", "--remote", "--remote-containers", "1")
@@ -508,7 +497,6 @@ def test_what_is_no_job_is_refused(
     assert "'keyscale remote status' lists those that are." in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_clean_removes_what_is_older_and_nothing_else(place: Place) -> None:
     job = "20200101t000000-0123456789ab"
     with Storage(place.settings) as storage:
@@ -538,7 +526,6 @@ def test_clean_removes_what_is_older_and_nothing_else(place: Place) -> None:
             storage.delete(key)
 
 
-@pytest.mark.slow
 def test_clean_tells_what_it_removed_before_something_could_not_be(place: Place) -> None:
     with Storage(place.settings) as storage:
         for job in ("20200101t000000-0123456789ab", "20200102t000000-0123456789ab"):

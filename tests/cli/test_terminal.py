@@ -370,6 +370,7 @@ def test_a_stream_that_is_closed_is_silence() -> None:
     SafeStream(None).line("text")
 
 
+@pytest.mark.processes
 def test_progress_without_standard_streams(tmp_path: Path) -> None:
     """As under `>&- 2>&-`, where Python has None for them."""
     flag = tmp_path / "through"

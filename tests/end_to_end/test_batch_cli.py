@@ -20,6 +20,8 @@ from support.numbered import leftovers
 
 from keyscale.engine.batch.report import read_report
 
+pytestmark = pytest.mark.processes
+
 SMALL = ("--size", "64x48", "--fps", "source", "--model", "lanczos", "--preset", "ultrafast", "--crf", "10")
 LARGE = (*SMALL, "--chunk-seconds", "4")
 LONG = 2400
@@ -145,7 +147,6 @@ def test_a_folder_is_made_and_the_paths_are_printed(
     assert (report.finished, report.done, report.frames) == (True, 3, 72)
 
 
-@pytest.mark.slow
 def test_a_second_run_skips_all_and_prints_their_paths_too(folder: Path, command: Callable[..., Command]) -> None:
     assert command("batch", folder, "-o", "out", *SMALL).end() == 0
     again = command("batch", folder, "-o", "out", *SMALL)
@@ -193,8 +194,10 @@ def test_what_is_wrong_for_all_is_said_before_anything_starts(
     assert not (tmp_path / "out" / "report.json").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGHUP))],
+)
 def test_a_signal_ends_it_soon_and_the_same_command_goes_on(
     folder: Path, tmp_path: Path, command: Callable[..., Command], number: signal.Signals
 ) -> None:
@@ -214,7 +217,6 @@ def test_a_signal_ends_it_soon_and_the_same_command_goes_on(
     assert leftovers(tmp_path / "out", "a.mp4", "b.mp4", "c.mp4", "long.mp4", "report.json") == []
 
 
-@pytest.mark.slow
 def test_killed_it_leaves_no_worker_and_nothing_that_looks_finished(
     folder: Path, tmp_path: Path, command: Callable[..., Command]
 ) -> None:
@@ -234,8 +236,7 @@ def test_killed_it_leaves_no_worker_and_nothing_that_looks_finished(
     assert leftovers(tmp_path / "out", "a.mp4", "b.mp4", "c.mp4", "long.mp4", "report.json") == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_watched_folder_is_gone_on_with_until_a_signal_ends_it_cleanly(
     folder: Path, tmp_path: Path, command: Callable[..., Command], number: signal.Signals
 ) -> None:

@@ -11,8 +11,6 @@ from support.remote_place import Place, events_of
 
 from keyscale.engine.batch.report import read_report
 
-pytestmark = pytest.mark.slow
-
 FLAGS = ("--size", "64x64", "--fps", "source", "--model", "lanczos", "--chunk-seconds", "1", "--whole-frame")
 
 
@@ -58,6 +56,7 @@ def test_the_cost_of_all_clips_together_is_bounded(deployed: Place, folder: Path
     assert deployed.left() == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_batch_leaves_nothing_in_storage_and_can_be_gone_on_with(
     deployed: Place, folder: Path, tmp_path: Path
 ) -> None:

@@ -30,7 +30,7 @@ FRAMES = 12
 CAMERA = f'[{{"time": 0, "x": 0, "y": 0, "width": {SMALL[0]}, "height": {SMALL[1]}}}]'
 NAMES = ["plain", "it's two words", '--overwrite "$(date)"; #']
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="the examples are for POSIX shells")
+pytestmark = [pytest.mark.skipif(os.name == "nt", reason="the examples are for POSIX shells"), pytest.mark.processes]
 
 
 def variables(**more: str) -> dict[str, str]:
@@ -88,7 +88,6 @@ def test_every_example_is_explained() -> None:
 # Scripts
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("script", "failed"), [("upscale-folder.sh", 1), ("upscale-parallel.sh", 123)])
 def test_a_script_makes_every_clip_of_a_folder_and_again_only_what_is_missing(
     talks: Path, tmp_path: Path, script: str, failed: int
@@ -191,7 +190,6 @@ def rule(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return shell("make", "-k", "-j2", "-f", EXAMPLES / "clips.mk", f"FLAGS={shlex.join(QUICK)}", *more, cwd=folder)
 
 
-@pytest.mark.slow
 @needs_make
 def test_the_rule_makes_what_is_missing_or_older_than_its_sources(tmp_path: Path) -> None:
     names = ["plain", "it's", "a,b(c)"]

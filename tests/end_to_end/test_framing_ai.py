@@ -23,7 +23,7 @@ from keyscale.engine.framing_ai import FramingRequest, process
 from keyscale.engine.job import Encoding
 from keyscale.engine.storage.bucket import Storage
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.processes
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CAMERA: dict[str, Any] = json.loads((EXAMPLES / "court.json").read_text())
@@ -312,6 +312,7 @@ def test_what_is_wrong_with_the_request_is_told_before_anything_is_downloaded(
     assert [item.get("phase") for item in items[case]] == ["start", None]
 
 
+@pytest.mark.loopback
 def test_storage_that_is_down_is_told_soon(numbers: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -17,11 +17,11 @@ from support.modal_server import ModalServer
 from keyscale.engine.models.registry import all_models
 from keyscale.engine.remote import prices
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).resolve().parents[2]
 FUNCTIONS = ("describe", "Engine.*", "process_framing_ai", "process_framing_ai_job")
 HEAVY = FUNCTIONS[1:]
-
-pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)

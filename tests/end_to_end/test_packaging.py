@@ -13,9 +13,9 @@ import pytest
 
 import keyscale
 
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.processes
 
-pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def build(folder: Path, *options: str) -> Path:

@@ -30,8 +30,6 @@ from keyscale.engine.plan.transfer import load_plan
 from keyscale.engine.storage.bucket import Storage
 from keyscale.engine.workspace.folder import beneath
 
-pytestmark = pytest.mark.slow
-
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 COURT, CAMERA = EXAMPLES / "court.mp4", EXAMPLES / "court.json"
 PHASES = ["connect", "prepare", "stage", "upscale", "join", "verify", "publish"]
@@ -168,6 +166,7 @@ def test_the_result_is_the_local_one_made_by_several_containers(deployed: Place)
     assert not list(deployed.state.rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_four_clips_at_once_share_deployment_and_bucket(deployed: Place) -> None:
     folder = deployed.folder / "four"
     folder.mkdir()
@@ -242,6 +241,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SAMPLED = ("--model", "lanczos", "--size", "160x120", "--fps", "source", "--preset", "ultrafast", "--no-audio")
 
 
+@pytest.mark.slow
 def test_a_container_reads_the_part_of_a_long_source_that_its_chunk_shows(deployed: Place, noise: Path) -> None:
     size = noise.stat().st_size
     assert size > 24e6
@@ -257,6 +257,7 @@ def test_a_container_reads_the_part_of_a_long_source_that_its_chunk_shows(deploy
     assert planes(deployed.folder / "long.mp4") == planes(deployed.folder / "long-here.mp4")
 
 
+@pytest.mark.slow
 def test_a_source_in_many_parts_goes_through_a_strict_server(swift_place: Place, noise: Path) -> None:
     swift_place.deploy(containers=2)
     flags = ("upscale", noise, *SAMPLED, "--chunk-seconds", "4")
@@ -281,6 +282,7 @@ def test_of_a_large_source_only_the_trimmed_part_is_sent(deployed: Place, noise:
     assert found == planes(deployed.folder / "part-here.mp4")
 
 
+@pytest.mark.slow
 def test_where_no_exact_part_can_be_had_all_is_sent_and_that_is_said(deployed: Place) -> None:
     random = np.random.default_rng(5)
     pictures = (random.integers(0, 256, (240, 320, 3), np.uint8) for _ in range(150))

@@ -21,8 +21,6 @@ from support.faulty_place import (
 )
 from support.numbered import grey
 
-pytestmark = pytest.mark.slow
-
 IMPATIENT = (
     "import keyscale.engine.remote.leftovers as e; import keyscale.engine.remote.run as r; "
     "r.STORAGE_PATIENCE_S = e.CLEAN_PATIENCE_S = e.HASTY_PATIENCE_S = 2; r.PATIENCE_S = 3"
@@ -122,7 +120,7 @@ def test_storage_that_is_gone_for_a_while_at_the_clean_up_is_waited_for(faulty: 
     faulty.proxy.wait_held(1)
     faulty.proxy.refuse()
     faulty.proxy.release()
-    time.sleep(20)
+    time.sleep(faulty.outage_s)
     faulty.proxy.accept()
     faulty.check_done(client, tmp_path)
 
@@ -179,12 +177,15 @@ def test_a_source_that_is_damaged_in_storage_is_told_once_and_not_tried_again(
     faulty.check_clean(tmp_path)
 
 
-def test_a_chunk_that_is_damaged_in_storage_is_made_again(faulty: FaultyPlace, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"not what was made", None], ids=["another size", "the same size"])
+def test_a_chunk_that_is_damaged_in_storage_is_made_again(
+    faulty: FaultyPlace, tmp_path: Path, content: bytes | None
+) -> None:
     before = faulty.spawned()
     faulty.proxy.hold(FETCHES_CHUNK)
     client = faulty.upscale(tmp_path)
     faulty.proxy.wait_held()
-    faulty.damage(faulty.proxy.held[0].split()[1].rpartition("/")[2], b"not what was made")
+    faulty.damage(faulty.proxy.held[0].split()[1].rpartition("/")[2], content)
     faulty.proxy.release()
     faulty.check_done(client, tmp_path)
     assert "damaged" in client.notes
@@ -212,7 +213,8 @@ def test_a_chunk_that_is_damaged_every_time_ends_the_job(faulty: FaultyPlace, tm
 
 
 def test_a_chunk_that_takes_too_long_is_made_in_parts(faulty: FaultyPlace, tmp_path: Path) -> None:
-    large = SIZE[0] * 40
+    scale = faulty.slow_scale
+    large = SIZE[0] * scale
     faulty.deploy(containers=2, KEYSCALE_TIMEOUT="6")
     try:
         client = faulty.upscale(tmp_path, "--chunk-seconds", "60", "--size", f"{large}x{large}")
@@ -223,7 +225,7 @@ def test_a_chunk_that_takes_too_long_is_made_in_parts(faulty: FaultyPlace, tmp_p
     assert "took too long and are made in" in client.notes
     # The function gives up by itself, and says how far it came.
     assert "of 60 frames were made in" in client.notes
-    assert [number_of(picture[::40, ::40]) for picture in grey(tmp_path / "out.mp4")] == list(range(FRAMES))
+    assert [number_of(picture[::scale, ::scale]) for picture in grey(tmp_path / "out.mp4")] == list(range(FRAMES))
     assert faulty.left() == []
 
 
@@ -259,7 +261,7 @@ def test_a_modal_server_that_is_away_for_a_while_is_waited_for(faulty: FaultyPla
     client = faulty.upscale(tmp_path)
     faulty.proxy.wait_held(2)
     faulty.wait_started(tmp_path, 2)  # a call whose start was not answered is started again
-    faulty.modal.pause(for_s=20)
+    faulty.modal.pause(for_s=faulty.outage_s)
     faulty.proxy.release()
     faulty.check_done(client, tmp_path)
     assert faulty.spawned() - before == 3

@@ -17,8 +17,6 @@ from support.faulty_place import (
     FaultyPlace,
 )
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.mark.parametrize(
     ("point", "way", "held", "started"),

@@ -15,8 +15,6 @@ from support.remote_place import events_of
 from keyscale.engine.storage.bucket import Storage
 from keyscale.engine.workspace.folder import work_folder_of
 
-pytestmark = pytest.mark.slow
-
 STORES_RESULT = asked(r"PUT BUCKET/results/")
 
 

@@ -15,7 +15,7 @@ import pytest
 from support.clips import make_clip, numbers_in
 from support.faulty_place import FRAMES, READS_SOURCE, SIZE, FaultyPlace
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 PROGRAM = """
 import sys, threading
@@ -62,6 +62,7 @@ def calls_in_order(place: FaultyPlace, since: int) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("faulty_place", ["modal"], indirect=True)
 def test_a_long_and_a_short_job_share_two_calls_and_the_short_one_is_not_kept_waiting_for_the_end_of_the_long_one(
     faulty: FaultyPlace, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from tools import smoke
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="the wrappers are shell scripts")]
+pytestmark = [pytest.mark.skipif(os.name == "nt", reason="the wrappers are shell scripts"), pytest.mark.processes]
 
 
 @pytest.fixture(scope="module")
@@ -52,26 +52,31 @@ def test_what_is_installed_well_passes_and_the_time_is_told(installed: Path) -> 
 UPSCALE_ONLY = '[ "$1" = upscale ] && [ "${2##*/}" = court.mp4 ]'
 
 
+QUICK = [
+    ("exit 127", "--version ended with exit code 127"),
+    ('[ "$1" = --version ] && { echo keyscale 9.9; exit; }; exec "$real" "$@"', "--version says 'keyscale 9.9'"),
+    (f'{UPSCALE_ONLY} && set -- "$@" --fps 25; exec "$real" "$@"', "the result has 115 frames"),
+    ('"$real" "$@"; code=$?; [ $code = 3 ] && echo x >refused.mp4; exit $code', "a refusal left"),
+]  # fmt: skip
+REST = [
+    ('[ "$1" = plan ] && set -- "$@" --end 2; exec "$real" "$@"', "the plan has"),
+    (f'{UPSCALE_ONLY} && exit 4; exec "$real" "$@"', "upscale ended with exit code 4"),
+    (f'{UPSCALE_ONLY} && set -- "$@" --size 108x192; exec "$real" "$@"', "upscale ended with"),
+    (f'{UPSCALE_ONLY} && set -- "$@" --size 218x384; exec "$real" "$@"', "218x384 pixels, not 216x384"),
+    (f'{UPSCALE_ONLY} && set -- "$@" --model lanczos; exec "$real" "$@"', "upscale ended with"),
+    (f'{UPSCALE_ONLY} && set -- "$@" --no-audio; exec "$real" "$@"', "cannot be decoded"),
+    (f'"$real" "$@"; code=$?; {UPSCALE_ONLY} && truncate -s -90000 clip.mp4; exit $code', "cannot be decoded"),
+    (f'"$real" "$@"; code=$?; {UPSCALE_ONLY} && touch .left; exit $code', "upscale left ['.left', 'clip.mp4'"),
+    ('"$real" "$@"; code=$?; [ "$2" = text.mp4 ] && exit 0; exit $code', "upscale text.mp4 ended with exit code 0"),
+    ('[ "$2" = absent.mp4 ] && { echo "Traceback" >&2; exit 3; }; exec "$real" "$@"', "upscale absent.mp4 says"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("script", "said"),
-    [
-        ("exit 127", "--version ended with exit code 127"),
-        ('[ "$1" = --version ] && { echo keyscale 9.9; exit; }; exec "$real" "$@"', "--version says 'keyscale 9.9'"),
-        ('[ "$1" = plan ] && set -- "$@" --end 2; exec "$real" "$@"', "the plan has"),
-        (f'{UPSCALE_ONLY} && exit 4; exec "$real" "$@"', "upscale ended with exit code 4"),
-        (f'{UPSCALE_ONLY} && set -- "$@" --size 108x192; exec "$real" "$@"', "upscale ended with"),
-        (f'{UPSCALE_ONLY} && set -- "$@" --size 218x384; exec "$real" "$@"', "218x384 pixels, not 216x384"),
-        (f'{UPSCALE_ONLY} && set -- "$@" --fps 25; exec "$real" "$@"', "the result has 115 frames"),
-        (f'{UPSCALE_ONLY} && set -- "$@" --model lanczos; exec "$real" "$@"', "upscale ended with"),
-        (f'{UPSCALE_ONLY} && set -- "$@" --no-audio; exec "$real" "$@"', "cannot be decoded"),
-        (f'"$real" "$@"; code=$?; {UPSCALE_ONLY} && truncate -s -90000 clip.mp4; exit $code', "cannot be decoded"),
-        (f'"$real" "$@"; code=$?; {UPSCALE_ONLY} && touch .left; exit $code', "upscale left ['.left', 'clip.mp4'"),
-        ('"$real" "$@"; code=$?; [ "$2" = text.mp4 ] && exit 0; exit $code', "upscale text.mp4 ended with exit code 0"),
-        ('"$real" "$@"; code=$?; [ $code = 3 ] && echo x >refused.mp4; exit $code', "a refusal left"),
-        ('[ "$2" = absent.mp4 ] && { echo "Traceback" >&2; exit 3; }; exec "$real" "$@"', "upscale absent.mp4 says"),
-    ],
+    [*QUICK, *(pytest.param(*row, marks=pytest.mark.slow) for row in REST)],
     ids=lambda value: re.sub(r"[^a-z0-9]+", "-", value.lower())[-30:],
-)  # fmt: skip
+)
 def test_what_is_wrong_fails_and_is_named(installed: Path, script: str, said: str) -> None:
     wrap(installed, script)
     done = check(installed)
@@ -80,6 +85,7 @@ def test_what_is_wrong_fails_and_is_named(installed: Path, script: str, said: st
     assert "all is well" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_picture_without_content_is_noticed(installed: Path) -> None:
     grey = (
         "import av, sys; from fractions import Fraction\n"
@@ -123,6 +129,7 @@ def test_the_checkout_itself_is_not_what_is_checked(tmp_path: Path) -> None:
     assert "keyscale is imported from" in done.stderr
 
 
+@pytest.mark.slow
 def test_settings_of_whoever_runs_it_do_not_count(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrap(installed, 'exec "$real" "$@"')
     for name, value in {"KEYSCALE_SIZE": "64x64", "MODAL_ENABLED": "true", "PYTHONPATH": str(ROOT / "src")}.items():

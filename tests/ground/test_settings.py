@@ -243,6 +243,8 @@ def test_inputs_beside_different_presets_need_a_decision() -> None:
     assert "in/keyscale.toml and more/keyscale.toml" in error.message
     assert "--config" in str(error.remedy)
     assert call("batch", "in", "./in/a.mp4")["size"] == "4x4"
+    write("bare/b.mp4", "")
+    assert "lies beside one input" in refusal("batch", "in", "bare").message
     assert call("batch", "in", "more", "--config", "more/keyscale.toml")["size"] == "6x6"
 
 

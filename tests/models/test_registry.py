@@ -15,6 +15,7 @@ from keyscale.engine.models import all_models, defaults_for, describe, family, f
 from keyscale.engine.models.registry import DEEP_HALO, macs_per_pixel, receptive_field
 
 
+@pytest.mark.processes
 def test_importing_the_package_loads_no_torch() -> None:
     code = "import sys, keyscale.engine.models; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

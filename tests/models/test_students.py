@@ -365,6 +365,7 @@ def test_threads_follow_openmp_s_variable_and_the_cores_allowed(
     assert thread_count() == (wanted or allowed)
 
 
+@pytest.mark.processes
 def test_loading_openvino_sends_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     """Its telemetry package would send an event on import, and keep an identifier in the home folder."""
     code = (
@@ -521,6 +522,7 @@ def test_denoise_wants_its_network_named(clip: Path, tmp_path: Path) -> None:
     assert "--model realesr-general-x4v3" in (caught.value.remedy or "")
 
 
+@pytest.mark.processes
 def test_a_job_on_the_cpu_loads_no_torch(clip: Path, tmp_path: Path) -> None:
     code = (
         "import sys\nfrom keyscale.cli.app import main\n"

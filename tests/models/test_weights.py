@@ -24,6 +24,8 @@ from keyscale.engine.models import find, load_model, weights
 from keyscale.engine.models.registry import ModelSpec, WeightsFile
 from keyscale.engine.models.speeds import Measured, remember
 
+pytestmark = pytest.mark.loopback
+
 CONTENT = bytes(range(256)) * 4000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 HALF = len(CONTENT) // 2
@@ -487,6 +489,7 @@ class TestReading:
             weights.sha256_of(tmp_path / "absent")
 
 
+@pytest.mark.processes
 def test_finding_weights_loads_no_torch() -> None:
     import subprocess
 

@@ -528,6 +528,7 @@ def test_two_hours_are_planned_in_seconds_and_little_memory() -> None:
     assert peak < 200 * 2**20
 
 
+@pytest.mark.processes
 def test_planning_imports_no_torch() -> None:
     code = (
         "import sys\n"

@@ -31,8 +31,6 @@ from keyscale.engine.source.reader import SourceFrame, read_frames
 from keyscale.engine.worker.ranged_file import RangedFile
 from keyscale.engine.workspace.folder import WorkFolder
 
-pytestmark = pytest.mark.slow
-
 DAMAGED = {"trunc_mdat.mp4", "corrupt_invalid_nalu.mp4"}
 UNREADABLE = {
     "audio_only_opus.mp4",
@@ -168,6 +166,7 @@ def test_only_the_planned_stream_is_in_it_wherever_it_stands_in_the_source(tmp_p
     assert_exact(plan, excerpt)
 
 
+@pytest.mark.loopback
 def test_chunks_made_from_an_excerpt_over_a_link_are_those_made_here(tmp_path: Path) -> None:
     """All that happens elsewhere: the plan as bytes, the excerpt behind a link, one chunk at a time."""
     source = write_varied(tmp_path, "open groups, HEVC")
@@ -194,6 +193,7 @@ def test_chunks_made_from_an_excerpt_over_a_link_are_those_made_here(tmp_path: P
                 assert planes(there.chunk(chunk)) == expected[chunk.index]
 
 
+@pytest.mark.loopback
 def test_a_chunk_late_in_a_long_excerpt_reads_little_of_it(tmp_path: Path) -> None:
     dice = np.random.default_rng(4)
     pictures = [dice.integers(0, 256, (96, 96, 3), dtype=np.uint8) for _ in range(600)]

@@ -17,6 +17,7 @@ from keyscale.engine.job import Compute, Encoding
 from keyscale.engine.runners.prepare import prepare
 
 
+@pytest.mark.processes
 def test_h264_does_not_depend_on_what_the_heap_held(shared: Path, tmp_path: Path) -> None:
     """MALLOC_PERTURB_ fills fresh memory: an encoder that reads what it never wrote then gives other packets."""
     results = []

@@ -466,6 +466,21 @@ def test_encoding_is_that_of_the_standard(matrix: int, value_range: int, pixel_f
     np.testing.assert_allclose(middles(frame), codes_of(COLOURS, matrix, value_range, bits), atol=near)
 
 
+@pytest.mark.parametrize("bits", [8, 10])
+def test_codes_are_rounded_and_not_cut_off(bits: int) -> None:
+    colour, name = Colour(matrix=1, full_range=False), "yuv420p" if bits == 8 else "yuv420p10le"
+    random = np.random.default_rng(3)
+    errors = []
+    for _ in range(10):
+        drawn = random.uniform(0.1, 0.9, (12, 3))
+        planes = [patches(np.rint(drawn[:, i] * 65535), (SIZE[1], SIZE[0])) for i in range(3)]
+        frame = from_rgb(np.stack(planes, axis=-1).astype(np.uint16), colour, name, reformatter=VideoReformatter())
+        errors.append(middles(frame) - codes_of(drawn, 1, LIMITED, bits))
+    # Half of them are below and half above.
+    bias = np.concatenate(errors).mean(axis=0)
+    assert np.abs(bias).max() < 0.2, bias
+
+
 def test_every_grey_survives_there_and_back() -> None:
     for bits, colour in itertools.product(
         (8, 10), (Colour(matrix=1, full_range=False), Colour(matrix=9, full_range=True))

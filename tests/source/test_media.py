@@ -27,6 +27,8 @@ from keyscale.engine.worker.links import LinkChanged, LinkRefused, LinkUnreachab
 from keyscale.engine.worker.ranged_file import RangedFile
 from keyscale.engine.workspace.folder import WorkFolder
 
+pytestmark = pytest.mark.loopback
+
 UNREADABLE = {
     "audio_only_opus.mp4",
     "corrupt_vp9_invalid.webm",

@@ -498,11 +498,13 @@ class TestSurroundings:
         with Storage(rclone.new_bucket()) as storage:
             storage.check()
 
+    @pytest.mark.processes
     def test_boto3_is_loaded_once_a_bucket_is_used_and_not_before(self) -> None:
         code = "import sys, keyscale.engine.storage.bucket; print('\\n'.join(sys.modules))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
         assert not set(done.stdout.split()) & {"boto3", "botocore", "urllib3", "torch", "av", "numpy", "typer", "rich"}
 
+    @pytest.mark.processes
     def test_a_server_of_the_tests_ends_with_them_even_if_they_are_killed(self, tmp_path: Path) -> None:
         port = free_port()
         code = (

@@ -25,8 +25,6 @@ from keyscale.engine.storage.bucket import (
     source_key,
 )
 
-pytestmark = pytest.mark.slow
-
 MIB = 1 << 20
 KEY = "clips/my clip.mp4"
 SIZE = 30 * MIB
@@ -123,6 +121,7 @@ def test_publishing_ends_what_was_begun_to_its_key_before_and_to_no_other(
     assert [item.key for item in direct.list("")] == [KEY]
 
 
+@pytest.mark.processes
 def test_what_a_client_leaves_that_dies_while_publishing_is_swept_with_what_jobs_leave(
     settings: StorageSettings, direct: Storage, proxy: Proxy, clip: Path
 ) -> None:
@@ -140,6 +139,7 @@ def test_what_a_client_leaves_that_dies_while_publishing_is_swept_with_what_jobs
     assert direct.stale_jobs(timedelta(seconds=-60)) == []
 
 
+@pytest.mark.processes
 def test_the_next_client_that_publishes_there_removes_what_the_dead_one_left(
     settings: StorageSettings, direct: Storage, proxy: Proxy, clip: Path
 ) -> None:

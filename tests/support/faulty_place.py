@@ -7,25 +7,28 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from keyscale.engine.storage.bucket import Storage
 from support.clips import clicks_track, make_clip, numbers_in
+from support.fake_modal import FakeModal, use_fake
+from support.forked import Forked
 from support.modal_server import ModalServer
 from support.remote_place import Place
 from support.s3.proxy import Proxy
 from support.s3.server import S3Server, via
 
-__all__ = ["Client", "FaultyPlace", "faulty", "faulty_on", "faulty_place"]
+__all__ = ["Client", "FaultyPlace", "ForkedPlace", "faulty", "faulty_on", "faulty_place"]
 
 SILENCE_S = 5.0
 """Longest time between two events: the contract's 2 s, and what a machine adds that is busy with much else. How well
@@ -57,7 +60,7 @@ LISTS = asked(r"GET BUCKET/?\?")
 class Client:
     """A `keyscale` process whose events are read while it runs."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str] | Forked) -> None:
         self._process = process
         self.events: list[tuple[float, dict[str, Any]]] = []
         """With the time at which each came."""
@@ -156,6 +159,11 @@ class Client:
 class FaultyPlace(Place):
     """A place whose storage is reached by a proxy."""
 
+    outage_s = 20.0
+    """How long something is away that has to be waited for."""
+    slow_scale = 40
+    """By so much larger is what a container doesn't make in 6 s."""
+
     def __init__(self, folder: Path, s3: S3Server, modal: ModalServer, proxy: Proxy) -> None:
         super().__init__(folder, s3, modal)
         self.proxy, self.direct = proxy, self.settings
@@ -174,6 +182,9 @@ class FaultyPlace(Place):
             text=True,
             start_new_session=True,
         )
+        return self._follow(process)
+
+    def _follow(self, process: subprocess.Popen[str] | Forked) -> Client:
         self._clients.append(Client(process))
         return self._clients[-1]
 
@@ -181,12 +192,18 @@ class FaultyPlace(Place):
         """A job of three chunks, whose output is `out.mp4` in `folder`."""
         source = folder / "source.mkv"
         if not source.exists():
-            # Sound that has to be encoded anew, so that joining takes a while.
-            hum = clicks_track([1.0], seconds=FRAMES, sample_rate=48000)
-            make_clip(source, frames=FRAMES, rate=1, size=SIZE, sounds=[hum] * 2, audio_codec="flac")
+            shutil.copyfile(self._clip(), source)
         flags = ("--size", f"{SIZE[0]}x{SIZE[1]}", "--fps", "1", "--model", "lanczos", "--chunk-seconds", "20")
         given = (source, "-o", folder / "out.mp4", *flags, "--remote", *more)
         return self.client("upscale", *given, first=first, **self.home(folder), **environment)
+
+    def _clip(self) -> Path:
+        made = self.folder / "made.mkv"
+        if not made.exists():
+            # Sound that has to be encoded anew, so that joining takes a while.
+            hum = clicks_track([1.0], seconds=FRAMES, sample_rate=48000)
+            make_clip(made, frames=FRAMES, rate=1, size=SIZE, sounds=[hum] * 2, audio_codec="flac")
+        return made
 
     def resume(self, folder: Path, job: str, **environment: str) -> Client:
         return self.client("remote", "resume", job, **self.home(folder), **environment)
@@ -223,12 +240,12 @@ class FaultyPlace(Place):
         finally:
             self.settings = mine
 
-    def damage(self, key_end: str, content: bytes) -> str:
-        """Overwrite the object whose key ends so; its key."""
+    def damage(self, key_end: str, content: bytes | None) -> str:
+        """Overwrite the object whose key ends so, by None with as many zeros; its key."""
         with Storage(self.direct) as storage:
-            key = next(found.key for found in storage.list("temp/") if found.key.endswith(key_end))
-            storage.put(key, content)
-        return key
+            found = next(found for found in storage.list("temp/") if found.key.endswith(key_end))
+            storage.put(found.key, bytes(found.size) if content is None else content)
+        return found.key
 
     def mend(self) -> None:
         """Undo all faults."""
@@ -265,21 +282,58 @@ class FaultyPlace(Place):
         assert list((folder / "state" / "remote").glob("*")) == []
 
 
+class ForkedPlace(FaultyPlace):
+    """The same without Modal's own client and containers: clients and containers are forked, with all of it loaded."""
+
+    outage_s = 2.0
+    slow_scale = 1
+
+    def __init__(self, folder: Path, s3: S3Server, modal: FakeModal, proxy: Proxy) -> None:
+        # It has what the tests of such a place use of a server.
+        super().__init__(folder, s3, cast(ModalServer, modal), proxy)
+        self._fake = modal
+
+    def deploy(self, *, containers: int = 3, **environment: str) -> None:
+        timeout = environment.get("KEYSCALE_TIMEOUT")
+        # A container gives up 3 s before; half of the frames fit into that, and not all.
+        self._fake.deploy(containers, float(timeout or 900), frame_s=0.06 if timeout else 0.0)
+
+    def client(self, *arguments: str | Path, first: str = "", **environment: str) -> Client:
+        given = [*map(str, arguments), "--progress", "json"]
+        return self._follow(self._forked(given, environment, first))
+
+    def start(self, *arguments: str | Path, environment: Mapping[str, str] | None = None) -> Forked:
+        return self._forked(list(map(str, arguments)), environment or {})
+
+    def _forked(self, argv: list[str], environment: Mapping[str, str], first: str = "") -> Forked:
+        variables = self.environment(**environment)
+        return Forked(argv, environment=variables, folder=self.folder, first=first, prepare=use_fake)
+
+
 def faulty_on(folder: Path, s3: S3Server, python: Path, **deployment: str) -> Iterator[FaultyPlace]:
     """A faulty place, deployed on two containers."""
     modal = ModalServer(folder / "modal", python=python, scaledown_s=90, container_environment={"OMP_NUM_THREADS": "1"})
-    with modal, Proxy(s3.endpoint) as proxy:
-        place = FaultyPlace(folder, s3, modal, proxy)
+    with modal, Proxy(s3.endpoint) as proxy, contextlib.closing(FaultyPlace(folder, s3, modal, proxy)) as place:
         place.deploy(containers=2, **deployment)
         yield place
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["forked", pytest.param("modal", marks=pytest.mark.slow)])
 def faulty_place(
-    tmp_path_factory: pytest.TempPathFactory, rclone: S3Server, container_python: Path
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, rclone: S3Server
 ) -> Iterator[FaultyPlace]:
-    """One place for the tests of a module."""
-    yield from faulty_on(tmp_path_factory.mktemp("faulty"), rclone, container_python)
+    """One place for the tests of a module: with forked clients and containers, then with Modal's own."""
+    folder = tmp_path_factory.mktemp("faulty")
+    if request.param == "modal":
+        yield from faulty_on(folder, rclone, request.getfixturevalue("container_python"))
+        return
+    with (
+        FakeModal(folder / "modal") as modal,
+        Proxy(rclone.endpoint) as proxy,
+        contextlib.closing(ForkedPlace(folder, rclone, modal, proxy)) as place,
+    ):
+        place.deploy(containers=2)
+        yield place
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from botocore.exceptions import ClientError
 
 import modal_stub
 from keyscale.engine.storage.bucket import Storage, StorageSettings
+from support.forked import Forked
 from support.modal_server import ModalServer
 from support.s3.server import S3Server
 
@@ -71,10 +73,19 @@ def container_python() -> Path:
 class Place:
     """One bucket, one deployment, and the command line pointed at both."""
 
+    forks_clients = False
+    """Whether its clients are forked instead of started as a user starts them."""
+
     def __init__(self, folder: Path, s3: S3Server, modal: ModalServer) -> None:
         self.folder, self.s3, self.modal = folder, s3, modal
         self.settings: StorageSettings = s3.new_bucket()
         self.state = folder / "state"
+        self._looked_at: Storage | None = None
+
+    def close(self) -> None:
+        """Close what was opened on the way."""
+        if self._looked_at is not None:
+            self._looked_at.close()
 
     def environment(self, **more: str) -> dict[str, str]:
         """What a client's process needs, on top of this one's."""
@@ -94,8 +105,13 @@ class Place:
         done = self.modal.deploy("-m", "keyscale.modal_stub", cwd=self.folder, environment=chosen)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def start(self, *arguments: str | Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str | Path, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str] | Forked:
         """`keyscale ARGUMENTS` as a process of its own group."""
+        if self.forks_clients:
+            variables = self.environment(**(environment or {}))
+            return Forked([str(word) for word in arguments], environment=variables, folder=self.folder)
         return subprocess.Popen(
             [KEYSCALE, *map(str, arguments)],
             cwd=self.folder,
@@ -117,18 +133,20 @@ class Place:
             os.killpg(process.pid, signal.SIGKILL)
             out, err = process.communicate()
             pytest.fail(f"keyscale {arguments} hung:\n{out}\n{err}\n{self.logs()}")
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        return subprocess.CompletedProcess(process.args, process.wait(), out, err)
 
     def left(self) -> list[str]:
         """Keys of all objects in the bucket, and of uploads that were begun and not ended."""
-        with Storage(self.settings) as storage:
-            objects = [found.key for found in storage.list("")]
-            try:
-                uploads = storage.client.list_multipart_uploads(Bucket=self.settings.bucket).get("Uploads", [])
-            except ClientError as error:
-                if error.response["Error"]["Code"] != "NoSuchUpload":
-                    raise
-                uploads = []  # so rclone says that there never was one
+        if self._looked_at is None or self._looked_at.settings != self.settings:
+            self._looked_at = Storage(self.settings)
+        storage = self._looked_at
+        objects = [found.key for found in storage.list("")]
+        try:
+            uploads = storage.client.list_multipart_uploads(Bucket=self.settings.bucket).get("Uploads", [])
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "NoSuchUpload":
+                raise
+            uploads = []  # so rclone says that there never was one
         return objects + [f"{upload['Key']} (upload)" for upload in uploads]
 
     def logs(self) -> str:
@@ -142,16 +160,21 @@ def events_of(text: str) -> list[dict[str, Any]]:
 
 
 def _place(folder: Path, s3: S3Server, python: Path) -> Iterator[Place]:
-    with ModalServer(
-        folder / "modal", python=python, scaledown_s=5, container_environment={"OMP_NUM_THREADS": "1"}
-    ) as modal:
-        yield Place(folder, s3, modal)
+    with (
+        ModalServer(
+            folder / "modal", python=python, scaledown_s=5, container_environment={"OMP_NUM_THREADS": "1"}
+        ) as modal,
+        contextlib.closing(Place(folder, s3, modal)) as place,
+    ):
+        yield place
 
 
 @pytest.fixture
 def place(tmp_path: Path, rclone: S3Server, container_python: Path) -> Iterator[Place]:
     """On rclone's S3 server, which starts at once. Nothing is deployed yet."""
-    yield from _place(tmp_path, rclone, container_python)
+    for place in _place(tmp_path, rclone, container_python):
+        place.forks_clients = True
+        yield place
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ modal = pytest.importorskip("modal", reason="the remote runner's extra is not in
 
 from support.modal_server import ModalServer  # noqa: E402
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.processes
 
 TESTS = Path(__file__).resolve().parents[1]
 SAMPLE = TESTS / "support" / "modal_server" / "sample_app.py"

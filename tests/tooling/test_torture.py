@@ -1,4 +1,4 @@
-"""Torture: a seeded tenth of what `make torture` does, all of the hostile input, and what it has found before."""
+"""Torture: a seeded hundredth of what `make torture` does, or a tenth of it; and what it has found before."""
 
 from __future__ import annotations
 
@@ -36,83 +36,86 @@ from tools.torture.structure import elements, skeleton
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="children are measured and disks mounted as Linux does")
 
-SHARE = 0.1
+TENTH = 0.1
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+@pytest.fixture(scope="module", params=[0.01, pytest.param(TENTH, marks=pytest.mark.slow)], ids="share {}".format)
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("torture")
-    with laboratory(failures=folder / "failures", seed=1, share=SHARE, say=print, scratch=folder) as opened:
+    with laboratory(failures=folder / "failures", seed=1, share=request.param, say=print, scratch=folder) as opened:
         yield opened
 
 
-def held(section: Section, *, least: int) -> None:
-    """Nothing was violated, and the section did what it is there for."""
+def held(lab: Lab, section: Section, *, least: int) -> None:
+    """Nothing was violated, and the section did what it is there for: of a tenth so many cases at least."""
     assert section.violations == []
     if section.skipped:
         pytest.skip("; ".join(section.skipped))
-    assert section.cases >= least
+    assert section.cases >= max(1, round(least * lab.share / TENTH))
 
 
 # The sections
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_hostile_keyframes_are_refused_or_work_in_bounded_memory(lab: Lab) -> None:
-    held(hostile.hostile_keyframes(lab), least=100)
+    held(lab, hostile.hostile_keyframes(lab), least=100)
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_hostile_videos_are_refused_or_harmless(lab: Lab) -> None:
-    held(hostile.hostile_sources(lab), least=150)
+    held(lab, hostile.hostile_sources(lab), least=150)
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_checkpoints_with_code_are_never_run(lab: Lab) -> None:
-    held(hostile.planted_checkpoints(lab), least=25)
+    held(lab, hostile.planted_checkpoints(lab), least=25)
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_planted_links_are_never_followed(lab: Lab) -> None:
-    held(hostile.planted_links(lab), least=40)
+    held(lab, hostile.planted_links(lab), least=40)
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_mutated_videos_and_keyframes_end_cleanly(lab: Lab) -> None:
     videos, framings = mutations(lab)
-    held(videos, least=50)
-    held(framings, least=50)
-    # Damage that all of it or none of it survives would show nothing.
-    for section in (videos, framings):
-        assert 0 < section.outcomes["verified result"] < section.cases
+    held(lab, videos, least=50)
+    held(lab, framings, least=50)
+    # Damage that all of it or none of it survives would show nothing; five videos are too few to say so of them alone.
+    for sections in [[videos], [framings]] if lab.share >= TENTH else [[videos, framings]]:
+        verified = sum(section.outcomes["verified result"] for section in sections)
+        assert 0 < verified < sum(section.cases for section in sections)
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_a_disk_that_fills_loses_nothing(lab: Lab) -> None:
-    held(full_disks(lab), least=10)
+    held(lab, full_disks(lab), least=10)
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_a_source_that_changes_is_never_published(lab: Lab) -> None:
     section = changing_sources(lab)
-    held(section, least=9)
+    held(lab, section, least=9)
     assert section.outcomes["verified result"] < section.cases
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_odd_names_are_only_names(lab: Lab) -> None:
-    held(odd_names(lab), least=40)
+    held(lab, odd_names(lab), least=40)
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_killed_at_random_moments(lab: Lab) -> None:
-    held(killed(lab), least=10)
+    held(lab, killed(lab), least=10)
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_memory_stays_flat_over_a_long_video(lab: Lab) -> None:
     for section in endurance(lab):
-        held(section, least=1)
+        held(lab, section, least=1)
 
 
 # The harness can fail
@@ -160,6 +163,7 @@ def test_the_judge_sees_what_is_left_or_changed(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.processes
 def test_a_failing_case_is_kept_with_its_command(lab: Lab) -> None:
     section = Section(name="test", about="")
     with lab.folder() as folder:
@@ -174,6 +178,7 @@ def test_a_failing_case_is_kept_with_its_command(lab: Lab) -> None:
     assert "exit code 3, right were [0]" in text
 
 
+@pytest.mark.processes
 def test_the_command_tells_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def bad(_: Lab) -> Section:
         return Section(name="bad", about="Nothing.", violations=["x: wrong"])
@@ -300,7 +305,6 @@ def models() -> dict[str, HostileModel]:
     return {model.name: model for model in hostile_models()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", FOUND)
 def test_checkpoints_that_once_filled_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: dict[str, HostileModel], name: str

@@ -48,57 +48,62 @@ pytestmark = pytest.mark.skipif(
 KEY = "ab" * 32
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+TENTH = 0.1
+
+
+@pytest.fixture(scope="module", params=[0.01, pytest.param(TENTH, marks=pytest.mark.slow)], ids="share {}".format)
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("torture")
-    with laboratory(failures=folder / "failures", seed=2, share=0.1, say=print, scratch=folder) as opened:
+    with laboratory(failures=folder / "failures", seed=2, share=request.param, say=print, scratch=folder) as opened:
         yield opened
 
 
-def held(section: Section, *, least: int) -> None:
-    """Nothing was violated, and the section did what it is there for."""
+def held(lab: Lab, section: Section, *, least: int) -> None:
+    """Nothing was violated, and the section did what it is there for: of a tenth so many cases at least."""
     assert section.violations == []
     if section.skipped:
         pytest.skip("; ".join(section.skipped))
-    assert section.cases >= least
+    assert section.cases >= max(1, round(least * lab.share / TENTH))
 
 
 # The sections
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_a_batch_that_is_killed_is_finished_by_the_same_command_as_if_it_had_not_been(lab: Lab) -> None:
-    held(batch_kills(lab), least=11)
+    held(lab, batch_kills(lab), least=11)
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_many_clips_in_one_run_take_no_more_than_a_few_and_are_skipped_afterwards(lab: Lab) -> None:
-    held(batch_many(lab), least=2)
+    held(lab, batch_many(lab), least=2)
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_mutated_manifests_end_in_results_or_in_clear_messages(lab: Lab) -> None:
-    held(batch_manifests(lab), least=50)
+    held(lab, batch_manifests(lab), least=50)
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_two_batches_over_one_folder_make_all_of_it_even_if_one_is_killed(lab: Lab) -> None:
-    held(batch_pairs(lab), least=4)
+    held(lab, batch_pairs(lab), least=4)
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_clips_for_which_the_disk_has_no_room_fail_and_are_made_once_it_has(lab: Lab) -> None:
-    held(batch_disks(lab), least=8)
+    held(lab, batch_disks(lab), least=8)
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_a_source_that_changes_fails_its_own_clip_alone(lab: Lab) -> None:
-    held(batch_sources(lab), least=6)
+    held(lab, batch_sources(lab), least=6)
 
 
 # The tools themselves
 
 
+@pytest.mark.processes
 def test_the_memory_of_a_batch_is_its_own_and_not_that_of_who_started_it(tmp_path: Path) -> None:
     ballast = bytearray(400 * 2**20)
     place = Place.made_in(tmp_path)
@@ -247,6 +252,7 @@ def test_a_chunk_that_cannot_be_claimed_is_an_error_and_is_not_waited_for(tmp_pa
         assert folder.claim(chunk)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("files", range(3, 8))
 def test_a_clip_that_several_workers_may_make_fails_where_there_is_no_room_for_files(
     tmp_path: Path, files: int

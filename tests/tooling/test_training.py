@@ -117,6 +117,7 @@ class TestScenes:
             assert np.array_equal(first[0], again[0])
             assert np.array_equal(first[1], again[1])
 
+    @pytest.mark.processes
     @pytest.mark.slow
     def test_is_the_same_in_every_process(self, tmp_path: Path) -> None:
         """With macroblock trees libx264 reads memory that it never wrote: every process got other scenes."""

@@ -15,6 +15,8 @@ from keyscale.engine.errors import RemoteError
 from keyscale.engine.worker.links import LinkExpired, LinkMissing, LinkRefused, LinkUnreachable, fetch, send
 from keyscale.engine.worker.ranged_file import RangedFile
 
+pytestmark = pytest.mark.loopback
+
 CUT = Fault(silent_s=0.01)
 """The connection is closed without a word."""
 SHORT = Fault(cut_after=2000)

@@ -27,6 +27,8 @@ from keyscale.engine.worker.links import (
 )
 from keyscale.engine.worker.ranged_file import BLOCK, RangedFile
 
+pytestmark = pytest.mark.loopback
+
 CONTENT = random.Random(1).randbytes(40 * BLOCK + 123)
 
 
@@ -366,6 +368,7 @@ def tls(certificate: Path) -> ssl.SSLContext:
     return context
 
 
+@pytest.mark.processes
 def test_https_links_are_read_where_the_certificate_is_trusted(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,6 +377,7 @@ def test_https_links_are_read_where_the_certificate_is_trusted(
         assert whole(file) == CONTENT
 
 
+@pytest.mark.processes
 def test_a_certificate_that_is_not_trusted_is_an_error_at_once(certificate: Path) -> None:
     with RangeServer(CONTENT, tls=tls(certificate)) as server, RangedFile(server.url(), name="clip.mp4") as file:
         began = time.monotonic()

@@ -170,6 +170,7 @@ def test_an_output_that_is_a_folder(clip: Path, tmp_path: Path) -> None:
     refused(small_job(clip, tmp_path / "out.mp4", overwrite=True), UsageError, 2, "directory")
 
 
+@pytest.mark.loopback
 def test_sources_that_are_no_files(tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     refused(small_job(tmp_path, output), InputError, 3, "directory")
@@ -517,7 +518,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_a_second_process_is_refused(film: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     with process(film, output) as first:
@@ -529,7 +530,7 @@ def test_a_second_process_is_refused(film: Path, tmp_path: Path) -> None:
     assert not output.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_stops_and_keeps_what_is_done(film: Path, tmp_path: Path, number: int, code: int) -> None:
     output = tmp_path / "out.mp4"
@@ -550,7 +551,7 @@ def test_a_signal_stops_and_keeps_what_is_done(film: Path, tmp_path: Path, numbe
     assert leftovers(tmp_path) == ["out.mp4"]
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_a_full_disk_in_mid_job(film: Path, tmp_path: Path) -> None:
     """A limit on file sizes stands for the full disk: writing fails in the middle of a chunk."""
     code = (
@@ -755,6 +756,7 @@ def test_a_link_in_place_of_the_work_folder_is_not_followed(clip: Path, tmp_path
     assert not output.exists()
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_killed_at_any_moment(film: Path, tmp_path: Path) -> None:
     """kill -9, at moments drawn once, then the same command: the same decoded frames, and nothing beside them."""
@@ -779,6 +781,7 @@ def test_killed_at_any_moment(film: Path, tmp_path: Path) -> None:
         output.unlink()
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_killed_again_and_again(film: Path, tmp_path: Path) -> None:
     """Every run adds to what the ones before have made."""

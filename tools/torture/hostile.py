@@ -1,4 +1,4 @@
-"""Sections: input made to do harm. All of it is tried at any share: each case is there for a reason of its own."""
+"""Sections: input made to do harm. A tenth of the rest is all of it: each case has its own reason."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def hostile_keyframes(lab: Lab) -> Section:
     began = time.monotonic()
     with lab.folder() as folder:
         video = make_video(folder / "in.mp4", KINDS[0]).read_bytes()
-    for framing in hostile_framings():
+    for framing in lab.chosen(list(hostile_framings())):
         with lab.folder() as folder:
             (folder / "in.mp4").write_bytes(video)
             (folder / "camera.json").write_bytes(framing.content())
@@ -56,7 +56,7 @@ def hostile_sources(lab: Lab) -> Section:
     began = time.monotonic()
     with lab.folder() as folder:
         videos = hostile_videos(folder)
-    for video in videos:
+    for video in lab.chosen(videos):
         with lab.folder() as folder:
             (folder / f"in{video.suffix}").write_bytes(video.content)
             case = Case(
@@ -91,7 +91,7 @@ def planted_checkpoints(lab: Lab) -> Section:
 
 
 def _try_checkpoints(lab: Lab, section: Section, video: bytes) -> None:
-    for model in hostile_models():
+    for model in lab.chosen(list(hostile_models())):
         with lab.folder() as folder:
             (folder / "in.mp4").write_bytes(video)
             model.write(folder / f"model{model.suffix}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tools.torture.cases import Case, judge, outcome_of, remains
 from tools.torture.nursery import Ended, Nursery, Running
@@ -19,6 +21,10 @@ __all__ = ["Lab", "laboratory"]
 
 KEEP = frozenset({"KEYSCALE_WEIGHTS_DIR"})
 """keyscale's own variables that cases may see."""
+ALL_FROM = 0.1
+"""The share from which on everything is tried that has a reason of its own."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +44,14 @@ class Lab:
     def count(self, full: int) -> int:
         """How many of `full` cases are done: the share, at least one."""
         return max(1, round(full * self.share))
+
+    def chosen(self, cases: Sequence[T]) -> list[T]:
+        """Of cases that each have a reason of their own: all from a tenth on; of a smaller share ten times as many."""
+        if self.share >= ALL_FROM:
+            return list(cases)
+        count = max(1, round(len(cases) * self.share / ALL_FROM))
+        kept = sorted(random.Random(self.seed).sample(range(len(cases)), count))  # noqa: S311
+        return [cases[number] for number in kept]
 
     @contextmanager
     def folder(self, parent: Path | None = None) -> Iterator[Path]:

@@ -1,0 +1,298 @@
+"""Faults that the tests have to catch: each is put into a copy of the sources, one at a time, and its test is run.
+
+    make mutants
+    make mutants MUTANTS='remote storage'   # those whose file or name has one of these words in it
+
+A test that passes although its fault is there does not hold what it is there for; a fault whose text is no longer in
+the sources has to be seeded anew. Each names the test of `make test` that stands for what it breaks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = (
+    *("bench", "cli", "docs", "engine", "examples", "src", "tests", "tools"),
+    *("Makefile", "README.md", "constraints.txt", "modal_stub.py", "pyproject.toml"),
+)
+PASSED, FAILED = 0, 1
+"""Exit codes of pytest; any other one says that the test itself could not be run."""
+LIMIT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault."""
+
+    breaks: str
+    """What no longer holds, in a few words."""
+    file: str
+    old: str
+    """Text that stands in the file once."""
+    new: str
+    test: str
+    """What has to fail, by its node id."""
+
+
+MUTANTS = (
+    # camera
+    Mutant(
+        "at a cut the camera is the later keyframe's",
+        "engine/camera/framing.py",
+        'np.searchsorted(self.times, times, side="right") - 1',
+        'np.searchsorted(self.times, times, side="left") - 1',
+        "tests/camera/test_framing.py::TestCuts::test_two_keyframes_of_one_time_are_a_cut_to_the_later_in_the_file",
+    ),
+    Mutant(
+        "twice as fast is half as long",
+        "engine/camera/timemap.py",
+        "return (self.end - self.start) / self.speed",
+        "return (self.end - self.start) * self.speed",
+        "tests/plan/test_plan.py::test_durations_worked_by_hand",
+    ),
+    Mutant(
+        "what is read of a frame lies within it",
+        "engine/camera/geometry.py",
+        "low = np.clip(low, 0, size - 1)",
+        "low = low + 0",
+        "tests/plan/test_plan.py::test_windows_hold_the_rectangles_and_stay_inside",
+    ),
+    # source
+    Mutant(
+        "untagged video is read as players read it",
+        "engine/source/colour.py",
+        "return 1 if height >= 720 else 6",
+        "return 1 if height > 720 else 6",
+        "tests/source/test_colour.py::test_untagged_sources_are_read_as_players_read_them",
+    ),
+    Mutant(
+        "colours are rounded, not cut off",
+        "engine/source/colour.py",
+        "values += np.float32(0.5)",
+        "values += np.float32(0.0)",
+        "tests/source/test_colour.py::test_codes_are_rounded_and_not_cut_off",
+    ),
+    # models
+    Mutant(
+        "weights are those that their name promises",
+        "engine/models/weights.py",
+        "if found != file.sha256:",
+        "if not found:",
+        "tests/models/test_weights.py::TestFinding::test_a_file_that_is_not_what_its_name_says",
+    ),
+    # plan
+    Mutant(
+        "a rounded time shows its own frame",
+        "engine/plan/plan.py",
+        'np.searchsorted(times, wanted + slack, side="right") - 1',
+        'np.searchsorted(times, wanted - slack, side="right") - 1',
+        "tests/plan/test_plan.py::test_at_its_own_rate_every_frame_is_shown_once",
+    ),
+    Mutant(
+        "sound that is stretched is encoded anew",
+        "engine/plan/tracks.py",
+        "        time_map.is_uniform\n        and time_map.start == 0",
+        "        time_map.start == 0",
+        "tests/plan/test_tracks.py::test_audio_that_is_cut_or_stretched_is_encoded_anew",
+    ),
+    # workspace, and the files under it
+    Mutant(
+        "what appeared during the job is not overwritten",
+        "engine/files.py",
+        "os.link(finished, output)",
+        "finished.replace(output)",
+        "tests/workspace/test_job_files.py::test_what_appears_during_the_job_is_not_overwritten",
+    ),
+    Mutant(
+        "a result of other chunks or encoders is made again",
+        "engine/workspace/fingerprint.py",
+        "repr((plan.geometry, plan.rate, plan.encoder, plan.chunks, _network_without_name(plan), plan.container)),",
+        "repr((plan.geometry, plan.rate, plan.chunks, _network_without_name(plan), plan.container)),",
+        "tests/workspace/test_update.py::test_a_changed_setting_makes_it_again",
+    ),
+    # pipeline
+    Mutant(
+        "a frame is shown from its own time on",
+        "engine/pipeline/chunks.py",
+        "while outputs and plan.pts(outputs[0][1]) <= frame.pts:",
+        "while outputs and plan.pts(outputs[0][1]) < frame.pts:",
+        "tests/pipeline/test_frames.py::test_one_frame",
+    ),
+    # output
+    Mutant(
+        "a file with too few frames is not published",
+        "engine/output/verify.py",
+        "if len(video) != plan.frames:",
+        "if len(video) > plan.frames:",
+        "tests/output/test_verify.py::test_a_picture_that_was_planned_otherwise_is_refused",
+    ),
+    Mutant(
+        "a file with damaged frames is not published",
+        "engine/output/verify.py",
+        "        _check_pictures(path, plan, full=full, on_progress=on_progress, should_stop=should_stop)\n",
+        "",
+        "tests/output/test_verify.py::test_frames_that_cannot_be_decoded_are_refused",
+    ),
+    # worker
+    Mutant(
+        "no more is fetched than was asked for",
+        "engine/worker/links.py",
+        "    if len(answer) > most:\n        raise",
+        "    if len(answer) > most + 99:\n        raise",
+        "tests/worker/test_links.py::test_more_than_the_most_is_refused",
+    ),
+    Mutant(
+        "bytes of two versions make no file",
+        "engine/worker/ranged_file.py",
+        "(self.size is not None and total != self.size) or replaced",
+        "self.size is not None and total != self.size",
+        "tests/worker/test_ranged_file.py::test_a_file_that_changes_between_two_reads_is_an_error",
+    ),
+    # storage
+    Mutant(
+        "no result lies where clean-up removes it",
+        "engine/storage/settings.py",
+        "if key.startswith((JOBS_PREFIX, TRIALS_PREFIX)):",
+        "if key.startswith(TRIALS_PREFIX):",
+        "tests/storage/test_bucket.py::TestNames::test_no_address_lies_where_clean_up_would_remove_what_is_stored_there",
+    ),
+    Mutant(
+        "unfinished uploads of a job go with it",
+        "engine/storage/cleanup.py",
+        'found.extend(_Remnant(key=item["Key"], upload_id=item["UploadId"]) for item in uploads)',
+        'found.extend(_Remnant(key=item["Key"], upload_id=item["UploadId"]) for item in list(uploads)[:0])',
+        "tests/storage/test_bucket.py::TestCleanUp::test_all_of_a_job_goes_unfinished_uploads_included_and_nothing_else",
+    ),
+    # runners
+    Mutant(
+        "progress never goes back",
+        "engine/runners/progress.py",
+        "        now = self._clock()\n        self._frame = max(frame, self._frame)",
+        "        now = self._clock()\n        self._frame = frame",
+        "tests/runners/test_progress.py::test_whatever_is_reported_progress_never_goes_back_or_beyond_its_total",
+    ),
+    # remote
+    Mutant(
+        "pauses between tries double",
+        "engine/remote/pieces.py",
+        "piece.due = now + FIRST_PAUSE_S * 2 ** (piece.starts - 1)",
+        "piece.due = now + FIRST_PAUSE_S",
+        "tests/remote/test_pieces.py::test_a_crash_is_tried_again_after_pauses_that_double_and_then_given_up",
+    ),
+    Mutant(
+        "a container that dies costs a try and not the job",
+        "engine/remote/modal_client.py",
+        'Kind.CRASHED, f"a container failed',
+        'Kind.FAILED, f"a container failed',
+        "tests/end_to_end/test_remote_faults.py::"
+        "test_a_container_that_dies_in_the_middle_of_a_chunk_costs_only_time[forked]",
+    ),
+    Mutant(
+        "a damaged chunk is not joined",
+        "engine/remote/staging.py",
+        "sha256=made.sha256",
+        "sha256=None",
+        "tests/end_to_end/test_remote_faults.py::"
+        "test_a_chunk_that_is_damaged_in_storage_is_made_again[forked-the same size]",
+    ),
+    # batch
+    Mutant(
+        "a clip that nobody mends is tried once an hour",
+        "engine/batch/retries.py",
+        "wait = min(self._first_s * 2.0 ** min(times - 1, 32), MOST_AGAIN_S)",
+        "wait = self._first_s * 2.0 ** min(times - 1, 32)",
+        "tests/batch/test_retries.py::test_it_takes_twice_as_long_each_time_and_an_hour_at_most",
+    ),
+    Mutant(
+        "names that are one on some systems are one",
+        "engine/batch/outputs.py",
+        'return unicodedata.normalize("NFC", name).casefold()',
+        "return name.casefold()",
+        "tests/batch/test_inputs.py::test_names_that_are_one_on_some_systems_are_one_here",
+    ),
+    # cli
+    Mutant(
+        "a name cannot drive the terminal",
+        "cli/progress.py",
+        'return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)',
+        "return text",
+        "tests/cli/test_terminal.py::test_a_name_cannot_drive_the_terminal",
+    ),
+    # settings
+    Mutant(
+        "inputs beside different presets need a decision",
+        "engine/settings.py",
+        "    if found and without:\n",
+        "    if False:\n",
+        "tests/ground/test_settings.py::test_inputs_beside_different_presets_need_a_decision",
+    ),
+)
+
+
+def main() -> int:
+    """Try the chosen faults; 1 where one is not caught."""
+    parser = argparse.ArgumentParser(prog="python -m tools.mutants", description=__doc__.splitlines()[0])
+    parser.add_argument("words", nargs="*", help="in the file's name or in what is broken; without, all of them")
+    words = parser.parse_args().words
+    chosen = [one for one in MUTANTS if not words or any(word in one.file or word in one.breaks for word in words)]
+    missed = 0
+    with tempfile.TemporaryDirectory(prefix="keyscale-mutants-") as folder:
+        copy = Path(folder)
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(source, copy / name)
+        # What fails anyhow would catch everything.
+        if code := _run([one.test for one in chosen], copy):
+            print(f"the tests fail without any fault (pytest ends with {code})")
+            return 1
+        for mutant in chosen:
+            began = time.monotonic()
+            found = _try(mutant, copy)
+            missed += found != "caught"
+            print(f"{found:10} {time.monotonic() - began:5.0f} s  {mutant.file}: {mutant.breaks}", flush=True)
+    print(f"{len(chosen) - missed} of {len(chosen)} are caught")
+    return 1 if missed else 0
+
+
+def _try(mutant: Mutant, copy: Path) -> str:
+    """`caught`, or what went otherwise."""
+    path = copy / mutant.file
+    before = path.read_text(encoding="utf-8")
+    if before.count(mutant.old) != 1:
+        return "not there"
+    path.write_text(before.replace(mutant.old, mutant.new), encoding="utf-8")
+    try:
+        return {FAILED: "caught", PASSED: "MISSED"}.get(_run([mutant.test], copy), "no test")
+    finally:
+        path.write_text(before, encoding="utf-8")
+
+
+def _run(tests: Sequence[str], copy: Path) -> int:
+    # Before the checkout, which an editable installation names. No byte code: a file may be changed twice a second.
+    environment = os.environ | {"PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    shared = ROOT.parent / "shared"
+    if shared.is_dir():
+        environment.setdefault("KEYSCALE_SHARED", str(shared))
+    # `not slow`: what only `make test-full` would catch does not count.
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]
+    done = subprocess.run(  # noqa: S603
+        command, cwd=copy, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
