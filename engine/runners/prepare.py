@@ -18,6 +18,7 @@ from keyscale.engine.models.speeds import known_speeds
 from keyscale.engine.pipeline.encoder import check_encoder
 from keyscale.engine.plan.plan import LANCZOS, Plan, make_plan
 from keyscale.engine.source.probe import probe
+from keyscale.engine.wording import say
 from keyscale.engine.workspace.fingerprint import read_stamp
 from keyscale.engine.workspace.folder import Identity, work_folder_of
 from keyscale.engine.workspace.locks import private_folder
@@ -83,8 +84,9 @@ def _models(job: Job) -> dict[int, ModelSpec]:
         models = {spec.scale: spec}
     if job.model.denoise is not None and not any(spec.family == "general" for spec in models.values()):
         raise UsageError(
-            "--denoise works with realesr-general-x4v3 alone",
-            remedy="Add --model realesr-general-x4v3, or leave --denoise out.",
+            "works with realesr-general-x4v3 alone",
+            option="denoise",
+            remedy=say("Add {model=realesr-general-x4v3}, or leave {denoise} out."),
         )
     return models
 
@@ -105,15 +107,18 @@ def _check_paths(job: Job) -> None:
     except OSError:
         same = False
     if same or source.absolute() == output.absolute():
-        raise UsageError(f"input and output are the same file, {source}", remedy="Choose another name with -o.")
+        raise UsageError(
+            f"input and output are the same file, {source}", remedy=say("Choose another name with {output}.")
+        )
     try:
         folder = output.is_dir()
     except OSError as error:
         raise UsageError(
-            f"the output {output} is no usable name: {error.strerror}", remedy="Choose a shorter name with -o."
+            f"the output {output} is no usable name: {error.strerror}",
+            remedy=say("Choose a shorter name with {output}."),
         ) from error
     if folder:
-        raise UsageError(f"the output {output} is a directory", remedy="Give a file name with -o.")
+        raise UsageError(f"the output {output} is a directory", remedy=say("Give a file name with {output}."))
 
 
 def check_absent(job: Job, *, may_be_finished: bool = False) -> bool:
@@ -131,7 +136,9 @@ def check_absent(job: Job, *, may_be_finished: bool = False) -> bool:
     if job.overwrite or ((job.update or may_be_finished) and not output.is_symlink() and _may_be_renewed(output)):
         return True
     why = ", and keyscale did not make it" if job.update else ""
-    raise StorageError(f"{job.output} is already there{why}", remedy="Give --overwrite, or another name with -o.")
+    raise StorageError(
+        f"{job.output} is already there{why}", remedy=say("Give {overwrite=True}, or another name with {output}.")
+    )
 
 
 def _may_be_renewed(output: Path) -> bool:
@@ -161,7 +168,7 @@ def _check_folder(output: Path, plan: Plan, *, remote: bool) -> None:
     """Rights and space of the output's folder, and the encoder, by opening it there once."""
     folder = output.parent
     if not folder.is_dir():
-        raise StorageError(f"the folder {folder} is not there", remedy="Create it, or choose another -o.")
+        raise StorageError(f"the folder {folder} is not there", remedy=say("Create it, or choose another {output}."))
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
@@ -171,7 +178,7 @@ def _check_folder(output: Path, plan: Plan, *, remote: bool) -> None:
     if free < needed:
         raise StorageError(
             f"{folder} has {free / 2**20:.0f} MiB free, the job needs about {needed / 2**20:.0f} MiB",
-            remedy="Free some space, or choose another -o.",
+            remedy=say("Free some space, or choose another {output}."),
         )
     if work_folder_of(output).is_symlink():
         raise StorageError(f"{work_folder_of(output)} is a symbolic link", remedy="Remove it; keyscale works there.")
