@@ -7,28 +7,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keyscale.cli.options import GroupedCommand, batch_options, parameter, plan_options
 from keyscale.cli.terminal import COMMAND_LINE_ERROR
 from keyscale.engine.errors import KeyscaleError, UsageError
-from keyscale.engine.machine import check_address_space
 from keyscale.engine.options import Option
 from keyscale.engine.run_options import MODAL_ENABLED
-from keyscale.engine.settings import (
-    Given,
-    Known,
-    Layer,
-    Origin,
-    Setting,
-    find_preset,
-    from_environment,
-    places_of,
-    read_given,
-    read_settings,
-    user_config,
-)
 from keyscale.engine.wording import say
+
+if TYPE_CHECKING:
+    from keyscale.engine.settings import Given, Known, Setting
 
 __all__ = [
     "OTHER_VARIABLES",
@@ -103,6 +92,8 @@ class ConfiguredCommand(GroupedCommand):
             UsageError: a flag, a settings file or a variable is wrong.
             EnvironmentFault: there is too little address space for what the command will load.
         """
+        from keyscale.engine.machine import check_address_space
+
         rest: list[str] = super().parse_args(ctx, args)
         if not ctx.resilient_parsing:
             check_address_space()
@@ -110,6 +101,8 @@ class ConfiguredCommand(GroupedCommand):
         return rest
 
     def _configure(self, ctx: Any) -> None:
+        from keyscale.engine.settings import Layer, Origin, Setting
+
         known, _ = known_settings(self.options.values())
         given = {name: ctx.params[name] for name in self.options if _is_given(ctx, name)}
         inputs = ctx.params.get("inputs") or [ctx.params.get("video")]
@@ -167,6 +160,8 @@ def known_settings(options: Iterable[Option] = ()) -> tuple[dict[str, Known], di
     A file is right or wrong as a whole, whichever command reads it: those of all commands are known, and `options` too,
     where a command has others.
     """
+    from keyscale.engine.settings import places_of
+
     return places_of([*plan_options().values(), *options], batch_options().values())
 
 
@@ -189,6 +184,7 @@ def resolve(
         UsageError: a file is wrong, or it was named and is not there.
     """
     from keyscale.engine.batch.inputs import folder_of
+    from keyscale.engine.settings import Layer, find_preset, from_environment, read_settings, user_config
 
     by_option, refused = known_settings(options)
     known = list(by_option.values())
@@ -212,6 +208,8 @@ def read_setting(known: Known, given: Given) -> Any:
     Raises:
         UsageError: it is wrong; the message names file or variable.
     """
+    from keyscale.engine.settings import read_given
+
     if given.origin.where == MODAL_ENABLED:
         return is_remote(str(given.value))
     return read_given(known, given)
