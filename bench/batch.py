@@ -23,7 +23,7 @@ from pathlib import Path
 import av
 
 from keyscale.engine.batch.pool import cpu_workers
-from keyscale.engine.machine import usable_cores
+from keyscale.engine.system import usable_cores
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 KEYSCALE = Path(sys.executable).with_name("keyscale")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -48,13 +48,18 @@ def median_seconds(arguments: Sequence[str], repeats: int) -> tuple[float, float
 
 
 def _peak_mb() -> float:
-    """Maximum resident set of this process so far, in units of 2**20 bytes."""
+    """Maximum resident set of this process so far, in units of 2**20 bytes; NaN on Windows."""
     status = Path("/proc/self/status")
     if status.is_file():
         # Linux hands ru_maxrss of the process that forked through exec: the bench's own memory would be the least.
         (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
         return int(line.split()[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    peak = math.nan
+    if sys.platform != "win32":
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
+    return peak
 
 
 def main(arguments: Mapping[str, Any]) -> None:

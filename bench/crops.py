@@ -1,6 +1,6 @@
-"""Draw details side by side, and moving: the source, Lanczos, the networks before and now, and a published one.
+"""Draw details side by side, and moving: the source, Lanczos, the shipped network, and a published one.
 
-    python -m bench.crops [--to docs] [--before FILE] [--shared DIR]
+    python -m bench.crops [--to docs] [--shared DIR]
 
 From clips that may be published; whose they are stands below each picture. They are reduced and compressed first, as
 `bench.quality` does it, and enlarged by whole jobs. Networks come from `KEYSCALE_WEIGHTS_DIR` or the cache.
@@ -73,13 +73,14 @@ SCENES = (
 )
 
 
-def enlarged(small: Path, before: Path | None) -> dict[str, list[Pixels]]:
+def enlarged(small: Path) -> dict[str, list[Pixels]]:
     """Frames by label: the source with its pixels repeated, then what is made of it."""
     low = read(small)
-    ways: list[tuple[str, str | None, Precision]] = [("Lanczos", "lanczos", Precision.AUTO)]
-    if before is not None:
-        ways.append(("keyscale before", str(before), Precision.FP32))
-    ways += [("keyscale", None, Precision.AUTO), (REFERENCE, REFERENCE, Precision.FP32)]
+    ways: list[tuple[str, str | None, Precision]] = [
+        ("Lanczos", "lanczos", Precision.AUTO),
+        ("keyscale", None, Precision.AUTO),
+        (REFERENCE, REFERENCE, Precision.FP32),
+    ]
     found = {"source, pixels repeated": [np.repeat(np.repeat(frame, SCALE, 0), SCALE, 1) for frame in low]}
     height, width = found["source, pixels repeated"][0].shape[:2]
     with tempfile.TemporaryDirectory(prefix="keyscale-crops-") as folder:
@@ -152,7 +153,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Draw all scenes; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.crops", description="Draw details side by side.")
     parser.add_argument("--to", type=Path, default=ROOT / "docs", help="folder of the pictures")
-    parser.add_argument("--before", type=Path, metavar="FILE", help="an x4 checkpoint to show between the two")
     parser.add_argument("--shared", type=Path, help="folder of the material")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "quality", help="folder of what is encoded once")
     given = parser.parse_args(arguments)
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for scene in SCENES:
             (clip,) = find_clips([scene.clip])
             small = store.small(clip, scene.shrink, find_source(f"crf{CRF}"))
-            draw(scene, enlarged(small, given.before), given.to)
+            draw(scene, enlarged(small), given.to)
     except FileNotFoundError as error:
         print(f"{error.filename} is not there; see --shared and KEYSCALE_SHARED", file=sys.stderr)
         return 2

@@ -16,8 +16,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from keyscale.engine.machine import usable_cores
 from keyscale.engine.source.colour import multiply_rows
+from keyscale.engine.system import usable_cores
 
 PIXELS = 1080 * 1920
 THREADS = 2

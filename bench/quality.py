@@ -15,28 +15,26 @@ Networks come from `KEYSCALE_WEIGHTS_DIR` or the cache, material from `../shared
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bench.candidates import HEAVY, Candidate, candidates, enlarge
 from bench.footage import Clip, Source, Store, find_clips, find_source, read
+from bench.machine import confine, machine
 
 __all__ = ["Options", "main", "parse", "shared_folder"]
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "quality.md"
-VERSION = 1
+VERSION = 2
 """Of the definitions: rows of another version are measured again."""
 
 RATIOS = (2.0, 16 / 9, 4.0)
@@ -153,8 +151,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, argparse.Nam
 
 def bind(threads: int) -> None:
     """Keep this process on so many cores; before torch and OpenVINO are imported, which then start as many threads."""
-    if sys.platform == "linux":
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    confine(None, threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
@@ -210,6 +207,7 @@ def judge(candidate: Candidate, truth: Truth, small: Path, ratio: float, *, fina
         "psnr": metrics.psnr(frames, truth.frames),
         "sharpness": metrics.sharpness(planes, truth.planes),
         "grid": metrics.grid_energy(planes, truth.planes, ratio),
+        "steps": metrics.colour_steps(frames, truth.frames, ratio),
         "shift": metrics.colour_shift(frames, truth.frames),
         "ringing": metrics.ringing(planes, truth.planes),
         "still": still,
@@ -220,26 +218,10 @@ def judge(candidate: Candidate, truth: Truth, small: Path, ratio: float, *, fina
     return {"values": values, "seconds_per_frame": seconds / len(frames)}
 
 
-def conditions(threads: int) -> dict[str, Any]:
-    """What the numbers hang on."""
-    cpu = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        cpu = names[0] if names else cpu
-    packages = {}
-    for package in ("torch", "openvino", "av", "imageio-ffmpeg", "ssimulacra2", "cvvdp"):
-        try:
-            packages[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {"date": datetime.now(UTC).date().isoformat(), "cpu": cpu, "threads": threads, "packages": packages}
-
-
 def run(options: Options, threads: int) -> list[dict[str, Any]]:
     """Measure every row that is not there yet, clip by clip, and append it to the results; all rows that are wanted."""
     compared = candidates(options)
-    about = conditions(threads)
+    about = machine(threads)
     store = Store(options.work, options.shared, options.frames, options.whole)
     options.results.parent.mkdir(parents=True, exist_ok=True)
     known = {_key(row): row for row in measured(options.results)}

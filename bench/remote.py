@@ -32,6 +32,9 @@ from support.clips import make_clip  # noqa: E402 - the servers of the tests are
 from support.modal_server import ModalServer  # noqa: E402
 from support.s3.rclone import RcloneServer  # noqa: E402
 
+from bench.machine import load_average  # noqa: E402
+from keyscale.engine.system import usable_cores  # noqa: E402
+
 FRAMES_A_CHUNK, RATE = 3, 30
 SIZE = (128, 96)
 
@@ -111,7 +114,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}", flush=True)
+    print(f"{platform.machine()}, {usable_cores()} cores, load {load_average():.1f}", flush=True)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="keyscale-bench-") as name, opened(Path(name)) as place:
         most = max(given.containers)

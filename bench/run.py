@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from rich.table import Table
 from bench import material
 from bench.children import median_seconds, peak_of_job
 from bench.loops import NetworkAlone, PerFrameLoop, pipeline
+from bench.machine import machine
 from keyscale.engine.job import Job, ModelChoice, Target, Trim
 from keyscale.engine.models import find, load_model
 from keyscale.engine.models.weights import locate
@@ -48,22 +47,6 @@ class Options:
     threads: int | None
     quick: bool
     folder: Path
-
-
-def machine() -> dict[str, Any]:
-    """What all numbers hang on."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "cpu": model,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
 
 
 def weights_to_use(folder: Path, network: str = NETWORK) -> tuple[str, str]:
@@ -180,7 +163,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 def show_conditions(console: Console, about: dict[str, Any]) -> None:
     """What the numbers hang on, in two lines."""
     console.print(
-        f"{about['cpu']}, {about['threads']} threads, torch {about['torch']}, Python {about['python']}, "
+        f"{about['cpu']}, {about['threads']} threads, torch {about['packages']['torch']}, Python {about['python']}, "
         f"{about['date']}; weights: {about['weights']}; {about['frames']} frames, {about['rounds']} rounds"
     )
 
@@ -238,7 +221,8 @@ def main() -> None:
         )
         model_name, weights = weights_to_use(options.folder)
         found: dict[str, Any] = {
-            "conditions": machine() | {"weights": weights, "frames": options.frames, "rounds": options.rounds}
+            "conditions": machine(torch.get_num_threads())
+            | {"weights": weights, "frames": options.frames, "rounds": options.rounds}
         }
         show_conditions(console, found["conditions"])
         if given.only in (None, "start-up"):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import material
+from bench.machine import confine, machine
 
 CLIP_SIZE = (854, 480)
 CAMERA = (292.0, 0.0, 270.0, 480.0)
@@ -34,7 +34,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Seconds a frame of every way, in turns."""
     # Late, so that the confinement to some cores comes before the libraries count them.
     from bench.loops import PerFrameLoop, pipeline
-    from bench.run import machine, weights_to_use
+    from bench.run import weights_to_use
     from keyscale.engine.job import Job, ModelChoice, Target, Trim
     from keyscale.engine.models import load_model
     from keyscale.engine.runners.prepare import prepare_plan
@@ -67,7 +67,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         for name, loop in loops.items():
             seconds.setdefault(name, []).append(loop.run() / LOOP_FRAMES)
     return {
-        "conditions": machine() | {"cores": options.cores, "frames": options.frames, "rounds": options.rounds},
+        "conditions": machine(options.cores)
+        | {"cores": options.cores, "frames": options.frames, "rounds": options.rounds},
         "seconds_per_frame": seconds,
     }
 
@@ -95,7 +96,7 @@ def main() -> None:
     parser.add_argument("--camera", help="x,y,width,height within that clip")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     options = parser.parse_args()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-options.cores :])
+    confine(-options.cores, None)
     with tempfile.TemporaryDirectory(prefix="keyscale-bench-") as folder:
         found = measure(options, Path(folder))
     show(Console(width=120), found)

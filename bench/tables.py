@@ -37,6 +37,7 @@ COLUMNS = (
     Column("PSNR", "psnr", ".2f", "dB over R, G and B of all frames"),
     Column("sharp", "sharpness", ".2f", "root of the gradient energy, as a multiple of the original's"),
     Column("grid", "grid", ".2f", "lines at the network's cell or the codec's blocks, as a multiple of the original's"),
+    Column("steps", "steps", ".2f", "of colour where a source pixel ends, by those within it; 1 is the original's"),
     Column("shift", "shift", ".2f", "largest difference of the mean R, G or B, in codes"),
     Column("ringing", "ringing", ".2f", "codes by which pixels near strong edges leave the original's range"),
     Column("still", "still", ".2f", "change from frame to frame where the original stands still, RMS codes"),

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import material
-from bench.run import machine, spread
-from keyscale.engine.machine import usable_cores
+from bench.machine import load_average, machine
+from bench.run import spread
+from keyscale.engine.system import usable_cores
 
 THIS = Path(__file__).resolve().parents[1]
 CODE = ("src", "cli", "engine")
@@ -238,8 +239,9 @@ def markdown(found: Mapping[str, Any]) -> str:
     before, after = (f"{about['load'][when]:.1f}" for when in ("before", "after"))
     text = (
         f"{about['cpu']}, {about['cores']} cores, load average {before} before and {after} after; "
-        f"torch {about['torch']}, Python {about['python']}, {about['date']}. {about['frames']} frames a job, "
-        f"to {RESULT}; rounds: {about['rounds']}; median (least to most). This checkout is {about['commits']['this']}, "
+        f"torch {about['packages']['torch']}, Python {about['python']}, {about['date']}. "
+        f"{about['frames']} frames a job, to {RESULT}; "
+        f"rounds: {about['rounds']}; median (least to most). This checkout is {about['commits']['this']}, "
         f"the other {about['commits']['other']}; below 1 this one takes less."
     )
     head = ["job", "checkout", "network", *MEASURES.values()]
@@ -264,7 +266,7 @@ def main() -> None:
     given = parser.parse_args()
     if not (given.other / "src" / "keyscale").is_dir():
         parser.error(f"{given.other} is no checkout of keyscale: it has no src/keyscale")
-    load = {"before": os.getloadavg()[0]}
+    load = {"before": load_average()}
     with tempfile.TemporaryDirectory(prefix="keyscale-bench-") as scratch:
         folder = Path(scratch).resolve()
         versions = {
@@ -276,8 +278,8 @@ def main() -> None:
             version.check()
         commits = {name: version.commit() for name, version in versions.items()}
         cases = measure(versions, folder, frames=given.frames, rounds=given.rounds)
-    load["after"] = os.getloadavg()[0]
-    conditions = machine() | {"cores": usable_cores(), "load": load, "commits": commits}
+    load["after"] = load_average()
+    conditions = machine(usable_cores()) | {"cores": usable_cores(), "load": load, "commits": commits}
     conditions |= {"frames": given.frames, "rounds": given.rounds}
     found = {"conditions": conditions, "cases": cases}
     text = markdown(found)

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from keyscale.cli.importing import raise_outside_imports
+
 __all__ = ["GRACE", "Stopped", "Stopping", "stopping"]
 
 GRACE = 1.5
@@ -81,9 +83,9 @@ def stopping(
         yield state
         return
 
-    def on_signal(signum: int, _frame: FrameType | None) -> None:
+    def on_signal(signum: int, frame: FrameType | None) -> None:
         if not state.cooperative:
-            raise Stopped(signum)
+            raise_outside_imports(frame, Stopped(signum))
 
     reader, writer = socket.socketpair()
     writer.setblocking(False)

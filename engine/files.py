@@ -12,9 +12,10 @@ from pathlib import Path
 import platformdirs
 
 from keyscale.engine.errors import StorageError
+from keyscale.engine.system import sync
 from keyscale.engine.wording import say
 
-__all__ = ["cache_folder", "publish", "sha256_file", "storage_error", "sync", "write_private"]
+__all__ = ["cache_folder", "publish", "sha256_file", "storage_error", "write_private"]
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:
@@ -52,18 +53,6 @@ def sha256_file(path: Path, on_progress: Callable[[int], None] | None = None) ->
             if on_progress is not None:
                 on_progress(done)
     return digest.hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk itself."""
-    # A folder is synced so that the rename itself survives a power cut; Windows cannot open folders.
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def publish(finished: Path, output: Path, *, overwrite: bool) -> None:

@@ -231,7 +231,8 @@ class Compute:
         "Arithmetic of the network; auto is int8 for keyscale's own on the CPU, fp16 on CUDA, else fp32.",
         "Model",
         docs="arithmetic of the network; `auto` is fp16 on CUDA, int8 for keyscale's own networks on the CPU, and fp32 "
-        "otherwise; int8 is for those alone, see [models.md](models.md#shipped-networks)",
+        "otherwise; int8 is for those alone, see [models.md](models.md#shipped-networks); `--model "
+        "lanczos` has none",
     )
     tile: int | None = option(
         None,

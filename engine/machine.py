@@ -1,13 +1,18 @@
-"""This machine: its cores and how threads share them, its devices, memory and limits."""
+"""This machine: how threads share its cores, its devices, memory and limits.
+
+Torch is imported only where a driver says that there may be a GPU for it.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
 from pathlib import Path
 
 from keyscale.engine.errors import EnvironmentFault
+from keyscale.engine.system import address_space_limit, usable_cores
 
 __all__ = [
     "check_address_space",
@@ -16,7 +21,6 @@ __all__ = [
     "give_back_memory",
     "may_have_gpu",
     "share_cores",
-    "usable_cores",
 ]
 
 SPIN_COUNT = "1000"
@@ -29,8 +33,11 @@ SPACE_EACH_CORE = 64 * MIB
 """Libraries start a thread for each core, and glibc gives a thread an arena of 64 MiB of address space (HEAP_MAX_SIZE
 in its malloc/arena.c)."""
 
-_GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
-"""What the drivers of NVIDIA's (the third: its embedded ones) and AMD's GPUs, and WSL, put there."""
+CUDA_LIBRARIES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so")
+"""NVIDIA's driver library, by the names under which torch's own CUDA runtime looks for it."""
+
+CUDA_SUCCESS, CUDA_ERROR_NO_DEVICE = 0, 100
+"""Of `CUresult` in cuda.h."""
 
 
 def share_cores() -> None:
@@ -45,21 +52,57 @@ def share_cores() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    # Not everywhere can a process be bound to some cores.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def may_have_gpu() -> bool:
-    """Whether torch might find a GPU here, as far as can be seen without loading it: only on Linux can it."""
-    return sys.platform != "linux" or any(Path(file).exists() for file in _GPU_FILES)
+    """Whether torch might find a GPU here, asked of the drivers, so that torch need not be loaded for a no.
+
+    A driver that is there and fails counts as a yes: what is wrong is torch's to say.
+    """
+    if platform.system() == "Darwin":
+        return platform.machine() == "arm64"  # torch has had no build for Intel's Macs since 2.3
+    return _may_have_cuda() or _may_have_hip()
+
+
+def _may_have_cuda() -> bool:
+    for name in CUDA_LIBRARIES:
+        try:
+            driver = ctypes.CDLL(name)
+            break
+        except OSError:
+            continue
+    else:
+        return False
+    try:
+        result = driver.cuInit(0)
+        count = ctypes.c_int(0)
+        if result == CUDA_SUCCESS:
+            result = driver.cuDeviceGetCount(ctypes.byref(count))
+    except AttributeError:
+        return True
+    return count.value > 0 if result == CUDA_SUCCESS else result != CUDA_ERROR_NO_DEVICE
+
+
+def _may_have_hip() -> bool:
+    """Whether there may be a GPU of AMD's, which torch calls CUDA."""
+    if sys.platform == "linux":
+        if Path("/dev/kfd").exists():
+            return True
+        if not Path("/dev/dxg").exists():  # Windows' GPUs, whoever makes them, in WSL
+            return False
+    from importlib import metadata
+
+    try:
+        return "rocm" in metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return True
 
 
 def choose_device(asked: str) -> str:
     """`auto` -> the best device that is there; anything else is taken at its word and checked on loading."""
     if asked != "auto":
         return asked
+    if not may_have_gpu():
+        return "cpu"
+    share_cores()
     import torch
 
     if torch.cuda.is_available():
@@ -90,13 +133,9 @@ def check_address_space() -> None:
     Raises:
         EnvironmentFault: `ulimit -v`, or what a batch system sets in its place, is too low.
     """
-    if sys.platform != "linux":
-        return  # no other system holds a process to it
-    import resource
-
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    limit = address_space_limit()
     needed = LEAST_SPACE + SPACE_EACH_CORE * usable_cores()
-    if limit != resource.RLIM_INFINITY and limit < needed:
+    if limit is not None and limit < needed:
         raise EnvironmentFault(
             f"this process is limited to {limit // MIB} MiB of address space, and its libraries need more than "
             f"{needed // MIB} MiB on {usable_cores()} cores",
@@ -111,8 +150,7 @@ def give_back_memory() -> None:
     Encoders allocate and free buffers of many sizes from many threads, each with an arena of its own. Without this,
     memory grows by some 8 % from a job of one chunk to one of eight (`make bench`).
     """
-    if sys.platform != "linux":
-        return
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
-    if trim is not None:
-        trim(0)
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim is not None:
+            trim(0)

@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 STUB = "modal_stub.py"
 
 GROUND = (
-    *("wording", "errors", "serialization", "patience", "files", "forms", "options", "choices", "job", "run_options"),
-    *("events", "settings", "machine", "threads"),
+    *("wording", "errors", "system", "serialization", "patience", "files", "forms", "options", "choices", "job"),
+    *("run_options", "events", "settings", "machine", "threads"),
 )
 ROOMS = (
     *("camera", "source", "models", "plan", "workspace", "pipeline", "output", "worker", "storage", "runners"),
@@ -35,16 +35,17 @@ join, and storage knows nothing of videos."""
 STANDS_ON = {
     "wording": set[str](),
     "errors": {"wording"},
+    "system": set[str](),
     "patience": set[str](),
     "threads": set[str](),
     "serialization": {"errors"},
-    "files": {"errors", "wording"},
+    "files": {"errors", "system", "wording"},
     "forms": {"errors", "wording"},
     "options": {"errors", "forms"},
     "choices": set[str](),
     "job": {"choices", "errors", "forms", "options", "wording"},
     "run_options": {"choices", "forms", "job", "options", "wording"},
-    "machine": {"errors"},
+    "machine": {"errors", "system"},
     "events": {"errors", "job", "wording"},
     "settings": {"errors", "forms", "job", "options", "wording"},
     "camera.timemap": set[str](),
@@ -88,6 +89,20 @@ AT_IMPORT = (
 """The same of modules that import them on being imported themselves; others do within the function that needs them."""
 
 LOADS_OPENVINO = "engine/models/openvino.py"
+
+SYSTEM = "engine/system.py"
+"""The one module that asks what only POSIX has."""
+
+POSIX_MODULES = {"fcntl", "grp", "pwd", "pty", "resource", "termios"}
+POSIX_CALLS = {
+    *(f"os.{name}" for name in ("fork", "forkpty", "getloadavg", "getpgid", "getuid", "geteuid", "kill", "killpg")),
+    *(f"os.{name}" for name in ("mkfifo", "sched_getaffinity", "sched_setaffinity", "setsid", "setxattr", "statvfs")),
+    *(f"os.{name}" for name in ("uname", "wait4", "waitpid", "O_DIRECTORY", "O_NOFOLLOW", "O_TMPFILE")),
+    *(
+        f"signal.{name}"
+        for name in ("SIGHUP", "SIGKILL", "SIGPIPE", "SIGSTOP", "pthread_sigmask", "setitimer", "sigwait")
+    ),
+}
 
 STUB_LOADS = {f"keyscale.engine.{name}" for name in ("models.registry", "remote.names", "remote.prices")}
 """What the stub imports of the engine on a machine that deploys."""
@@ -237,6 +252,21 @@ def test_the_lowest_modules_stand_on_little() -> None:
         for other in own_imports(f"keyscale.engine.{name}")
         if other.removeprefix("keyscale.engine.") not in allowed
     )
+
+
+def test_what_only_posix_has_is_called_in_one_module_alone() -> None:
+    """Type checkers for Windows see names that are not there, but no `getattr`, and not that a call does harm there."""
+    others = {path: file for path, file in SOURCES.items() if path != SYSTEM}
+    found = [
+        f"{path}: {i.module}" for path, file in others.items() for i in imports(file) if i.package in POSIX_MODULES
+    ]
+    found += [
+        f"{path}:{node.lineno}: {ast.unparse(node)}"
+        for path, file in others.items()
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in POSIX_CALLS
+    ]
+    assert not wrong(found)
 
 
 def test_modules_import_one_another_without_circles() -> None:

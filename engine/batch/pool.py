@@ -18,7 +18,7 @@ from typing import IO, cast
 from keyscale.engine.batch.messages import Answer, Hello, Order, Request, Stop, receive, send
 from keyscale.engine.batch.process import LOOK
 from keyscale.engine.errors import EnvironmentFault
-from keyscale.engine.machine import usable_cores
+from keyscale.engine.system import KILLED, OWN_GROUP, usable_cores
 
 __all__ = ["LANES", "REMOTE_JOBS", "Crew", "Heard", "WorkerProcess", "cpu_workers"]
 
@@ -90,6 +90,7 @@ class WorkerProcess:
             stderr=subprocess.PIPE,
             # Ctrl-C is for the batch, which then says what is to be done.
             start_new_session=True,
+            creationflags=OWN_GROUP,
         )
         self._heard = heard
         self._words: deque[str] = deque(maxlen=LAST_WORDS)
@@ -158,7 +159,7 @@ class WorkerProcess:
             code = self._process.wait(DEATH_S)
         except subprocess.TimeoutExpired:
             self.kill()
-            code = -signal.SIGKILL
+            code = KILLED
         self._threads[1].join(DEATH_S)
         how = f"with exit code {code}"
         if code < 0:

@@ -125,8 +125,10 @@ class Worker:
 
 
 def _gpus() -> int:
-    from keyscale.engine.machine import share_cores
+    from keyscale.engine.machine import may_have_gpu, share_cores
 
+    if not may_have_gpu():
+        return 0
     share_cores()
     import torch
 

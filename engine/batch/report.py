@@ -28,6 +28,7 @@ from keyscale.engine.errors import InputError, StorageError, UsageError
 from keyscale.engine.events import Done, Failed, Note, Progress, failure
 from keyscale.engine.serialization import as_json, loads
 from keyscale.engine.settings import PRESET_NAME
+from keyscale.engine.system import may_be_alive, sync
 from keyscale.engine.wording import say
 from keyscale.engine.workspace.folder import is_work_folder
 
@@ -328,11 +329,7 @@ def write_report(report: Report, path: Path) -> None:
         raise _storage_error(error, path) from error
     # The report is there: a folder that cannot be opened or synced changes nothing of that.
     with contextlib.suppress(OSError):
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(path.parent)
 
 
 def read_report(path: Path) -> Report:
@@ -415,21 +412,13 @@ def _create(draft: Path) -> int:
 
 
 def _remove_left_drafts(folder: Path) -> None:
-    if os.name != "posix":
-        return  # elsewhere there is no harmless way to ask whether a process lives
     for draft in folder.glob(f".keyscale-report-{_machine()}-*.tmp"):
         pid = draft.name.split("-")[3]
         if not pid.isascii() or not pid.isdigit() or len(pid) > 9:
             continue
-        try:
-            # In a container every run may have the same number.
-            if int(pid) != os.getpid():
-                os.kill(int(pid), 0)
-                continue
-        except ProcessLookupError:
-            pass
-        except OSError:
-            continue  # it lives, as another user
+        # In a container every run may have the same number.
+        if int(pid) != os.getpid() and may_be_alive(int(pid)):
+            continue
         with contextlib.suppress(OSError):
             draft.unlink()
 

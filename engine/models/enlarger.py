@@ -1,4 +1,4 @@
-"""What the upscaler asks of a network, whichever runtime it runs in; what lies beyond the border of a frame."""
+"""What the upscaler asks of a network, and what networks have in common whichever runtime they run in."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.source.colour import PixelArray
@@ -13,7 +14,7 @@ from keyscale.engine.source.colour import PixelArray
 if TYPE_CHECKING:
     from keyscale.engine.models.registry import ModelSpec
 
-__all__ = ["BLACK", "CPU_BUDGET", "DARK", "BrokenPicture", "Enlarger", "OutOfMemory", "surrounded"]
+__all__ = ["BLACK", "CPU_BUDGET", "DARK", "BrokenPicture", "Enlarger", "OutOfMemory", "bilinear", "surrounded"]
 
 CPU_BUDGET = 512 * 2**20
 """Bytes of activations on a CPU: with frames, encoder and the runtime itself a 1080x1920 job stays below 1.5 GB."""
@@ -82,6 +83,29 @@ class Enlarger(Protocol):
 
     def exact(self) -> Enlarger | None:
         """The same network in fp32 where this one may overflow, else None."""
+
+
+def bilinear(scale: int, fold: int) -> npt.NDArray[np.float32]:
+    """Bilinear enlargement of one colour as a 3x3 convolution between cells of pixels.
+
+    To it a plain network adds what it knows better. Its weights are exact in fp16 for scales of 1, 2 and 4.
+
+    Args:
+        scale: output pixels per input pixel along each side.
+        fold: side of the cells of input pixels; the output's cells have `scale * fold`.
+
+    Returns:
+        `((scale * fold)**2, fold**2, 3, 3)`; pixels of a cell by row and column. Pixel centres lie half a pixel from
+        their edges, as in `torch.nn.functional.interpolate` with `align_corners=False`.
+    """
+    side = scale * fold
+    places = (np.arange(side) + 0.5) / scale - 0.5
+    line = np.zeros((side, fold, 3), np.float32)
+    for neighbour in (0, 1):
+        nearest = np.floor(places).astype(int) + neighbour
+        line[np.arange(side), nearest % fold, nearest // fold + 1] += 1 - np.abs(places - nearest)
+    kernel: npt.NDArray[np.float32] = np.einsum("iry,jcx->ijrcyx", line, line).reshape(side**2, fold**2, 3, 3)
+    return kernel
 
 
 def surrounded(pixels: PixelArray, inner: Window, halo: int, *, more: tuple[int, int] = (0, 0)) -> PixelArray:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from keyscale.engine.errors import DeviceError
-from keyscale.engine.machine import usable_cores
+from keyscale.engine.system import usable_cores
 from keyscale.engine.wording import say
 
 __all__ = ["cpu_has_int8", "is_out_of_memory", "load_openvino", "plugin_at_work", "thread_count"]

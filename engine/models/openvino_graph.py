@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keyscale.engine.errors import ModelError
+from keyscale.engine.models.enlarger import bilinear
 from keyscale.engine.models.openvino import load_openvino
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.wording import say
@@ -103,8 +104,8 @@ def build_graph(state: Mapping[str, Any], spec: ModelSpec) -> Any:
         y = ops.add(y, ops.constant(bias.reshape(1, -1, 1, 1)))
         if index < last:
             y = ops.relu(y)
-    # Repeating by a 1x1 convolution: of the ways to say it, the one that the CPU plugin adds in place.
-    base = ops.convolution(picture, ops.constant(_repetition(spec)), [1, 1], [0, 0], [0, 0], [1, 1], name="base")
+    # As a convolution: of the ways to say it, the one that the CPU plugin adds in place.
+    base = ops.convolution(picture, ops.constant(_enlargement(spec)), [1, 1], [1, 1], [1, 1], [1, 1], name="base")
     cells = ops.add(y, base, name="cells")
     return _model(openvino, picture, cells, spec.name)
 
@@ -156,10 +157,14 @@ def with_pixels(graph: Any, dtype: type[np.uint8] | type[np.float32]) -> Any:
     return _model(openvino, pixels, z, graph.friendly_name)
 
 
-def _repetition(spec: ModelSpec) -> npt.NDArray[np.float32]:
-    """Weights of the 1x1 convolution from a cell of the input to the same cell, its pixels repeated."""
-    inputs = np.eye(3 * spec.fold**2, dtype=np.float32).reshape(spec.fold, spec.fold, 3, -1)
-    return inputs.repeat(spec.scale, 0).repeat(spec.scale, 1).reshape(-1, 3 * spec.fold**2, 1, 1)
+def _enlargement(spec: ModelSpec) -> npt.NDArray[np.float32]:
+    """Weights of the convolution that enlarges all three colours: `bilinear`, and nothing from one to another."""
+    one = bilinear(spec.scale, spec.fold)
+    outputs, inputs = one.shape[:2]
+    every = np.zeros((outputs, 3, inputs, 3, 3, 3), np.float32)
+    for colour in range(3):
+        every[:, colour, :, colour] = one
+    return every.reshape(3 * outputs, 3 * inputs, 3, 3)
 
 
 def _model(openvino: Any, parameter: Any, result: Any, name: str) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from keyscale.engine.errors import Interrupted, ModelError
+from keyscale.engine.models.enlarger import bilinear
 from keyscale.engine.models.registry import Architecture, ModelSpec
 
 __all__ = [
@@ -28,7 +29,6 @@ __all__ = [
     "check_stop",
     "folded",
     "inspect",
-    "shuffle_onto",
 ]
 
 StateDict = Mapping[str, Tensor]
@@ -62,27 +62,6 @@ def folded(x: Tensor, fold: int) -> Tensor:
     return x if fold == 1 else functional.pixel_unshuffle(x, fold).contiguous(memory_format=torch.channels_last)
 
 
-def shuffle_onto(body: Tensor, base: Tensor, scale: int, fold: int = 1) -> Tensor:
-    """Interleave the last convolution's channels to pixels and add the input, enlarged by repetition.
-
-    Adding before the shuffle is the same sum, on a part of the pixels.
-
-    Args:
-        body: `(N, 3*(scale*fold)**2, H, W)`, overwritten.
-        base: the input, folded: `(N, 3*fold**2, H, W)`.
-        scale: output pixels per input pixel along each side.
-        fold: side of the cells that the input is folded by.
-
-    Returns:
-        `(N, 3, scale*fold*H, scale*fold*W)`.
-    """
-    count, _, height, width = body.shape
-    pixels = body.view(count, 3, fold, scale, fold, scale, height, width)
-    pixels.add_(base.reshape(count, 3, fold, 1, fold, 1, height, width))
-    shuffled: Tensor = functional.pixel_shuffle(body, scale * fold)
-    return shuffled
-
-
 class SRVGGNetCompact(nn.Module):
     """Convolution and PReLU, `blocks + 1` times, a last convolution, pixel shuffle, plus the input repeated."""
 
@@ -101,7 +80,26 @@ class SRVGGNetCompact(nn.Module):
         for layer in self.body:
             check_stop(should_stop)
             y = layer(y)
-        return shuffle_onto(y, x, self.scale)
+        return self.shuffled_onto(y, x, 0)
+
+    def shuffled_onto(self, body: Tensor, x: Tensor, top: int) -> Tensor:
+        """Interleave the last convolution's channels to pixels and add the input, each pixel repeated.
+
+        Adding before the shuffle is the same sum, on a part of the pixels.
+
+        Args:
+            body: rows of the last convolution's result, `(N, 3*scale**2, R, W)`, overwritten.
+            x: the whole input `(N, 3, H, W)`.
+            top: the input's row that is the first one's.
+
+        Returns:
+            `(N, 3, scale*R, scale*W)`.
+        """
+        count, _, height, width = body.shape
+        base = x[:, :, top : top + height]
+        body.view(count, 3, self.scale**2, height, width).add_(base.unsqueeze(2))
+        shuffled: Tensor = functional.pixel_shuffle(body, self.scale)
+        return shuffled
 
     def stack(self) -> tuple[list[nn.Conv2d], list[Activation]]:
         """The convolutions in order, and the activation after each but the last."""
@@ -110,7 +108,7 @@ class SRVGGNetCompact(nn.Module):
 
 
 class PlainNet(nn.Module):
-    """Convolution and ReLU, `blocks + 1` times, a last convolution, pixel shuffle, plus the input repeated.
+    """Convolution and ReLU, `blocks + 1` times, a last convolution, pixel shuffle, plus the input enlarged bilinearly.
 
     With `fold` 2 it first folds 2x2 pixels into channels: its convolutions then run on a quarter of the pixels.
     """
@@ -121,6 +119,8 @@ class PlainNet(nn.Module):
         self.fold = fold
         channels = [3 * fold**2, *[features] * (blocks + 1), 3 * (scale * fold) ** 2]
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(channels))
+        self.base: Tensor
+        self.register_buffer("base", torch.from_numpy(bilinear(scale, fold)).repeat(3, 1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor, should_stop: ShouldStop | None = None) -> Tensor:
         """`(N, 3, H, W)`, sides multiples of `fold` -> `(N, 3, scale*H, scale*W)`.
@@ -133,7 +133,25 @@ class PlainNet(nn.Module):
             check_stop(should_stop)
             y = functional.relu(conv(y))
         check_stop(should_stop)
-        return shuffle_onto(self.convs[-1](y), x, self.scale, self.fold)
+        return self.shuffled_onto(self.convs[-1](y), x, 0)
+
+    def shuffled_onto(self, body: Tensor, x: Tensor, top: int) -> Tensor:
+        """Add the input, enlarged, to the last convolution's channels, and interleave these to pixels.
+
+        Args:
+            body: rows of the last convolution's result, `(N, 3*(scale*fold)**2, R, W)`, overwritten.
+            x: the whole input, folded: `(N, 3*fold**2, H, W)`.
+            top: the input's row that is the first one's.
+
+        Returns:
+            `(N, 3, scale*fold*R, scale*fold*W)`.
+        """
+        above = min(top, 1)
+        seen = x[:, :, top - above : top + body.shape[2] + 1]
+        base = functional.conv2d(seen, self.base, padding=1, groups=3)
+        body.add_(base[:, :, above : above + body.shape[2]])
+        shuffled: Tensor = functional.pixel_shuffle(body, self.scale * self.fold)
+        return shuffled
 
     def stack(self) -> tuple[list[nn.Conv2d], list[Activation]]:
         """The convolutions in order, and the activation after each but the last."""

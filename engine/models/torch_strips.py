@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from keyscale.engine.models.torch_networks import ShouldStop, Stack, check_stop, folded, shuffle_onto
+from keyscale.engine.models.torch_networks import ShouldStop, Stack, check_stop, folded
 
 __all__ = ["STRIP_PIXELS", "forward", "strip_rows"]
 
@@ -51,10 +51,10 @@ def forward(network: Stack, x: Tensor, should_stop: ShouldStop | None = None, *,
     for top in range(0, height, step):
         check_stop(should_stop)
         body = layers.feed(x[:, :, top : top + step], last=top + step >= height)
-        ready = done + body.shape[2]
-        base = x[:, :, done:ready]
-        result[:, :, side * done : side * ready] = shuffle_onto(body, base, network.scale, network.fold)
-        done = ready
+        if body.shape[2]:
+            ready = done + body.shape[2]
+            result[:, :, side * done : side * ready] = network.shuffled_onto(body, x, done)
+            done = ready
     return result
 
 

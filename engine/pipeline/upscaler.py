@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,6 +25,9 @@ __all__ = ["Upscaler"]
 
 SMALLEST_TILE = 32
 """Source pixels; below this the context is many times the tile."""
+
+MOST_CALLS = 4096
+"""Windows whose times are kept: a film has hundreds of thousands."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +67,8 @@ class Upscaler:
         """Multiply-accumulates spent, context included."""
         self.seconds = 0.0
         """Time spent on them: of the network alone, whatever else held the job up."""
+        self.calls: deque[tuple[int, float]] = deque(maxlen=MOST_CALLS)
+        """Multiply-accumulates and seconds of the latest windows; not of the first, for which a graph is compiled."""
         self._tile = tile or None
         self._automatic = tile is None
         self._should_stop = should_stop
@@ -91,9 +97,12 @@ class Upscaler:
         repeated = self._repeat(frame, core)
         if repeated is not None:
             return repeated
-        began = time.perf_counter()
+        before, began = self.macs, time.perf_counter()
         result = self._compute(frame, core)
-        self.seconds += time.perf_counter() - began
+        spent = time.perf_counter() - began
+        self.seconds += spent
+        if self.inferred:
+            self.calls.append((self.macs - before, spent))
         self.inferred += 1
         self._made = _Made(frame, core, result)
         return result

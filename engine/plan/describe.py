@@ -105,7 +105,12 @@ def plan_to_json(plan: Plan, remote: RemoteEstimate | None = None) -> str:
             "seconds": estimate.seconds,
             "device": estimate.device,
             "measured": estimate.measured,
+            "making_seconds": estimate.making_seconds,
+            "checking_seconds": estimate.checking_seconds,
+            "job_seconds": estimate.job_seconds,
+            "all_measured": estimate.all_measured,
             "output_bytes": estimate.output_bytes,
+            "likely_bytes": estimate.likely_bytes,
         },
         "remote": {
             "chunks": remote.chunks,
@@ -166,16 +171,32 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
                 "data sheets, not measured",
             ),
         ]
-    elif model and estimate.seconds is not None:
-        basis = "measured here" if estimate.measured else "not measured here yet"
-        rows.append(
-            (
-                "Estimate",
-                f"{_clock(estimate.seconds)} of network time on {estimate.device} ({basis}): "
-                f"{estimate.inferred_frames} frames, {_macs(estimate.macs)}",
-            )
-        )
+    elif estimate.job_seconds is not None:
+        rows.append(("Estimate", _estimate_row(plan, estimate.job_seconds)))
+    rows.append(("Size", f"about {_bytes(estimate.likely_bytes)}, at most {_bytes(estimate.output_bytes)}"))
     return rows
+
+
+def _estimate_row(plan: Plan, seconds: float) -> str:
+    estimate = plan.estimate
+    basis = "not measured here yet"
+    if estimate.all_measured:
+        basis = "measured here"
+    elif estimate.measured:
+        basis = "of these the network was measured here"
+    making, checking = _clock(estimate.making_seconds), _clock(estimate.checking_seconds)
+    parts = [f"sampling and encoding {making}", f"checking {checking}"]
+    if plan.model is not None and estimate.seconds is not None:
+        parts[0] += " more"
+        parts.insert(0, f"network {_clock(estimate.seconds)}")
+    row = f"{_clock(seconds)} on {estimate.device}: {', '.join(parts)} ({basis})"
+    if plan.model is None:
+        return row
+    return f"{row}; {_count(estimate.inferred_frames, 'frame')} through the network, {_macs(estimate.macs)}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(0.1, count / 1e6):.{0 if count >= 1e7 else 1}f} MB"
 
 
 def _count(number: int, noun: str) -> str:

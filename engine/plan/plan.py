@@ -21,13 +21,13 @@ from keyscale.engine.errors import FramingError, InputError, UsageError
 from keyscale.engine.job import Fit, Job
 from keyscale.engine.models.execution import Execution, possible_executions
 from keyscale.engine.models.registry import ModelSpec
-from keyscale.engine.models.speeds import speed_key
 from keyscale.engine.plan.encoding import EncoderSettings, resolve_encoding
+from keyscale.engine.plan.estimate import Estimate, make_estimate
 from keyscale.engine.plan.tracks import Container, TrackPlan, container_of, plan_tracks
 from keyscale.engine.source.probe import VideoInfo
 from keyscale.engine.wording import say
 
-__all__ = ["LANCZOS", "Chunk", "Estimate", "Plan", "make_plan"]
+__all__ = ["LANCZOS", "Chunk", "Plan", "make_plan"]
 
 LANCZOS = "lanczos"
 """The model name that asks for sampling without a network."""
@@ -40,12 +40,6 @@ MOST_FRAMES = LONGEST * 60
 
 EVENLY = 1e-9
 """Slack for comparing float ratios with whole numbers."""
-
-BYTES_PER_PIXEL = 0.06
-"""Upper guess of what one encoded pixel takes at CRF 16 on busy footage; halved again for each 6 of CRF."""
-
-PRORES_BYTES_PER_PIXEL = 0.5
-"""ProRes 422 HQ: 220 Mbit/s at 1920x1080 and 29.97 frames a second, by Apple's white paper, rounded up."""
 
 
 @dataclass(frozen=True)
@@ -60,23 +54,6 @@ class Chunk:
     def frames(self) -> int:
         """How many output frames."""
         return self.end - self.start
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What the job will take, by this machine's own past runs where there are any."""
-
-    inferred_frames: int
-    """Source frames that go through the network at most; exact repeats found on the way need less."""
-    macs: int
-    """Multiply-accumulates of the whole job."""
-    seconds: float | None
-    """Network time; None for sampling only."""
-    device: str
-    measured: bool
-    """True where `seconds` rests on a measurement of this model, run in this way, on this machine."""
-    output_bytes: int
-    """Size of the result, guessed high, for the check of free space."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,7 +130,7 @@ def make_plan(
         info: what the source is.
         framing: the camera; None is the whole frame.
         models: the family to choose from, by scale; empty samples without a network.
-        speeds: seconds per MAC, as `engine.models.speeds.known_speeds` has them.
+        speeds: what was measured here, as `engine.models.speeds.known_speeds` has it.
         has_int8: whether OpenVINO computes in int8 on this CPU.
 
     Raises:
@@ -223,7 +200,7 @@ def make_plan(
         chunks=_cut(count, rate, job.chunk_seconds),
         tracks=tracks,
         warnings=tuple(warnings),
-        estimate=_estimate(job, info, encoder, model, executions, windows, source_index, speeds),
+        estimate=make_estimate(job, info, encoder, model, executions, windows, source_index, speeds),
     )
 
 
@@ -339,42 +316,3 @@ def _cut(count: int, rate: Fraction, seconds: float) -> tuple[Chunk, ...]:
     pieces = max(1, round(count / max(1.0, seconds * float(rate))))
     edges = [count * i // pieces for i in range(pieces + 1)]
     return tuple(Chunk(i, a, b) for i, (a, b) in enumerate(pairwise(edges)))
-
-
-def _estimate(
-    job: Job,
-    info: VideoInfo,
-    encoder: EncoderSettings,
-    model: ModelSpec | None,
-    executions: tuple[Execution, ...],
-    windows: npt.NDArray[np.int32],
-    source_index: npt.NDArray[np.int32],
-    speeds: Mapping[str, float],
-) -> Estimate:
-    fresh = np.concatenate([[True], np.diff(source_index) != 0])
-    pixels = job.target.width * job.target.height * len(source_index)
-    per_pixel = PRORES_BYTES_PER_PIXEL
-    if encoder.crf is not None:
-        per_pixel = BYTES_PER_PIXEL * 2 ** ((16 - encoder.crf) / 6)
-    size = int(pixels * per_pixel) + 1_000_000
-    device = "cpu" if job.compute.device == "auto" else job.compute.device.partition(":")[0]
-    if job.compute.device == "auto":
-        there = [execution.kind for execution in executions]
-        device = next((d for d in ("cuda", "mps") if d in there and any(k.startswith(f"{d} ") for k in speeds)), "cpu")
-    if model is None:
-        return Estimate(inferred_frames=0, macs=0, seconds=None, device=device, measured=False, output_bytes=size)
-    needed = windows[fresh].astype(np.int64)
-    width = np.minimum(needed[:, 2] + model.halo, info.lattice[0]) - np.maximum(needed[:, 0] - model.halo, 0)
-    height = np.minimum(needed[:, 3] + model.halo, info.lattice[1]) - np.maximum(needed[:, 1] - model.halo, 0)
-    macs = int((width * height).sum()) * model.macs_per_pixel
-    execution = next(each for each in executions if each.kind == device)
-    own = speeds.get(speed_key(execution, model.name))
-    speed = next((s for s in (own, speeds.get(speed_key(execution)), speeds.get(device)) if s is not None), None)
-    return Estimate(
-        inferred_frames=int(np.count_nonzero(fresh)),
-        macs=macs,
-        seconds=macs * speed if speed is not None else None,
-        device=device,
-        measured=own is not None,
-        output_bytes=size,
-    )

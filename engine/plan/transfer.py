@@ -24,7 +24,7 @@ from keyscale.engine.plan.plan import Plan
 
 __all__ = ["PLAN_VERSION", "dump_plan", "for_transfer", "load_plan"]
 
-PLAN_VERSION = 3
+PLAN_VERSION = 4
 """Version of the form and of every field in it; raised when one of either changes."""
 
 MAGIC = b"keyscale plan\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from statistics import median
 from threading import Event as StopFlag
 from typing import TYPE_CHECKING
 
@@ -13,16 +14,18 @@ import av
 import keyscale
 from keyscale.engine.errors import ModelError, StorageError, VerificationError
 from keyscale.engine.events import Done, Event, Note, Phase
-from keyscale.engine.machine import share_cores, usable_cores
+from keyscale.engine.machine import share_cores
 from keyscale.engine.models import Execution
-from keyscale.engine.models.speeds import remember_speed
+from keyscale.engine.models.speeds import Measured, checking_key, making_key, remember, size_key, speed_key
 from keyscale.engine.pipeline.chunks import run_chunks
 from keyscale.engine.pipeline.encoder import chunk_suffix
+from keyscale.engine.plan.estimate import size_at
 from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.runners.prepare import Prepared
 from keyscale.engine.runners.progress import Meter
 from keyscale.engine.runners.run import Run
 from keyscale.engine.runners.shared import Shared
+from keyscale.engine.system import usable_cores
 from keyscale.engine.workspace.fingerprint import network_identity
 from keyscale.engine.workspace.folder import WorkFolder, remote_job_of
 
@@ -55,6 +58,7 @@ class LocalRun(Run):
         self.model: Enlarger | None = None
         self.execution: Execution | None = None
         self.upscaler: Upscaler | None = None
+        self._making_began = self.began
 
     def events(self) -> Generator[Event, None, None]:
         """As `Run.events`; a remote job that was left for the same output is told of."""
@@ -82,7 +86,6 @@ class LocalRun(Run):
 
         asked = self.job.compute
         ways = self.plan.executions
-        # Which of several devices is there needs torch to tell.
         device = ways[0].device if len(ways) == 1 else choose_device(asked.device)
         execution = next(way for way in ways if way.device == device)
         named = self.job.model.name
@@ -130,13 +133,12 @@ class LocalRun(Run):
         else:
             yield from self.make_chunks(missing, folder, meter)
         self.check_stop()
-        if self.upscaler is not None and self.execution is not None and self.upscaler.macs:
-            per_mac = self.upscaler.seconds / self.upscaler.macs
-            remember_speed(self.execution, self.upscaler.model.spec.name, per_mac)
+        self._remember_making()
 
     def make_chunks(self, chunks: list[Chunk], folder: WorkFolder, meter: Meter) -> Iterator[Event]:
         """Make these chunks, or those of them that can be claimed where others make some too."""
         waited = False
+        self._making_began = time.monotonic()
         for tally in run_chunks(
             self.plan,
             chunks,
@@ -152,6 +154,7 @@ class LocalRun(Run):
             done = self.resumed + tally.frames + self._made_by_others(folder)
             if waited and not tally.waits:
                 yield meter.begin(done)  # what it waited does not count for the rate
+                self._making_began = time.monotonic()
             waited = tally.waits
             if meter.is_due(done):
                 yield meter.progress(done)
@@ -178,6 +181,43 @@ class LocalRun(Run):
                 if lost is None:
                     raise VerificationError(f"chunk {chunk.index} was made by another worker, and is not whole")
                 self.tally.lost += lost
+
+    def _remember_making(self) -> None:
+        """Keep how long the network took for windows of each size, and what sampling and encoding took beside it."""
+        upscaler, execution, plan = self.upscaler, self.execution, self.plan
+        found = []
+        if upscaler is not None and execution is not None:
+            per_mac: dict[int, list[float]] = {}
+            for macs, seconds in upscaler.calls:
+                # One for all windows whose size is the same power of two.
+                pixels = 2 ** ((macs // upscaler.model.spec.macs_per_pixel).bit_length() - 1)
+                per_mac.setdefault(pixels, []).append(seconds / macs)
+            key = speed_key(execution, upscaler.model.spec.name)
+            found += [Measured(key, size, len(each), median(each)) for size, each in per_mac.items()]
+        if not self.shares:
+            beside = time.monotonic() - self._making_began - (upscaler.seconds if upscaler is not None else 0)
+            area, frames = self._area, self.tally.frames
+            encoder = plan.encoder
+            key = making_key(encoder.encoder, encoder.preset, network=upscaler is not None)
+            found.append(Measured(key, area, frames, max(beside, 1e-6) / (area * max(1, frames))))
+        remember(found)
+
+    def note_finished(self, folder: WorkFolder) -> None:
+        """Keep how long joining and verifying took, and how large results become."""
+        area, frames, encoder = self._area, self.plan.frames, self.plan.encoder
+        seconds = self.spent[Phase.JOIN] + self.spent[Phase.VERIFY]
+        size = folder.joined(Path(self.job.output).suffix).stat().st_size
+        per_pixel = size / (area * frames) / size_at(encoder.crf)
+        remember(
+            [
+                Measured(checking_key(self.job.verify), area, frames, seconds / (area * frames)),
+                Measured(size_key(encoder.encoder), area, frames, per_pixel),
+            ]
+        )
+
+    @property
+    def _area(self) -> int:
+        return self.job.target.width * self.job.target.height
 
     def _made_by_others(self, folder: WorkFolder) -> int:
         others = [chunk for chunk in self._shared_chunks if chunk.index not in folder.claimed]

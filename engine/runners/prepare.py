@@ -11,7 +11,7 @@ from pathlib import Path
 from keyscale.engine.camera.framing import Framing, load_framing
 from keyscale.engine.errors import InputError, StorageError, UsageError
 from keyscale.engine.files import storage_error
-from keyscale.engine.job import Job
+from keyscale.engine.job import Job, Precision
 from keyscale.engine.machine import share_cores
 from keyscale.engine.models import ModelSpec, defaults_for, describe, needs_openvino
 from keyscale.engine.models.speeds import known_speeds
@@ -77,6 +77,11 @@ def _models(job: Job) -> dict[int, ModelSpec]:
     if name is None:
         models = defaults_for(job.model.mode)
     elif name.lower() == LANCZOS:
+        if job.compute.precision is not Precision.AUTO:
+            raise UsageError(
+                say("{precision=} does not go with {model=}, which runs no network", job.compute.precision, LANCZOS),
+                remedy=say("Leave {precision} out, or name a network with {model}."),
+            )
         models = {}
     else:
         share_cores()

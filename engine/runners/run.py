@@ -54,6 +54,8 @@ class Run(ABC):
         self.tally = Tally()
         self.notes: list[Note] = []
         """What the work itself has to say, told at the next chance."""
+        self.spent: dict[Phase, float] = {}
+        """Seconds of the phases that have ended, but for that of making chunks."""
         self.resumed = 0
         self.published: str | None = None
         """Where the finished file stands as well."""
@@ -330,7 +332,9 @@ class Run(ABC):
     def during(self, phase: Phase, work: Callable[[Callable[[int, int], None]], T]) -> Generator[Event, None, T]:
         """Run `work` in a thread while its progress is told; it is given a function for (done, total)."""
         unit: Literal["frames", "bytes"] = "bytes" if phase in BYTES else "frames"
+        began = time.monotonic()
         result = yield from in_background(phase, work, self.stop.is_set, unit=unit)
+        self.spent[phase] = time.monotonic() - began
         yield from self.told()
         self.check_stop()
         return result

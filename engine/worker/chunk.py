@@ -23,7 +23,6 @@ import av
 from keyscale import __version__
 from keyscale.engine.errors import DeviceError, KeyscaleError, ModelError, RemoteError
 from keyscale.engine.files import sha256_file
-from keyscale.engine.machine import usable_cores
 from keyscale.engine.models.execution import Execution
 from keyscale.engine.pipeline.chunks import Tally, run_chunks
 from keyscale.engine.pipeline.encoder import chunk_suffix
@@ -31,6 +30,7 @@ from keyscale.engine.plan.plan import LANCZOS, Chunk, Plan
 from keyscale.engine.plan.transfer import LARGEST, load_plan
 from keyscale.engine.serialization import dumps, loads
 from keyscale.engine.source.media import excerpt_media, stream_media
+from keyscale.engine.system import usable_cores
 from keyscale.engine.wording import say
 from keyscale.engine.worker.contract import SCHEMA, Deployment, Made, Task, TooSlow, as_answer, read_task, refusal
 from keyscale.engine.worker.links import LinkMissing, fetch, send

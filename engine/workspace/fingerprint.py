@@ -21,7 +21,7 @@ import keyscale
 from keyscale.engine.errors import KeyscaleError
 from keyscale.engine.files import sha256_file
 from keyscale.engine.job import Precision
-from keyscale.engine.machine import choose_device, may_have_gpu, share_cores
+from keyscale.engine.machine import choose_device
 from keyscale.engine.models import ModelSpec, all_models, choose_execution, needs_openvino
 from keyscale.engine.plan.plan import LANCZOS, Plan
 from keyscale.engine.serialization import dumps
@@ -76,10 +76,7 @@ def _way(plan: Plan) -> object:
     asked = plan.job.compute
     if plan.model is None or (asked.device == "auto" and asked.precision is Precision.AUTO):
         return None
-    here = "cpu"
-    if may_have_gpu():
-        share_cores()  # before torch is loaded
-        here = choose_device("auto")
+    here = choose_device("auto")
     ways = plan.executions
     held = ways[0] if len(ways) == 1 else next(way for way in ways if way.kind == here)
     unasked = choose_execution(plan.model, here, Precision.AUTO, has_int8=_has_int8(plan, plan.model, here))
@@ -123,7 +120,7 @@ def network_identity(plan: Plan) -> str:
 def job_key(plan: Plan, source_sha256: str) -> str:
     """The key of a planned job whose source has this content, as 64 hexadecimal digits.
 
-    Where device or precision was asked for and there may be a GPU, torch is loaded to see whether there is.
+    Where device or precision was asked for and a driver tells of a GPU, torch is loaded to see whether it runs there.
 
     Raises:
         OSError: the user's checkpoint cannot be read.

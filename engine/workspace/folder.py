@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 import filelock
 
 from keyscale.engine.errors import OutputBusy, StorageError, UsageError
-from keyscale.engine.files import sha256_file, storage_error, sync
+from keyscale.engine.files import sha256_file, storage_error
 from keyscale.engine.serialization import dumps, loads
+from keyscale.engine.system import sync
 from keyscale.engine.wording import say
 from keyscale.engine.workspace.locks import PRIVATE, held, lock_of
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyscale.cli.app import main
+from keyscale.cli.start import main
 
 if __name__ == "__main__":
     main()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +22,7 @@ from support.numbered import leftovers, run, small_job
 
 from keyscale.engine.batch.clip import BatchClip
 from keyscale.engine.batch.events import BatchDone, BatchEvent, BatchProgress, ClipEvent, ClipReport, ClipStatus, Report
+from keyscale.engine.batch.process import LOOK
 from keyscale.engine.batch.report import read_report
 from keyscale.engine.batch.supervisor import BatchOptions, run_batch
 from keyscale.engine.errors import InputError
@@ -499,3 +503,19 @@ def test_leaving_the_loop_ends_the_workers(long_clip: BatchClip) -> None:
 
 def test_nothing_to_do_is_done_at_once() -> None:
     assert batch([]).report.clips == ()
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="may have a GPU of Apple's")
+def test_a_worker_that_looks_for_gpus_loads_no_torch_to_find_none() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "keyscale.engine.batch.process", "worker", LOOK]
+    done = subprocess.run(
+        command,
+        check=True,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},  # where there is a GPU, its driver tells of none
+    )
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}
+    assert "keyscale.engine.machine" in loaded
+    assert "torch" not in loaded

@@ -32,7 +32,7 @@ from keyscale.engine.errors import (
     UsageError,
     VerificationError,
 )
-from keyscale.engine.machine import usable_cores
+from keyscale.engine.system import usable_cores
 
 MAIN = "from keyscale.cli.app import main; main()"
 
@@ -445,6 +445,61 @@ def process(code: str) -> Iterator[subprocess.Popen[str]]:
 
 def rest(child: subprocess.Popen[str], timeout: float = 60) -> list[str]:
     return child.communicate(timeout=timeout)[0].split("\n")[:-1]
+
+
+CTRL_C_ON_IMPORT = """
+import os, signal, sys
+
+class Dropped:
+    # What is raised in here is printed and forgotten.
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(100):
+            pass
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["INTERRUPTED_IMPORT"]:
+            sys.meta_path.remove(self)
+            Dropped()
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot send itself Ctrl-C")
+@pytest.mark.parametrize(
+    ("module", "start"),
+    [
+        ("keyscale.cli.app", ["-m", "keyscale"]),
+        ("keyscale.cli.app", ["-c", "from keyscale.cli.start import main; main()"]),
+        ("typer", ["-m", "keyscale"]),
+        ("keyscale.cli.upscale", ["-c", "from keyscale.cli.start import main; main()"]),
+        ("msgspec", ["-m", "keyscale"]),
+        ("av", ["-m", "keyscale"]),
+        ("openvino", ["-m", "keyscale"]),
+        ("keyscale.engine.pipeline.upscaler", ["-c", "from keyscale.cli.start import main; main()"]),
+    ],
+)
+def test_ctrl_c_during_an_import_is_neither_lost_nor_shown_as_a_traceback(
+    module: str, start: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(CTRL_C_ON_IMPORT, encoding="utf-8")
+    clip = make_clip(tmp_path / "clip.mp4", frames=5, rate=25)
+    output = tmp_path / "out.mp4"
+    done = subprocess.run(
+        [sys.executable, *start, "upscale", str(clip), "-o", str(output), "--size", "128x96"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "INTERRUPTED_IMPORT": module},
+    )
+    assert done.returncode == 130, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert "ignored" not in done.stderr
+    assert not output.exists()
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

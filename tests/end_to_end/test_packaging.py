@@ -80,7 +80,7 @@ def test_the_metadata_names_command_licence_and_python(built: dict[str, Path]) -
     assert metadata["Version"] == keyscale.__version__
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Requires-Python"] == ">=3.11"
-    assert "keyscale = keyscale.cli.app:main" in commands
+    assert "keyscale = keyscale.cli.start:main" in commands
 
 
 def test_the_sdist_holds_what_it_takes_to_test_and_use_it(built: dict[str, Path]) -> None:

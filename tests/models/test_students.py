@@ -22,6 +22,7 @@ from support.pictures import as_picture, most, picture, run_graph, whole
 from torch import Tensor
 from torch.nn import functional
 
+from keyscale.cli.app import run as run_command
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import DeviceError, Interrupted, KeyscaleError, ModelError, UsageError
 from keyscale.engine.job import Compute, Job, ModelChoice, Precision
@@ -37,6 +38,7 @@ from keyscale.engine.models import (
     possible_executions,
     shipped,
 )
+from keyscale.engine.models.enlarger import Enlarger
 from keyscale.engine.models.openvino import load_openvino, plugin_at_work, thread_count
 from keyscale.engine.models.openvino_graph import UNQUANTISED, build_graph, cell_order, with_pixels
 from keyscale.engine.models.openvino_model import OpenvinoModel
@@ -149,11 +151,30 @@ def test_what_is_no_plain_network_is_refused(key: str, shape: tuple[int, ...]) -
         build(state, name="net")
 
 
-def test_without_weights_a_plain_network_repeats_its_input() -> None:
+def test_without_weights_a_plain_network_enlarges_its_input_bilinearly() -> None:
     state = {key: torch.zeros_like(value) for key, value in state_of(scale=2).items()}
     network, _ = build(state)
     x = torch.rand(1, 3, 5, 7)
-    assert torch.equal(network(x), functional.interpolate(x, scale_factor=2, mode="nearest"))
+    enlarged = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    # Beyond the border it sees zeros, as its convolutions do.
+    assert torch.allclose(network(x)[..., 2:-2, 2:-2], enlarged[..., 2:-2, 2:-2], atol=1e-6)
+
+
+@pytest.mark.parametrize("load", [load_model, partial(load_openvino_model, precision="int8")], ids=["torch", "int8"])
+@pytest.mark.parametrize("spec", SHIPPED, ids=lambda spec: spec.name)
+def test_smooth_colours_have_no_steps_where_source_pixels_end(spec: ModelSpec, load: Callable[[str], Enlarger]) -> None:
+    """Networks that added to repeated pixels left most of the change there.
+
+    In 16 bits, which round nothing: colours that change by a code of 8 bits a source pixel.
+    """
+    size = (120, 80)
+    across, down = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    frame = 257 * np.stack((60 + across, 220 - across, 40 + 2 * down), -1).astype(np.uint16)
+    result = Upscaler(load(spec.name), size)(frame, whole(size)) / 257
+    for way in (result, result.swapaxes(0, 1)):
+        steps = np.abs(np.diff(way, axis=1).mean(axis=0))[32:-32]
+        places = np.array([steps[place :: spec.scale].mean(axis=0) for place in range(spec.scale)])
+        assert (np.ptp(places, axis=0) < 0.25).all(), places
 
 
 @pytest.mark.parametrize("scale", [2, 4])
@@ -205,10 +226,12 @@ def test_pixels_are_rounded_half_up_and_clamped() -> None:
     state["convs.1.bias"] += 0.5 / 255
     state["convs.1.bias"][8:] = -2.0
     _, spec = build(state)
-    frame = np.arange(255, dtype=np.uint8).repeat(3).reshape(1, 15, 17, 3)
+    values = np.arange(255, dtype=np.uint8).reshape(15, 17)
+    # Three pixels wide and high, so that the one in the middle has neighbours of its own value.
+    frame = values.repeat(3, 0).repeat(3, 1)[None, ..., None].repeat(3, 3)
     result = run_graph(with_pixels(build_graph(state, spec), np.uint8), frame)
-    colour = result.reshape(15, 17, 4, 3)
-    assert np.array_equal(colour[..., 0, 0], frame[0, ..., 0] + 1)
+    colour = result.reshape(45, 51, 4, 3)[1::3, 1::3]
+    assert np.array_equal(colour[..., 0, 0], values + 1)
     assert (colour[..., 2] == 0).all()
 
 
@@ -476,6 +499,20 @@ def test_int8_of_another_network_is_refused_by_the_plan(clip: Path, tmp_path: Pa
     )
     with pytest.raises(UsageError, match="int8"):
         prepare_plan(job)
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16", "bf16", "fp32"])
+def test_a_precision_of_no_network_is_refused(
+    clip: Path, tmp_path: Path, precision: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", "Lanczos", "--precision", precision]
+    for command in (["plan", str(clip)], ["upscale", str(clip), "-o", str(tmp_path / "out.mp4")]):
+        assert run_command([*command, *flags]) == 2
+        error, remedy = capsys.readouterr().err.splitlines()
+        assert f"--precision {precision}" in error
+        assert "--model lanczos" in error
+        assert "Leave --precision out" in remedy
+    assert run_command(["plan", str(clip), "--model", "lanczos", "--precision", "auto"]) == 0
 
 
 def test_denoise_wants_its_network_named(clip: Path, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -494,6 +497,68 @@ def test_auto_says_what_it_chose(tmp_path: Path, checkpoint: str) -> None:
     assert any(chosen in note and "chosen" in note for note in result.notes)
     assert chosen in result.done.device
     assert result.done.model == "small"
+
+
+class Driver:
+    """CUDA's driver library, as it answers."""
+
+    def __init__(self, result: int, devices: int = 0) -> None:
+        self.result, self.devices = result, devices
+
+    def cuInit(self, flags: int) -> int:  # noqa: N802
+        assert flags == 0
+        return self.result
+
+    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802
+        count._obj.value = self.devices
+        return self.result
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="has no CUDA")
+@pytest.mark.parametrize(
+    ("driver", "asked"),
+    [
+        pytest.param(None, False, id="no driver"),
+        pytest.param(Driver(100), False, id="no device"),
+        pytest.param(Driver(0, 0), False, id="none counted"),
+        pytest.param(Driver(0, 2), True, id="two devices"),
+        pytest.param(Driver(999), True, id="a driver that fails"),
+        pytest.param(object(), True, id="a driver of another kind"),
+    ],
+)
+def test_auto_asks_torch_where_the_driver_does_not_deny_a_device(
+    driver: object, asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str) -> object:
+        if driver is None:
+            raise OSError(f"{name}: cannot open shared object file")
+        return driver
+
+    monkeypatch.setattr("ctypes.CDLL", load)
+    monkeypatch.setattr("keyscale.engine.machine._may_have_hip", lambda: False)
+    for sees in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda sees=sees: sees)
+        assert choose_device("auto") == ("cuda" if asked and sees else "cpu")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="may have a GPU of Apple's")
+def test_a_network_on_the_cpu_loads_neither_torch_nor_what_only_remote_jobs_need(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mkv", [numbered(0)], codec="ffv1")
+    code = (
+        "import sys\n"
+        "from keyscale.cli.app import run\n"
+        "code = run(sys.argv[1:])\n"
+        "needless = ('torch', 'keyscale.engine.remote', 'keyscale.engine.storage.bucket', 'modal', 'boto3')\n"
+        "print([name for name in needless if name in sys.modules])\n"
+        "sys.exit(code)\n"
+    )
+    command = [sys.executable, "-c", code, "upscale", str(source), "-o", str(tmp_path / "out.mp4"), "--size", "128x96"]
+    # Where there is a GPU, its driver tells of none.
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "KEYSCALE_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "device chosen: cpu" in done.stderr
 
 
 def test_choices() -> None:

@@ -19,8 +19,9 @@ from keyscale.engine.camera.framing import Framing
 from keyscale.engine.errors import FramingError, UsageError
 from keyscale.engine.job import Codec, Compute, Encoding, Fit, Mode, Precision
 from keyscale.engine.models.registry import ModelSpec, defaults_for, find
+from keyscale.engine.models.speeds import Measured, checking_key, making_key, size_key
 from keyscale.engine.plan.describe import plan_to_json, summarise
-from keyscale.engine.plan.plan import Estimate
+from keyscale.engine.plan.estimate import Estimate
 from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import Orientation, VideoInfo
 
@@ -306,7 +307,8 @@ def test_a_shipped_network_is_estimated_by_how_it_runs() -> None:
             film(50, 25), framing=looking_at(270, 480), models=models, speeds=speeds, compute=compute
         ).estimate
 
-    speeds = {"cpu": 1e-11, "cpu openvino int8": 2e-12, "cpu openvino fp32 keyscale-compact-x4": 7e-12}
+    own = Measured("cpu openvino fp32 keyscale-compact-x4", 290 * 500, 100, 7e-12)
+    speeds = {"cpu": 1e-11, "cpu openvino int8": 2e-12, own.name: own.value}
     for precision, speed, measured in ((Precision.AUTO, 2e-12, False), (Precision.FP32, 7e-12, True)):
         found = guess(speeds, precision)
         assert found.seconds == pytest.approx(found.macs * speed)
@@ -429,15 +431,14 @@ def test_the_estimate() -> None:
     pixels = (270 + 2 * 35) * (480 + 2 * 35)
     assert guess.macs == pytest.approx(50 * pixels * 1.209e6, rel=0.01)
     assert guess.seconds == pytest.approx(guess.macs * 1e-11)
-    known = planned(
-        film(50, 25),
-        50,
-        framing=framing,
-        models={4: spec},
-        speeds={"cpu": 1e-11, "cpu torch fp32 realesr-general-x4v3": 4e-12},
-    ).estimate
-    assert known.measured
-    assert known.seconds == pytest.approx(known.macs * 4e-12)
+    own = Measured("cpu torch fp32 realesr-general-x4v3", pixels, 100, 4e-12)
+    for size, measured in ((1, True), (4, True), (1 / 4, True), (16, False), (1 / 16, False)):
+        near = dataclasses.replace(own, pixels=int(pixels * size))
+        known = planned(
+            film(50, 25), 50, framing=framing, models={4: spec}, speeds={"cpu": 1e-11, near.name: near.value}
+        ).estimate
+        assert known.measured is measured
+        assert known.seconds == pytest.approx(known.macs * (4e-12 if measured else 1e-11))
     cuda = planned(
         film(50, 25),
         framing=framing,
@@ -447,6 +448,47 @@ def test_the_estimate() -> None:
     ).estimate
     assert cuda.device == "cuda"
     assert cuda.seconds == pytest.approx(cuda.macs * 1e-13)
+
+
+def test_the_whole_job_is_estimated_by_its_parts_and_told_in_words() -> None:
+    area, spec = 540 * 960, find("realesr-general-x4v3")
+    measured = [
+        Measured("cpu torch fp32 realesr-general-x4v3", 340 * 550, 100, 4e-12),
+        Measured(making_key("libx264", "medium", network=True), area, 100, 2e-8),
+        Measured(checking_key("full"), area, 100, 1e-8),
+        Measured(size_key("libx264"), area, 100, 0.01),
+    ]
+    given: dict[str, Any] = {"size": (540, 960), "models": {4: spec}, "framing": looking_at(270, 480)}
+    given |= {"encoding": Encoding(crf=22, preset="medium"), "compute": Compute(device="cpu")}
+    plan = planned(film(5000, 25), 50, speeds={each.name: each.value for each in measured}, **given)
+    found = plan.estimate
+    assert (found.measured, found.all_measured) == (True, True)
+    assert found.making_seconds == pytest.approx(10000 * area * 2e-8)
+    assert found.checking_seconds == pytest.approx(10000 * area * 1e-8)
+    assert found.seconds is not None
+    assert found.job_seconds == pytest.approx(found.seconds + found.making_seconds + found.checking_seconds)
+    assert found.likely_bytes == pytest.approx(10000 * area * 0.01 / 2)
+    assert found.likely_bytes <= found.output_bytes
+    rows = dict(summarise(plan))
+    assert rows["Estimate"].startswith("1:18:40 on cpu: ")
+    for words in (
+        "network 1:16:05",
+        "sampling and encoding 1:44 more",
+        "checking 0:52",
+        "(measured here)",
+        "5000 frames",
+    ):
+        assert words in rows["Estimate"]
+    assert rows["Size"].startswith("about 26 MB, at most ")
+    told = json.loads(plan_to_json(plan))["estimate"]
+    assert told["job_seconds"] == found.job_seconds
+    assert told["likely_bytes"] == found.likely_bytes
+
+    plain = planned(film(5000, 25), 50, size=(540, 960))
+    assert plain.estimate.seconds is None
+    assert plain.estimate.job_seconds == plain.estimate.making_seconds + plain.estimate.checking_seconds
+    assert "(not measured here yet)" in dict(summarise(plain))["Estimate"]
+    assert "network" not in dict(summarise(plain))["Estimate"]
 
 
 def test_the_guess_of_bytes_follows_size_length_and_quality() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from bench import blind, candidates, crops, footage, metrics, quality, tables
+from bench.machine import machine
 from bench.metrics import Motion, Pixels, grey
 from tools.training import material
 
@@ -77,6 +79,21 @@ def test_a_grid_at_the_cells_of_the_network_or_the_codec_shows(ratio: float, cel
     assert metrics.grid_energy([plane + grid for plane in clip], clip, ratio) > 2
     elsewhere = (4 * np.cos(2 * np.pi * across / 5.1)).astype(np.float32)
     assert metrics.grid_energy([plane + elsewhere for plane in clip], clip, ratio) < 1.5
+
+
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_steps_of_repeated_pixels_are_told_in_colours(ratio: int) -> None:
+    across = np.arange(192)
+    smooth = np.empty((96, 192, 3), np.uint8)
+    smooth[..., 0] = 128 + 60 * np.sin(across / 30)
+    smooth[..., 1] = 128
+    smooth[..., 2] = (128 + 60 * np.cos(np.arange(96) / 20))[:, None]
+    rough = smooth[::ratio, ::ratio].repeat(ratio, 0).repeat(ratio, 1)
+    assert metrics.colour_steps([smooth], [smooth], ratio) == 1
+    found = metrics.colour_steps([rough], [smooth], ratio)
+    assert found is not None
+    assert found > 100
+    assert metrics.colour_steps([rough], [smooth], 16 / 9) is None
 
 
 def test_ringing_is_what_leaves_the_original_near_strong_edges() -> None:
@@ -177,6 +194,14 @@ def test_numbers_that_make_no_sense_are_refused(arguments: list[str], capsys: py
 def test_a_table_of_nothing_names_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert quality.main(["--table", str(tmp_path / "absent.jsonl")]) == 2
     assert "absent.jsonl is not there" in capsys.readouterr().err
+
+
+def test_every_benchmark_tells_of_the_machine_by_the_same_words() -> None:
+    about = machine(3)
+    assert (about["threads"], about["python"]) == (3, platform.python_version())
+    assert about["packages"].keys() >= {"torch", "openvino", "av"}
+    telling = [path.name for path in Path(quality.__file__).parent.glob("*.py") if "cpuinfo" in path.read_text()]
+    assert telling == ["machine.py"]
 
 
 def test_conditions_are_chosen_freely() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ import pytest
 from support.clips import make_clip
 from support.numbered import SMALL, interrupt, leftovers, planes, run, shown, small_job
 
+from keyscale.engine import system
 from keyscale.engine.errors import (
     EnvironmentFault,
     InputError,
@@ -32,8 +34,11 @@ from keyscale.engine.errors import (
 )
 from keyscale.engine.events import Done, Phase, Progress
 from keyscale.engine.job import Codec, Compute, Encoding, Job, ModelChoice, Target
+from keyscale.engine.models import speeds
+from keyscale.engine.models.speeds import Measured
+from keyscale.engine.plan.estimate import Estimate
 from keyscale.engine.runners.local import run_local
-from keyscale.engine.runners.prepare import prepare
+from keyscale.engine.runners.prepare import prepare, prepare_plan
 from keyscale.engine.workspace.folder import work_folder_of
 
 BIG = (320, 240)
@@ -133,6 +138,31 @@ def test_a_folder_without_rights(clip: Path, tmp_path: Path) -> None:
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o500)
     refused(small_job(clip, folder / "out.mp4"), StorageError, 4, "locked")
+
+
+@pytest.mark.parametrize(("on", "flags"), [("linux", os.O_RDONLY), ("darwin", os.O_RDONLY), ("win32", os.O_RDWR)])
+def test_files_are_flushed_as_each_system_allows(
+    on: str, flags: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows opens no folders, flushes nothing through a handle that may only read, and has no harmless signal 0."""
+    path = tmp_path / "file"
+    path.touch()
+    opened = []
+    really = os.open
+
+    def watched(path: Path, flags: int) -> int:
+        opened.append((path, flags))
+        return really(path, flags)
+
+    monkeypatch.setattr(os, "open", watched)
+    monkeypatch.setattr(sys, "platform", on)
+    system.sync(path)
+    system.sync(tmp_path)
+    alive = system.may_be_alive(2**22 + 1)  # more than Linux counts to
+    monkeypatch.undo()
+    assert opened == [(path, flags), *([(tmp_path, flags)] if on != "win32" else [])]
+    assert alive is (on == "win32")
+    assert system.may_be_alive(os.getpid())
 
 
 def test_an_output_that_is_a_folder(clip: Path, tmp_path: Path) -> None:
@@ -326,6 +356,71 @@ def test_absent_weights_without_a_network(clip: Path, tmp_path: Path, monkeypatc
         run(small_job(clip, tmp_path / "out.mp4", model=choice, size=(128, 96)))
     assert caught.value.exit_code == 4
     assert leftovers(tmp_path, "empty") == []
+
+
+def test_a_tilde_in_the_cache_directory_is_the_home_folder_for_weights_and_speeds(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    monkeypatch.setenv("KEYSCALE_CACHE_DIR", "~/cache")
+    monkeypatch.delenv("KEYSCALE_WEIGHTS_DIR", raising=False)
+    run(small_job(clip, tmp_path / "out.mp4", model=ModelChoice(), size=(128, 96)))
+    assert (home / "cache" / "speeds.json").is_file()
+    absent = ModelChoice(name="realesr-animevideov3", offline=True)
+    with pytest.raises(ModelError, match=re.escape(str(home / "cache" / "weights"))):
+        run(small_job(clip, tmp_path / "other.mp4", model=absent, size=(128, 96)))
+    assert leftovers(tmp_path, "home", "out.mp4") == []
+
+
+def test_a_cache_directory_in_the_home_of_nobody(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KEYSCALE_CACHE_DIR", "~no-such-user/cache")
+    output = tmp_path / "out.mp4"
+    run(small_job(clip, output, model=ModelChoice(), size=(128, 96), end=Fraction(1, 5)))
+    assert output.is_file()
+
+
+def test_a_short_or_tiny_job_does_not_spoil_the_estimate_of_others(
+    clip: Path, longer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("KEYSCALE_CACHE_DIR", str(cache))
+    on_cpu = Compute(device="cpu")
+
+    def job(name: str, **more: Any) -> Job:
+        return small_job(longer, tmp_path / name, model=ModelChoice(), size=(640, 480), compute=on_cpu, **more)
+
+    def estimate() -> Estimate:
+        return prepare_plan(job("plan.mp4")).estimate
+
+    run(job("frame.mp4", start=1, end=1.04))
+    assert not estimate().measured
+    run(job("many.mp4", end=1))
+    known = estimate()
+    assert (known.measured, known.all_measured) == (True, True)
+    run(job("again.mp4", start=1, end=1.04))
+    run(small_job(clip, tmp_path / "tiny.mp4", model=ModelChoice(), size=(4, 4), compute=on_cpu))
+    # Some frames while the machine slept.
+    names = list(json.loads((cache / "speeds.json").read_text())["runs"])
+    speeds.remember(Measured(name[: name.index(" 2^")], 2 ** (int(name.split("^")[1]) - 1), 8, 999.0) for name in names)
+    assert list(json.loads((cache / "speeds.json").read_text())["runs"]) == names
+    assert estimate() == known
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"runs": 1}', '{"runs": {"cpu x 2^9": [[1]]}}', '{"cpu x": 1e-3}']
+)
+def test_measurements_that_cannot_be_read_are_none(
+    content: str, longer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYSCALE_CACHE_DIR", str(tmp_path))
+    (tmp_path / "speeds.json").write_text(content)
+    assert speeds.known_speeds() == speeds.TABLE
+    job = small_job(longer, tmp_path / "out.mp4", model=ModelChoice(), size=(640, 480))
+    assert not prepare_plan(job).estimate.measured
 
 
 # While a job runs

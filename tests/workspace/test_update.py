@@ -155,7 +155,6 @@ def test_to_ask_for_what_this_machine_does_anyway_changes_nothing(
     run(job)
     assert was_skipped(run(replace(job, compute=compute)))
     # The same on a machine that would have taken another device.
-    monkeypatch.setattr("keyscale.engine.workspace.fingerprint.may_have_gpu", lambda: True)
     monkeypatch.setattr("keyscale.engine.workspace.fingerprint.choose_device", lambda _: "cuda")
     assert not was_skipped(run(replace(job, compute=compute)))
     assert was_skipped(run(replace(job, compute=compute)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if not 0 < given.share <= 1:
         parser.error("--share is above 0 and at most 1")
-    if sys.platform != "linux":
+    if platform.system() != "Linux":
         parser.error("it needs Linux: /proc, address-space limits and tmpfs")
 
     def say(line: str) -> None:

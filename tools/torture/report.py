@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +10,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from keyscale.engine.system import usable_cores
 
 __all__ = ["Section", "as_json", "as_markdown", "conditions"]
 
@@ -61,9 +62,8 @@ class Section:
 
 def conditions() -> str:
     """Where the figures were taken: cores, system, versions; no names and no dates."""
-    cores = len(os.sched_getaffinity(0))
     libraries = ", ".join(f"{name} {version(name)}" for name in ("av", "numpy", "torch", "openvino"))
-    return f"{cores} cores, {platform.system()}, Python {platform.python_version()}, {libraries}"
+    return f"{usable_cores()} cores, {platform.system()}, Python {platform.python_version()}, {libraries}"
 
 
 def as_markdown(sections: Sequence[Section], command: str) -> str:

@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from keyscale.engine.errors import DeviceError
+from keyscale.engine.models.torch_model import resolve_device
 from tools.training.export import export, mixture
 from tools.training.material import find_material
 from tools.training.quantise import PICTURES
@@ -27,6 +29,13 @@ SEED, HELD_SEED, CALIBRATION_SEED = 1, 7, 11
 """Of the series of scenes: to train on, to score on, to take activation ranges from."""
 
 
+def _device(text: str) -> torch.device:
+    try:
+        return resolve_device(text)
+    except DeviceError as error:
+        raise argparse.ArgumentTypeError(f"{error.message}. {error.remedy}") from error
+
+
 def main() -> None:
     """Run all steps."""
     parser = argparse.ArgumentParser(prog="python -m tools.training", description="Train the networks in the package.")
@@ -35,7 +44,7 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, required=True, help="where scenes, checkpoints and logs go")
     parser.add_argument("--plan", choices=PLANS, default="cpu", help="how much: cpu (hours) or full (for a GPU)")
-    parser.add_argument("--device", default="cpu", help="where networks are trained: cpu, cuda, mps")
+    parser.add_argument("--device", type=_device, default="cpu", help="where networks are trained: cpu, cuda, mps")
     parser.add_argument("--threads", type=int, help="of torch on a CPU; its own choice if left out")
     names = list(PLANS["cpu"].networks)
     parser.add_argument(
@@ -52,7 +61,7 @@ def main() -> None:
         print(f"{time.monotonic() - began:7.0f} s  {text}", flush=True)
 
     work: Path = given.work
-    plan, device = PLANS[given.plan], torch.device(given.device)
+    plan, device = PLANS[given.plan], given.device
     try:
         material = find_material(given.images)
     except FileNotFoundError as error:

@@ -44,7 +44,11 @@ def _grained(y: Tensor, grain: torch.Generator | None) -> Tensor:
 
 
 class TrainedNet(nn.Module):
-    """Fold, convolution and ReLU `blocks + 1` times, a last convolution, pixel shuffle, plus the input repeated."""
+    """Fold, convolution and ReLU `blocks + 1` times, a last convolution, pixel shuffle, plus the enlarged input.
+
+    That is bilinear: where each pixel is repeated, as in Real-ESRGAN's small networks, ones as small as these leave
+    its steps in smooth colours.
+    """
 
     def __init__(self, *, features: int, blocks: int, scale: int, fold: int = 1) -> None:
         super().__init__()
@@ -52,7 +56,7 @@ class TrainedNet(nn.Module):
         self.first = nn.Conv2d(3 * fold**2, features, 3, padding=1)
         self.middle = nn.ModuleList(IdentityConv(features) for _ in range(blocks))
         self.last = nn.Conv2d(features, 3 * (scale * fold) ** 2, 3, padding=1)
-        # Nearly nothing at first: the picture repeated is a better start than noise.
+        # Nearly nothing at first: the picture enlarged is a better start than noise.
         nn.init.normal_(self.last.weight, std=0.1 / math.sqrt(9 * features))
         for bias in (self.first.bias, self.last.bias):
             assert bias is not None
@@ -67,8 +71,8 @@ class TrainedNet(nn.Module):
         y = _grained(functional.relu(self.first(functional.pixel_unshuffle(x, self.fold))), grain)
         for conv in self.middle:
             y = _grained(functional.relu(conv(y)), grain)
-        repeated = x.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3)
-        return functional.pixel_shuffle(self.last(y), self.scale * self.fold) + repeated
+        enlarged = functional.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False)
+        return functional.pixel_shuffle(self.last(y), self.scale * self.fold) + enlarged
 
     def plain(self) -> dict[str, Tensor]:
         """The weights of the plain network, named as `keyscale.engine.models.torch_networks` reads them."""

@@ -66,17 +66,17 @@ def _plan(*, scenes: int, held: int, effort: int, batch: int) -> Plan:
         scenes,
         held,
         {
-            "keyscale-compact-x4": network(32, 8, 4, 1, 6400, 0.5),
-            "keyscale-compact-x2": network(48, 5, 2, 2, 9000, 0.5),
-            "keyscale-tiny-x4": network(32, 4, 4, 1, 4500, 0.5),
-            "keyscale-tiny-x2": network(32, 4, 2, 2, 4500, 0.5),
+            "keyscale-compact-x4": network(32, 8, 4, 1, 5500, 0.6),
+            "keyscale-compact-x2": network(32, 8, 2, 2, 7000, 0.6),
+            "keyscale-tiny-x4": network(32, 4, 4, 1, 4000, 0.6),
+            "keyscale-tiny-x2": network(32, 4, 2, 2, 4000, 0.6),
         },
     )
 
 
 NATURAL_WEIGHTS = {
-    2: Weights(detail=0.1, gradient=0.1, change=0.2),
-    4: Weights(detail=0.2, gradient=0.1, grid=1.0, change=0.2),
+    2: Weights(texture=0.3, gradient=0.1, grid=1.0, change=0.3),
+    4: Weights(texture=0.5, gradient=0.1, grid=1.0, change=0.2),
 }
 CRISP_WEIGHTS = {
     2: Weights(texture=1.0, gradient=0.1, grid=1.0, change=0.2),

@@ -10,6 +10,7 @@ import getpass
 import hashlib
 import http.client
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -220,9 +221,9 @@ class SwiftServer(S3Server):
 
 def _installed() -> Path:
     """The Python of an environment with Swift in it."""
-    if sys.platform != "linux":
+    if platform.system() != "Linux":
         raise Unavailable("Swift runs on Linux alone")
-    mark = hashlib.sha256(f"{REQUIREMENTS}{sys.version}{os.uname().machine}".encode()).hexdigest()[:16]
+    mark = hashlib.sha256(f"{REQUIREMENTS}{sys.version}{platform.machine()}".encode()).hexdigest()[:16]
     home = platformdirs.user_cache_path("keyscale-tests")
     folder = home / f"swift-{mark}"
     python = folder / "bin" / "python"
@@ -260,7 +261,8 @@ def _require_attributes(folder: Path) -> None:
     trial = folder / "trial"
     trial.touch()
     try:
-        os.setxattr(trial, "user.swift.metadata", bytes(1000))
+        if sys.platform == "linux":
+            os.setxattr(trial, "user.swift.metadata", bytes(1000))
     except OSError as error:
         raise Unavailable(f"the file system of {folder} stores no extended attributes: {error}") from error
     finally:

@@ -1,0 +1,65 @@
+"""What POSIX has and Windows has not: each call with what is done there instead. No other module makes them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+__all__ = ["KILLED", "OWN_GROUP", "address_space_limit", "may_be_alive", "sync", "usable_cores"]
+
+KILLED = 1 if sys.platform == "win32" else -9
+"""Exit code of a process that was killed, as `subprocess` tells it."""
+
+OWN_GROUP = 0x200 if sys.platform == "win32" else 0
+"""`creationflags` of a child that Ctrl-C in a terminal is not to reach: Windows ignores `start_new_session`, and has
+CREATE_NEW_PROCESS_GROUP."""
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on; on systems that bind no process to some cores, all there are."""
+    if sys.platform == "linux":
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return cores
+
+
+def address_space_limit() -> int | None:
+    """Bytes of address space that this process may have; None where it may have all, as everywhere but on Linux."""
+    limit = None
+    if sys.platform == "linux":
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        limit = None if soft == resource.RLIM_INFINITY else soft
+    return limit
+
+
+def may_be_alive(pid: int) -> bool:
+    """Whether a process of that number may run. On Windows always: asking by signal 0 would send it Ctrl-C."""
+    if sys.platform != "win32":
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except OSError:
+            return True  # it lives, as another user
+    return True
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, outlive a power cut.
+
+    Windows opens no folders, and flushes a file only for who may write to it.
+
+    Raises:
+        OSError: it cannot be opened or written to the disk.
+    """
+    if sys.platform == "win32" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
