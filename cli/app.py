@@ -7,23 +7,18 @@ import os
 import re
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from keyscale import __version__
-from keyscale.cli.batch import batch
-from keyscale.cli.config import app as config_app
-from keyscale.cli.models import app as models_app
-from keyscale.cli.plan import plan
-from keyscale.cli.progress import SafeStream, printable, show_failure
-from keyscale.cli.remote import app as remote_app
-from keyscale.cli.settings import COMMAND_LINE_ERROR, ConfiguredCommand, RunCommand, in_plain_words
-from keyscale.cli.upscale import upscale
+from keyscale.cli.terminal import COMMAND_LINE_ERROR, SafeStream, printable, show_failure
 
-__all__ = ["BROKEN_PIPE", "app", "main", "run"]
+__all__ = ["BROKEN_PIPE", "COMMANDS", "app", "main", "run"]
 
 BROKEN_PIPE = 128 + 13
 """Exit code when whoever read the output has left, as a shell reports SIGPIPE."""
@@ -40,40 +35,40 @@ Examples:
 The word upscale may be left out. 'keyscale COMMAND --help' lists the flags.
 """
 
-_UPSCALE_EXAMPLES = """\
-Examples:
+COMMANDS = {
+    "upscale": "Crop, upscale and verify a clip.",
+    "batch": "Make many clips, each once.",
+    "plan": "Show what upscale would do.",
+    "models": "Networks and their weights: list, fetch, verify.",
+    "config": "Defaults from files and the environment: show, path.",
+    "remote": "Run on Modal GPUs: deploy, status, cancel, resume, clean.",
+}
+"""The modules of this folder that hold a command or a group of them, and what help says of each."""
 
-\b
-  keyscale upscale talk.mp4 camera.json
-  keyscale upscale talk.mp4 camera.json -o clip.mp4 --mode quality --crf 16
-  keyscale upscale talk.mp4 --size 3840x2160 --fit contain --fps source
 
-The path of the finished file is printed on stdout. After an interruption the same command goes on from the
-finished chunks.
-"""
+class Program(TyperGroup):
+    """The commands. A module is loaded when its command runs: neither help nor another command waits for it."""
 
-_BATCH_EXAMPLES = """\
-Examples:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """Their names, in the order of the help."""
+        return list(COMMANDS)
 
-\b
-  keyscale batch clips/ -o out/                 every clips/NAME.mp4 with its NAME.json
-  keyscale batch clips/ -o out/ --recursive --mode quality --report out/report.json
-  keyscale batch manifest.csv -o out/           columns video, keyframes, output and any flag
-  keyscale batch inbox/ -o out/ --watch         goes on for what comes in, until Ctrl-C
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """A command by its name; None where there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"keyscale.cli.{cmd_name}")
+        return module.command() if hasattr(module, "command") else get_command(module.app)
 
-Run it again and only what is new, changed or unfinished is done. Exit code 1 means that clips failed.
-"""
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        """Write them with what they do."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
-_PLAN_EXAMPLES = """\
-Examples:
-
-\b
-  keyscale plan talk.mp4 camera.json
-  keyscale plan talk.mp4 camera.json --fps source --json > plan.json
-"""
 
 app = typer.Typer(
     name="keyscale",
+    cls=Program,
     help="Crop a video along camera keyframes and upscale it with Real-ESRGAN: one exact, verified clip.",
     epilog=_EXAMPLES,
     add_completion=False,
@@ -81,12 +76,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # its panels load Markdown and Pygments: half of the time in which --help has to answer
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-app.command("upscale", cls=RunCommand, short_help="Crop, upscale and verify a clip.", epilog=_UPSCALE_EXAMPLES)(upscale)
-app.command("batch", cls=RunCommand, short_help="Make many clips, each once.", epilog=_BATCH_EXAMPLES)(batch)
-app.command("plan", cls=ConfiguredCommand, short_help="Show what upscale would do.", epilog=_PLAN_EXAMPLES)(plan)
-app.add_typer(models_app, name="models", help="Networks and their weights: list, fetch, verify.")
-app.add_typer(config_app, name="config", help="Defaults from files and the environment: show, path.")
-app.add_typer(remote_app, name="remote", help="Run on Modal GPUs: deploy, status, cancel, resume, clean.")
 
 
 def _version(asked: bool) -> None:
@@ -137,7 +126,7 @@ def _verbosity(args: list[str]) -> int:
 
 
 def _show_command_line_error(error: Any) -> int:
-    message = in_plain_words(error.format_message().strip())
+    message = error.format_message().strip()
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "keyscale"
     if type(error).__name__ == "NoArgsIsHelpError":
@@ -184,7 +173,7 @@ def _dispatch(args: list[str]) -> int:
         with contextlib.redirect_stdout(sys.stderr):
             _invoke(command, ["--help"])
         return 2
-    return _invoke(command, _with_command(args, sorted(getattr(command, "commands", {}))))
+    return _invoke(command, _with_command(args, sorted(COMMANDS)))
 
 
 def _invoke(command: Any, args: list[str]) -> int:

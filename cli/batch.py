@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperArgument
 
-from keyscale.cli import batch_options as batch_opt
-from keyscale.cli import options as opt
-from keyscale.cli import remote_options as remote_opt
+from keyscale.cli.options import batch_options
 from keyscale.cli.progress import ProgressKind
+from keyscale.cli.settings import RunCommand
+from keyscale.engine.errors import UsageError
+from keyscale.engine.options import build
+from keyscale.engine.run_options import RemoteOptions
 
 if TYPE_CHECKING:
     from keyscale.cli.batch_view import BatchRenderer
@@ -22,54 +24,40 @@ if TYPE_CHECKING:
     from keyscale.engine.batch.events import BatchDone
     from keyscale.engine.batch.supervisor import BatchOptions
 
-__all__ = ["batch"]
+__all__ = ["batch", "command"]
 
 GRACE_S = 8.0
 """Seconds from the first signal until the process is ended by force: workers have their own, shorter ones."""
 REMOTE_GRACE_S = 70.0
 
+_EXAMPLES = """\
+Examples:
+
+\b
+  keyscale batch clips/ -o out/                 every clips/NAME.mp4 with its NAME.json
+  keyscale batch clips/ -o out/ --recursive --mode quality --report out/report.json
+  keyscale batch manifest.csv -o out/           columns video, keyframes, output and any flag
+  keyscale batch inbox/ -o out/ --watch         goes on for what comes in, until Ctrl-C
+
+Run it again and only what is new, changed or unfinished is done. Exit code 1 means that clips failed.
+"""
+
 
 def batch(
     *,
-    inputs: batch_opt.InputsArgument,
-    keyframes_dir: batch_opt.KeyframesDirOption = None,
-    recursive: batch_opt.RecursiveOption = False,
-    whole_frame: batch_opt.WholeFrameOption = False,
-    watch: batch_opt.WatchOption = False,
-    start: opt.StartOption = None,
-    end: opt.EndOption = None,
-    keep_going: opt.KeepGoingOption = False,
-    size: opt.SizeOption = "1080x1920",
-    fit: opt.FitOption = opt.FitChoice.COVER,
-    fps: opt.FpsOption = "30",
-    output: batch_opt.OutputDirOption,
-    report: batch_opt.ReportOption = None,
-    overwrite: batch_opt.OverwriteOption = False,
-    codec: opt.CodecOption = opt.CodecChoice.AUTO,
-    crf: opt.CrfOption = None,
-    preset: opt.PresetOption = None,
-    bit_depth: opt.BitDepthOption = None,
-    no_audio: opt.NoAudioOption = False,
-    verify: opt.VerifyOption = opt.VerifyChoice.FULL,
-    mode: opt.ModeOption = opt.ModeChoice.FAST,
-    model: opt.ModelOption = None,
-    denoise: opt.DenoiseOption = None,
-    offline: opt.OfflineOption = False,
-    device: opt.DeviceOption = "auto",
-    precision: opt.PrecisionOption = opt.PrecisionChoice.AUTO,
-    tile: opt.TileOption = "auto",
-    jobs: batch_opt.JobsOption = None,
-    fail_fast: batch_opt.FailFastOption = False,
-    chunk_seconds: opt.ChunkSecondsOption = 8.0,
-    resume: opt.ResumeOption = True,
-    remote: remote_opt.RemoteOption = None,
-    remote_containers: remote_opt.ContainersOption = None,
-    remote_fallback: remote_opt.FallbackOption = remote_opt.FallbackChoice.NONE,
-    max_cost: remote_opt.MaxCostOption = None,
-    config: opt.ConfigOption = None,  # noqa: ARG001 - the command's class has read it
-    progress: opt.ProgressOption = ProgressKind.AUTO,
-    quiet: opt.QuietOption = False,
-    verbose: opt.VerboseOption = 0,
+    inputs: Sequence[str],
+    keyframes_dir: str | None,
+    recursive: bool,
+    whole_frame: bool,
+    watch: bool,
+    output: str,
+    report: str | None,
+    jobs: int | None,
+    fail_fast: bool,
+    progress: ProgressKind,
+    quiet: bool,
+    verbose: int,
+    **flags: Any,
 ) -> None:
     """Crop and upscale many videos, each once; go on where an earlier run stopped."""
     from keyscale.cli.batch_view import batch_renderer
@@ -80,35 +68,7 @@ def batch(
     report_path = Path(report) if report is not None else output_dir / "report.json"
     with batch_renderer(progress, quiet=quiet, verbosity=verbose, report=str(report_path)) as view:
         try:
-            _check_named({"--output": output, "--keyframes-dir": keyframes_dir, "--report": report})
-            is_remote = remote_opt.is_remote(remote, os.environ)
-            remote_options = remote_opt.build_remote_options(
-                containers=remote_containers, fallback=remote_fallback, max_cost=max_cost
-            )
-            flags: dict[str, Any] = {
-                "start": start,
-                "end": end,
-                "keep_going": keep_going,
-                "size": size,
-                "fit": fit,
-                "fps": fps,
-                "overwrite": overwrite,
-                "codec": codec,
-                "crf": crf,
-                "preset": preset,
-                "bit_depth": bit_depth,
-                "no_audio": no_audio,
-                "verify": verify,
-                "mode": mode,
-                "model": model,
-                "denoise": denoise,
-                "offline": offline,
-                "device": device,
-                "precision": precision,
-                "tile": tile,
-                "chunk_seconds": chunk_seconds,
-                "resume": resume,
-            }
+            _check_local({"output": output, "keyframes_dir": keyframes_dir, "report": report})
             found, more = _clips(
                 inputs,
                 output_dir,
@@ -122,11 +82,12 @@ def batch(
             _check_places(output_dir, report_path)
             from keyscale.engine.batch.supervisor import BatchOptions
 
+            remote = build(RemoteOptions, flags)
             options = BatchOptions(
                 jobs=jobs,
-                remote=remote_options if is_remote else None,
+                remote=remote if remote.remote else None,
                 fail_fast=fail_fast,
-                look_for_gpus=device.strip().lower() in {"auto", "cuda"} and (model or "").lower() != "lanczos",
+                look_for_gpus=flags["device"] in {"auto", "cuda"} and (flags["model"] or "").lower() != "lanczos",
                 report=report_path,
             )
             last = _run(found, more, options, view)
@@ -141,21 +102,28 @@ def batch(
         raise StorageError(last.unwritten.message, remedy=last.unwritten.remedy)
 
 
-def _check_named(given: dict[str, str | None]) -> None:
-    """An empty name would be the current folder: a script's variable is not set.
+def command() -> RunCommand:
+    """The command with its flags."""
+    inputs = TyperArgument(
+        param_decls=["inputs"],
+        type=str,
+        nargs=-1,
+        required=True,
+        metavar="FOLDER|MANIFEST|VIDEO...",
+        help="Folders of videos with their keyframes, manifests (.csv, .jsonl), videos, or patterns like 'in/*.mp4'.",
+        show_default=False,
+    )
+    return RunCommand("batch", batch, batch_options(), arguments=[inputs], epilog=_EXAMPLES)
 
-    Raises:
-        UsageError: one is empty, or an address in storage.
-    """
+
+def _check_local(given: dict[str, str | None]) -> None:
+    """Raise a `UsageError` where an option is an address in storage."""
     from keyscale.engine.batch.manifest import NO_ADDRESS
-    from keyscale.engine.errors import UsageError
     from keyscale.engine.job import is_address
 
-    for flag, value in given.items():
+    for name, value in given.items():
         if value is not None and is_address(value):
-            raise UsageError(f"{flag} {value} is no folder or file here", remedy=NO_ADDRESS)
-        if value is not None and not value.strip():
-            raise UsageError(f"{flag} is empty", remedy="Give a path; '.' is the current folder.")
+            raise UsageError(f"{value} is no folder or file here", option=name, remedy=NO_ADDRESS)
 
 
 def _clips(
@@ -218,8 +186,8 @@ def _run(
     Raises:
         Interrupted: a signal ended it before all was finished.
     """
-    from keyscale.cli.progress import show_failure
     from keyscale.cli.signals import stopping
+    from keyscale.cli.terminal import show_failure
     from keyscale.engine.batch.supervisor import run_batch
     from keyscale.engine.errors import Interrupted
     from keyscale.engine.events import Note, failure

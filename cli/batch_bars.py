@@ -11,7 +11,8 @@ from typing import IO, TYPE_CHECKING, Self, TextIO, cast
 
 from keyscale.cli.batch_lines import Lines
 from keyscale.cli.batch_text import SKIPPED, can_encode, failed_text, middle, total_parts, wrapped
-from keyscale.cli.progress import REFRESH_PER_SECOND, SafeStream, clock_text, counted, rate_text
+from keyscale.cli.progress import REFRESH_PER_SECOND, clock_text, counted, rate_text
+from keyscale.cli.terminal import SafeStream
 
 if TYPE_CHECKING:
     from rich.text import Text

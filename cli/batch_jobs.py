@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
-import typer
-from typer.main import get_command
-
-from keyscale.cli import options as opt
-from keyscale.cli.settings import cast_text, check, flag_name
-from keyscale.cli.upscale import upscale
+from keyscale.engine.batch.manifest import columns_of
+from keyscale.engine.choices import Codec
+from keyscale.engine.errors import KeyscaleError, UsageError
+from keyscale.engine.job import Job, default_output
+from keyscale.engine.options import Option
+from keyscale.engine.request import request_of
+from keyscale.engine.wording import Named, as_flag
 
 if TYPE_CHECKING:
     from keyscale.engine.batch.clip import BatchClip, Clip
     from keyscale.engine.batch.outputs import Places
-    from keyscale.engine.errors import KeyscaleError
 
 __all__ = ["batch_clips"]
 
 
 def batch_clips(
-    clips: Sequence[Clip], *, output_dir: Path, flags: Mapping[str, Any], places: Places | None = None
+    clips: Sequence[Clip],
+    *,
+    output_dir: Path,
+    flags: Mapping[str, Any],
+    places: Places | None = None,
+    kind: type[Job] = Job,
 ) -> tuple[BatchClip, ...]:
     """Each clip as a job, in the same order, or with the fault that keeps it from being one.
 
@@ -35,25 +39,26 @@ def batch_clips(
     Args:
         clips: as `find_clips` or `Watch.poll` gives them.
         output_dir: where results go.
-        flags: arguments of `build_job` by their names there, as Typer gives them to a command; not `video`,
-            `keyframes` and `output`.
+        flags: values of options that hold for all clips; `video`, `keyframes` and `output` are the clips' own.
         places: what earlier calls took, where a batch goes on for clips that come later; None begins anew.
+        kind: the class of the jobs.
 
     Raises:
         UsageError: the flags are wrong by themselves.
     """
     from keyscale.engine.batch.outputs import Places
-    from keyscale.engine.errors import KeyscaleError
 
+    flags = {**flags, "update": True}
     # Whatever is wrong for all of them is said once, before anything starts.
-    opt.build_job(**{"video": "video"} | dict(flags))
+    request_of({**flags, "video": "video", "output": None})
+    columns = columns_of(kind)
     places = Places(output_dir) if places is None else places
     drafts: list[_Draft] = []
     for clip in clips:
         try:
             if clip.fault is not None:
                 raise clip.fault
-            drafts.append(_Draft(clip, flags={**flags, **_own_flags(clip)}))
+            drafts.append(_Draft(clip, flags={**flags, **_own_flags(clip, columns)}))
         except KeyscaleError as error:
             drafts.append(_Draft(clip, flags=dict(flags), fault=error))
     sound = [draft for draft in drafts if draft.fault is None]
@@ -62,7 +67,7 @@ def batch_clips(
             draft.output = place
         else:
             draft.fault = place
-    return tuple(_batch_clip(draft, output_dir) for draft in drafts)
+    return tuple(_batch_clip(draft, output_dir, kind) for draft in drafts)
 
 
 @dataclass
@@ -74,12 +79,11 @@ class _Draft:
 
     @property
     def suffix(self) -> str:
-        return Path(opt.default_output("video", self.flags.get("codec", opt.CodecChoice.AUTO))).suffix
+        return Path(default_output("video", self.flags.get("codec", Codec.AUTO))).suffix
 
 
-def _batch_clip(draft: _Draft, output_dir: Path) -> BatchClip:
+def _batch_clip(draft: _Draft, output_dir: Path, kind: type[Job]) -> BatchClip:
     from keyscale.engine.batch.clip import BatchClip
-    from keyscale.engine.errors import KeyscaleError
 
     clip = draft.clip
     # Where there is no job, it says where people would have looked for the result.
@@ -95,48 +99,33 @@ def _batch_clip(draft: _Draft, output_dir: Path) -> BatchClip:
     if draft.fault is not None:
         return found
     try:
-        job = opt.build_job(
-            **draft.flags | {"video": found.video, "keyframes": found.keyframes, "output": found.output, "update": True}
-        )
+        own = {"video": found.video, "keyframes": found.keyframes, "output": found.output}
+        request = request_of(draft.flags | own, kind=kind)
     except KeyscaleError as error:
         error.message = f"{clip.where}: {error.message}" if clip.where else error.message
         return replace(found, fault=error)
-    return replace(found, job=job)
+    return replace(found, job=request.job)
 
 
-def _own_flags(clip: Clip) -> dict[str, Any]:
-    """A clip's options as arguments of `build_job`, cast as the command line casts them.
+def _own_flags(clip: Clip, columns: Mapping[str, Option]) -> dict[str, Any]:
+    """A clip's own options.
 
     Raises:
         UsageError: a value is refused by itself; the message names manifest, line and column.
     """
-    from keyscale.engine.errors import UsageError
-
     own: dict[str, Any] = {}
-    for name, value in clip.options.items():
-        param, kind = _parameters()[name]
-        # What the command line would have got; numbers that JSON writes as 30.0 are whole ones all the same.
-        text = str(int(value)) if isinstance(value, float) and value.is_integer() else value
+    for column, value in clip.options.items():
+        each = columns[column]
+
+        def as_column(named: Named, each: Option = each) -> str:
+            return as_flag(named) if named.name != each.name else each.key
+
         try:
-            if isinstance(value, bool) is not param.is_flag and not isinstance(value, str):
-                must = "true or false" if param.is_flag else "text or a number"
-                raise UsageError(f"it must be {must}, not {value!r}")
-            cast = cast_text(param, text if param.is_flag else str(text))
-            check(param.name, cast)
+            own[each.name] = each.read(value)
         except UsageError as error:
-            raise UsageError(f"{clip.where}: {name}: {error.message}", remedy=error.remedy) from error
-        own[param.name] = cast if kind is None else kind(cast)
+            prefix = clip.where if error.option == each.name else f"{clip.where}: {column}"
+            error.word(as_column)
+            error.message = f"{prefix}: {error.message}"
+            error.args = (error.message,)
+            raise
     return own
-
-
-@cache
-def _parameters() -> dict[str, tuple[Any, Any]]:
-    """Of upscale's flags, by name: the parameter, and the class of its choices."""
-    program = typer.Typer(add_completion=False)
-    program.command()(upscale)
-    hints = get_type_hints(upscale)
-    return {
-        name: (param, hints[param.name] if hasattr(hints[param.name], "__members__") else None)
-        for param in get_command(program).params
-        if (name := flag_name(param)) is not None and param.name in hints
-    }

@@ -16,7 +16,8 @@ from keyscale.cli.batch_text import (
     summary,
     total_parts,
 )
-from keyscale.cli.progress import SafeStream, clock_text, lost_text, note_text, write_path
+from keyscale.cli.progress import clock_text, lost_text, note_text
+from keyscale.cli.terminal import SafeStream, write_path
 
 if TYPE_CHECKING:
     from keyscale.engine.batch.events import BatchEvent, BatchProgress, ClipEvent, Report

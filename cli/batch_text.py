@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from keyscale.cli.progress import clock_text, printable, rate_text
+from keyscale.cli.progress import clock_text, rate_text
+from keyscale.cli.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

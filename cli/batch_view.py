@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from keyscale.cli.batch_bars import Bars
 from keyscale.cli.batch_lines import Plain, Silent
-from keyscale.cli.progress import ProgressKind, SafeStream, bar_wanted, write_data
+from keyscale.cli.progress import ProgressKind, bar_wanted
+from keyscale.cli.terminal import SafeStream, write_data
 
 if TYPE_CHECKING:
     from keyscale.engine.batch.events import BatchEvent

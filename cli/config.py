@@ -6,16 +6,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from keyscale.cli import options as opt
-from keyscale.cli.progress import SafeStream, printable, write_data
-
-if TYPE_CHECKING:
-    from keyscale.cli.settings import Resolved
-    from keyscale.engine.settings import Setting
+from keyscale.cli.settings import Resolved, ignored_variables, known_settings, read_setting, resolve
+from keyscale.cli.terminal import SafeStream, printable, write_data
+from keyscale.engine.errors import UsageError
+from keyscale.engine.options import options_of
+from keyscale.engine.run_options import Terminal
+from keyscale.engine.settings import Layer, Origin, Setting, user_config
 
 __all__ = ["app"]
 
@@ -23,8 +23,15 @@ app = typer.Typer(
     help="Defaults from files and the environment: show, path.",
     no_args_is_help=True,
     rich_markup_mode=None,
+    add_completion=False,
 )
 
+_CONFIG = options_of(Terminal)["config"]
+
+ConfigOption = Annotated[
+    str | None,
+    typer.Option("--config", metavar="FILE", envvar="KEYSCALE_CONFIG", help=_CONFIG.help, show_default=False),
+]
 PathArgument = Annotated[
     str,
     typer.Argument(
@@ -37,49 +44,41 @@ PathArgument = Annotated[
 
 @app.command("show")
 def show(
-    ctx: typer.Context,
     *,
     path: PathArgument = ".",
-    config: opt.ConfigOption = None,
+    config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
     """Show every setting: its value without flags, and where that comes from."""
-    from keyscale.cli.settings import flags_of, ignored_variables, resolve
     from keyscale.engine.batch.folders import is_pattern
-    from keyscale.engine.errors import UsageError
 
     if not os.path.lexists(path) and not is_pattern(path):
         raise UsageError(f"there is no {path}", remedy="Name a video, a folder or a manifest.")
-    flags = flags_of(ctx)
-    resolved = resolve(flags, config=config, inputs=[path], environment=os.environ)
-    settings = _settings(ctx, resolved)
+    resolved = resolve(config=config, inputs=[path], environment=os.environ)
+    settings = _settings(resolved)
     if as_json:
         import msgspec
 
         write_data(msgspec.json.encode(_document(settings, resolved)).decode() + "\n")
     else:
         write_data(_table(settings, resolved))
-    for variable in ignored_variables(flags, os.environ):
+    for variable in ignored_variables(os.environ):
         SafeStream(sys.stderr).line(f"note: {printable(variable)} is set, and no setting is called that")
 
 
 @app.command("path")
 def path() -> None:
     """Print where the user's settings file is, or would be."""
-    from keyscale.engine.settings import user_config
-
     write_data(f"{user_config()}\n")
 
 
-def _settings(ctx: typer.Context, resolved: Resolved) -> list[Setting]:
-    from keyscale.cli.settings import cast, flags_of
-    from keyscale.engine.settings import Layer, Origin, Setting
-
+def _settings(resolved: Resolved) -> list[Setting]:
     settings = []
-    for name, flag in flags_of(ctx).items():
+    for name, known in known_settings()[0].items():
         given = resolved.values.get(name)
-        value = flag.param.get_default(ctx) if given is None else cast(flag, given)
-        settings.append(Setting(flag.name, value, Origin(Layer.BUILT_IN) if given is None else given.origin))
+        value = known.option.default if given is None else read_setting(known, given)
+        origin = Origin(Layer.BUILT_IN) if given is None else given.origin
+        settings.append(Setting(known.name, known.option.written(value), origin))
     return settings
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keyscale.cli.progress import printable, renderer, write_data
+from keyscale.cli.progress import renderer
+from keyscale.cli.terminal import printable, write_data
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ app = typer.Typer(
     help="Networks and their weights: list, fetch, verify.",
     no_args_is_help=True,
     rich_markup_mode=None,
+    add_completion=False,
 )
 
 

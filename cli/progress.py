@@ -1,15 +1,10 @@
-"""Events of a run -> a Rich bar, plain lines, or NDJSON.
-
-Bars, lines and messages go to stderr and never stop a job: when stderr is gone they go silent. NDJSON and
-results are data: they go to stdout, and a reader that left raises `BrokenPipeError`.
-"""
+"""Events of a run -> a Rich bar, plain lines, or NDJSON; bars and lines go to stderr, NDJSON is data on stdout."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import os
-import re
 import sys
 import threading
 import time
@@ -17,46 +12,30 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO, assert_never, cast
 
+from keyscale.cli.terminal import SafeStream, printable, write_data
+from keyscale.engine.choices import ProgressKind
+
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from keyscale.engine.events import Done, Event, Failed, Note, Progress
+    from keyscale.engine.events import Done, Event, Note, Progress
 
 __all__ = [
     "ProgressKind",
     "Renderer",
-    "SafeStream",
     "bar_wanted",
     "clock_text",
     "counted",
     "lost_text",
     "note_text",
-    "printable",
     "rate_text",
     "renderer",
-    "show_failure",
-    "write_data",
-    "write_path",
 ]
 
 PLAIN_INTERVAL = 5.0
 """Least seconds between two plain lines within a phase."""
 
 REFRESH_PER_SECOND = 8
-
-# Control characters and bidi overrides would let a file name rewrite the terminal; lone surrogates are the
-# bytes of names that are not UTF-8.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-class ProgressKind(StrEnum):
-    """How a run reports itself; `AUTO` is a bar on a terminal and plain lines elsewhere."""
-
-    AUTO = "auto"
-    RICH = "rich"
-    PLAIN = "plain"
-    JSON = "json"
-    NONE = "none"
 
 
 class Renderer(Protocol):
@@ -71,114 +50,6 @@ class Renderer(Protocol):
 
     def restore(self) -> None:
         """Give the terminal back just before the process is ended by force: no lock is taken."""
-
-
-def printable(text: str) -> str:
-    """`text` with control characters and undecodable bytes written as backslash escapes."""
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
-
-
-class SafeStream:
-    """A text stream that writes what its encoding lacks as escapes, and falls silent once its reader left."""
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
-
-    @property
-    def encoding(self) -> str:
-        """Encoding of the stream beneath."""
-        return getattr(self._stream, "encoding", None) or "utf-8"
-
-    def write(self, text: str) -> int:
-        """Write `text`; never raises for its characters or for a reader that left."""
-        if self._stream is not None:
-            try:
-                self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
-            except (OSError, ValueError):
-                self._stream = None
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush the stream beneath."""
-        if self._stream is not None:
-            try:
-                self._stream.flush()
-            except (OSError, ValueError):
-                self._stream = None
-
-    def isatty(self) -> bool:
-        """Whether a terminal reads this."""
-        try:
-            return self._stream is not None and self._stream.isatty()
-        except ValueError:
-            return False
-
-    def fileno(self) -> int:
-        """Descriptor of the stream beneath."""
-        if self._stream is None:
-            raise OSError("the stream is gone")
-        return self._stream.fileno()
-
-    def line(self, text: str) -> None:
-        """Write one line at once."""
-        self.write(text + "\n")
-        self.flush()
-
-
-def write_data(text: str, stream: TextIO | None = None, *, encoding: str | None = None) -> None:
-    """Write a result to stdout, flushed; surrogates of file names become the bytes that they stand for.
-
-    Args:
-        text: What to write, with its newline.
-        stream: Another stream than stdout.
-        encoding: Another encoding than the stream's own.
-
-    Raises:
-        BrokenPipeError: the reader has left.
-        StorageError: it goes to a file, and that cannot be written.
-    """
-    try:
-        _write_data(text, stream, encoding)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        from keyscale.engine.errors import StorageError
-
-        raise StorageError(
-            f"cannot write to standard output: {error.strerror}", remedy="Free some space, or send it elsewhere."
-        ) from error
-
-
-def write_path(path: str, stream: TextIO | None = None) -> None:
-    """Write a result's path as a line, as `write_data`; a terminal gets it with escapes for what would steer it."""
-    is_terminal = SafeStream(stream if stream is not None else sys.stdout).isatty()
-    write_data((printable(path) if is_terminal else path) + "\n", stream)
-
-
-def _write_data(text: str, stream: TextIO | None, encoding: str | None) -> None:
-    out = stream if stream is not None else sys.stdout
-    if out is None:  # the shell closed it: `>&-`
-        return
-    encoding = encoding or getattr(out, "encoding", None) or "utf-8"
-    try:
-        data = text.encode(encoding, "surrogateescape")
-    except UnicodeEncodeError:
-        data = text.encode(encoding, "backslashreplace")
-    buffer = getattr(out, "buffer", None)
-    if buffer is None:
-        out.write(data.decode(encoding, "backslashreplace"))
-    else:
-        out.flush()
-        buffer.write(data)
-    out.flush()
-
-
-def show_failure(failed: Failed, stream: TextIO | None = None) -> None:
-    """Print a failure for people: `error: MESSAGE`, and beneath it what to do."""
-    text = f"error: {printable(failed.message)}"
-    if failed.remedy:
-        text += f"\n  -> {printable(failed.remedy)}"
-    SafeStream(stream if stream is not None else sys.stderr).line(text)
 
 
 def renderer(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keyscale.cli.progress import ProgressKind, printable, renderer, write_data, write_path
+from keyscale.cli.progress import ProgressKind, renderer
+from keyscale.cli.terminal import printable, write_data, write_path
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Run on Modal GPUs: deploy, follow and clean up.",
+    help="Run on Modal GPUs: deploy, status, cancel, resume, clean.",
     no_args_is_help=True,
     rich_markup_mode=None,
+    add_completion=False,
 )
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The id that the run printed.", show_default=False)]
@@ -167,8 +169,8 @@ def resume(
 
     from keyscale.cli.upscale import run_job
     from keyscale.engine.events import failure
-    from keyscale.engine.job import RemoteOptions
     from keyscale.engine.remote.state import find_note
+    from keyscale.engine.run_options import RemoteOptions
     from keyscale.engine.serialization import loads
 
     with renderer(progress, quiet=quiet) as view:

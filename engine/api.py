@@ -7,18 +7,21 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from fractions import Fraction
 from os import PathLike, environ
 from types import TracebackType
-from typing import Literal
+from typing import Unpack
 
-from keyscale.engine.arguments import Request, in_python, read_arguments, said_in_python
+from keyscale.engine.argument_types import Options
+
+from keyscale.engine.arguments import describe_arguments, read_arguments, said_in_python
 from keyscale.engine.camera.framing import Framing
 from keyscale.engine.errors import Interrupted, UsageError
 from keyscale.engine.events import Done, Event, Failed, Note, Progress
 from keyscale.engine.plan.plan import Plan
+from keyscale.engine.request import Request
 from keyscale.engine.runners.prepare import prepare, prepare_plan
 from keyscale.engine.threads import Keeper
+from keyscale.engine.wording import as_argument, worded
 
 __all__ = ["Upscaling", "plan", "upscale"]
 
@@ -31,34 +34,7 @@ def upscale(
     video: str | PathLike[str],
     keyframes: str | PathLike[str] | Framing | None = None,
     output: str | PathLike[str] | None = None,
-    *,
-    start: float | None = None,
-    end: float | None = None,
-    keep_going_on_decode_errors: bool = False,
-    size: tuple[int, int] | str = (1080, 1920),
-    fit: Literal["cover", "contain", "stretch"] = "cover",
-    fps: float | Fraction | str = 30,
-    overwrite: bool = False,
-    update: bool = False,
-    codec: Literal["auto", "h264", "hevc", "av1", "prores", "h264_nvenc", "hevc_nvenc", "av1_nvenc"] = "auto",
-    crf: int | None = None,
-    preset: str | None = None,
-    bit_depth: Literal[8, 10] | None = None,
-    audio: bool = True,
-    verify: Literal["full", "quick"] = "full",
-    mode: Literal["fast", "quality"] = "fast",
-    model: str | PathLike[str] | None = None,
-    denoise: float | None = None,
-    offline: bool = False,
-    device: str = "auto",
-    precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto",
-    tile: int | Literal["auto"] = "auto",
-    chunk_seconds: float = 8.0,
-    resume: bool = True,
-    remote: bool = False,
-    remote_containers: int | None = None,
-    remote_fallback: Literal["none", "local"] = "none",
-    max_cost: float | None = None,
+    **options: Unpack[Options],
 ) -> Upscaling:
     """Crop a video along keyframes, upscale what the camera sees, write a verified clip.
 
@@ -73,75 +49,20 @@ def upscale(
         keyframes: the camera, as the path of a keyframes file or as a `Framing`; None is the whole picture.
         output: the result; None is `NAME.keyscale.mp4` beside the source. Its extension chooses the container.
             `"r2://BUCKET/KEY"` is kept in the current folder under the key's last part and stored there too.
-        start: begin at this second of the source; None is the keyframes file's trim, else 0.
-        end: end at this second of the source; None is the keyframes file's trim, else the source's end.
-        keep_going_on_decode_errors: bridge source frames that cannot be decoded; otherwise they are an error.
-        size: width and height of the result in pixels, both even, 2 to 16384; or text such as `"1080x1920"`.
-        fit: how a camera rectangle of another shape meets `size`: filled, shown whole with bars, or distorted.
-        fps: frames a second of the result, exactly: 30, `Fraction(30000, 1001)`, 29.97 (and the other NTSC rates, read
-            as the fractions they stand for), text as on the command line, or `"source"`.
-        overwrite: replace an existing result, once the new one is verified.
-        update: skip the job where the result is there and came of the same source, framing and settings, which
-            `Done.skipped` says; replace it where keyscale made it of others.
-        codec: the video encoder; `"auto"` is H.264, HEVC with 10 bits for HDR sources, and AV1 in `.webm`.
-        crf: quality, lower is better: 0 to 51, for AV1 0 to 63; None is the mode's own.
-        preset: the encoder's own preset; None is the mode's own.
-        bit_depth: bits a sample; None is 8, and 10 for HDR sources and ProRes.
-        audio: False leaves the sound out.
-        verify: `"full"` decodes every frame of the result before it gets its name, `"quick"` two seconds at either end.
-        mode: defaults of network and encoder.
-        model: another network than the mode's: a name of `keyscale models list`, a checkpoint's path, or `"lanczos"`.
-        denoise: strength of noise removal, 0 to 1, for `model="realesr-general-x4v3"` alone.
-        offline: never download weights.
-        device: `"auto"`, `"cpu"`, `"mps"`, `"cuda"` or `"cuda:N"`.
-        precision: arithmetic of the network.
-        tile: side of a tile in source pixels, 32 or more; `"auto"` follows the memory, 0 never tiles.
-        chunk_seconds: seconds of the result in a chunk, 0.1 to 3600: what an interruption can cost.
-        resume: False removes what an earlier run of the same job had finished.
-        remote: make the chunks on Modal GPUs. The environment variable `MODAL_ENABLED` is for commands alone.
-        remote_containers: with `remote`, containers at once at most, 1 to 1000; None is what the deployment allows.
-        remote_fallback: with `remote`, make `"local"`ly what cannot be made there.
-        max_cost: with `remote`, begin nothing that is estimated to cost more dollars.
+        options: {options}
 
     Raises:
         UsageError: an argument has a wrong type or value; files are looked at later.
     """
     # Taken as they are: type checkers hold callers to the types above, and `read_arguments` those who use none.
-    return Upscaling(read_arguments(locals()))
+    return Upscaling(read_arguments({"video": video, "keyframes": keyframes, "output": output, **options}))
 
 
 def plan(
     video: str | PathLike[str],
     keyframes: str | PathLike[str] | Framing | None = None,
     output: str | PathLike[str] | None = None,
-    *,
-    start: float | None = None,
-    end: float | None = None,
-    keep_going_on_decode_errors: bool = False,
-    size: tuple[int, int] | str = (1080, 1920),
-    fit: Literal["cover", "contain", "stretch"] = "cover",
-    fps: float | Fraction | str = 30,
-    overwrite: bool = False,
-    update: bool = False,
-    codec: Literal["auto", "h264", "hevc", "av1", "prores", "h264_nvenc", "hevc_nvenc", "av1_nvenc"] = "auto",
-    crf: int | None = None,
-    preset: str | None = None,
-    bit_depth: Literal[8, 10] | None = None,
-    audio: bool = True,
-    verify: Literal["full", "quick"] = "full",
-    mode: Literal["fast", "quality"] = "fast",
-    model: str | PathLike[str] | None = None,
-    denoise: float | None = None,
-    offline: bool = False,
-    device: str = "auto",
-    precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto",
-    tile: int | Literal["auto"] = "auto",
-    chunk_seconds: float = 8.0,
-    resume: bool = True,
-    remote: bool = False,
-    remote_containers: int | None = None,
-    remote_fallback: Literal["none", "local"] = "none",
-    max_cost: float | None = None,
+    **options: Unpack[Options],
 ) -> Plan:
     """What `upscale` would do with the same arguments, frame by frame. Runs no network and writes nothing.
 
@@ -149,17 +70,17 @@ def plan(
         UsageError: an argument, or what the keyframes file holds, is wrong.
         KeyscaleError: the source, the network or, with `remote`, the cost is what stands against it.
     """
-    request = read_arguments(locals())
-    job = request.job
-    with said_in_python(*_names(request)):
-        found = prepare_plan(job, remote=request.remote is not None, framing=request.framing)
+    request = read_arguments({"video": video, "keyframes": keyframes, "output": output, **options})
+    with said_in_python():
+        found = prepare_plan(request.job, remote=request.remote is not None, framing=request.framing)
         if request.remote is not None:
-            from keyscale.engine.remote.prices import affordable, check_suited, deployment_estimate, wanted_gpus
+            from keyscale.engine.remote.prices import affordable_estimate
 
-            check_suited(found, wanted_gpus(environ))
-            expected = deployment_estimate(found, environ, containers=request.remote.containers)
-            affordable(expected, request.remote.max_cost)
-    return replace(found, warnings=tuple(in_python(warning, *_names(request)) for warning in found.warnings))
+            affordable_estimate(found, environ, request.remote)
+    return replace(found, warnings=tuple(worded(warning, as_argument) for warning in found.warnings))
+
+
+describe_arguments(upscale, plan)
 
 
 class Upscaling:
@@ -246,7 +167,6 @@ class _Work:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._names = _names(request)
         self._stop = threading.Event()
         self._told: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
         self._keeper = Keeper("keyscale-job", self._run)
@@ -287,11 +207,11 @@ class _Work:
 
     def _run(self) -> None:
         try:
-            with said_in_python(*self._names):
+            with said_in_python():
                 for event in self._make():
                     told = event
                     if isinstance(told, Note):
-                        told = replace(told, message=in_python(told.message, *self._names))
+                        told = replace(told, message=worded(told.message, as_argument))
                     self._told.put(told)
         except Interrupted as error:
             error.remedy = error.remedy or "Call upscale() again: what is finished of it is not made again."
@@ -309,9 +229,3 @@ class _Work:
         from keyscale.engine.remote.run import run_remote
 
         return run_remote(prepared, options, self._stop)
-
-
-def _names(request: Request) -> tuple[str | None, ...]:
-    """What messages may name that is no word of keyscale's."""
-    job = request.job
-    return job.source, job.output, job.keyframes, job.model.name, job.publish_to

@@ -21,6 +21,8 @@ an error into an exit code.
 
 from __future__ import annotations
 
+from keyscale.engine.wording import Named, Said, Surface, say, worded
+
 __all__ = [
     "DecodeError",
     "DeviceError",
@@ -44,12 +46,24 @@ class KeyscaleError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, *, remedy: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, remedy: str | None = None, option: str | None = None) -> None:
+        """`option` is the one whose value is wrong, and then the subject of the message: `"60 is out of range"`."""
+        if option is not None:
+            message = say("{} {}", Named(option), message)
+        super().__init__(str(message))
         self.message = message
         """What is wrong and where (file, index, field, time)."""
         self.remedy = remedy
         """What to do next, as a sentence; None where the message already says it."""
+        first = message.parts[0] if isinstance(message, Said) and message.parts else None
+        self.option = first.name if isinstance(first, Named) else None
+        """The option whose value is wrong, as of the Python API (`"crf"`), where the message begins with one."""
+
+    def word(self, surface: Surface) -> None:
+        """Let the error speak of options as that surface does."""
+        self.message = worded(self.message, surface)
+        self.args = (self.message,)
+        self.remedy = None if self.remedy is None else worded(self.remedy, surface)
 
 
 class UsageError(KeyscaleError):

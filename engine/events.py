@@ -11,6 +11,7 @@ from typing import Literal
 
 from keyscale.engine.errors import EnvironmentFault, KeyscaleError
 from keyscale.engine.job import JOB_VERSION
+from keyscale.engine.wording import say
 
 __all__ = ["Done", "Event", "Failed", "Note", "Phase", "Progress", "RemoteUse", "failure"]
 
@@ -142,7 +143,7 @@ def failure(error: BaseException) -> Failed:
         return Failed(
             error=name,
             message="this machine's memory is exhausted",
-            remedy="Close other programs, or give a smaller --tile, such as --tile 128.",
+            remedy=say("Close other programs, or give a smaller {tile}, such as 128."),
             exit_code=EnvironmentFault.exit_code,
         )
     text = str(error)

@@ -13,6 +13,7 @@ import platformdirs
 
 from keyscale.engine.errors import StorageError
 from keyscale.engine.system import sync
+from keyscale.engine.wording import say
 
 __all__ = ["cache_folder", "publish", "sha256_file", "storage_error", "write_private"]
 
@@ -24,7 +25,7 @@ def storage_error(error: OSError, path: Path) -> StorageError:
         errno.EDQUOT: "Free some of your quota, then run the same command: finished chunks are kept.",
         errno.EACCES: "Check the rights of the folder.",
         errno.EPERM: "Check the rights of the folder.",
-        errno.EROFS: "Choose a folder that can be written, with -o.",
+        errno.EROFS: say("Choose a folder that can be written, with {output}."),
     }
     reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
     return StorageError(f"cannot write {path}: {reason}", remedy=remedies.get(error.errno or 0))
@@ -70,7 +71,7 @@ def publish(finished: Path, output: Path, *, overwrite: bool) -> None:
                 os.link(finished, output)
             except FileExistsError as error:
                 raise StorageError(
-                    f"{output} has appeared during the job", remedy="Give --overwrite or another -o."
+                    f"{output} has appeared during the job", remedy=say("Give {overwrite=True} or another {output}.")
                 ) from error
             except OSError:
                 finished.replace(output)  # file systems without links

@@ -9,7 +9,7 @@ import reprlib
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path, PurePosixPath
 from threading import Event as StopFlag
@@ -18,12 +18,14 @@ from typing import Any
 from keyscale.engine.camera.framing import load_framing
 from keyscale.engine.errors import KeyscaleError, UsageError
 from keyscale.engine.events import Done, Event, Phase, Progress
-from keyscale.engine.job import Compute, Encoding, Job, Target, Trim, check_job, parse_rate
+from keyscale.engine.job import Compute, Encoding, Job, Target, Trim, check_job
+from keyscale.engine.options import options_of
 from keyscale.engine.plan.tracks import container_of, content_type_of
 from keyscale.engine.runners.local import run_local
 from keyscale.engine.runners.prepare import prepare
 from keyscale.engine.runners.progress import in_background
 from keyscale.engine.storage.bucket import Storage, StorageRefused, StorageSettings, key_fault
+from keyscale.engine.wording import as_argument
 
 __all__ = ["FramingRequest", "process"]
 
@@ -36,6 +38,9 @@ SHARES = {
     Phase.PUBLISH: (92, 99),
 }
 """Part of the whole, in percent, that each phase counts for: by its usual share of the time."""
+
+_ARGUMENTS = {"start": "source_start_time", "end": "source_end_time", "audio": "include_audio"}
+"""Options of a job that are called otherwise here."""
 
 FIRST_PATIENCE_S = 10.0
 """How long storage may be out of reach before anything was done: a caller waits for the answer."""
@@ -146,7 +151,6 @@ def _work(
         source = Path(folder) / f"source{PurePosixPath(source_key).suffix}"
         camera, result = Path(folder) / "keyframes.json", f"result{PurePosixPath(output_key).suffix or '.mp4'}"
         words = {str(source): request.input_key, str(camera): "keyframes", f"{folder}/{result}": request.output_key}
-        words |= {"--fps": "fps", "--start": "source_start_time", "--end": "source_end_time"}
         stack.enter_context(_in_the_words_of_the_caller(words))
         # All that can be wrong with the request itself is told before anything is downloaded.
         job = check_job(_job(request, source, camera, Path(folder) / result, device))
@@ -184,6 +188,7 @@ def _in_the_words_of_the_caller(words: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except KeyscaleError as error:
+        error.word(lambda named: as_argument(replace(named, name=_ARGUMENTS.get(named.name, named.name))))
         for here, there in words.items():
             error.message = error.message.replace(here, there)
             error.remedy = error.remedy and error.remedy.replace(here, there)
@@ -204,7 +209,9 @@ def _job(request: FramingRequest, source: Path, keyframes: Path, output: Path, d
         keyframes=str(keyframes),
         # Numbers of other libraries are numbers too, and no plain data.
         target=Target(
-            width=int(request.output_width), height=int(request.output_height), rate=parse_rate(str(request.fps))
+            width=int(request.output_width),
+            height=int(request.output_height),
+            rate=options_of(Job)["fps"].read(str(request.fps)),
         ),
         trim=Trim(start=_plain(request.source_start_time), end=_plain(request.source_end_time)),
         encoding=Encoding(audio=request.include_audio),

@@ -1,25 +1,30 @@
-"""What the user asked for (`Job`): frozen data, how it is written, and the rules that flags and arguments share.
+"""What the user asked for (`Job`): frozen data, in which every option of a job is declared, once.
 
-Here belongs what is wrong whatever the source is; what of a `Job` the source does not allow, the plan finds out.
-Messages name flags, as all of the engine's do; `engine.arguments` says them in Python's words. Times are seconds of the
-source's own timeline, sizes are pixels. Nothing here touches a file or a network.
+Help, headings and bounds stand with the fields; `engine.options` says who reads them. Here belongs what is wrong
+whatever the source is; what of a `Job` the source does not allow, the plan finds out. Times are seconds of the source's
+own timeline, sizes are pixels. Nothing here touches a file or a network.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass, field
-from enum import StrEnum
+import sys
+from dataclasses import MISSING, dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
+from keyscale.engine import forms
+from keyscale.engine.choices import Codec, Fit, Mode, Precision, Verify
 from keyscale.engine.errors import UsageError
+from keyscale.engine.forms import SMALLEST_TILE
+from keyscale.engine.options import check_fields, option, options_of, value_of
+from keyscale.engine.wording import say
 
 __all__ = [
     "CHECKPOINT_SUFFIXES",
     "JOB_VERSION",
+    "NOT_MEANT",
     "SMALLEST_TILE",
     "Codec",
     "Compute",
@@ -29,19 +34,13 @@ __all__ = [
     "Mode",
     "ModelChoice",
     "Precision",
-    "RemoteOptions",
     "Target",
     "Trim",
     "Verify",
-    "bit_depth_of",
     "check_job",
-    "checked_rate",
     "default_output",
+    "highest_crf",
     "is_address",
-    "parse_rate",
-    "parse_size",
-    "rate_of",
-    "remote_options",
 ]
 
 JOB_VERSION = 1
@@ -50,88 +49,51 @@ JOB_VERSION = 1
 CHECKPOINT_SUFFIXES = frozenset({".pth", ".pt", ".safetensors"})
 """Files that hold a network's weights."""
 
-MAX_SIDE = 16384
-"""Largest target width or height in pixels (the limit of HEVC level 6.2 and of AV1 in common decoders)."""
-
-SMALLEST_TILE = 32
-"""Side in source pixels; in smaller tiles the network's context is nearly all there is."""
-
-MOST_CONTAINERS = 1000
-
-MAX_RATE_TEXT = 32
-"""Longest text of a rate."""
-
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(?::\d{1,3})?", re.ASCII)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
+NOT_MEANT = "results would be replaced that nobody meant in that run"
+"""Why no settings file says that results are to be replaced."""
 
-class Fit(StrEnum):
-    """How a camera rectangle of another shape meets the target."""
-
-    COVER = "cover"
-    CONTAIN = "contain"
-    STRETCH = "stretch"
-
-
-class Mode(StrEnum):
-    """Preset of model and encoder defaults."""
-
-    FAST = "fast"
-    QUALITY = "quality"
-
-
-class Codec(StrEnum):
-    """Video encoder; `AUTO` is H.264, and 10-bit HEVC for HDR sources."""
-
-    AUTO = "auto"
-    H264 = "h264"
-    HEVC = "hevc"
-    AV1 = "av1"
-    PRORES = "prores"
-    H264_NVENC = "h264_nvenc"
-    HEVC_NVENC = "hevc_nvenc"
-    AV1_NVENC = "av1_nvenc"
-
-
-class Precision(StrEnum):
-    """Arithmetic of the network; `AUTO` is int8 for shipped networks on the CPU, fp16 on CUDA, and fp32 elsewhere."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    FP16 = "fp16"
-    BF16 = "bf16"
-    INT8 = "int8"
-
-
-class Verify(StrEnum):
-    """`FULL` decodes every frame of the finished file, `QUICK` its packets and both ends."""
-
-    FULL = "full"
-    QUICK = "quick"
+J = TypeVar("J", bound="Job")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """Size, shape and rate of the result."""
 
-    width: int = 1080
+    width: int = option(
+        1080,
+        "Size of the result, both even.",
+        "Framing",
+        name="size",
+        form=forms.Size(),
+        together=("height",),
+        docs="size of the result; both sides even, 2 to 16384",
+        python="Width and height of the result in pixels, both even, 2 to 16384; or text such as '1080x1920'.",
+    )
     height: int = 1920
-    fit: Fit = Fit.COVER
-    rate: Fraction | None = Fraction(30)
+    fit: Fit = option(
+        Fit.COVER,
+        "How a camera rectangle of another shape meets {size}: fill it, show all with bars, or distort.",
+        "Framing",
+        docs="how a camera rectangle of another shape meets the size: cut about its centre, shown whole with black "
+        "bars, or distorted",
+    )
+    rate: Fraction | None = option(
+        Fraction(30),
+        "Frames a second of the result, exactly: 30, 30000/1001, 29.97 or source.",
+        "Framing",
+        name="fps",
+        form=forms.Rate(),
+        python="Frames a second of the result, exactly: 30, Fraction(30000, 1001), 29.97 (and the other NTSC rates, as "
+        "the fractions they stand for), text such as '30000/1001', or 'source'.",
+        docs="exact rate: `30`, `30000/1001`, `29.97` (and the other NTSC rates, read as the fractions they stand "
+        "for), or `source`",
+    )
     """Frames a second; None keeps the source's rate."""
 
     def __post_init__(self) -> None:
-        for name, value in (("width", self.width), ("height", self.height)):
-            if not 2 <= value <= MAX_SIDE:
-                raise UsageError(
-                    f"target {name} {value} is out of range",
-                    remedy=f"Give --size WIDTHxHEIGHT with both sides from 2 to {MAX_SIDE}.",
-                )
-            if value % 2:
-                raise UsageError(
-                    f"target {name} {value} is odd, and 4:2:0 video has even sides only",
-                    remedy=f"Use {value - 1} or {value + 1}.",
-                )
+        check_fields(self)
 
     @property
     def aspect(self) -> float:
@@ -143,45 +105,142 @@ class Target:
 class Trim:
     """Part of the source to use, in seconds; None is the source's own end."""
 
-    start: float | None = None
-    end: float | None = None
+    start: float | None = option(
+        None,
+        "Begin here in the source: seconds, MM:SS or H:MM:SS.mmm.",
+        "Input",
+        form=forms.Time(),
+        between=(0, sys.float_info.max),
+        remedy="Give seconds from 0 on.",
+        docs="begin here in the source: `90`, `1:30` or `0:01:30.250`",
+        python="Begin at this second of the source. None is the keyframes file's trim, else 0.",
+        default_docs="the file's trim, else 0",
+    )
+    end: float | None = option(
+        None,
+        "End here in the source, written like {start}.",
+        "Input",
+        form=forms.Time(),
+        between=(0, sys.float_info.max),
+        remedy="Give seconds from 0 on.",
+        docs="end here in the source",
+        python="End at this second of the source. None is the keyframes file's trim, else the source's end.",
+        default_docs="the file's trim, else the end",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
     """Encoder settings; None takes the default of mode and codec."""
 
-    codec: Codec = Codec.AUTO
-    crf: int | None = None
-    """Constant rate factor (lower is better); 0-51 for H.264 and HEVC, 0-63 for AV1."""
-    preset: str | None = None
-    bit_depth: Literal[8, 10] | None = None
-    audio: bool = True
+    codec: Codec = option(
+        Codec.AUTO,
+        "Video encoder; auto is H.264, and 10-bit HEVC for HDR sources.",
+        "Output",
+        docs="the video encoder; `auto` is H.264, HEVC at 10 bit for HDR sources, and AV1 in `.webm`",
+    )
+    crf: int | None = option(
+        None,
+        "Quality, lower is better: 0-51, for AV1 0-63. Without it the mode's own.",
+        "Output",
+        between=(0, 63),
+        remedy="Give 0 (best) to 51 (smallest), with AV1 to 63.",
+        docs="quality, lower is better: 0 to 51, for AV1 0 to 63",
+        default_docs="by mode",
+    )
+    """Constant rate factor (lower is better)."""
+    preset: str | None = option(
+        None,
+        "The encoder's own speed preset, such as medium, or 8 for AV1.",
+        "Output",
+        metavar="NAME",
+        remedy=say("Name a preset of the encoder, or leave {preset} out."),
+        docs="the encoder's own preset: `medium`, for AV1 a number such as `8`, for NVENC `p1` to `p7`",
+        default_docs="by mode",
+    )
+    bit_depth: Literal[8, 10] | None = option(
+        None,
+        "Bits a sample. Without it 8, and 10 for HDR sources.",
+        "Output",
+        docs="bits a sample",
+        default_docs="8; 10 for HDR sources and ProRes",
+    )
+    audio: bool = option(
+        True,
+        "Leave the sound out.",
+        "Output",
+        flag="no-audio",
+        python="Keep the sound.",
+        docs="leave the sound out",
+        default_docs="`--audio`",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
     """Which network: the mode's own, or a registry name, or a checkpoint's path."""
 
-    mode: Mode = Mode.FAST
-    name: str | None = None
-    denoise: float | None = None
+    mode: Mode = option(
+        Mode.FAST,
+        "Defaults of model and encoder.",
+        "Model",
+        docs="defaults of network and encoder: `keyscale-compact-x4` and `keyscale-compact-x2`, which come with "
+        "keyscale, or `RealESRGAN_x4plus` and `RealESRGAN_x2plus`, which are downloaded",
+    )
+    name: str | None = option(
+        None,
+        "Another network than the mode's: a name of 'keyscale models list', or a checkpoint.",
+        "Model",
+        name="model",
+        form=forms.Model(),
+        metavar="NAME|PATH",
+        remedy="'keyscale models list' shows the names.",
+        docs="another network: a name of `keyscale models list`, or a checkpoint; `lanczos` samples without a network",
+        default_docs="by mode",
+    )
+    denoise: float | None = option(
+        None,
+        "Strength of noise removal, for realesr-general-x4v3.",
+        "Model",
+        metavar="0..1",
+        between=(0, 1),
+        docs="strength of noise removal, for `--model realesr-general-x4v3` alone",
+        default_docs="1",
+    )
     """0 keeps noise as the wdn twin does, 1 is the general network; None is 1."""
-    offline: bool = False
+    offline: bool = option(False, "Never download weights.", "Model", per_clip=False)
 
     def __post_init__(self) -> None:
-        if self.denoise is not None and not 0 <= self.denoise <= 1:
-            raise UsageError(f"--denoise {self.denoise} is out of range", remedy="Give a number from 0 to 1.")
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
     """Where and how the network runs."""
 
-    device: str = "auto"
+    device: str = option(
+        "auto",
+        "auto, cpu, mps, cuda or cuda:N.",
+        "Model",
+        form=forms.Device(),
+        docs="`cpu`, `mps`, `cuda` or `cuda:N`; `auto` takes CUDA, then MPS, then the CPU, and says which",
+    )
     """`auto`, `cpu`, `mps`, `cuda` or `cuda:N`."""
-    precision: Precision = Precision.AUTO
-    tile: int | None = None
+    precision: Precision = option(
+        Precision.AUTO,
+        "Arithmetic of the network; auto is int8 for keyscale's own on the CPU, fp16 on CUDA, else fp32.",
+        "Model",
+        docs="arithmetic of the network; `auto` is fp16 on CUDA, int8 for keyscale's own networks on the CPU, and fp32 "
+        "otherwise; int8 is for those alone, see [models.md](models.md#shipped-networks); `--model "
+        "lanczos` has none",
+    )
+    tile: int | None = option(
+        None,
+        f"Side of a tile in source pixels, {SMALLEST_TILE} or more; auto follows memory, 0 never tiles.",
+        "Model",
+        form=forms.Tile(),
+        docs=f"side of a tile in source pixels, {SMALLEST_TILE} or more; `auto` follows the memory, 0 never tiles",
+    )
     """Side of a tile in source pixels; None follows the memory, 0 never tiles."""
 
 
@@ -189,22 +248,99 @@ class Compute:
 class Job:
     """One video to make: everything the user asked for, and nothing of what the source is."""
 
-    source: str
-    output: str
-    keyframes: str | None = None
+    source: str = option(
+        MISSING,
+        "The source video. It is only read. A name that starts with '-' goes after '--'.",
+        "",
+        name="video",
+        form=forms.Path(),
+        metavar="VIDEO",
+        required=True,
+        per_clip=False,
+        remedy="Name the source video.",
+        no_setting="inputs are named on the command line",
+    )
+    keyframes: str | None = option(
+        None,
+        "The camera: time -> crop rectangle. Without it the whole picture is used.",
+        "",
+        form=forms.Path(),
+        metavar="KEYFRAMES.json",
+        per_clip=False,
+        remedy="Name the keyframes file, or leave it out to use the whole picture.",
+        no_setting="inputs are named on the command line, or by a manifest",
+    )
+    output: str = option(
+        MISSING,
+        "The result. Without it NAME.keyscale.mp4 beside the source (.mov for ProRes). r2://BUCKET/KEY stores it there "
+        "as well.",
+        "Output",
+        form=forms.Path(),
+        short="o",
+        per_clip=False,
+        remedy=say("Name a file, or leave {output} out."),
+        no_setting="it names the result of a single run",
+        docs="the result; its extension chooses the container: `.mp4`, `.m4v`, `.mov`, `.mkv`, `.webm`. "
+        "`r2://BUCKET/KEY` is kept here under the key's last part and stored there too",
+        default_docs="`NAME.keyscale.mp4` beside the source (`.mov` for ProRes)",
+    )
+    overwrite: bool = option(
+        False,
+        "Replace the result if it is there, once the new one is verified.",
+        "Output",
+        opposite="",
+        per_clip=False,
+        no_setting=NOT_MEANT,
+        docs="replace an existing result, once the new one is verified; with `batch` also those that are up to date",
+    )
+    update: bool = option(
+        False,
+        "Skip the job if the result is there and came of the same source, framing and settings; make it again if "
+        "keyscale made it of others.",
+        "Output",
+        opposite="",
+        per_clip=False,
+        no_setting=NOT_MEANT,
+        docs="leave a result that is there if it came of the same source, framing and settings (it carries their key); "
+        "make it again if keyscale made it of others. In this case the source is read before the network is loaded",
+    )
+    """A result that is there is left as it is where it came of this very job, and made anew where keyscale made it of
+    another one."""
     target: Target = field(default_factory=Target)
     trim: Trim = field(default_factory=Trim)
     encoding: Encoding = field(default_factory=Encoding)
     model: ModelChoice = field(default_factory=ModelChoice)
     compute: Compute = field(default_factory=Compute)
-    chunk_seconds: float = 8.0
-    overwrite: bool = False
-    update: bool = False
-    """A result that is there is left as it is where it came of this very job, and made anew where keyscale made it of
-    another one."""
-    resume: bool = True
-    verify: Verify = Verify.FULL
-    keep_going_on_decode_errors: bool = False
+    chunk_seconds: float = option(
+        8.0,
+        "Seconds of the result in a chunk: what a crash can cost.",
+        "Running",
+        metavar="S",
+        between=(0.1, 3600),
+        docs="seconds of the result in a chunk: what an interruption can cost",
+        python="Seconds of the result in a chunk, 0.1 to 3600: what an interruption can cost.",
+    )
+    resume: bool = option(
+        True,
+        "Use chunks that an earlier run of the same job finished.",
+        "Running",
+        per_clip=False,
+        docs="use chunks that an earlier run of the same job finished, or remove them first",
+    )
+    verify: Verify = option(
+        Verify.FULL,
+        "Check of the finished file before it gets its name: every frame, or packets and both ends.",
+        "Output",
+        docs="before the result gets its name: decode every frame, or compare all packets and decode two seconds at "
+        "either end",
+    )
+    keep_going_on_decode_errors: bool = option(
+        False,
+        "Bridge source frames that cannot be decoded, and report how many; otherwise they are an error.",
+        "Input",
+        docs="bridge source frames that cannot be decoded with the one before, put silence where sound cannot be, and "
+        "report how much was lost; otherwise that is an error which names the time",
+    )
     publish_to: str | None = None
     """`r2://bucket/key` where the finished file goes as well."""
     version: int = JOB_VERSION
@@ -215,54 +351,38 @@ class Job:
                 f"this job is of schema version {self.version}, this program reads version {JOB_VERSION}",
                 remedy="Use the same keyscale version on both sides.",
             )
-        if not 0.1 <= self.chunk_seconds <= 3600:
-            raise UsageError(
-                f"--chunk-seconds {self.chunk_seconds} is out of range", remedy="Give 0.1 to 3600 seconds."
-            )
+        check_fields(self)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RemoteOptions:
-    """How a job runs remotely."""
-
-    containers: int | None = None
-    """How many calls run at once at most; None takes what the deployment allows."""
-    fallback_local: bool = False
-    """Make here what cannot be made there, and say so."""
-    max_cost: float | None = None
-    """Dollars above which nothing is begun."""
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """`"1080x1920"` -> `(1080, 1920)`.
-
-    Raises:
-        UsageError: any other form.
-    """
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
-        raise UsageError(f"--size {text!r} is not a size", remedy="Write WIDTHxHEIGHT, such as 1080x1920.")
-    return int(width[:9]), int(height[:9])
-
-
-def parse_rate(text: str) -> Fraction | None:
-    """`"30"`, `"29.97"`, `"30000/1001"` -> frames a second as a fraction; `"source"` -> None.
-
-    29.97, 23.976, 47.952, 59.94 and 119.88 are read as the NTSC rates (multiples of 1000/1001) they stand for.
-
-    Raises:
-        UsageError: not a rate, or outside 1 to 480 frames a second.
-    """
-    if text.lower() == "source":
+def highest_crf(codec: Codec) -> int | None:
+    """The largest CRF that an encoder takes; None for one that has none."""
+    if codec is Codec.PRORES:
         return None
-    ntsc = {"23.976": 24, "23.98": 24, "29.97": 30, "47.952": 48, "47.95": 48, "59.94": 60, "119.88": 120}
-    try:
-        rate = Fraction(ntsc[text] * 1000, 1001) if text in ntsc else Fraction(text)
-    except (ValueError, ZeroDivisionError) as error:
-        raise UsageError(f"--fps {text!r} is not a rate", remedy="Write 30, 30000/1001 or source.") from error
-    if not 1 <= rate <= 480:
-        raise UsageError(f"--fps {text} is out of range", remedy="Give 1 to 480 frames a second.")
-    return rate.limit_denominator(1_000_000)
+    # What auto comes to depends on source and container: the plan checks it.
+    return 63 if codec in {Codec.AUTO, Codec.AV1, Codec.AV1_NVENC} else 51
+
+
+def check_job(job: J) -> J:
+    """The job itself, if nothing in it is wrong whatever the source is; touches no file.
+
+    Raises:
+        UsageError: a value is wrong, or contradicts another one; the message names the option.
+    """
+    for each in options_of(type(job)).values():
+        each.check(value_of(job, each))
+    start, end = job.trim.start, job.trim.end
+    if end is not None and end <= (start or 0.0):
+        after = say("{start} {}", format(start, "g")) if start else "the start of the video"
+        raise UsageError(
+            say("{end} {} is not after {}", format(end, "g"), after), remedy=say("Give a later {end}, or leave it out.")
+        )
+    crf, codec = job.encoding.crf, job.encoding.codec
+    top = highest_crf(codec)
+    if crf is not None and top is not None and crf > top:
+        raise UsageError(
+            say("{crf} {} is out of range for {codec=}", crf, codec), remedy=f"Give 0 (best) to {top} (smallest)."
+        )
+    return job
 
 
 def default_output(video: str, codec: Codec = Codec.AUTO) -> str:
@@ -274,104 +394,3 @@ def default_output(video: str, codec: Codec = Codec.AUTO) -> str:
 def is_address(text: str) -> bool:
     """Whether it is written as an address, `r2://...`, and not as a file's name."""
     return _ADDRESS.match(text) is not None
-
-
-def rate_of(text: str) -> Fraction | None:
-    """`parse_rate` of what somebody wrote, which may be anything.
-
-    Raises:
-        UsageError: not a rate, or one that takes long to work out.
-    """
-    # An exponent such as 1e999999999 would be worked out digit by digit.
-    if text.lower() != "source" and (len(text) > MAX_RATE_TEXT or "e" in text.lower()):
-        raise UsageError(f"--fps {text[:MAX_RATE_TEXT]!r} is not a rate", remedy="Write 30, 30000/1001 or source.")
-    return parse_rate(text)
-
-
-def checked_rate(rate: Fraction) -> Fraction | None:
-    """A rate that is a fraction already, as `parse_rate` gives it; errors as there."""
-    rate = rate.limit_denominator(1_000_000)
-    return parse_rate(f"{rate.numerator}/{rate.denominator}")
-
-
-def bit_depth_of(bits: int | None) -> Literal[8, 10] | None:
-    """Bits a sample as `Encoding` has them; raises a `UsageError` where they are not offered."""
-    match bits:
-        case None | 8 | 10:
-            return bits
-        case _:
-            raise UsageError(f"--bit-depth {bits} is not offered", remedy="Give 8 or 10.")
-
-
-def check_job(job: Job, *, start: str | None = None, end: str | None = None) -> Job:
-    """The job itself, if nothing in it is wrong whatever the source is; touches no file.
-
-    Args:
-        job: what is asked for.
-        start: how the trim's start was written, for messages; None is its seconds.
-        end: the same of its end.
-
-    Raises:
-        UsageError: a value is wrong; the message names its flag.
-    """
-    _named(job.source, "VIDEO", "Name the source video.")
-    _named(job.keyframes, "KEYFRAMES.json", "Name the keyframes file, or leave it out to use the whole picture.")
-    _named(job.output, "--output", "Name a file, or leave --output out.")
-    _named(job.model.name, "--model", "'keyscale models list' shows the names.")
-    _named(job.encoding.preset, "--preset", "Name a preset of the encoder, or leave --preset out.")
-    if not _DEVICE.fullmatch(job.compute.device):
-        raise UsageError(
-            f"--device {job.compute.device!r} is not a device",
-            remedy="Give auto, cpu, mps, cuda, or cuda:N such as cuda:0.",
-        )
-    tile = job.compute.tile
-    if tile is not None and tile != 0 and tile < SMALLEST_TILE:
-        raise UsageError(
-            f"--tile {tile} is too small",
-            remedy=f"Give auto, 0 (never tile), or {SMALLEST_TILE} or more source pixels.",
-        )
-    _check_trim(job, start, end)
-    _check_crf(job)
-    return job
-
-
-def remote_options(*, containers: int | None, fallback_local: bool, max_cost: float | None) -> RemoteOptions:
-    """How a job runs remotely.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
-
-    if containers is not None and not 1 <= containers <= MOST_CONTAINERS:
-        raise UsageError(
-            f"--remote-containers {containers} is out of range", remedy=f"Give 1 to {MOST_CONTAINERS}, or leave it out."
-        )
-    if max_cost is not None and not max_cost >= 0:
-        raise UsageError(f"--max-cost {max_cost} is out of range", remedy="Give dollars, such as 2.50.")
-    return RemoteOptions(containers=containers, fallback_local=fallback_local, max_cost=max_cost)
-
-
-def _named(value: str | None, flag: str, remedy: str) -> None:
-    if value is not None and (not value.strip() or "\0" in value):
-        raise UsageError(f"{flag} is empty" if not value.strip() else f"{flag} holds a zero byte", remedy=remedy)
-
-
-def _check_trim(job: Job, start: str | None, end: str | None) -> None:
-    for flag, value in (("--start", job.trim.start), ("--end", job.trim.end)):
-        if value is not None and not (math.isfinite(value) and value >= 0):
-            raise UsageError(f"{flag} {value} is out of range", remedy="Give seconds from 0 on.")
-    if job.trim.end is not None and job.trim.end <= (job.trim.start or 0.0):
-        after = f"--start {start or format(job.trim.start, 'g')}" if job.trim.start else "the start of the video"
-        raise UsageError(
-            f"--end {end or format(job.trim.end, 'g')} is not after {after}",
-            remedy="Give a later --end, or leave it out.",
-        )
-
-
-def _check_crf(job: Job) -> None:
-    crf, codec = job.encoding.crf, job.encoding.codec
-    # What auto comes to hangs on source and container: the plan checks it.
-    top = 63 if codec in {Codec.AUTO, Codec.AV1, Codec.AV1_NVENC} else 51
-    if crf is not None and not 0 <= crf <= top:
-        allowed = "51 (smallest), with AV1 to 63" if codec is Codec.AUTO else f"{top} (smallest)"
-        raise UsageError(f"--crf {crf} is out of range for --codec {codec}", remedy=f"Give 0 (best) to {allowed}.")

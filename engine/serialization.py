@@ -21,6 +21,8 @@ _UNDECODABLE = re.compile("[\ud800-\udfff]")
 def _encode(value: Any) -> Any:
     if isinstance(value, Fraction):
         return f"{value.numerator}/{value.denominator}"
+    if isinstance(value, str):  # one that knows more than its text, as `engine.wording.Said`
+        return str(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
@@ -56,7 +58,7 @@ def as_json(value: Any) -> str:
     try:
         return dumps(value)
     except UnicodeEncodeError:
-        return dumps(_escaped(msgspec.to_builtins(value)))
+        return dumps(_escaped(msgspec.to_builtins(value, enc_hook=_encode)))
 
 
 def _escaped(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Defaults from files and the environment: what may stand there, what it comes to, and where each value is from.
 
-Layers, each over the one before: built-in, the user's file, a preset, the environment, the command line. This module
-knows settings as `Known`s; which flags those are, and how a value is checked, is the command line's business.
+Layers, each over the one before: built-in, the user's file, a preset, the environment, the command line. What may stand
+there is every option that does not say that it cannot.
 """
 
 from __future__ import annotations
@@ -12,28 +12,32 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from enum import Enum, StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
 from keyscale.engine.errors import UsageError
+from keyscale.engine.forms import Kind
+from keyscale.engine.job import CHECKPOINT_SUFFIXES
+from keyscale.engine.options import Document, Option
+from keyscale.engine.wording import Named, as_flag, say
 
 __all__ = [
     "CONFIG_DIR_VARIABLE",
     "MAX_BYTES",
     "PRESET_NAME",
     "Given",
-    "Kind",
     "Known",
     "Layer",
     "Origin",
     "Setting",
-    "Value",
     "find_preset",
     "from_environment",
     "model_beside",
+    "places_of",
+    "read_given",
     "read_settings",
     "user_config",
 ]
@@ -48,9 +52,7 @@ LARGEST = 10**18
 """Largest magnitude of a whole number; TOML sets no bound, and larger ones cannot even be printed quickly."""
 
 BATCH_TABLE = "batch"
-
-Value = str | bool | int | float
-"""As a file holds it; the environment holds text only."""
+_PREFIX = "KEYSCALE_"
 
 _SHOWN = 60
 
@@ -81,7 +83,7 @@ class Origin:
 class Given:
     """A value as it was found, and where."""
 
-    value: Value
+    value: Document
     origin: Origin
 
 
@@ -92,39 +94,45 @@ class Setting:
     name: str
     """The flag without the dashes before it; settings of the table [batch] begin with `batch.`."""
     value: Any
-    """As the command gets it; None is a default that depends on the job."""
+    """As a file would hold it; None is a default that depends on the job."""
     origin: Origin
 
 
-class Kind(StrEnum):
-    """What a value has to be; the texts are those of messages."""
-
-    TEXT = "text"
-    WHOLE = "a whole number"
-    NUMBER = "a number"
-    YES_NO = "true or false"
-    CHOICE = "one of"
-    PATH = "a path"
-    MODEL = "a model's name or path"
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Known:
-    """A setting that may stand in a file."""
+    """An option that may be set, and in which table of a file."""
 
-    name: str
-    """The flag without the dashes before it, such as `chunk-seconds`."""
-    kind: Kind
-    choices: tuple[str, ...] = ()
-    """For `Kind.CHOICE`."""
+    option: Option
     batch: bool = False
     """It stands in the table [batch]."""
-    variables: tuple[str, ...] = ()
-    """Variables that hold it, the first that is set and not empty counts."""
-    opposites: tuple[str, ...] = ()
-    """Flags that say its contrary, such as `local` of `remote`."""
-    keep_out_of_found: str | None = None
-    """Why a preset that was found beside the inputs may not hold it; None where it may."""
+
+    @property
+    def name(self) -> str:
+        """As messages and tables call it: `size`, `batch.jobs`."""
+        return f"{BATCH_TABLE}.{self.option.key}" if self.batch else self.option.key
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Variables that hold it; the first that is set and not empty counts."""
+        return _PREFIX + self.option.key.upper().replace("-", "_"), *self.option.variables
+
+
+def places_of(options: Iterable[Option], of_a_batch: Iterable[Option]) -> tuple[dict[str, Known], dict[str, str]]:
+    """What may be set, by option, and what may not, by its key, with the reason.
+
+    Args:
+        options: of all commands; they stand at the top of a file.
+        of_a_batch: of `keyscale batch` alone; they stand in a table of their own.
+    """
+    known: dict[str, Known] = {}
+    refused = {"inputs": "they are named on the command line"}
+    for batch, several in ((False, options), (True, of_a_batch)):
+        for each in several:
+            if each.no_setting:
+                refused.setdefault(each.key, each.no_setting)
+            else:
+                known.setdefault(each.name, Known(each, batch))
+    return known, refused
 
 
 def user_config() -> Path:
@@ -148,7 +156,7 @@ def find_preset(folders: Iterable[Path]) -> Path | None:
             without.append(folder)
         elif not any(_same(path, other) for other in found):
             found.append(path)
-    remedy = "Say which one holds with --config, or run them one after the other."
+    remedy = say("Say which one holds with {config}, or run them one after the other.")
     if len(found) > 1:
         raise UsageError(f"the inputs lie beside different presets: {found[0]} and {found[1]}", remedy=remedy)
     if found and without:
@@ -157,13 +165,13 @@ def find_preset(folders: Iterable[Path]) -> Path | None:
 
 
 def read_settings(
-    path: Path, origin: Layer, known: Sequence[Known], refused: Mapping[str, str], *, found: bool = False
+    path: Path, layer: Layer, known: Sequence[Known], refused: Mapping[str, str], *, found: bool = False
 ) -> dict[str, Given]:
-    """The values of a settings file by name, paths made absolute from its folder.
+    """The values of a settings file by option, paths made absolute from its folder.
 
     Args:
         path: the file, TOML; the null device is an empty one.
-        origin: which layer it is.
+        layer: which one it is.
         known: what may stand in it.
         refused: flags that may not, and why.
         found: nobody named the file: it lay beside the inputs.
@@ -173,7 +181,7 @@ def read_settings(
             file and key.
     """
     given: dict[str, Given] = {}
-    by_place = {(each.batch, each.name): each for each in known}
+    by_place = {(each.batch, each.option.key): each for each in known}
     document = _document(path)
     tables = [(False, {name: value for name, value in document.items() if name != BATCH_TABLE})]
     if BATCH_TABLE in document:
@@ -187,35 +195,56 @@ def read_settings(
             setting = by_place.get((batch, name))
             if setting is None:
                 raise _unknown(f"{path}: {key}", name, batch, known, refused)
-            if setting.name in given:
+            option = setting.option
+            if option.name in given:
                 raise UsageError(f"{path}: {key} is there twice, with - and with _", remedy="Keep one of them.")
-            if found and setting.keep_out_of_found is not None:
+            if found and option.not_beside_inputs:
                 raise UsageError(
                     f"{path}: {key} may not stand in a preset that is found beside the inputs: "
-                    f"{setting.keep_out_of_found}",
-                    remedy=f"Give --{name} on the command line, or name the preset with --config.",
+                    f"{option.not_beside_inputs}",
+                    remedy=say("Give {} on the command line, or name the preset with {config}.", Named(option.name)),
                 )
-            given[setting.name] = Given(
-                _checked(setting, value, f"{path}: {key}", path.parent), Origin(origin, str(path))
-            )
+            given[option.name] = Given(_checked(option, value, f"{path}: {key}", path.parent), Origin(layer, str(path)))
     return given
 
 
 def from_environment(known: Iterable[Known], environment: Mapping[str, str]) -> dict[str, Given]:
-    """The values of the environment by name; an empty variable is one that is not set."""
+    """The values of the environment by option; an empty variable is one that is not set."""
     given: dict[str, Given] = {}
     for setting in known:
         for variable in setting.variables:
             if text := environment.get(variable, "").strip():
-                given[setting.name] = Given(text, Origin(Layer.ENVIRONMENT, variable))
+                given[setting.option.name] = Given(text, Origin(Layer.ENVIRONMENT, variable))
                 break
     return given
 
 
-def model_beside(value: str, folder: Path) -> str:
-    """`--model` as a file in `folder` gives it: a path is one from there, a registry's name stays."""
-    from keyscale.engine.job import CHECKPOINT_SUFFIXES
+def read_given(known: Known, given: Given) -> Any:
+    """The value that a file or a variable holds.
 
+    Raises:
+        UsageError: it is wrong; the message names the file and its key, or the variable.
+    """
+    option, where = known.option, given.origin.where
+    in_file = given.origin.layer is not Layer.ENVIRONMENT
+    here = known.name if in_file else where
+
+    def as_here(named: Named) -> str:
+        return as_flag(named) if named.name != option.name else here if named.value is None else f"{here} {named.value}"
+
+    try:
+        return option.read(given.value)
+    except UsageError as error:
+        names_it = error.option == option.name
+        error.word(as_here)
+        place = [where] if in_file else []
+        error.message = ": ".join([*place, *([] if names_it else [here]), error.message])
+        error.args, error.option = (error.message,), option.name
+        raise
+
+
+def model_beside(value: str, folder: Path) -> str:
+    """A model as a file in `folder` gives it: a path is one from there, a registry's name stays."""
     path = Path(value).expanduser()
     if path.suffix.lower() in CHECKPOINT_SUFFIXES or len(path.parts) > 1:
         return str(folder / path)
@@ -260,20 +289,20 @@ def _unknown(what: str, name: str, batch: bool, known: Sequence[Known], refused:
     if name in refused:
         return UsageError(f"{what} cannot be a setting: {refused[name]}", remedy=f"Remove {name} from the file.")
     here = [each for each in known if each.batch is batch]
-    if any(each.name == name for each in known):
+    if any(each.option.key == name for each in known):
         where = "before the first table, at the top" if batch else f"beneath [{BATCH_TABLE}]"
         return UsageError(f"{what} does not belong here", remedy=f"Write it {where}.")
     for each in here:
-        if name in each.opposites:
-            return UsageError(f"{what} is no setting", remedy=f"Write {each.name} = false.")
-    near = get_close_matches(name, [each.name for each in here], n=1, cutoff=0.6)
-    listed = f"Known: {', '.join(sorted(each.name for each in here))}."
+        if name == each.option.contrary:
+            return UsageError(f"{what} is no setting", remedy=f"Write {each.option.key} = false.")
+    near = get_close_matches(name, [each.option.key for each in here], n=1, cutoff=0.6)
+    listed = f"Known: {', '.join(sorted(each.option.key for each in here))}."
     return UsageError(f"{what} is no setting", remedy=f"Did you mean {near[0]}?" if near else listed)
 
 
-def _checked(setting: Known, value: Any, what: str, folder: Path) -> Value:
-    """The value, of the type that the setting has; numbers may stand for text (`fps = 30`)."""
-    kind = setting.kind
+def _checked(option: Option, value: Any, what: str, folder: Path) -> Document:
+    """The value, of the type that the option has; numbers may stand for text (`fps = 30`)."""
+    kind = option.form.kind
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and isinstance(value, int) and abs(value) > LARGEST:
         raise UsageError(f"{what} is out of range", remedy="No setting needs a number that large.")
@@ -286,7 +315,7 @@ def _checked(setting: Known, value: Any, what: str, folder: Path) -> Value:
     else:
         fits = isinstance(value, str) or (number and kind is Kind.TEXT)
     if not fits:
-        must = f"one of {', '.join(setting.choices)}" if kind is Kind.CHOICE else kind.value
+        must = f"one of {', '.join(option.choices)}" if kind is Kind.CHOICE else kind.value
         quoted = isinstance(value, str) and kind not in {Kind.CHOICE, Kind.PATH}
         remedy = "Write it without quotation marks." if quoted else None
         raise UsageError(f"{what} is {_shown(value)}, it must be {must}", remedy=remedy)

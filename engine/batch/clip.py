@@ -9,14 +9,12 @@ from pathlib import Path
 from keyscale.engine.errors import FramingError, InputError, KeyscaleError, ModelError, UsageError
 from keyscale.engine.events import Failed
 from keyscale.engine.job import Job
+from keyscale.engine.options import Document
 
-__all__ = ["BatchClip", "Clip", "OptionValue"]
+__all__ = ["BatchClip", "Clip"]
 
 OF_THE_ROW = frozenset(kind.__name__ for kind in (UsageError, FramingError, InputError, ModelError))
 """Failures that what a manifest says of a clip may be the cause of."""
-
-OptionValue = str | bool | int | float
-"""What a manifest says of a flag: text from CSV, any of these from JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,7 @@ class Clip:
     """Where the result goes beneath the output folder, without a suffix."""
     output: Path | None = None
     """Where a manifest wants it beneath the output folder, unchecked; None follows `stem`."""
-    options: Mapping[str, OptionValue] = field(default_factory=dict)
+    options: Mapping[str, Document] = field(default_factory=dict)
     """Flags of this clip alone, by name without the dashes before it (`no-audio`), unchecked."""
     where: str = ""
     """Manifest and line, for messages; empty where no manifest named it."""

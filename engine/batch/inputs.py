@@ -14,6 +14,7 @@ from keyscale.engine.batch.folders import Pattern, file_stat, is_folder, is_patt
 from keyscale.engine.batch.manifest import MANIFEST_SUFFIXES, read_manifest
 from keyscale.engine.errors import FramingError, InputError, UsageError
 from keyscale.engine.settings import PRESET_NAME
+from keyscale.engine.wording import say
 
 __all__ = ["VIDEO_SUFFIXES", "Inputs", "Video", "find_clips", "folder_of", "unreadable"]
 
@@ -111,8 +112,9 @@ def find_clips(
     inputs.check_left_over(clips)
     if not clips:
         looked = ", ".join(str(source) for source in inputs.sources)
-        deeper = "" if recursive else " Give --recursive to look into subfolders."
-        raise UsageError(f"there is no video in {looked}", remedy=f"Videos end in {_listed(VIDEO_SUFFIXES)}.{deeper}")
+        deeper = "" if recursive else say(" Give {recursive=True} to look into subfolders.")
+        remedy = say("Videos end in {}.{}", _listed(VIDEO_SUFFIXES), deeper)
+        raise UsageError(f"there is no video in {looked}", remedy=remedy)
     return tuple(clips)
 
 
@@ -149,7 +151,9 @@ class Inputs:
         self.whole_frame = whole_frame
         if self._keyframes_dir is not None and not is_folder(self._keyframes_dir):
             raise UsageError(
-                f"--keyframes-dir {self._keyframes_dir} is no folder", remedy="Name the folder of the keyframes files."
+                f"{self._keyframes_dir} is no folder",
+                option="keyframes_dir",
+                remedy="Name the folder of the keyframes files.",
             )
         if not paths:
             raise UsageError("no inputs are given", remedy="Name a folder, a manifest, or videos.")
@@ -199,7 +203,9 @@ class Inputs:
         if self._is_output(folder):
             raise UsageError(
                 f"{folder} is both the input and the output folder: results would take the names of their sources",
-                remedy=f"Choose another output folder with -o; {folder / 'results'} would not be looked into.",
+                remedy=say(
+                    "Choose another output folder with {output}; {} would not be looked into.", folder / "results"
+                ),
             )
 
     def videos(self, source: Path, on_error: Callable[[Path, OSError], None]) -> list[Video]:
@@ -252,7 +258,7 @@ class Inputs:
         either, other = self._candidates(video)
         fault = FramingError(
             f"no keyframes file: neither {either} nor {other} is there",
-            remedy="Add it, or give --whole-frame to use the whole picture.",
+            remedy=say("Add it, or give {whole_frame=True} to use the whole picture."),
         )
         return replace(clip, fault=fault)
 

@@ -8,26 +8,28 @@ import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from keyscale.engine.batch.clip import Clip, OptionValue
+from keyscale.engine.batch.clip import Clip
 from keyscale.engine.errors import KeyscaleError, UsageError
-from keyscale.engine.job import is_address
+from keyscale.engine.job import Job, is_address
+from keyscale.engine.options import Document, Option, options_of
+from keyscale.engine.run_options import BatchRequest, RemoteOptions, Terminal
 from keyscale.engine.settings import model_beside
+from keyscale.engine.wording import Named, say
 
 __all__ = [
-    "CLIP_OPTIONS",
     "MANIFEST_SUFFIXES",
     "MAX_BYTES",
     "MAX_ROWS",
     "MAX_ROW_BYTES",
     "NO_ADDRESS",
-    "RUN_OPTIONS",
+    "columns_of",
     "read_manifest",
 ]
 
@@ -50,67 +52,24 @@ MAX_CELL = 4096
 
 PLACES = ("video", "keyframes", "output")
 
-CLIP_OPTIONS = frozenset(
-    [
-        "start",
-        "end",
-        "keep-going-on-decode-errors",
-        "size",
-        "fit",
-        "fps",
-        "codec",
-        "crf",
-        "preset",
-        "bit-depth",
-        "no-audio",
-        "verify",
-        "mode",
-        "model",
-        "denoise",
-        "device",
-        "precision",
-        "tile",
-        "chunk-seconds",
-    ]
-)
-"""Flags of `keyscale upscale` that a manifest may give for a clip."""
-
-RUN_OPTIONS = frozenset(
-    [
-        "config",
-        "fail-fast",
-        "jobs",
-        "keyframes-dir",
-        "local",
-        "max-cost",
-        "no-resume",
-        "offline",
-        "overwrite",
-        "progress",
-        "quiet",
-        "recursive",
-        "remote",
-        "remote-containers",
-        "remote-fallback",
-        "report",
-        "resume",
-        "update",
-        "verbose",
-        "watch",
-        "whole-frame",
-    ]
-)
-"""Flags that hold for a whole batch."""
-
 _SHOWN = 40
 
 
-def read_manifest(path: Path) -> tuple[Clip, ...]:
+def columns_of(kind: type[Job] = Job) -> dict[str, Option]:
+    """The options that a manifest may give for a clip, by their column."""
+    return {each.key: each for each in options_of(kind).values() if each.per_clip}
+
+
+def read_manifest(path: Path, kind: type[Job] = Job) -> tuple[Clip, ...]:
     """The clips of a manifest, a row each, in the order of the file.
 
     CSV has a header row that names its columns; JSON Lines has an object a line. Both know `video`, `keyframes`,
-    `output` and `CLIP_OPTIONS`, with `-` or `_`; what is empty or null is not given. Paths are relative to the
-    manifest's folder, `output` to the batch's output folder.
+    `output` and `columns_of`, with `-` or `_`; what is empty or null is not given. Paths are relative to the manifest's
+    folder, `output` to the batch's output folder.
+
+    Args:
+        path: the file.
+        kind: the class of the jobs.
 
     Returns:
         A row that is wrong by itself is a clip with a `fault` that names its line. Whether files are there, and
@@ -126,7 +85,8 @@ def read_manifest(path: Path) -> tuple[Clip, ...]:
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {shown}: {getattr(error, 'strerror', None) or error}") from error
     with file, contextlib.closing(_lines(file, shown)) as lines:
-        rows = _csv_rows(lines, shown) if path.suffix.lower() == ".csv" else _json_rows(lines, shown)
+        known = columns_of(kind)
+        rows = _csv_rows(lines, shown, known) if path.suffix.lower() == ".csv" else _json_rows(lines, shown, known)
         clips: list[Clip] = []
         for row in rows:
             if len(clips) == MAX_ROWS:
@@ -198,7 +158,7 @@ class _RowLines:
         return line
 
 
-def _csv_rows(lines: Iterator[str], shown: str) -> Iterator[_Row]:
+def _csv_rows(lines: Iterator[str], shown: str, known: Mapping[str, Option]) -> Iterator[_Row]:
     source = _RowLines(lines, shown)
     # A name that begins with a space stands in quotation marks.
     reader = csv.reader(source, strict=True, skipinitialspace=True)
@@ -216,7 +176,7 @@ def _csv_rows(lines: Iterator[str], shown: str) -> Iterator[_Row]:
         if not any(cell.strip() for cell in cells):
             continue
         if columns is None:
-            columns = _header(cells, f"{shown}: line {begins}")
+            columns = _header(cells, f"{shown}: line {begins}", known)
             continue
         fault = None
         if len(cells) < len(columns):
@@ -229,7 +189,7 @@ def _csv_rows(lines: Iterator[str], shown: str) -> Iterator[_Row]:
         raise UsageError(f"{shown} has no header", remedy="The first row names the columns: video,keyframes,output.")
 
 
-def _header(cells: Sequence[str], where: str) -> list[str]:
+def _header(cells: Sequence[str], where: str, known: Mapping[str, Option]) -> list[str]:
     """The columns, by the names of `_column`; what has no name may have no values either."""
     if len(cells) == 1 and (";" in cells[0] or "\t" in cells[0]):
         raise UsageError(f"{where}: the cells are not separated by commas", remedy="Export the table with commas.")
@@ -237,7 +197,7 @@ def _header(cells: Sequence[str], where: str) -> list[str]:
         raise UsageError(
             f"{where}: no column is named video", remedy="The first row names the columns: video,keyframes,output."
         )
-    columns = [_column(cell, where) if cell.strip() else "" for cell in cells]
+    columns = [_column(cell, where, known) if cell.strip() else "" for cell in cells]
     for name, count in Counter(columns).items():
         if name and count > 1:
             raise UsageError(f"{where}: the column {name} is there {count} times", remedy="Keep one of them.")
@@ -248,22 +208,25 @@ def _plain(name: str) -> str:
     return name.strip().lower().replace("_", "-")
 
 
-def _column(given: str, where: str) -> str:
+def _column(given: str, where: str, known: Mapping[str, Option]) -> str:
     name = _plain(given)
-    if name in CLIP_OPTIONS or name in PLACES:
+    if name in known or name in PLACES:
         return name
-    if name in RUN_OPTIONS:
-        raise UsageError(
-            f"{where}: {name} holds for a whole batch, not for one clip", remedy=f"Give --{name} on the command line."
-        )
-    near = get_close_matches(name, [*PLACES, *sorted(CLIP_OPTIONS)], n=1, cutoff=0.6)
+    for each in options_of(Job, RemoteOptions, BatchRequest, Terminal).values():
+        if name in {each.key, each.contrary}:
+            raise UsageError(
+                f"{where}: {name} holds for a whole batch, not for one clip",
+                remedy=say("Give {} on the command line.", Named(each.name, each.is_switch or None)),
+            )
+    names = [*PLACES, *sorted(known)]
+    near = get_close_matches(name, names, n=1, cutoff=0.6)
     raise UsageError(
         f"{where}: unknown column {_short(given)}",
-        remedy=f"Did you mean {near[0]}?" if near else f"Known: {', '.join([*PLACES, *sorted(CLIP_OPTIONS)])}.",
+        remedy=f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names)}.",
     )
 
 
-def _json_rows(lines: Iterator[str], shown: str) -> Iterator[_Row]:
+def _json_rows(lines: Iterator[str], shown: str, known: Mapping[str, Option]) -> Iterator[_Row]:
     for line, text in enumerate(lines, 1):
         if not text.strip():
             continue
@@ -281,7 +244,7 @@ def _json_rows(lines: Iterator[str], shown: str) -> Iterator[_Row]:
         if not isinstance(pairs, _Pairs):
             yield _Row(line=line, values={}, fault=f"{_kind(pairs)} where an object should be")
             continue
-        names = [_column(name, where) for name, _ in pairs]
+        names = [_column(name, where, known) for name, _ in pairs]
         twice = [name for name, count in Counter(names).items() if count > 1]
         values = {name: value for name, (_, value) in zip(names, pairs, strict=True) if value not in (None, "")}
         yield _Row(line=line, values=values, fault=f"{twice[0]} is given twice" if twice else None)
@@ -311,7 +274,9 @@ def _clip(row: _Row, manifest: Path) -> Clip:
             raise UsageError(f"{where}: no video is named")
         output = paths["output"]
         if output is not None and output.endswith("/"):
-            raise UsageError(f"{where}: output {_short(output)} is a folder", remedy="Name a file beneath -o.")
+            raise UsageError(
+                f"{where}: output {_short(output)} is a folder", remedy=say("Name a file beneath {output}.")
+            )
         if output is not None and is_address(output):
             raise UsageError(f"{where}: output {_short(output)} is no file", remedy=NO_ADDRESS)
         options = {name: _option(value, f"{where}: {name}") for name, value in row.values.items() if name not in PLACES}
@@ -349,7 +314,7 @@ def _path(values: dict[str, Any], name: str, where: str) -> str | None:
     return value
 
 
-def _option(value: Any, what: str) -> OptionValue:
+def _option(value: Any, what: str) -> Document:
     if not isinstance(value, str | bool | int | float):
         raise UsageError(f"{what} is {_kind(value)}, it must be text, a number, true or false")
     if isinstance(value, str) and len(value) > MAX_CELL:

@@ -14,7 +14,7 @@ from keyscale.engine.job import Job
 from keyscale.engine.workspace.folder import Identity
 
 if TYPE_CHECKING:
-    from keyscale.engine.job import RemoteOptions
+    from keyscale.engine.run_options import RemoteOptions
 
 __all__ = ["Answer", "Ended", "Hello", "Opened", "Order", "Planned", "Request", "Stop", "Told", "receive", "send"]
 

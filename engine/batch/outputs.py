@@ -10,6 +10,7 @@ from pathlib import Path
 from keyscale.engine.batch.clip import Clip
 from keyscale.engine.batch.inputs import VIDEO_SUFFIXES
 from keyscale.engine.errors import UsageError
+from keyscale.engine.wording import say
 from keyscale.engine.workspace.folder import is_work_folder
 
 __all__ = ["LONGEST_NAME", "Places", "place"]
@@ -144,7 +145,7 @@ class Places:
         if key in self._sources:
             return UsageError(
                 f"{_at(clip)}the result {target} would take the place of the source {self._sources[key]}",
-                remedy="Choose another output folder with -o.",
+                remedy=say("Choose another output folder with {output}."),
             )
         owner = self._owners.get(key)
         others = [other for other in claims if other is not clip]

@@ -29,6 +29,7 @@ from keyscale.engine.events import Done, Failed, Note, Progress, failure
 from keyscale.engine.serialization import as_json, loads
 from keyscale.engine.settings import PRESET_NAME
 from keyscale.engine.system import may_be_alive, sync
+from keyscale.engine.wording import say
 from keyscale.engine.workspace.folder import is_work_folder
 
 __all__ = [
@@ -278,7 +279,7 @@ def check_report_name(path: Path, output_dir: Path) -> None:
     for video in beside:
         if video.stem.casefold() in stems:
             what = f"the report {path} would be taken for the keyframes of {video}"
-            raise UsageError(what, remedy="Give another name with --report.")
+            raise UsageError(what, remedy=say("Give another name with {report}."))
 
 
 def check_report_path(path: Path) -> None:
@@ -347,7 +348,7 @@ def read_report(path: Path) -> Report:
     except (UsageError, RecursionError) as error:
         raise UsageError(
             f"{path} is {error}" if isinstance(error, UsageError) else f"{path} is nested too deeply for a report",
-            remedy="Give a file that 'keyscale batch --report' wrote.",
+            remedy="Give a file that `keyscale batch --report` wrote.",
         ) from error
     if report.version != REPORT_VERSION:
         raise UsageError(
@@ -358,7 +359,7 @@ def read_report(path: Path) -> Report:
 
 
 def _check_target(path: Path) -> None:
-    elsewhere = "Give another path with --report."
+    elsewhere = say("Give another path with {report}.")
     if "\0" in str(path):
         raise UsageError("the report's path has a zero byte in it", remedy=elsewhere)
     _check_name(path)
@@ -369,7 +370,7 @@ def _check_target(path: Path) -> None:
             return
         mode = stat.S_IFDIR
     if stat.S_ISDIR(mode):
-        raise UsageError(f"the report's path {path} is a folder", remedy="Give a file name with --report.")
+        raise UsageError(f"the report's path {path} is a folder", remedy=say("Give a file name with {report}."))
     if stat.S_ISLNK(mode):
         raise UsageError(f"the report's path {path} is a symbolic link, and those are not followed", remedy=elsewhere)
     if not stat.S_ISREG(mode):
@@ -377,9 +378,8 @@ def _check_target(path: Path) -> None:
     with path.open("rb") as file:
         beginning = file.read(4096)
     if beginning and not _BEGINNING.match(beginning):
-        raise UsageError(
-            f"{path} is there already and is no report of keyscale, so it is not replaced", remedy=elsewhere
-        )
+        what = f"{path} is there already and is no report of keyscale, so it is not replaced"
+        raise UsageError(what, remedy=elsewhere)
 
 
 def _check_name(path: Path) -> None:
@@ -393,7 +393,9 @@ def _check_name(path: Path) -> None:
     elif is_work_folder(path.parent.name):
         wrong = "is in a folder in which keyscale works, and which it removes"
     if wrong is not None:
-        raise UsageError(f"the report {path} {wrong}", remedy="Give another path with --report, such as report.json.")
+        raise UsageError(
+            f"the report {path} {wrong}", remedy=say("Give another path with {report}, such as report.json.")
+        )
 
 
 def _machine() -> str:
@@ -423,12 +425,11 @@ def _remove_left_drafts(folder: Path) -> None:
 
 def _storage_error(error: OSError, path: Path) -> StorageError:
     remedies = {
-        errno.ENOENT: f"Create the folder {path.parent}, or give another path with --report.",
-        errno.ENOTDIR: "Give a path in a folder with --report.",
-        errno.ENOSPC: "Free some space, or give a path on another file system with --report.",
-        errno.EDQUOT: "Free some of your quota, or give a path on another file system with --report.",
-        errno.ENAMETOOLONG: "Give a shorter name with --report.",
+        errno.ENOENT: say("Create the folder {}, or give another path with {report}.", path.parent),
+        errno.ENOTDIR: say("Give a path in a folder with {report}."),
+        **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), say("Free some space, or give a path elsewhere with {report}.")),
+        errno.ENAMETOOLONG: say("Give a shorter name with {report}."),
     }
+    remedy = remedies.get(error.errno or 0, say("Give a path that can be written with {report}."))
     reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-    remedy = remedies.get(error.errno or 0, "Give a path that can be written with --report.")
     return StorageError(f"cannot write the report {path}: {reason}", remedy=remedy)

@@ -28,7 +28,7 @@ from keyscale.engine.files import storage_error
 from keyscale.engine.workspace.folder import identity_of
 
 if TYPE_CHECKING:
-    from keyscale.engine.job import RemoteOptions
+    from keyscale.engine.run_options import RemoteOptions
 
 __all__ = ["BatchOptions", "run_batch"]
 

@@ -11,6 +11,7 @@ from keyscale.engine.batch.folders import file_stat
 from keyscale.engine.batch.inputs import Inputs, unreadable
 from keyscale.engine.batch.manifest import MANIFEST_SUFFIXES
 from keyscale.engine.errors import UsageError
+from keyscale.engine.wording import say
 
 __all__ = ["SETTLE_S", "Watch"]
 
@@ -61,7 +62,7 @@ class Watch:
             if source.suffix.lower() in MANIFEST_SUFFIXES and file_stat(source) is not None:
                 raise UsageError(
                     f"{source} is a manifest, which says once and for all what there is",
-                    remedy="Watch a folder, or leave --watch out.",
+                    remedy=say("Watch a folder, or leave {watch} out."),
                 )
         self._settle_s = settle_s
         self._on_unreadable = on_unreadable

@@ -23,6 +23,7 @@ from keyscale.engine.models.registry import (
     family,
     find,
 )
+from keyscale.engine.wording import say
 
 if TYPE_CHECKING:
     from keyscale.engine.models.enlarger import Enlarger
@@ -191,6 +192,8 @@ def _check_denoise(denoise: float | None, spec: ModelSpec | None) -> None:
     if denoise is None:
         return
     if not 0 <= denoise <= 1:
-        raise UsageError(f"denoise {denoise} is out of range", remedy="Give a number from 0 to 1.")
+        raise UsageError(f"{denoise} is out of range", option="denoise", remedy="Give 0 to 1.")
     if spec is None or spec.name != GENERAL:
-        raise UsageError(f"denoise is a setting of {GENERAL} alone", remedy=f"Leave it out, or use --model {GENERAL}.")
+        raise UsageError(
+            f"is a setting of {GENERAL} alone", option="denoise", remedy=say("Leave it out, or use {model=}.", GENERAL)
+        )

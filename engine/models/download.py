@@ -23,6 +23,7 @@ from keyscale import __version__
 from keyscale.engine.errors import ModelError
 from keyscale.engine.files import sha256_file
 from keyscale.engine.models.registry import WeightsFile
+from keyscale.engine.wording import say
 
 __all__ = ["download", "sha256_of", "url_of"]
 
@@ -161,8 +162,10 @@ def _try_repeatedly(
             time.sleep(pauses[attempt - 1])
     raise ModelError(
         f"{file.filename} could not be downloaded from {_shown(url)}: {fault}",
-        remedy="Check the network and run the command again (it takes up where it stopped), or put the file "
-        "into a folder and name that in KEYSCALE_WEIGHTS_DIR, or use --mode fast, which needs no download.",
+        remedy=say(
+            "Check the network and run the command again (it takes up where it stopped), or put the file into a folder "
+            "and name that in KEYSCALE_WEIGHTS_DIR, or use {mode=fast}, which needs no download."
+        ),
     )
 
 
@@ -249,8 +252,11 @@ def _http_fault(url: str, file: WeightsFile, error: urllib.error.HTTPError, part
         raise _TransientError(said) from error
     raise ModelError(
         f"{file.filename} could not be downloaded: {said}",
-        remedy=f"Check {URL_VARIABLE}, or put the file into a folder and name that in KEYSCALE_WEIGHTS_DIR, or use "
-        "--mode fast, which needs no download.",
+        remedy=say(
+            "Check {}, or put the file into a folder and name that in KEYSCALE_WEIGHTS_DIR, or use {mode=fast}, which "
+            "needs no download.",
+            URL_VARIABLE,
+        ),
     ) from error
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from keyscale.engine.errors import UsageError
 from keyscale.engine.job import Precision
 from keyscale.engine.models.registry import ModelSpec
+from keyscale.engine.wording import say
 
 __all__ = ["Execution", "choose_execution", "needs_openvino", "possible_executions"]
 
@@ -59,16 +60,18 @@ def choose_execution(spec: ModelSpec, device: str, asked: Precision, *, has_int8
     if asked is Precision.INT8:
         if not spec.quantised:
             raise UsageError(
-                f"--precision int8 is not there for {spec.name}",
-                remedy="Leave --precision out, or use a network that comes with keyscale, such as --mode fast has.",
+                say("{precision=int8} is not there for {}", spec.name),
+                remedy=say(
+                    "Leave {precision} out, or use a network that comes with keyscale, such as {mode=fast} has."
+                ),
             )
         if device != "cpu":
             raise UsageError(
-                f"--precision int8 runs on the CPU alone, not on {device}",
-                remedy="Give --device cpu, or leave --precision out.",
+                say("{precision=int8} runs on the CPU alone, not on {}", device),
+                remedy=say("Give {device=cpu}, or leave {precision} out."),
             )
         if not has_int8:
-            raise UsageError("OpenVINO has no int8 on this CPU", remedy="Leave --precision out, or use fp32.")
+            raise UsageError("OpenVINO has no int8 on this CPU", remedy=say("Leave {precision} out, or use fp32."))
         return Execution("openvino", "int8", device)
     if spec.shipped and device == "cpu" and asked in {Precision.AUTO, Precision.FP32}:
         int8 = asked is Precision.AUTO and has_int8 and bool(spec.quantised)

@@ -11,6 +11,7 @@ from typing import Any
 
 from keyscale.engine.errors import DeviceError
 from keyscale.engine.system import usable_cores
+from keyscale.engine.wording import say
 
 __all__ = ["cpu_has_int8", "is_out_of_memory", "load_openvino", "plugin_at_work", "thread_count"]
 
@@ -35,7 +36,7 @@ def load_openvino() -> Any:
     except ImportError as error:
         raise DeviceError(
             f"OpenVINO does not load: {error}",
-            remedy="Run `pip install openvino`, or use --precision fp16 or another --model, which run in torch.",
+            remedy=say("Run `pip install openvino`, or use {precision=fp16} or another {model}, which run in torch."),
         ) from error
     finally:
         if not present:
@@ -70,8 +71,10 @@ def plugin_at_work() -> Iterator[None]:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise DeviceError(
             f"OpenVINO's CPU plugin does not work here: {reason}",
-            remedy="See whether memory, address space (ulimit -v) or the number of threads (ulimit -u) is limited, and "
-            "whether openvino is installed whole; --precision fp16 runs the network in torch instead.",
+            remedy=say(
+                "See whether memory, address space (ulimit -v) or the number of threads (ulimit -u) is limited, and "
+                "whether openvino is installed whole; {precision=fp16} runs the network in torch instead."
+            ),
         ) from error
 
 

@@ -17,6 +17,7 @@ from keyscale.engine.errors import ModelError
 from keyscale.engine.models.enlarger import bilinear
 from keyscale.engine.models.openvino import load_openvino
 from keyscale.engine.models.registry import ModelSpec
+from keyscale.engine.wording import say
 
 __all__ = ["UNQUANTISED", "build_graph", "cell_order", "folded", "interleaved", "read_graph", "with_pixels"]
 
@@ -121,7 +122,7 @@ def read_graph(xml: bytes, weights: bytes) -> Any:
     except RuntimeError as error:
         raise ModelError(
             f"OpenVINO {openvino.__version__} cannot read the int8 network: {str(error)[:200]}",
-            remedy="Install a newer openvino, or use --precision fp32.",
+            remedy=say("Install a newer openvino, or use {precision=fp32}."),
         ) from error
 
 

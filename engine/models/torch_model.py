@@ -17,6 +17,7 @@ from keyscale.engine.models import torch_networks, torch_strips
 from keyscale.engine.models.enlarger import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory, surrounded
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.source.colour import PixelArray
+from keyscale.engine.wording import say
 
 __all__ = ["Model", "Precision", "parse_precision", "resolve_device"]
 
@@ -60,12 +61,12 @@ def resolve_device(text: str) -> torch.device:
             built = "" if torch.version.cuda or torch.version.hip else ", and this torch was built without CUDA"
             raise DeviceError(
                 f"there is no device {text} on this machine: torch sees {count} CUDA devices{built}",
-                remedy="Use --device cpu, or check the driver and which torch is installed.",
+                remedy=say("Use {device=cpu}, or check the driver and which torch is installed."),
             )
     elif device.type == "mps":
         if not torch.backends.mps.is_available():
             raise DeviceError(
-                "there is no device mps on this machine", remedy="Use --device cpu; mps needs an Apple GPU."
+                "there is no device mps on this machine", remedy=say("Use {device=cpu}; mps needs an Apple GPU.")
             )
     elif device.type != "cpu":
         raise DeviceError(f"{text!r} is no device that keyscale uses", remedy="Use cpu, mps, cuda or cuda:N.")
@@ -84,7 +85,7 @@ def _check_precision(device: torch.device, precision: Precision) -> None:
     except (RuntimeError, TypeError) as error:
         raise DeviceError(
             f"{precision} does not run on {device} with torch {torch.__version__}: {error}",
-            remedy="Use --precision fp32.",
+            remedy=say("Use {precision=fp32}."),
         ) from error
 
 

@@ -18,6 +18,7 @@ from keyscale.engine.files import cache_folder
 from keyscale.engine.models import shipped
 from keyscale.engine.models.download import download, sha256_of
 from keyscale.engine.models.registry import ModelSpec, WeightsFile
+from keyscale.engine.wording import say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,8 +141,12 @@ def ensure(
         raise ModelError(
             f"the weights of {spec.name} are not on this machine ({names} in {places}), and "
             + ("downloading is switched off" if offline else "they are not published for download"),
-            remedy=f"Run `keyscale models fetch {spec.name}` while online, or put the file into a folder and name "
-            f"that in {WEIGHTS_DIR_VARIABLE}, or use --mode fast, which needs no download.",
+            remedy=say(
+                "Run `keyscale models fetch {}` while online, or put the file into a folder and name that in {}, or "
+                "use {mode=fast}, which needs no download.",
+                spec.name,
+                WEIGHTS_DIR_VARIABLE,
+            ),
         )
     return download(published, cache_dir(), on_progress=on_progress, on_note=on_note)
 

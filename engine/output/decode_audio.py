@@ -20,6 +20,7 @@ from av.stream import Discard
 from keyscale.engine.errors import DecodeError
 from keyscale.engine.output.time_stretch import Samples
 from keyscale.engine.source.open import demuxed, open_source
+from keyscale.engine.wording import say
 
 __all__ = ["PIECE", "AudioReport", "AudioSource", "Decoder", "Tape", "gapless", "measure_audio", "silence"]
 
@@ -224,7 +225,7 @@ class Decoder:
         if not self._keep_going:
             raise DecodeError(
                 f"audio stream {self._source.index} cannot be decoded at {place:.3f} s: {error.strerror}",
-                remedy="Give --keep-going-on-decode-errors to have silence there.",
+                remedy=say("Give {keep_going_on_decode_errors=True} to have silence there."),
             ) from error
         self._report.lost += 1
 

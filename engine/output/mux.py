@@ -26,6 +26,7 @@ from keyscale.engine.output.metadata import mapped_chapters, needs_mdta, worth_k
 from keyscale.engine.output.streams import AudioTrack, Build, add_track, add_video, main_video
 from keyscale.engine.plan.tracks import Container, TrackPlan
 from keyscale.engine.source.open import open_source
+from keyscale.engine.wording import say
 
 __all__ = ["Assembly", "AudioTrack", "Sink", "assemble"]
 
@@ -34,7 +35,7 @@ _FORMATS: dict[Container, str] = {"mp4": "mp4", "mov": "mov", "mkv": "matroska",
 _SCAN_SHARE = 0.15
 """Part of the progress that the first pass over the chunks takes."""
 
-_NO_AUDIO = "Repair the source, or run the same command with --no-audio: finished chunks are kept."
+_NO_AUDIO = say("Repair the source, or run the same command with {audio=False}: finished chunks are kept.")
 _STOP_EVERY = 64
 """Packets between two looks at `should_stop`."""
 

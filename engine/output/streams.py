@@ -23,6 +23,7 @@ from keyscale.engine.output.concat import Timed, only_video
 from keyscale.engine.output.copies import CopiedSpan, copied_audio, copied_subtitles, picture_of
 from keyscale.engine.output.decode_audio import AudioReport, AudioSource, measure_audio
 from keyscale.engine.plan.tracks import Container, TrackPlan
+from keyscale.engine.wording import say
 
 __all__ = ["AudioTrack", "Build", "add_track", "add_video", "main_video"]
 
@@ -74,7 +75,7 @@ def add_video(build: Build, chunks: Sequence[Path], rate: Fraction, main: Stream
         except ValueError as error:
             raise EncoderError(
                 f"{build.kind} does not hold {template.codec_context.name} video",
-                remedy="Choose another container by the output's extension, or another --codec.",
+                remedy=say("Choose another container by the output's extension, or another {codec}."),
             ) from error
         context = video.codec_context
         context.framerate = rate

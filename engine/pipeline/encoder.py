@@ -18,6 +18,7 @@ from keyscale.engine.files import storage_error
 from keyscale.engine.machine import give_back_memory
 from keyscale.engine.plan.encoding import EncoderSettings
 from keyscale.engine.source.colour import FULL, LIMITED, Colour, PixelArray, from_rgb
+from keyscale.engine.wording import say
 
 __all__ = [
     "ChunkWriter",
@@ -123,7 +124,7 @@ class ChunkWriter:
             stream = self._container.add_stream(settings.encoder, rate=self._rate)
         except (ValueError, av.FFmpegError) as error:
             raise EncoderError(
-                f"the encoder {settings.encoder} is not there ({error})", remedy="Choose another --codec."
+                f"the encoder {settings.encoder} is not there ({error})", remedy=say("Choose another {codec}.")
             ) from error
         if not isinstance(stream, av.VideoStream):
             raise KeyscaleError(f"{settings.encoder} is no video encoder")
@@ -148,7 +149,7 @@ class ChunkWriter:
             raise EncoderError(
                 f"{settings.encoder} refuses these settings ({size[0]}x{size[1]}, {settings.pixel_format}, "
                 f"{dict(settings.options)}): {error}",
-                remedy="Choose another --codec, or leave --crf and --preset out. NVENC needs a GPU that has it.",
+                remedy=say("Choose another {codec}, or leave {crf} and {preset} out. NVENC needs a GPU that has it."),
             ) from error
         return stream
 

@@ -16,6 +16,7 @@ from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import DeviceError, KeyscaleError
 from keyscale.engine.models.enlarger import BrokenPicture, OutOfMemory
 from keyscale.engine.source.colour import PixelArray
+from keyscale.engine.wording import say
 
 if TYPE_CHECKING:
     from keyscale.engine.models.enlarger import Enlarger
@@ -130,7 +131,7 @@ class Upscaler:
             if smaller < SMALLEST_TILE:
                 raise DeviceError(
                     f"{self.model.place} is out of memory even for a tile of {tile} pixels",
-                    remedy="Close other programs, or use another --device.",
+                    remedy=say("Close other programs, or use another {device}."),
                 )
             self._tile = smaller
             self._note(f"{self.model.place} is out of memory: tiles of {smaller} pixels from here on")
@@ -182,7 +183,7 @@ class Upscaler:
                 pass
         raise KeyscaleError(
             f"{self.model.spec.name} gave NaN or black for a picture that is neither",
-            remedy="Check the weights with `keyscale models verify`, or use another --model or --device.",
+            remedy=say("Check the weights with `keyscale models verify`, or use another {model} or {device}."),
         )
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from keyscale.engine.errors import UsageError
-from keyscale.engine.job import Codec, Encoding, Mode
+from keyscale.engine.job import Codec, Encoding, Mode, highest_crf
 from keyscale.engine.plan.tracks import Container, video_codec_fits
 from keyscale.engine.source.colour import Colour
+from keyscale.engine.wording import say
 
 __all__ = ["EncoderSettings", "resolve_encoding"]
 
@@ -27,7 +28,6 @@ class _Family:
     codec: str
     """FFmpeg's codec name."""
     presets: tuple[str, ...]
-    max_crf: int | None
     defaults: dict[Mode, tuple[int | None, str | None]]
     """(CRF, preset) by mode."""
     depths: tuple[int, ...] = (8, 10)
@@ -36,19 +36,15 @@ class _Family:
 # Fast H.264: the shipped networks are so quick that the encoder decides the speed. `veryfast` at CRF 17 made files as
 # large as `fast` at 18 in half the time, 0.3 to 0.4 dB lower at 50 dB (two clips at 1920x1080, tried once).
 _FAMILIES = {
-    Codec.H264: _Family("libx264", "h264", X26X_PRESETS, 51, {Mode.FAST: (17, "veryfast"), Mode.QUALITY: (16, "slow")}),
-    Codec.HEVC: _Family("libx265", "hevc", X26X_PRESETS, 51, {Mode.FAST: (20, "fast"), Mode.QUALITY: (18, "slow")}),
-    Codec.AV1: _Family("libsvtav1", "av1", SVT_PRESETS, 63, {Mode.FAST: (26, "8"), Mode.QUALITY: (22, "5")}),
-    Codec.PRORES: _Family(
-        "prores_ks", "prores", (), None, {Mode.FAST: (None, None), Mode.QUALITY: (None, None)}, (10,)
-    ),
+    Codec.H264: _Family("libx264", "h264", X26X_PRESETS, {Mode.FAST: (17, "veryfast"), Mode.QUALITY: (16, "slow")}),
+    Codec.HEVC: _Family("libx265", "hevc", X26X_PRESETS, {Mode.FAST: (20, "fast"), Mode.QUALITY: (18, "slow")}),
+    Codec.AV1: _Family("libsvtav1", "av1", SVT_PRESETS, {Mode.FAST: (26, "8"), Mode.QUALITY: (22, "5")}),
+    Codec.PRORES: _Family("prores_ks", "prores", (), {Mode.FAST: (None, None), Mode.QUALITY: (None, None)}, (10,)),
     Codec.H264_NVENC: _Family(
-        "h264_nvenc", "h264", NVENC_PRESETS, 51, {Mode.FAST: (20, "p4"), Mode.QUALITY: (18, "p7")}, (8,)
+        "h264_nvenc", "h264", NVENC_PRESETS, {Mode.FAST: (20, "p4"), Mode.QUALITY: (18, "p7")}, (8,)
     ),
-    Codec.HEVC_NVENC: _Family(
-        "hevc_nvenc", "hevc", NVENC_PRESETS, 51, {Mode.FAST: (22, "p4"), Mode.QUALITY: (20, "p7")}
-    ),
-    Codec.AV1_NVENC: _Family("av1_nvenc", "av1", NVENC_PRESETS, 63, {Mode.FAST: (28, "p4"), Mode.QUALITY: (24, "p7")}),
+    Codec.HEVC_NVENC: _Family("hevc_nvenc", "hevc", NVENC_PRESETS, {Mode.FAST: (22, "p4"), Mode.QUALITY: (20, "p7")}),
+    Codec.AV1_NVENC: _Family("av1_nvenc", "av1", NVENC_PRESETS, {Mode.FAST: (28, "p4"), Mode.QUALITY: (24, "p7")}),
 }
 
 
@@ -92,7 +88,7 @@ def resolve_encoding(
     default_crf, default_preset = family.defaults[mode]
     crf = encoding.crf if encoding.crf is not None else default_crf
     preset = encoding.preset if encoding.preset is not None else default_preset
-    _check(encoding, family)
+    _check(encoding, codec, family)
     return EncoderSettings(
         encoder=family.encoder,
         codec=family.codec,
@@ -112,7 +108,7 @@ def _bit_depth(encoding: Encoding, family: _Family, colour: Colour) -> int:
         if wanted == 8:
             raise UsageError(
                 f"the source is HDR ({colour.hdr.upper()}), which shows bands at 8 bit",
-                remedy="Leave --bit-depth out, or give 10.",
+                remedy=say("Leave {bit_depth} out, or give 10."),
             )
         wanted = 10
     depth = wanted if wanted is not None else family.depths[0]
@@ -120,19 +116,21 @@ def _bit_depth(encoding: Encoding, family: _Family, colour: Colour) -> int:
         allowed = " or ".join(map(str, family.depths))
         raise UsageError(
             f"{family.encoder} does not encode {depth} bit",
-            remedy=f"Use --bit-depth {allowed}, or another --codec.",
+            remedy=say("Use {bit_depth} {}, or another {codec}.", allowed),
         )
     return depth
 
 
-def _check(encoding: Encoding, family: _Family) -> None:
+def _check(encoding: Encoding, codec: Codec, family: _Family) -> None:
     if encoding.crf is not None:
-        if family.max_crf is None:
-            raise UsageError(f"{family.encoder} has no CRF", remedy="Leave --crf out.")
-        if not 0 <= encoding.crf <= family.max_crf:
+        highest = highest_crf(codec)
+        if highest is None:
+            raise UsageError(f"{family.encoder} has no CRF", remedy=say("Leave {crf} out."))
+        if not 0 <= encoding.crf <= highest:
             raise UsageError(
-                f"--crf {encoding.crf} is out of range for {family.encoder}",
-                remedy=f"Give 0 (best) to {family.max_crf}.",
+                f"{encoding.crf} is out of range for {family.encoder}",
+                option="crf",
+                remedy=f"Give 0 (best) to {highest}.",
             )
     if encoding.preset is not None and encoding.preset not in family.presets:
         choices = ", ".join(family.presets) or "none"

@@ -25,6 +25,7 @@ from keyscale.engine.plan.encoding import EncoderSettings, resolve_encoding
 from keyscale.engine.plan.estimate import Estimate, make_estimate
 from keyscale.engine.plan.tracks import Container, TrackPlan, container_of, plan_tracks
 from keyscale.engine.source.probe import VideoInfo
+from keyscale.engine.wording import say
 
 __all__ = ["LANCZOS", "Chunk", "Plan", "make_plan"]
 
@@ -160,7 +161,7 @@ def make_plan(
     geometry = Geometry(display=(info.width, info.height), lattice=info.lattice, rotation=camera.rotation % 360)
     warnings += _camera_warnings(camera, info, moved)
     if info.bit_depth > 8 and encoder.bit_depth == 8:
-        warnings.append(f"the source has {info.bit_depth} bits, the result 8: --bit-depth 10 keeps them")
+        warnings.append(say("the source has {} bits, the result 8: {bit_depth=10} keeps them", info.bit_depth))
 
     ratio = float(geometry.ratios(rects, placements).max())
     model = _choose_model(models, ratio, warnings)
@@ -204,10 +205,10 @@ def make_plan(
 
 
 def _rate_warnings(job: Job, info: VideoInfo, rate: Fraction) -> list[str]:
-    warnings = []
+    warnings: list[str] = []
     if info.variable_rate:
-        chosen = f"--fps source is taken as {float(rate):g}" if job.target.rate is None else "chosen by time"
-        warnings.append(f"the source has a variable frame rate (mean {float(info.rate):.3f}): {chosen}")
+        chosen = say("{fps=source} is taken as {}", f"{rate:g}") if job.target.rate is None else "chosen by time"
+        warnings.append(say("the source has a variable frame rate (mean {}): {}", f"{float(info.rate):.3f}", chosen))
     if info.interlaced:
         warnings.append(f"the source is interlaced ({info.field_order}) and is deinterlaced, one frame a frame")
     if info.damaged:
@@ -256,12 +257,12 @@ def _check_length(info: VideoInfo, time_map: TimeMap, rate: Fraction) -> None:
         raise InputError(
             f"one frame of {info.path} stands for {gap:.4g} s: its times are damaged, or the result would have "
             f"{frames:.4g} frames",
-            remedy="Choose the part to use with --start and --end, or remux the file.",
+            remedy=say("Choose the part to use with {start} and {end}, or remux the file."),
         )
     raise UsageError(
         f"the result would last {time_map.duration:.4g} s and have {frames:.4g} frames; a day, and {MOST_FRAMES} "
         "frames, are the most",
-        remedy="Make it in parts, with --start and --end, or at a lower --fps.",
+        remedy=say("Make it in parts, with {start} and {end}, or at a lower {fps}."),
     )
 
 

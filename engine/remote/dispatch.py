@@ -26,6 +26,7 @@ from keyscale.engine.remote.staging import Staging
 from keyscale.engine.remote.state import Call, RemoteState
 from keyscale.engine.runners.progress import Meter
 from keyscale.engine.storage.bucket import ObjectDamaged, ObjectMissing
+from keyscale.engine.wording import say
 from keyscale.engine.worker.contract import Made, read_made, read_task
 from keyscale.engine.workspace.folder import WorkFolder
 
@@ -293,7 +294,7 @@ class FanOut:
             if len(networks) > 1:
                 raise VerificationError(
                     f"containers ran different networks: {' and '.join(networks)}",
-                    remedy="Run `keyscale remote deploy`, and the command again with --no-resume.",
+                    remedy=say("Run `keyscale remote deploy`, and the command again with {resume=False}."),
                 )
             yield from (Note(level="warning", message=text) for text in news.made.notes)
             parts = pieces.finished(news.call_id, news.made, news.path)

@@ -16,6 +16,7 @@ from keyscale.engine import errors
 from keyscale.engine.errors import KeyscaleError, RemoteError
 from keyscale.engine.plan.plan import Chunk
 from keyscale.engine.remote.modal_client import Kind, Outcome
+from keyscale.engine.wording import from_data, say
 from keyscale.engine.worker.contract import Made, TooSlow
 from keyscale.engine.worker.links import LinkExpired
 
@@ -33,7 +34,7 @@ STUCK_CALLS = 2
 SHARE = 0.7
 """Of the frames that a call made in its time, the next pieces have so many: containers differ, and vary."""
 
-SLOW = "Deploy with a longer KEYSCALE_TIMEOUT or a faster KEYSCALE_GPU, or give a shorter --chunk-seconds."
+SLOW = say("Deploy with a longer KEYSCALE_TIMEOUT or a faster KEYSCALE_GPU, or give a shorter {chunk_seconds}.")
 STUCK = "Look at `modal app logs keyscale`; where containers only need longer, deploy with a longer KEYSCALE_TIMEOUT."
 
 FIRST_PAUSE_S = 1.0
@@ -210,5 +211,10 @@ def refused(answer: dict[str, object], what: str) -> KeyscaleError:
     kind = getattr(errors, str(answer.get("error")), RemoteError)
     if not (isinstance(kind, type) and issubclass(kind, KeyscaleError)):
         kind = RemoteError
-    remedy = answer.get("remedy")
-    return kind(f"{what}: {answer.get('message')}", remedy=None if remedy is None else str(remedy))
+    said = answer.get("said")
+    message, remedy = said if isinstance(said, list) and len(said) == 2 else (None, None)
+    told = answer.get("remedy")
+    return kind(
+        say("{}: {}", what, from_data(message) or answer.get("message")),
+        remedy=None if told is None else from_data(remedy) or str(told),
+    )

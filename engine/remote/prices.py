@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 from keyscale.engine.errors import EncoderError, UsageError
 from keyscale.engine.plan.describe import RemoteEstimate
+from keyscale.engine.wording import say
 
 if TYPE_CHECKING:
     from keyscale.engine.plan.plan import Plan
+    from keyscale.engine.run_options import RemoteOptions
 
 __all__ = [
     "CONTAINERS",
@@ -30,6 +32,7 @@ __all__ = [
     "TIMEOUT_S",
     "Budget",
     "affordable",
+    "affordable_estimate",
     "check_suited",
     "cost",
     "deployment_estimate",
@@ -231,9 +234,13 @@ class Budget:
             total = self._taken + expected.dollars
             if self._most is not None and total > self._most:
                 raise UsageError(
-                    f"with this clip, estimated at {_dollars(expected.dollars)}, those that were begun come to "
-                    f"{_dollars(total, above=self._most)}, more than --max-cost {self._most:g}",
-                    remedy="Raise --max-cost and run the command again: what is finished is not done again.",
+                    say(
+                        "with this clip, estimated at {}, those that were begun come to {}, more than {max_cost=}",
+                        _dollars(expected.dollars),
+                        _dollars(total, above=self._most),
+                        f"{self._most:g}",
+                    ),
+                    remedy=say("Raise {max_cost} and run the command again: what is finished is not done again."),
                 )
             self._taken = total
 
@@ -248,19 +255,42 @@ class Budget:
             self._taken += dollars
             if self._most is not None and self._taken > self._most:
                 raise UsageError(
-                    f"calls that were given up cost {_dollars(self._lost)}: with them the job is estimated at "
-                    f"{_dollars(self._taken, above=self._most)}, more than --max-cost {self._most:g}",
-                    remedy="Look at `modal app logs keyscale`, or raise --max-cost and run the command again: what is "
-                    "finished is not done again.",
+                    say(
+                        "calls that were given up cost {}: with them the job is estimated at {}, more than {max_cost=}",
+                        _dollars(self._lost),
+                        _dollars(self._taken, above=self._most),
+                        f"{self._most:g}",
+                    ),
+                    remedy=say(
+                        "Look at `modal app logs keyscale`, or raise {max_cost} and run the command again: what is "
+                        "finished is not done again."
+                    ),
                 )
+
+
+def affordable_estimate(plan: Plan, environment: Mapping[str, str], options: RemoteOptions) -> RemoteEstimate:
+    """What a planned job is expected to take remotely.
+
+    Raises:
+        UsageError: it asks for another device than is deployed, is expected to cost too much, or a variable is wrong.
+        EncoderError: as of `check_suited`.
+    """
+    check_suited(plan, wanted_gpus(environment))
+    expected = deployment_estimate(plan, environment, containers=options.containers)
+    affordable(expected, options.max_cost)
+    return expected
 
 
 def affordable(expected: RemoteEstimate, most: float | None) -> None:
     """Raise a `UsageError` where more than `most` dollars are expected."""
     if most is not None and expected.dollars > most:
         raise UsageError(
-            f"the job is estimated at {_dollars(expected.dollars, above=most)}, more than --max-cost {most:g}",
-            remedy="Raise --max-cost, trim the job, or run it with --local.",
+            say(
+                "the job is estimated at {}, more than {max_cost} {}",
+                _dollars(expected.dollars, above=most),
+                f"{most:g}",
+            ),
+            remedy=say("Raise {max_cost}, trim the job, or run it with {remote=False}."),
         )
 
 
@@ -284,8 +314,8 @@ def check_suited(plan: Plan, gpus: Sequence[str]) -> None:
     device, asked = "cuda" if gpus else "cpu", plan.job.compute.device
     if asked.partition(":")[0] not in {"auto", device}:
         raise UsageError(
-            f"--device {asked} with --remote: the deployed functions run on {device}",
-            remedy="Leave --device out, or deploy with another KEYSCALE_GPU.",
+            say("{device=} with {remote=True}: the deployed functions run on {}", asked, device),
+            remedy=say("Leave {device} out, or deploy with another KEYSCALE_GPU."),
         )
     if not plan.encoder.encoder.endswith("_nvenc"):
         return
@@ -293,7 +323,10 @@ def check_suited(plan: Plan, gpus: Sequence[str]) -> None:
     if lacking:
         able = ", ".join(gpu.name for gpu in GPUS if plan.encoder.codec in gpu.nvenc)
         raise EncoderError(
-            f"{plan.encoder.encoder} with --remote: {' and '.join(lacking)}, where the deployed functions may run, "
-            "cannot encode with it",
-            remedy=f"Choose another --codec, or deploy with a KEYSCALE_GPU of those that can: {able}.",
+            say(
+                "{} with {remote=True}: {}, where the deployed functions may run, cannot encode with it",
+                plan.encoder.encoder,
+                " and ".join(lacking),
+            ),
+            remedy=say("Choose another {codec}, or deploy with a KEYSCALE_GPU of those that can: {}.", able),
         )

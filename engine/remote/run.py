@@ -13,7 +13,6 @@ from threading import Event as StopFlag
 
 from keyscale.engine.errors import KeyscaleError, RemoteError, StorageError
 from keyscale.engine.events import Done, Event, Note, Phase, RemoteUse
-from keyscale.engine.job import RemoteOptions
 from keyscale.engine.models import Execution, choose_execution, possible_executions
 from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.plan.plan import LANCZOS, Chunk
@@ -25,6 +24,7 @@ from keyscale.engine.remote.resumable import NotedRun
 from keyscale.engine.remote.slots import Slots
 from keyscale.engine.remote.staging import Staging
 from keyscale.engine.remote.state import RemoteState, check_notes, drop_state, forget_note, state_path, take_up
+from keyscale.engine.run_options import RemoteOptions
 from keyscale.engine.runners.local import LocalRun
 from keyscale.engine.runners.prepare import Prepared, has_int8
 from keyscale.engine.runners.progress import Meter

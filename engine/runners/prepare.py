@@ -18,6 +18,7 @@ from keyscale.engine.models.speeds import known_speeds
 from keyscale.engine.pipeline.encoder import check_encoder
 from keyscale.engine.plan.plan import LANCZOS, Plan, make_plan
 from keyscale.engine.source.probe import probe
+from keyscale.engine.wording import say
 from keyscale.engine.workspace.fingerprint import read_stamp
 from keyscale.engine.workspace.folder import Identity, work_folder_of
 from keyscale.engine.workspace.locks import private_folder
@@ -78,8 +79,8 @@ def _models(job: Job) -> dict[int, ModelSpec]:
     elif name.lower() == LANCZOS:
         if job.compute.precision is not Precision.AUTO:
             raise UsageError(
-                f"--precision {job.compute.precision} does not go with --model {LANCZOS}, which runs no network",
-                remedy="Leave --precision out, or name a network with --model.",
+                say("{precision=} does not go with {model=}, which runs no network", job.compute.precision, LANCZOS),
+                remedy=say("Leave {precision} out, or name a network with {model}."),
             )
         models = {}
     else:
@@ -88,8 +89,9 @@ def _models(job: Job) -> dict[int, ModelSpec]:
         models = {spec.scale: spec}
     if job.model.denoise is not None and not any(spec.family == "general" for spec in models.values()):
         raise UsageError(
-            "--denoise works with realesr-general-x4v3 alone",
-            remedy="Add --model realesr-general-x4v3, or leave --denoise out.",
+            "works with realesr-general-x4v3 alone",
+            option="denoise",
+            remedy=say("Add {model=realesr-general-x4v3}, or leave {denoise} out."),
         )
     return models
 
@@ -110,15 +112,18 @@ def _check_paths(job: Job) -> None:
     except OSError:
         same = False
     if same or source.absolute() == output.absolute():
-        raise UsageError(f"input and output are the same file, {source}", remedy="Choose another name with -o.")
+        raise UsageError(
+            f"input and output are the same file, {source}", remedy=say("Choose another name with {output}.")
+        )
     try:
         folder = output.is_dir()
     except OSError as error:
         raise UsageError(
-            f"the output {output} is no usable name: {error.strerror}", remedy="Choose a shorter name with -o."
+            f"the output {output} is no usable name: {error.strerror}",
+            remedy=say("Choose a shorter name with {output}."),
         ) from error
     if folder:
-        raise UsageError(f"the output {output} is a directory", remedy="Give a file name with -o.")
+        raise UsageError(f"the output {output} is a directory", remedy=say("Give a file name with {output}."))
 
 
 def check_absent(job: Job, *, may_be_finished: bool = False) -> bool:
@@ -136,7 +141,9 @@ def check_absent(job: Job, *, may_be_finished: bool = False) -> bool:
     if job.overwrite or ((job.update or may_be_finished) and not output.is_symlink() and _may_be_renewed(output)):
         return True
     why = ", and keyscale did not make it" if job.update else ""
-    raise StorageError(f"{job.output} is already there{why}", remedy="Give --overwrite, or another name with -o.")
+    raise StorageError(
+        f"{job.output} is already there{why}", remedy=say("Give {overwrite=True}, or another name with {output}.")
+    )
 
 
 def _may_be_renewed(output: Path) -> bool:
@@ -166,7 +173,7 @@ def _check_folder(output: Path, plan: Plan, *, remote: bool) -> None:
     """Rights and space of the output's folder, and the encoder, by opening it there once."""
     folder = output.parent
     if not folder.is_dir():
-        raise StorageError(f"the folder {folder} is not there", remedy="Create it, or choose another -o.")
+        raise StorageError(f"the folder {folder} is not there", remedy=say("Create it, or choose another {output}."))
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
@@ -176,7 +183,7 @@ def _check_folder(output: Path, plan: Plan, *, remote: bool) -> None:
     if free < needed:
         raise StorageError(
             f"{folder} has {free / 2**20:.0f} MiB free, the job needs about {needed / 2**20:.0f} MiB",
-            remedy="Free some space, or choose another -o.",
+            remedy=say("Free some space, or choose another {output}."),
         )
     if work_folder_of(output).is_symlink():
         raise StorageError(f"{work_folder_of(output)} is a symbolic link", remedy="Remove it; keyscale works there.")

@@ -24,6 +24,7 @@ from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.plan.tracks import content_type_of
 from keyscale.engine.runners.prepare import Prepared, check_absent, check_source
 from keyscale.engine.runners.progress import Meter, in_background
+from keyscale.engine.wording import say
 from keyscale.engine.workspace.fingerprint import is_whole, job_key, pixels_of, read_stamp, stamp
 from keyscale.engine.workspace.folder import WorkFolder, identity_of
 
@@ -139,7 +140,7 @@ class Run(ABC):
     def upload_later(self) -> str:
         """How a finished file is stored that could not be stored now."""
         if self.job.overwrite:
-            return "The same command with --update instead of --overwrite uploads it."
+            return say("The same command with {update=True} instead of {overwrite=True} uploads it.")
         return "The same command uploads it."
 
     def _is_finished(self, output: Path) -> bool:
@@ -208,7 +209,8 @@ class Run(ABC):
                 return True
             if not (self.job.overwrite or self.job.update):
                 raise StorageError(
-                    f"{self.job.publish_to} is already there", remedy="Give --overwrite, or another address with -o."
+                    f"{self.job.publish_to} is already there",
+                    remedy=say("Give {overwrite=True}, or another address with {output}."),
                 )
             return False
 

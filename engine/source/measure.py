@@ -15,6 +15,7 @@ from av.sidedata.sidedata import Type as SideDataType
 
 from keyscale.engine.errors import InputError
 from keyscale.engine.source.open import demuxed, frame_is_damaged, open_source, reason_of
+from keyscale.engine.wording import say
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -212,7 +213,7 @@ def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list
     if not tolerate_damage:
         raise InputError(
             f"{path} is truncated or damaged: {problem}",
-            remedy="Copy or download it again, or use what is there with --keep-going-on-decode-errors.",
+            remedy=say("Copy or download it again, or use what is there with {keep_going_on_decode_errors=True}."),
         )
     return [f"the source is truncated or damaged: {problem}"]
 

@@ -16,6 +16,7 @@ import av
 from keyscale.engine.errors import InputError
 from keyscale.engine.source.open import demuxed, open_source, open_stream
 from keyscale.engine.source.probe import VideoInfo
+from keyscale.engine.wording import say
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -75,7 +76,7 @@ class Media:
         except (av.FFmpegError, OSError) as error:
             self._check()
             raise InputError(
-                f"{self._info.path} cannot be searched ({error})", remedy="Remux the file, or leave --start out."
+                f"{self._info.path} cannot be searched ({error})", remedy=say("Remux the file, or leave {start} out.")
             ) from error
         self._check()
 

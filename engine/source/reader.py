@@ -20,6 +20,7 @@ from keyscale.engine.source.colour import PixelArray, to_rgb
 from keyscale.engine.source.media import Media, OpenMedia, local_media
 from keyscale.engine.source.open import frame_is_damaged
 from keyscale.engine.source.probe import VideoInfo
+from keyscale.engine.wording import say
 
 __all__ = ["Lost", "SourceFrame", "read_frames"]
 
@@ -123,8 +124,10 @@ class _Decoder:
             return Lost(pts)
         raise DecodeError(
             f"{self.info.path}: the frame at {self.seconds(pts):.3f} s cannot be decoded ({self.reason})",
-            remedy="Repair or download the file again, trim the part away with --start/--end, or accept the loss "
-            "with --keep-going-on-decode-errors.",
+            remedy=say(
+                "Repair or download the file again, trim the part away with {start} or {end}, or accept the loss with "
+                "{keep_going_on_decode_errors=True}."
+            ),
         )
 
     def frames(self, wanted: list[int], should_stop: Callable[[], bool]) -> Iterator[_Decoded]:

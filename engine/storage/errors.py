@@ -16,6 +16,7 @@ from typing import Any
 from keyscale.engine.errors import Interrupted, RemoteError
 from keyscale.engine.patience import Patience
 from keyscale.engine.storage.settings import StorageSettings
+from keyscale.engine.wording import say
 
 __all__ = [
     "ObjectDamaged",
@@ -174,7 +175,7 @@ def _word_of(cause: BaseException) -> str | None:
 _MEANINGS = {
     "AccessDenied": (
         "does not allow it in bucket {bucket}",
-        "Check {bucket_by}, and give the API token of R2_ACCESS_KEY_ID the right to read and write objects there.",
+        "Check {}, and give the API token of R2_ACCESS_KEY_ID the right to read and write objects there.",
     ),
     "InvalidAccessKeyId": (
         "does not know the access key",
@@ -182,7 +183,7 @@ _MEANINGS = {
     ),
     "NoSuchBucket": (
         "has no bucket named {bucket}",
-        "Check {bucket_by}, and that the bucket belongs to the account of the endpoint.",
+        "Check {}, and that the bucket belongs to the account of the endpoint.",
     ),
     "PermanentRedirect": (
         "points to another endpoint for bucket {bucket}",
@@ -248,9 +249,9 @@ def _meaning(code: str, status: int, settings: StorageSettings) -> tuple[type[St
     """Class, what the endpoint does, and remedy."""
     if code in _MEANINGS:
         words, remedy = _MEANINGS[code]
-        return StorageRefused, words.format(bucket=settings.bucket), remedy.format(bucket_by=settings.bucket_by)
+        return StorageRefused, words.format(bucket=settings.bucket), say(remedy, settings.bucket_by)
     if code in _FULL or status in {413, 507}:
-        remedy = f"Free some space there, or change {settings.bucket_by}."
+        remedy = say("Free some space there, or change {}.", settings.bucket_by)
         return StorageRefused, f"has no room for it in bucket {settings.bucket} ({code})", remedy
     if code in _PASSING or status in {408, 429} or (status >= 500 and status not in {501, 505}):
         return (

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from keyscale.engine.errors import RemoteError, UsageError
 from keyscale.engine.job import is_address
+from keyscale.engine.wording import say
 
 __all__ = [
     "JOBS_PREFIX",
@@ -70,7 +71,7 @@ class StorageSettings:
 
     def of_address(self, bucket: str) -> StorageSettings:
         """The same for the bucket of an address that was given as the output."""
-        return replace(self, bucket=bucket, bucket_by="the bucket in -o")
+        return replace(self, bucket=bucket, bucket_by=say("the bucket in {output}"))
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> StorageSettings:

@@ -31,6 +31,7 @@ from keyscale.engine.plan.transfer import LARGEST, load_plan
 from keyscale.engine.serialization import dumps, loads
 from keyscale.engine.source.media import excerpt_media, stream_media
 from keyscale.engine.system import usable_cores
+from keyscale.engine.wording import say
 from keyscale.engine.worker.contract import SCHEMA, Deployment, Made, Task, TooSlow, as_answer, read_task, refusal
 from keyscale.engine.worker.links import LinkMissing, fetch, send
 from keyscale.engine.worker.ranged_file import RangedFile
@@ -268,7 +269,7 @@ def _upscaler(workshop: Workshop, task: Task, plan: Plan, urls: Mapping[str, str
     if task.execution.kind != workshop.device:
         raise RemoteError(
             f"the job asks for {task.execution.kind}, the deployed functions run on {workshop.device}",
-            remedy="Leave --device out with --remote, or deploy with another KEYSCALE_GPU.",
+            remedy=say("Leave {device} out with {remote=True}, or deploy with another KEYSCALE_GPU."),
         )
     from keyscale.engine.pipeline.upscaler import Upscaler
 

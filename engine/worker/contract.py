@@ -15,6 +15,7 @@ from keyscale.engine.errors import KeyscaleError, RemoteError
 from keyscale.engine.models.execution import Execution
 from keyscale.engine.plan.plan import Chunk
 from keyscale.engine.serialization import loads
+from keyscale.engine.wording import as_data
 
 __all__ = [
     "SCHEMA",
@@ -156,8 +157,9 @@ def refusal(error: KeyscaleError, *, seconds: float, gpu: str) -> dict[str, Any]
         "status": "error",
         "schema": SCHEMA,
         "error": type(error).__name__,
-        "message": error.message,
-        "remedy": error.remedy,
+        "message": str(error.message),
+        "remedy": None if error.remedy is None else str(error.remedy),
+        "said": [as_data(error.message), as_data(error.remedy)],
         "exit_code": error.exit_code,
         "frames": error.frames if isinstance(error, TooSlow) else 0,
         "seconds": seconds,

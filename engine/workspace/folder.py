@@ -23,6 +23,7 @@ from keyscale.engine.errors import OutputBusy, StorageError, UsageError
 from keyscale.engine.files import sha256_file, storage_error
 from keyscale.engine.serialization import dumps, loads
 from keyscale.engine.system import sync
+from keyscale.engine.wording import say
 from keyscale.engine.workspace.locks import PRIVATE, held, lock_of
 
 if TYPE_CHECKING:
@@ -177,7 +178,8 @@ class WorkFolder:
             lock = _locked(work.root)
         except filelock.Timeout as error:
             raise OutputBusy(
-                f"another process is working on {output}", remedy="Wait for it, or choose another output with -o."
+                f"another process is working on {output}",
+                remedy=say("Wait for it, or choose another output with {output}."),
             ) from error
         except OSError as error:
             raise storage_error(error, work.root) from error

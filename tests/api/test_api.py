@@ -17,23 +17,28 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import numpy as np
 import pytest
 from support.clips import clicks_track, make_clip
+from support.flags import build_job
 from support.numbered import SMALL, leftovers, planes, shown
 from support.remote_place import Place
 
 import keyscale
 from keyscale import Done, Framing, Interpolation, Keyframe, KeyscaleError, Note, Plan, Progress, Upscaling
-from keyscale.cli import options
-from keyscale.engine.arguments import FLAGS, in_python, read_arguments
+from keyscale.cli.options import job_options
+from keyscale.engine.arguments import arguments_of, read_arguments
+from keyscale.engine.choices import Codec, Fit, Mode, Precision, Verify
 from keyscale.engine.errors import Interrupted, RemoteError, StorageError, UsageError
 from keyscale.engine.events import Phase
-from keyscale.engine.job import SMALLEST_TILE
+from keyscale.engine.options import options_of
+from keyscale.engine.run_options import BatchRequest, Terminal
 from keyscale.engine.runners.progress import in_background
 from keyscale.engine.threads import Keeper
+from keyscale.engine.wording import Named, as_argument, as_flag, say, worded
 from keyscale.engine.workspace.folder import work_folder_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,21 +209,18 @@ def test_upscale_and_plan_take_the_same_arguments() -> None:
 
 
 def test_what_the_command_offers_the_function_offers() -> None:
-    from typer.main import get_command
+    assert set(job_options()) - set(options_of(Terminal)) == set(arguments()) == set(arguments_of())
 
-    from keyscale.cli.app import app
 
-    command: Any = get_command(app)
-    commands = command.commands
-    flags = {flag for p in commands["upscale"].params for flag in (*p.opts, *p.secondary_opts) if flag[:2] == "--"}
-    of_the_terminal = {"--progress", "--quiet", "--no-quiet", "--verbose", "--config", "--no-config", "--preset-file"}
-    taken = {FLAGS[flag].partition("=")[0] for flag in flags - of_the_terminal}
-    assert taken | {"video", "keyframes"} == set(arguments())
+def test_the_help_of_the_function_tells_of_every_argument() -> None:
+    told = inspect.getdoc(keyscale.upscale) or ""
+    assert [name for name in arguments() if f"    {name}: " not in told] == []
+    assert "--" not in told
 
 
 def test_without_arguments_it_is_the_job_of_the_command_without_flags() -> None:
     found = read_arguments(arguments())
-    assert found.job == options.build_job(video="talk.mp4")
+    assert found.job == build_job(video="talk.mp4")
     assert found.remote is None
     assert found.framing is None
 
@@ -258,30 +260,30 @@ def test_every_argument_is_the_flag_of_its_name() -> None:
             max_cost=2.5,
         )
     )
-    assert found.job == options.build_job(
+    assert found.job == build_job(
         video="in/talk.mp4",
         keyframes="camera.json",
         output="clip.mkv",
         start="1:30",
         end="2:00.5",
-        keep_going=True,
+        keep_going_on_decode_errors=True,
         size="720x1280",
-        fit=options.FitChoice.CONTAIN,
+        fit=Fit.CONTAIN,
         fps="24000/1001",
         overwrite=True,
         update=True,
-        codec=options.CodecChoice.HEVC,
+        codec=Codec.HEVC,
         crf=20,
         preset="medium",
         bit_depth=10,
-        no_audio=True,
-        verify=options.VerifyChoice.QUICK,
-        mode=options.ModeChoice.QUALITY,
+        audio=False,
+        verify=Verify.QUICK,
+        mode=Mode.QUALITY,
         model="nets/own.pth",
         denoise=0.5,
         offline=True,
         device="cuda:1",
-        precision=options.PrecisionChoice.FP16,
+        precision=Precision.FP16,
         tile="256",
         chunk_seconds=4.0,
         resume=False,
@@ -389,62 +391,66 @@ def test_arguments_that_contradict_each_other_are_both_named() -> None:
     )
 
 
-def test_the_flags_help_and_the_rule_have_the_same_smallest_tile() -> None:
-    assert options.SMALLEST_TILE == SMALLEST_TILE
-
-
-# The engine speaks of flags; programs are told of arguments
+# The engine names options; programs are told of arguments
 
 
 @pytest.mark.parametrize(
-    ("said", "heard"),
+    ("said", "told", "heard"),
     [
-        ("Give --overwrite, or another name with -o.", "Give overwrite=True, or another name with output."),
-        ("Use --device cpu, or check the driver.", 'Use device="cpu", or check the driver.'),
-        ("--precision int8 runs on the CPU alone", 'precision="int8" runs on the CPU alone'),
-        ("such as --mode fast has.", 'such as mode="fast" has.'),
-        ("--crf 64 is out of range for --codec h264_nvenc", 'crf 64 is out of range for codec="h264_nvenc"'),
-        ("Add --model realesr-general-x4v3, or leave --denoise out.", None),
-        ("trim the part away with --start/--end", "trim the part away with start or end"),
-        ("Run the same command again with --no-audio: chunks are kept.", None),
-        ("with `keyscale models verify`, or use another --model or --device.", None),
         (
-            "report it with the output of `keyscale plan --json`.",
-            "report it with the output of `keyscale plan --json`.",
+            say("Give {overwrite=True}, or another name with {output}."),
+            "Give --overwrite, or another name with -o.",
+            "Give overwrite=True, or another name with output.",
         ),
-        ("--device cuda with --remote: they run on cpu", 'device="cuda" with remote=True: they run on cpu'),
-        ("a --crf.mp4 or my--crf is none", "a --crf.mp4 or my--crf is none"),
+        (say("Use {device=cpu}."), "Use --device cpu.", 'Use device="cpu".'),
+        (
+            say("{crf} {} is out of range for {codec=}", 64, Codec.H264_NVENC),
+            "--crf 64 is out of range for --codec h264_nvenc",
+            'crf 64 is out of range for codec="h264_nvenc"',
+        ),
+        (say("with {audio=False}: kept"), "with --no-audio: kept", "with audio=False: kept"),
+        (say("run it with {remote=False}"), "run it with --local", "run it with remote=False"),
+        (say("{} of {}", "a --crf.mp4", say("{video}")), "a --crf.mp4 of VIDEO", "a --crf.mp4 of video"),
     ],
 )
-def test_flags_become_arguments(said: str, heard: str | None) -> None:
-    told = in_python(said)
-    assert "--" not in re.sub(r"`[^`]*`|\S*--crf\S*", "", told)
-    assert heard is None or told == heard
+def test_options_are_flags_to_one_and_arguments_to_the_other(said: str, told: str, heard: str) -> None:
+    assert said == told
+    assert worded(said, as_argument) == heard
 
 
-def test_names_of_files_are_left_as_they_are() -> None:
-    message = "my --crf clip --overwrite.mp4 is already there, give --overwrite"
-    told = in_python(message, "my --crf clip --overwrite.mp4", None)
-    assert told == "my --crf clip --overwrite.mp4 is already there, give overwrite=True"
+def test_flags_in_messages_are_the_flags_that_there_are() -> None:
+    for name, each in job_options().items():
+        if each.panel and not each.short:
+            assert as_flag(Named(name)) == f"--{each.contrary if each.is_negated else each.key}"
+            if each.contrary:
+                assert as_flag(Named(name, False)) == f"--{each.key if each.is_negated else each.contrary}"
 
 
 def spoken(path: Path) -> Iterator[str]:
-    """Every text in a module's code that is no docstring."""
+    """Every text in a module's code that is no docstring, but those that a person may type elsewhere."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     silent = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg in {"docs", "default_docs"}:
+            silent |= {id(part) for part in ast.walk(node.value)}
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in silent:
-            yield node.value
+            yield re.sub(r"`[^`]*`", "", node.value)
 
 
-def test_every_flag_that_the_engine_names_has_its_argument() -> None:
-    of_commands = {"batch", "settings"}
+def test_the_engine_names_no_flag_by_itself_and_no_option_that_is_not_there() -> None:
+    options = {*job_options(), *options_of(BatchRequest)}
     for path in sorted((ROOT / "engine").rglob("*.py")):
-        if path.stem == "arguments" or {path.parent.name, path.stem} & of_commands:
-            continue
         for text in spoken(path):
-            flags = re.findall(r"(?<![\w`-])(--[a-z][a-z-]+|-[o](?!\w))", re.sub(r"`[^`]*`", "", text))
-            assert set(flags) <= set(FLAGS), f"{path.name}: {text}"
+            if path.stem not in {"wording", "process"}:
+                assert not re.findall(r"(?<![\w-])(--[a-z][a-z-]+|-o(?!\w))", text), f"{path.name}: {text}"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func) == "say"
+                and isinstance(node.args[0], ast.Constant)
+            ):
+                fields = [field for _, field, _, _ in Formatter().parse(str(node.args[0].value)) if field]
+                assert {field.partition("=")[0] for field in fields} <= options, path.name
 
 
 def test_an_error_from_within_a_job_speaks_of_arguments(tmp_path: Path, clip: Path) -> None:

@@ -18,9 +18,10 @@ import pytest
 from support.clips import make_clip
 
 import keyscale
-from keyscale.cli import options
 from keyscale.cli.app import run
 from keyscale.cli.signals import stopping
+from keyscale.engine import request
+from keyscale.engine.choices import Codec, Fit, Mode
 from keyscale.engine.errors import (
     EncoderError,
     FramingError,
@@ -124,14 +125,14 @@ def test_help_loads_nothing_heavy(args: list[str]) -> None:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
-    """The flags that reach `build_job`, which then ends the command."""
+    """The options that make a request, which then ends the command."""
     seen: list[dict[str, object]] = []
 
-    def build_job(**flags: object) -> None:
-        seen.append(flags)
+    def request_of(values: dict[str, object]) -> None:
+        seen.append(values)
         raise UsageError("enough")
 
-    monkeypatch.setattr(options, "build_job", build_job)
+    monkeypatch.setattr(request, "request_of", request_of)
     return seen
 
 
@@ -152,7 +153,7 @@ def test_the_word_upscale_may_be_left_out(args: list[str], asked: list[dict[str,
     assert (flags["video"], flags["keyframes"], flags["mode"]) == (
         "a.mp4",
         "k.json",
-        options.ModeChoice.QUALITY,
+        Mode.QUALITY,
     )
 
 
@@ -174,8 +175,8 @@ def test_odd_names_of_videos(args: list[str], video: str, asked: list[dict[str, 
 def test_choices_ignore_case(asked: list[dict[str, object]]) -> None:
     flags = "--mode FAST --fit Contain --codec HEVC --precision FP16 --verify Quick --progress NONE"
     assert run(["a.mp4", *flags.split(" ")]) == 2
-    assert asked[0]["fit"] is options.FitChoice.CONTAIN
-    assert asked[0]["codec"] is options.CodecChoice.HEVC
+    assert asked[0]["fit"] is Fit.CONTAIN
+    assert asked[0]["codec"] is Codec.HEVC
 
 
 def test_local_is_accepted(asked: list[dict[str, object]]) -> None:
@@ -406,10 +407,10 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 
 
 def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    def build_job(**_: object) -> None:
+    def request_of(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(options, "build_job", build_job)
+    monkeypatch.setattr(request, "request_of", request_of)
 
 
 # Signals

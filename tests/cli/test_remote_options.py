@@ -19,10 +19,12 @@ from support.s3.proxy import Proxy
 from support.s3.server import via
 
 from keyscale.cli.app import run
-from keyscale.cli.remote_options import FallbackChoice, build_remote_options, is_remote, split_output
+from keyscale.cli.settings import is_remote
 from keyscale.engine.errors import UsageError
 from keyscale.engine.models.torch_networks import SRVGGNetCompact
+from keyscale.engine.run_options import RemoteOptions
 from keyscale.engine.storage.bucket import Storage
+from keyscale.engine.storage.settings import split_output
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 COURT, CAMERA = EXAMPLES / "court.mp4", EXAMPLES / "court.json"
@@ -35,28 +37,18 @@ QUICK_S = 15.0
 
 @pytest.mark.parametrize("word", ["true", "TRUE", "True", "1", "yes", "on", "On", " true "])
 def test_modal_enabled_makes_remote_the_default(word: str) -> None:
-    assert is_remote(None, {"MODAL_ENABLED": word})
+    assert is_remote(word)
 
 
 @pytest.mark.parametrize("word", ["false", "FALSE", "0", "no", "off", "", "  "])
 def test_modal_enabled_may_say_no(word: str) -> None:
-    assert not is_remote(None, {"MODAL_ENABLED": word})
-
-
-def test_without_modal_enabled_jobs_run_here() -> None:
-    assert not is_remote(None, {})
-
-
-@pytest.mark.parametrize("word", ["true", "false", "maybe"])
-@pytest.mark.parametrize("flag", [True, False])
-def test_a_flag_wins_over_modal_enabled(word: str, flag: bool) -> None:
-    assert is_remote(flag, {"MODAL_ENABLED": word}) is flag
+    assert not is_remote(word)
 
 
 @pytest.mark.parametrize("word", ["maybe", "2", "enabled", "y", "t"])
 def test_another_word_in_modal_enabled_is_an_error(word: str) -> None:
     with pytest.raises(UsageError, match="is neither yes nor no") as caught:
-        is_remote(None, {"MODAL_ENABLED": word})
+        is_remote(word)
     assert "--remote or --local" in str(caught.value.remedy)
 
 
@@ -87,13 +79,13 @@ def test_modal_enabled_is_heeded_by_the_commands(
 @pytest.mark.parametrize("containers", [0, -1, 1001])
 def test_so_many_containers_are_refused(containers: int) -> None:
     with pytest.raises(UsageError, match="out of range"):
-        build_remote_options(containers=containers, fallback=FallbackChoice.NONE, max_cost=None)
+        RemoteOptions(containers=containers)
 
 
 @pytest.mark.parametrize("dollars", [-0.01, float("nan")])
 def test_such_a_cost_is_refused(dollars: float) -> None:
     with pytest.raises(UsageError, match="out of range"):
-        build_remote_options(containers=None, fallback=FallbackChoice.NONE, max_cost=dollars)
+        RemoteOptions(max_cost=dollars)
 
 
 @pytest.mark.parametrize("output", ["clip.mp4", "a/b.mp4", "C:/clips/a.mp4", "r2:/odd.mp4", None])

@@ -13,15 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from keyscale.cli.progress import (
-    ProgressKind,
-    SafeStream,
-    printable,
-    renderer,
-    show_failure,
-    write_data,
-    write_path,
-)
+from keyscale.cli.progress import ProgressKind, renderer
+from keyscale.cli.terminal import SafeStream, printable, show_failure, write_data, write_path
 from keyscale.engine.errors import InputError, Interrupted, UsageError
 from keyscale.engine.events import Done, Event, Failed, Note, Phase, Progress, failure
 from keyscale.engine.serialization import loads
@@ -377,7 +370,8 @@ def test_progress_without_standard_streams(tmp_path: Path) -> None:
     code = (
         "import pathlib, sys\n"
         "sys.stdout = sys.stderr = None\n"
-        "from keyscale.cli.progress import ProgressKind, renderer, write_data\n"
+        "from keyscale.cli.progress import ProgressKind, renderer\n"
+        "from keyscale.cli.terminal import write_data\n"
         "from keyscale.engine.events import Note\n"
         "for kind in ProgressKind:\n"
         "    with renderer(kind) as view: view.handle(Note(level='warning', message='x'))\n"

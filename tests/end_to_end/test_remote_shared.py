@@ -20,7 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.processes]
 PROGRAM = """
 import sys, threading
 from fractions import Fraction
-from keyscale.engine.job import Job, ModelChoice, RemoteOptions, Target
+from keyscale.engine.run_options import RemoteOptions
+from keyscale.engine.job import Job, ModelChoice, Target
 from keyscale.engine.serialization import dumps
 from keyscale.engine.runners.prepare import prepare
 from keyscale.engine.remote.run import run_remote

@@ -1,0 +1,69 @@
+"""The words among which an option of a job chooses."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = ["Codec", "Fallback", "Fit", "Mode", "Precision", "ProgressKind", "Verify"]
+
+
+class Fit(StrEnum):
+    """How a camera rectangle of another shape meets the target."""
+
+    COVER = "cover"
+    CONTAIN = "contain"
+    STRETCH = "stretch"
+
+
+class Mode(StrEnum):
+    """Preset of model and encoder defaults."""
+
+    FAST = "fast"
+    QUALITY = "quality"
+
+
+class Codec(StrEnum):
+    """Video encoder; `AUTO` is H.264, and 10-bit HEVC for HDR sources."""
+
+    AUTO = "auto"
+    H264 = "h264"
+    HEVC = "hevc"
+    AV1 = "av1"
+    PRORES = "prores"
+    H264_NVENC = "h264_nvenc"
+    HEVC_NVENC = "hevc_nvenc"
+    AV1_NVENC = "av1_nvenc"
+
+
+class Precision(StrEnum):
+    """Arithmetic of the network; `AUTO` is int8 for shipped networks on the CPU, fp16 on CUDA, and fp32 elsewhere."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+
+
+class Verify(StrEnum):
+    """`FULL` decodes every frame of the finished file, `QUICK` its packets and both ends."""
+
+    FULL = "full"
+    QUICK = "quick"
+
+
+class Fallback(StrEnum):
+    """What becomes of chunks that cannot be made remotely."""
+
+    NONE = "none"
+    LOCAL = "local"
+
+
+class ProgressKind(StrEnum):
+    """How a run reports itself; `AUTO` is a bar on a terminal and plain lines elsewhere."""
+
+    AUTO = "auto"
+    RICH = "rich"
+    PLAIN = "plain"
+    JSON = "json"
+    NONE = "none"

@@ -1,0 +1,400 @@
+"""What the value of an option can be: how people write it, what a program may give, and what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import re
+import reprlib
+from collections.abc import Sequence
+from enum import StrEnum
+from fractions import Fraction
+from numbers import Integral, Rational, Real
+from typing import Any, ClassVar, NoReturn, TypeGuard
+
+from keyscale.engine.errors import UsageError
+from keyscale.engine.wording import say
+
+__all__ = [
+    "SMALLEST_TILE",
+    "Choice",
+    "Device",
+    "Form",
+    "Kind",
+    "Model",
+    "Number",
+    "Path",
+    "Rate",
+    "Refused",
+    "Size",
+    "Switch",
+    "Text",
+    "Tile",
+    "Time",
+    "Whole",
+    "short",
+]
+
+MAX_SIDE = 16384
+"""Largest target width or height in pixels (the limit of HEVC level 6.2 and of AV1 in common decoders)."""
+
+SMALLEST_TILE = 32
+"""Side in source pixels; in smaller tiles the network's context is nearly all there is."""
+
+LARGEST_WHOLE = 2**1023
+"""Beyond it a float holds no number, and Python refuses to write some thousands of digits into a message."""
+
+_NTSC = {"23.976": 24, "23.98": 24, "29.97": 30, "47.952": 48, "47.95": 48, "59.94": 60, "119.88": 120}
+"""How rates are written that are multiples of 1000/1001."""
+
+
+class Kind(StrEnum):
+    """What a value has to be in a settings file; the texts are those of messages."""
+
+    TEXT = "text"
+    WHOLE = "a whole number"
+    NUMBER = "a number"
+    YES_NO = "true or false"
+    CHOICE = "one of"
+    PATH = "a path"
+    MODEL = "a model's name or path"
+
+
+class Refused(ValueError):
+    """What is wrong with a value, to stand behind the option's name."""
+
+    def __init__(self, why: str, remedy: str | None = None) -> None:
+        super().__init__(why)
+        self.why, self.remedy = why, remedy
+
+
+class _Short(reprlib.Repr):
+    """As `reprlib.repr`, for integers of any length too."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        return super().repr_int(x, level) if abs(x) <= LARGEST_WHOLE else f"an integer of {x.bit_length()} bits"
+
+
+short = _Short().repr
+"""A value in a message, however large it is."""
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:60] + "...")
+
+
+class Form:
+    """A kind of value. `read` and `take` raise `Refused`, `check` what is wrong with a value of any origin."""
+
+    kind: ClassVar[Kind] = Kind.TEXT
+    metavar: str = "TEXT"
+    annotation: str = "str"
+    """Its type in the signature of the Python API."""
+    must_be: str = "text"
+    """What a program has to give."""
+    none: str | None = None
+    """The word for the value None, where it is one that can be asked for."""
+
+    def read(self, text: str) -> Any:
+        """The value that this text stands for."""
+        return text
+
+    def take(self, value: object) -> Any:
+        """The value of what a program gives."""
+        if not isinstance(value, str):
+            self.refuse(value)
+        return value
+
+    def check(self, value: Any) -> None:
+        """Raise `Refused` where no job can have this value."""
+
+    def written(self, value: Any) -> Any:
+        """The value as people write it: text, a number, or yes or no; None where it is left to the job."""
+        return self.none if value is None else value
+
+    def given_as(self, value: Any) -> Any:
+        """The value as a program would give it: the inverse of `take`."""
+        return self.none if value is None else value
+
+    def refuse(self, value: object) -> NoReturn:
+        """Raise `Refused` for what a program gave."""
+        raise Refused(f"is {short(value)}", f"It must be {self.must_be}.")
+
+
+class Switch(Form):
+    """Yes or no."""
+
+    kind = Kind.YES_NO
+    metavar = ""
+    annotation = "bool"
+    must_be = "True or False"
+
+    _words: ClassVar = dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True) | dict.fromkeys(
+        ("0", "false", "f", "no", "n", "off"), False
+    )
+
+    def read(self, text: str) -> bool:
+        found = self._words.get(text.strip().lower())
+        if found is None:
+            raise Refused(f"{_quoted(text)} is neither true nor false", "Give true or false.")
+        return found
+
+    def take(self, value: object) -> bool:
+        return value if isinstance(value, bool) else self.refuse(value)
+
+
+class Choice(Form):
+    """One of the words of an enumeration."""
+
+    kind = Kind.CHOICE
+
+    def __init__(self, kind: type[StrEnum]) -> None:
+        self._by_word = {item.value: item for item in kind}
+        self.words = tuple(self._by_word)
+        self.metavar = f"<{'|'.join(self.words)}>"
+        *most, last = (f'"{word}"' for word in self.words)
+        self.annotation = f"Literal[{', '.join([*most, last])}]"
+        self.must_be = f"{', '.join(most)} or {last}"
+
+    def read(self, text: str) -> StrEnum:
+        found = self._by_word.get(text.strip().lower())
+        if found is None:
+            raise Refused(f"{_quoted(text)} is not one of {', '.join(map(repr, self.words))}")
+        return found
+
+    def take(self, value: object) -> StrEnum:
+        found = self._by_word.get(value) if isinstance(value, str) else None
+        return found if found is not None else self.refuse(value)
+
+    def written(self, value: StrEnum) -> str:
+        return value.value
+
+    given_as = written
+
+
+class Whole(Form):
+    """A whole number; `offered` are the only ones that there are, if any."""
+
+    kind = Kind.WHOLE
+    metavar = "N"
+    must_be = "a whole number"
+
+    def __init__(self, offered: Sequence[int] = ()) -> None:
+        self._offered = tuple(offered)
+        self.annotation = f"Literal[{', '.join(map(str, offered))}]" if offered else "int"
+        if offered:
+            self.metavar = "|".join(map(str, offered))
+
+    def read(self, text: str) -> int:
+        try:
+            return int(text)
+        except ValueError:
+            raise Refused(f"{_quoted(text)} is not a whole number") from None
+
+    def take(self, value: object) -> int:
+        return int(value) if _is_whole(value) else self.refuse(value)
+
+    def check(self, value: int) -> None:
+        if self._offered and value not in self._offered:
+            raise Refused(f"{short(value)} is not offered", f"Give {' or '.join(map(str, self._offered))}.")
+
+
+class Number(Form):
+    """Any number."""
+
+    kind = Kind.NUMBER
+    metavar = "X"
+    annotation = "float"
+    must_be = "a number"
+
+    def read(self, text: str) -> float:
+        try:
+            return float(text)
+        except ValueError:
+            raise Refused(f"{_quoted(text)} is not a number") from None
+
+    def take(self, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, Real):
+            self.refuse(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise Refused(f"is {short(value)}", "It must be a number that a float holds.") from None
+
+
+class Text(Form):
+    """Any text but none at all."""
+
+    def check(self, value: str) -> None:
+        if not value.strip() or "\0" in value:
+            raise Refused("holds a zero byte" if value.strip() else "is empty")
+
+
+class Path(Text):
+    """The name of a file or folder; in a settings file it is relative to that file."""
+
+    kind = Kind.PATH
+    metavar = "FILE"
+    annotation = "str | PathLike[str]"
+    must_be = "a path as text, or an object such as pathlib.Path"
+
+    def take(self, value: object) -> str:
+        found = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+        return found if isinstance(found, str) else self.refuse(value)
+
+
+class Model(Path):
+    """A network's name, or a checkpoint's path."""
+
+    kind = Kind.MODEL
+
+
+class Time(Number):
+    """Seconds; people may write minutes and hours too."""
+
+    kind = Kind.TEXT
+    metavar = "TIME"
+
+    _seconds = re.compile(r"\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}", re.ASCII)
+    _clock = re.compile(r"(?:(\d{1,5}):([0-5]?\d)|(\d{1,7})):([0-5]?\d(?:\.\d{0,9})?)", re.ASCII)
+
+    def read(self, text: str) -> float:
+        """`"90"`, `"1.5"`, `"1:30"` or `"0:01:30.250"` -> seconds."""
+        stripped = text.strip()
+        if self._seconds.fullmatch(stripped):
+            return float(stripped)
+        found = self._clock.fullmatch(stripped)
+        if not found:
+            raise Refused(f"{_quoted(stripped)} is not a time", "Write seconds such as 12.5, or MM:SS, or H:MM:SS.mmm.")
+        hours, minutes, long_minutes, seconds = found.groups()
+        return 3600 * int(hours or 0) + 60 * int(minutes or long_minutes) + float(seconds)
+
+
+class Size(Form):
+    """Width and height in pixels."""
+
+    metavar = "WxH"
+    annotation = "tuple[int, int] | str"
+    must_be = 'two whole numbers, width and height, or text such as "1080x1920"'
+
+    def read(self, text: str) -> tuple[int, int]:
+        """`"1080x1920"` -> `(1080, 1920)`."""
+        width, cross, height = text.lower().partition("x")
+        if not (cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+            raise Refused(f"{_quoted(text)} is not a size", "Write WIDTHxHEIGHT, such as 1080x1920.")
+        return int(width[:9]), int(height[:9])
+
+    def take(self, value: object) -> tuple[int, int]:
+        if isinstance(value, str):
+            return self.read(value)
+        sides = list(value) if isinstance(value, Sequence) else []
+        return (int(sides[0]), int(sides[1])) if len(sides) == 2 and all(map(_is_whole, sides)) else self.refuse(value)
+
+    def check(self, value: tuple[int, int]) -> None:
+        for name, side in zip(("width", "height"), value, strict=True):
+            if not 2 <= side <= MAX_SIDE:
+                raise UsageError(
+                    f"target {name} {short(side)} is out of range",
+                    remedy=say("Give {size} WIDTHxHEIGHT with both sides from 2 to {}.", MAX_SIDE),
+                )
+            if side % 2:
+                raise UsageError(
+                    f"target {name} {side} is odd, and 4:2:0 video has even sides only",
+                    remedy=f"Use {side - 1} or {side + 1}.",
+                )
+
+    def written(self, value: tuple[int, int]) -> str:
+        return "{}x{}".format(*value)
+
+
+class Rate(Form):
+    """Frames a second as a fraction; None keeps the source's."""
+
+    metavar = "RATE"
+    annotation = "float | Fraction | str"
+    must_be = 'a number, a Fraction, or text such as "30000/1001" or "source"'
+    none = "source"
+    _remedy = "Write 30, 30000/1001 or source."
+
+    def read(self, text: str) -> Fraction | None:
+        """`"30"`, `"29.97"` (an NTSC rate by its usual name), `"30000/1001"` -> that rate; `"source"` -> None."""
+        if text.lower() == self.none:
+            return None
+        # An exponent such as 1e999999999 would be worked out digit by digit.
+        if len(text) > 32 or "e" in text.lower():
+            raise Refused(f"{text[:32]!r} is not a rate", self._remedy)
+        try:
+            rate = Fraction(_NTSC[text] * 1000, 1001) if text in _NTSC else Fraction(text)
+        except (ValueError, ZeroDivisionError) as error:
+            raise Refused(f"{text!r} is not a rate", self._remedy) from error
+        if not 1 <= rate <= 480:
+            raise Refused(f"{text} is out of range", "Give 1 to 480 frames a second.")
+        return rate.limit_denominator(1_000_000)
+
+    def take(self, value: object) -> Fraction | None:
+        if isinstance(value, bool) or not isinstance(value, str | float | Rational):
+            self.refuse(value)
+        if isinstance(value, Rational):
+            exact = Fraction(int(value.numerator), int(value.denominator))
+            if abs(exact) > LARGEST_WHOLE:
+                self.refuse(value)
+            rate = exact.limit_denominator(1_000_000)
+            return self.read(f"{rate.numerator}/{rate.denominator}")
+        # By its shortest text, so that 29.97 is the NTSC rate here as it is there.
+        return self.read(value if isinstance(value, str) else repr(float(value)))
+
+    def written(self, value: Fraction | None) -> str:
+        return "source" if value is None else str(value)
+
+    def given_as(self, value: Fraction | None) -> object:
+        return int(value) if value is not None and value.denominator == 1 else super().given_as(value)
+
+
+class Tile(Form):
+    """Side of a tile in source pixels; None follows the memory."""
+
+    metavar = "auto|N"
+    annotation = 'int | Literal["auto"]'
+    must_be = '"auto", or a whole number of source pixels, 0 or more'
+    none = "auto"
+    _remedy = f"Give auto, 0 (never tile), or {SMALLEST_TILE} or more source pixels."
+
+    def read(self, text: str) -> int | None:
+        if text.lower() == self.none:
+            return None
+        if not (text.isascii() and text.isdigit()):
+            raise Refused(f"{_quoted(text)} is not a tile size", self._remedy)
+        return int(text[:9])
+
+    def take(self, value: object) -> int | None:
+        if isinstance(value, str) and value == self.none:
+            return None
+        return int(value) if _is_whole(value) and int(value) >= 0 else self.refuse(value)
+
+    def check(self, value: int) -> None:
+        if value != 0 and value < SMALLEST_TILE:
+            raise Refused(f"{value} is too small", self._remedy)
+
+    def written(self, value: int | None) -> str:
+        return "auto" if value is None else str(value)
+
+
+class Device(Form):
+    """Where a network runs."""
+
+    metavar = "DEVICE"
+    _known = re.compile(r"auto|cpu|mps|cuda(?::\d{1,3})?", re.ASCII)
+
+    def read(self, text: str) -> str:
+        return text.strip().lower()
+
+    def take(self, value: object) -> str:
+        return self.read(super().take(value))
+
+    def check(self, value: str) -> None:
+        if not self._known.fullmatch(value):
+            raise Refused(f"{_quoted(value)} is not a device", "Give auto, cpu, mps, cuda, or cuda:N such as cuda:0.")
+
+
+def _is_whole(value: object) -> TypeGuard[Integral]:
+    # A bool is an int to Python; NumPy's integers are none.
+    return not isinstance(value, bool) and isinstance(value, Integral) and abs(int(value)) <= LARGEST_WHOLE

@@ -1,0 +1,53 @@
+"""What somebody asked for, on the command line or in a program: the values of options -> a checked `Job`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from keyscale.engine.choices import Codec
+from keyscale.engine.errors import UsageError
+from keyscale.engine.job import Job, check_job, default_output
+from keyscale.engine.options import build
+from keyscale.engine.run_options import RemoteOptions
+from keyscale.engine.storage.settings import split_output
+from keyscale.engine.wording import say
+
+if TYPE_CHECKING:
+    from keyscale.engine.camera.framing import Framing
+
+__all__ = ["Request", "request_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A job, and where it runs."""
+
+    job: Job
+    remote: RemoteOptions | None
+    """None: on this machine."""
+    framing: Framing | None = None
+    """The camera, where it was given as such and not as a file."""
+
+
+def request_of(values: Mapping[str, Any], *, kind: type[Job] = Job) -> Request:
+    """The values of options, each checked by itself, as one request; touches no file.
+
+    Args:
+        values: by option; those that are missing are as declared.
+        kind: the class of the job.
+
+    Raises:
+        UsageError: values contradict each other, or the output is an address of another form.
+    """
+    video = values["video"]
+    try:
+        output, publish_to = split_output(values.get("output"), video)
+    except UsageError as error:
+        raise UsageError(say("{output}: {}", error.message), remedy=error.remedy) from error
+    if output is None:
+        output = default_output(video, values.get("codec", Codec.AUTO))
+    job = build(kind, {**values, "output": output}, publish_to=publish_to)
+    remote = build(RemoteOptions, values)
+    return Request(job=check_job(job), remote=remote if remote.remote else None)

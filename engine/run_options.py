@@ -1,0 +1,173 @@
+"""Options of where jobs run, of batches and of commands, declared as those of a `Job` are."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass
+from math import inf
+
+from keyscale.engine import forms
+from keyscale.engine.choices import Fallback, ProgressKind
+from keyscale.engine.job import NOT_MEANT
+from keyscale.engine.options import check_fields, option
+from keyscale.engine.wording import say
+
+__all__ = ["MODAL_ENABLED", "BatchRequest", "RemoteOptions", "Terminal"]
+
+MODAL_ENABLED = "MODAL_ENABLED"
+"""The variable that says whether jobs run remotely where nothing else does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteOptions:
+    """Where a job's chunks are made, and how if that is not here."""
+
+    remote: bool = option(
+        False,
+        "Run on Modal GPUs, staged through object storage, or on this machine. "
+        f"Without either {MODAL_ENABLED} decides, else this machine.",
+        "Running",
+        opposite="local",
+        per_clip=False,
+        variables=(MODAL_ENABLED,),
+        docs="make the chunks on Modal GPUs, or here; see [remote.md](remote.md)",
+        python="Make the chunks on Modal GPUs. The environment variable MODAL_ENABLED is for commands alone.",
+        default_docs="`--local`, or by `MODAL_ENABLED`",
+    )
+    containers: int | None = option(
+        None,
+        "With {remote}: containers at once at most. Without it what the deployment allows.",
+        "Running",
+        name="remote_containers",
+        per_clip=False,
+        between=(1, 1000),
+        remedy="Give 1 to 1000, or leave it out.",
+        docs="with `--remote`: containers at once at most",
+        default_docs="what the deployment allows",
+    )
+    fallback: Fallback = option(
+        Fallback.NONE,
+        "With {remote}: make here what cannot be made there, or fail.",
+        "Running",
+        name="remote_fallback",
+        per_clip=False,
+        docs="with `--remote`: make here what cannot be made there, or fail",
+    )
+    max_cost: float | None = option(
+        None,
+        "With {remote}: begin nothing that is estimated to cost more.",
+        "Running",
+        metavar="DOLLARS",
+        per_clip=False,
+        between=(0, inf),
+        remedy="Give dollars, such as 2.50.",
+        docs="with `--remote`: begin nothing that is estimated to cost more",
+        default_docs="none",
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def fallback_local(self) -> bool:
+        """Whether to make here what cannot be made there, and say so."""
+        return self.fallback is Fallback.LOCAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRequest:
+    """What a batch is asked for beside its inputs and what holds for each clip."""
+
+    keyframes_dir: str | None = option(
+        None,
+        "Where the keyframes files are, in the same subfolders; else beside the videos.",
+        "Input",
+        form=forms.Path(),
+        metavar="FOLDER",
+        remedy="Give a path; '.' is the current folder.",
+        docs="where the keyframes files are, in the same subfolders",
+        default_docs="beside the videos",
+    )
+    recursive: bool = option(False, "Subfolders too; the results mirror them.", "Input", short="r")
+    whole_frame: bool = option(
+        False, "Use the whole picture of a video that has no keyframes file; otherwise that is an error.", "Input"
+    )
+    watch: bool = option(
+        False,
+        "Go on for videos that come up and have stopped growing, until Ctrl-C or SIGTERM.",
+        "Input",
+        opposite="",
+        no_setting="a command would not end that is expected to",
+    )
+    output: str = option(
+        MISSING,
+        "Where the results go. What is there and came of the same source, framing and settings is skipped.",
+        "Output",
+        form=forms.Path(),
+        short="o",
+        metavar="FOLDER",
+        required=True,
+        remedy="Give a path; '.' is the current folder.",
+        no_setting="it names the result of a single run",
+        default_docs="has to be given",
+    )
+    report: str | None = option(
+        None,
+        "What became of each clip, as JSON; else report.json in the output folder.",
+        "Output",
+        form=forms.Path(),
+        remedy="Give a path; '.' is the current folder.",
+        not_beside_inputs="it names a file that is written, and a folder of clips may be anyone's",
+        docs="what became of each clip, as JSON",
+        default_docs="`report.json` in the output folder",
+    )
+    overwrite: bool = option(
+        False,
+        "Make every clip again and replace its result, once the new one is verified, whoever made the old one.",
+        "Output",
+        opposite="",
+        no_setting=NOT_MEANT,
+    )
+    jobs: int | None = option(
+        None,
+        "Worker processes, or with {remote} clips, at once, 1 to 64; else one for each GPU, or what is fastest on the "
+        "CPU.",
+        "Running",
+        short="j",
+        between=(1, 64),
+        docs="worker processes, or with `--remote` clips, at once; 1 to 64",
+        default_docs="see [below](#what-runs-at-once)",
+    )
+    fail_fast: bool = option(False, "Stop everything at the first clip that fails.", "Running")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terminal:
+    """What commands are asked for beside jobs: where defaults come from, and what is shown."""
+
+    config: str | None = option(
+        None,
+        "A file of defaults; without it keyscale.toml beside the input. 'keyscale config show' tells what holds.",
+        "Running",
+        form=forms.Path(),
+        remedy=say("Name a settings file, or leave {config} out."),
+        variables=("KEYSCALE_CONFIG",),
+        no_setting="a settings file does not name another one",
+        docs="defaults for flags, see [config.md](config.md)",
+        default_docs="`keyscale.toml` beside the input",
+    )
+    progress: ProgressKind = option(
+        ProgressKind.AUTO,
+        "Progress on stderr, or as JSON lines on stdout; auto is a bar on a terminal, else plain lines.",
+        "Running",
+        docs="how progress is shown, see below",
+    )
+    quiet: bool = option(False, "Only warnings, errors and the result.", "Running", short="q")
+    verbose: int = option(
+        0,
+        "Times on every line; -vv prints the traceback of an error too.",
+        "Running",
+        short="v",
+        no_setting="it is for looking into a single run",
+        docs="times on every line; with `-vv` also the traceback of an error",
+        default_docs="off",
+    )
