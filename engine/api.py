@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Unpack
 
 from keyscale.engine.argument_types import Options
-
 from keyscale.engine.arguments import describe_arguments, read_arguments, said_in_python
 from keyscale.engine.camera.framing import Framing
 from keyscale.engine.errors import Interrupted, UsageError
