@@ -162,7 +162,9 @@ def known_settings(options: Iterable[Option] = ()) -> tuple[dict[str, Known], di
     """
     from keyscale.engine.settings import places_of
 
-    return places_of([*plan_options().values(), *options], batch_options().values())
+    of_batches = batch_options().values()
+    others = [each for each in options if each not in of_batches]
+    return places_of([*plan_options().values(), *others], of_batches)
 
 
 def resolve(
