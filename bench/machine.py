@@ -21,7 +21,7 @@ def machine(threads: int) -> dict[str, Any]:
 
     Loads none of the packages: a benchmark may have to bind itself to some cores first.
     """
-    cpu = platform.processor() or platform.machine()
+    cpu = platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
