@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from keyscale.engine.errors import KeyscaleError, RemoteError
 from keyscale.engine.plan.plan import Plan
+from keyscale.engine.wording import Said
 
 __all__ = ["PLAN_VERSION", "dump_plan", "for_transfer", "load_plan"]
 
@@ -122,7 +123,7 @@ def _inflated(body: memoryview) -> bytes:
 
 
 def _encode(value: Any) -> Any:
-    if isinstance(value, Fraction):
+    if isinstance(value, (Fraction, Said)):
         return str(value)
     if isinstance(value, np.ndarray):
         return _packed(value)

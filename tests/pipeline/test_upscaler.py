@@ -541,6 +541,7 @@ def test_auto_asks_torch_where_the_driver_does_not_deny_a_device(
         assert choose_device("auto") == ("cuda" if asked and sees else "cpu")
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform == "darwin", reason="may have a GPU of Apple's")
 def test_a_network_on_the_cpu_loads_neither_torch_nor_what_only_remote_jobs_need(tmp_path: Path) -> None:
     source = write_video(tmp_path / "in.mkv", [numbered(0)], codec="ffv1")

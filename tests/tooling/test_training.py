@@ -143,6 +143,7 @@ class TestScenes:
 
         assert digests(1) == digests(200)
 
+    @pytest.mark.processes
     def test_are_made_once(self, pictures: material.Material, tmp_path: Path) -> None:
         said: list[str] = []
         for _ in range(2):
@@ -310,6 +311,7 @@ class TestExport:
         error = pattern(network, 2, fold, smooth_scenes(0))
         assert torch.allclose(error, network.last.bias.detach(), atol=1e-6)
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("fold", [1, 2])
     def test_int8_draws_no_pattern_of_its_own(self, fold: int, tmp_path: Path) -> None:
         """The mean error at each place of a cell stays that of the float network: none, once it's out of the bias."""
