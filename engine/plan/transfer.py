@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from keyscale.engine.errors import KeyscaleError, RemoteError
 from keyscale.engine.plan.plan import Plan
+from keyscale.engine.wording import Said
 
 __all__ = ["PLAN_VERSION", "dump_plan", "for_transfer", "load_plan"]
 
@@ -126,6 +127,8 @@ def _encode(value: Any) -> Any:
         return str(value)
     if isinstance(value, np.ndarray):
         return _packed(value)
+    if isinstance(value, Said):  # over there nobody words it anew
+        return str(value)
     raise TypeError(f"{type(value).__name__} has no place in a plan")
 
 

@@ -23,13 +23,18 @@ from keyscale.engine.plan.transfer import HEAD, LARGEST, MAGIC, PLAN_VERSION, du
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import Orientation, StreamInfo
+from keyscale.engine.wording import Said
 
 FIELDS_OF_VERSION_4 = "dc775a2100a6b8e2"
 """SHA-256 over every field that a plan is made of, shortened."""
 
 
 def differences(one: Any, other: Any, where: str = "plan") -> Iterator[str]:
-    """Where two values differ, in type as in content, down to the last bit of an array; 2 and 2.0 do not."""
+    """Where two values differ, in type as in content, down to the last bit of an array; 2 and 2.0 do not.
+
+    A text that knows of options is a plain text over there.
+    """
+    one = str(one) if isinstance(one, Said) else one
     if type(one) is not type(other) and {type(one), type(other)} != {int, float}:
         yield f"{where}: {type(one)} and {type(other)}"
     elif dataclasses.is_dataclass(one):
