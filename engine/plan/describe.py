@@ -98,7 +98,7 @@ def plan_to_json(plan: Plan, remote: RemoteEstimate | None = None) -> str:
             for t in plan.tracks
         ],
         "chunks": [{"index": c.index, "start": c.start, "end": c.end} for c in plan.chunks],
-        "warnings": list(plan.warnings),
+        "warnings": [str(warning) for warning in plan.warnings],
         "estimate": {
             "inferred_frames": estimate.inferred_frames,
             "macs": estimate.macs,

@@ -169,7 +169,7 @@ def refusal(error: KeyscaleError, *, seconds: float, gpu: str) -> dict[str, Any]
 
 def as_answer(value: Made | Deployment) -> dict[str, Any]:
     """`value` as plain data, as a call returns it."""
-    answer: dict[str, Any] = msgspec.to_builtins(value)
+    answer: dict[str, Any] = msgspec.to_builtins(value, enc_hook=str)
     return answer
 
 

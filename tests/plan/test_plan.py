@@ -184,6 +184,13 @@ def test_one_frame() -> None:
         assert plan.frames == max(1, int(rate * 0.04 + 0.5))
 
 
+def test_a_warning_that_names_an_option_is_text_in_the_json() -> None:
+    plan = planned(film(90, 30, bit_depth=10))
+    assert (
+        "the source has 10 bits, the result 8: --bit-depth 10 keeps them" in json.loads(plan_to_json(plan))["warnings"]
+    )
+
+
 def test_the_sources_rate_is_taken_when_asked() -> None:
     assert planned(film(100, NTSC), None).rate == NTSC
     plan = planned(uneven([0, 20, 47, 61, 100, 101], Fraction(1, 600), 20, rate=30), None)
