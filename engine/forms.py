@@ -225,8 +225,8 @@ class Text(Form):
     """Any text but none at all."""
 
     def check(self, value: str) -> None:
-        if not value.strip():
-            raise Refused("is empty")
+        if not value.strip() or "\0" in value:
+            raise Refused("holds a zero byte" if value.strip() else "is empty")
 
 
 class Path(Text):
