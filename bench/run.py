@@ -161,7 +161,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def show_conditions(console: Console, about: dict[str, Any]) -> None:
-    """What the numbers hang on, in two lines."""
+    """What the numbers depend on, in two lines."""
     console.print(
         f"{about['cpu']}, {about['threads']} threads, torch {about['packages']['torch']}, Python {about['python']}, "
         f"{about['date']}; weights: {about['weights']}; {about['frames']} frames, {about['rounds']} rounds"

@@ -49,18 +49,18 @@ COMMANDS = {
 class Program(TyperGroup):
     """The commands. A module is loaded when its command runs: neither help nor another command waits for it."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - Click passes it
         """Their names, in the order of the help."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - Click passes it
         """A command by its name; None where there is none."""
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"keyscale.cli.{cmd_name}")
         return module.command() if hasattr(module, "command") else get_command(module.app)
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - Click passes it
         """Write them with what they do."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))

@@ -33,7 +33,7 @@ def batch_clips(
     """Each clip as a job, in the same order, or with the fault that keeps it from being one.
 
     A clip's own options win over the flags. Results are `.mp4`, for ProRes `.mov`, unless a manifest names them
-    otherwise. Every job updates: what is there and came of the same job is left alone. Nothing is written, and no
+    otherwise. Every job updates: what is there and came from the same job is left alone. Nothing is written, and no
     folder is made.
 
     Args:

@@ -32,7 +32,7 @@ __all__ = [
 LISTED = 40
 """Most clips that the table at the end lists, those that failed apart: of more than that only the number is told."""
 
-SKIPPED = "its result is there and came of the same job"
+SKIPPED = "its result is there and came from the same job"
 
 _LINE_ENDS = re.compile("[\n\t\u2028\u2029]")
 

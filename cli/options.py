@@ -40,7 +40,7 @@ class PlanOutput:
         "Print the whole plan, every frame of it, as JSON.",
         "Running",
         opposite="",
-        no_setting="whoever reads the output has to ask for its form",
+        no_setting="the program that reads the output has to ask for its form",
         docs="of `plan` alone: the whole plan as JSON, every frame of it",
     )
 

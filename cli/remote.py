@@ -139,18 +139,19 @@ def _end(note: JobNote) -> int:
     job, state = note.job_id, state_of(note)
     with _storage() as storage:
         settings = storage.settings
-    if state is not None:
+    while state is not None:
         state.check_place(settings.endpoint, settings.bucket)
-        calls = Calls()
-        if state.calls:
+        calls, ended = Calls(), [call.id for call in state.calls]
+        if ended:
             calls.knock()
-        if running := calls.cancel([call.id for call in state.calls]):
+        if running := calls.cancel(ended):
             raise RemoteError(
                 f"{len(running)} calls of {job} may still run: Modal did not take their cancellation",
                 remedy=f"Check credentials and network, then run `keyscale remote cancel {job}` again.",
             )
-        # First of all: a client that still follows the job sees by it that it is over.
-        drop_state(state_path_of(note), job)
+        # Before what is staged: a client that still follows the job sees by it that it is over. Until then it may have
+        # started calls in the place of those that were cancelled.
+        state = None if drop_state(state_path_of(note), job, ended=ended) else state_of(note)
     with _storage() as storage:
         return storage.delete_prefix(job_prefix(job))
 

@@ -28,8 +28,8 @@ class Options(TypedDict, total=False):
     overwrite: bool
     """Replace the result if it is there, once the new one is verified."""
     update: bool
-    """Skip the job if the result is there and came of the same source, framing and settings; make it again if keyscale
-    made it of others."""
+    """Skip the job if the result is there and came from the same source, framing and settings; make it again if
+    keyscale made it of others."""
     codec: Literal["auto", "h264", "hevc", "av1", "prores", "h264_nvenc", "hevc_nvenc", "av1_nvenc"]
     """Video encoder; auto is H.264, and 10-bit HEVC for HDR sources."""
     crf: int | None

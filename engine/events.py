@@ -108,7 +108,7 @@ class Done:
     key: str = ""
     """The job's key, see `engine.workspace.fingerprint`."""
     skipped: bool = False
-    """The result was there already and came of the same job: nothing was made."""
+    """The result was there already and came from the same job: nothing was made."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -295,16 +295,16 @@ class Job:
     )
     update: bool = option(
         False,
-        "Skip the job if the result is there and came of the same source, framing and settings; make it again if "
+        "Skip the job if the result is there and came from the same source, framing and settings; make it again if "
         "keyscale made it of others.",
         "Output",
         opposite="",
         per_clip=False,
         no_setting=NOT_MEANT,
-        docs="leave a result that is there if it came of the same source, framing and settings (it carries their key); "
+        docs="leave a result that is there if it came from the same source, framing and settings (its key says so); "
         "make it again if keyscale made it of others. In this case the source is read before the network is loaded",
     )
-    """A result that is there is left as it is where it came of this very job, and made anew where keyscale made it of
+    """A result that is there is left as it is where it came from this very job, and made anew where keyscale made it of
     another one."""
     target: Target = field(default_factory=Target)
     trim: Trim = field(default_factory=Trim)

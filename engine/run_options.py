@@ -100,7 +100,7 @@ class BatchRequest:
     )
     output: str = option(
         MISSING,
-        "Where the results go. What is there and came of the same source, framing and settings is skipped.",
+        "Where the results go. What is there and came from the same source, framing and settings is skipped.",
         "Output",
         form=forms.Path(),
         short="o",
@@ -108,7 +108,7 @@ class BatchRequest:
         required=True,
         remedy="Give a path; '.' is the current folder.",
         no_setting="it names the result of a single run",
-        default_docs="has to be given",
+        default_docs="required",
     )
     report: str | None = option(
         None,
@@ -122,7 +122,7 @@ class BatchRequest:
     )
     overwrite: bool = option(
         False,
-        "Make every clip again and replace its result, once the new one is verified, whoever made the old one.",
+        "Make every clip again and replace its result, once the new one is verified, whatever made the old one.",
         "Output",
         opposite="",
         no_setting=NOT_MEANT,

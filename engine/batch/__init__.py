@@ -1,1 +1,1 @@
-"""Many clips in one run: which there are, who makes them, what is told of them."""
+"""Many clips in one run: which there are, who makes them, what is reported about them."""

@@ -29,7 +29,7 @@ class ClipStatus(StrEnum):
     RUNNING = "running"
     DONE = "done"
     SKIPPED = "skipped"
-    """Its result was there already and came of the same source, framing, settings and engine."""
+    """Its result was there already and came from the same source, framing, settings and engine."""
     FAILED = "failed"
     STOPPED = "stopped"
     """The batch was interrupted before it was finished; what it has is kept."""

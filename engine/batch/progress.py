@@ -99,7 +99,7 @@ class BatchMeter:
       verifying takes longer than what is told. So the remaining time does not come near 0 before the last clip ends.
 
     Clips that fail take their missing frames out of what is left, not out of the total. Once a clip is stopped nothing
-    is told of the remaining time: the batch ends with frames missing, and when they are made hangs on when it is run
+    is told of the remaining time: the batch ends with frames missing, and when they are made depends on when it is run
     again.
 
     Args:

@@ -82,7 +82,7 @@ def choose_execution(spec: ModelSpec, device: str, asked: Precision, *, has_int8
 
 
 def needs_openvino(spec: ModelSpec, device: str, asked: Precision) -> bool:
-    """Whether `choose_execution` hangs on what OpenVINO can do here; `device` may be `auto`."""
+    """Whether `choose_execution` depends on what OpenVINO can do here; `device` may be `auto`."""
     return spec.shipped and device in {"auto", "cpu"} and asked in {Precision.AUTO, Precision.INT8}
 
 

@@ -331,13 +331,18 @@ class FanOut:
     def _check_kept(self) -> None:
         """Raise a `RemoteError` where another command cancelled the job, which removes its state."""
         if not self._path.exists():
-            raise RemoteError(
-                f"the job {self._state.job_id} was cancelled by another command",
-                remedy="Run the command again: finished chunks are kept.",
-            )
+            raise self._cancelled()
 
     def _keep(self, calls: tuple[Call, ...]) -> None:
+        # First of all, so that a call that was just started is cancelled where the job turns out to be.
         before, self._state = self._state, dataclasses.replace(self._state, calls=calls)
-        self._check_kept()  # only now: a call that was just started has to be cancelled too
-        if calls != before.calls:
-            self._state.save(self._path)
+        if calls == before.calls:
+            self._check_kept()
+        elif not self._state.save_again(self._path):
+            raise self._cancelled()
+
+    def _cancelled(self) -> RemoteError:
+        return RemoteError(
+            f"the job {self._state.job_id} was cancelled by another command",
+            remedy="Run the command again: finished chunks are kept.",
+        )

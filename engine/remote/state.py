@@ -9,9 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import filelock
 import platformdirs
 
 from keyscale.engine.errors import KeyscaleError, RemoteError
@@ -19,6 +23,9 @@ from keyscale.engine.files import storage_error, write_private
 from keyscale.engine.job import Job
 from keyscale.engine.serialization import dumps, loads
 from keyscale.engine.workspace.folder import REMOTE_STATE, REMOTE_STATE_VERSION
+from keyscale.engine.workspace.locks import lock_of
+
+LOCK_POLL_S = 0.02
 
 __all__ = [
     "Call",
@@ -77,6 +84,18 @@ class RemoteState:
         write_private(_copy_path(self.job_id), dumps(self))
         write_private(path, dumps(self))
 
+    def save_again(self, path: Path) -> bool:
+        """Write it over what is kept there; False, and nothing written, where another command dropped that.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        with _alone(self.job_id):
+            if not path.exists():
+                return False
+            self.save(path)
+            return True
+
     def check_place(self, endpoint: str, bucket: str) -> None:
         """Raise a `RemoteError` where the job lies in another bucket than this one: nothing would be found there."""
         if (self.endpoint, self.bucket) != (endpoint, bucket):
@@ -128,19 +147,52 @@ def state_of(note: JobNote) -> RemoteState | None:
     return next((state for state in found if state is not None and state.job_id == note.job_id), None)
 
 
-def drop_state(path: Path, job_id: str) -> None:
+def drop_state(path: Path, job_id: str, *, ended: Collection[str] | None = None) -> bool:
     """Remove the state of a job of which nothing is staged and no call runs any more; that of another job stays.
+
+    Args:
+        path: of the state.
+        job_id: of the job.
+        ended: the calls that were cancelled. Where the state knows of others by now, since its client goes on, nothing
+            is removed; None removes it whatever it knows.
+
+    Returns:
+        Whether it's gone.
 
     Raises:
         StorageError: it cannot be removed.
     """
-    state = RemoteState.read(path)
+    copy = _copy_path(job_id)
+    with _alone(job_id):
+        states = [state for state in map(RemoteState.read, (path, copy)) if state is not None]
+        own = [state for state in states if state.job_id == job_id]
+        if ended is not None and any(call.id not in ended for state in own for call in state.calls):
+            return False
+        try:
+            if RemoteState.read(path) in (None, *own):
+                path.unlink(missing_ok=True)
+            copy.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(error, path if error.filename is None else Path(error.filename)) from error
+    return True
+
+
+@contextmanager
+def _alone(job_id: str) -> Iterator[None]:
+    """Within it no other process saves a job's state again, or drops it."""
+    path = _note_path(job_id).with_suffix(".lock")
+    while True:
+        try:
+            lock = lock_of(path, mode=0o600)
+            break
+        except filelock.Timeout:
+            time.sleep(LOCK_POLL_S)  # who holds it writes or removes two small files, and frees it where it dies
+        except OSError as error:
+            raise storage_error(error, path) from error
     try:
-        if state is None or state.job_id == job_id:
-            path.unlink(missing_ok=True)
-        _copy_path(job_id).unlink(missing_ok=True)
-    except OSError as error:
-        raise storage_error(error, path if error.filename is None else Path(error.filename)) from error
+        yield
+    finally:
+        lock.release()
 
 
 def check_notes() -> None:
@@ -187,6 +239,7 @@ def forget_note(job_id: str) -> None:
     with contextlib.suppress(OSError):
         _note_path(job_id).unlink(missing_ok=True)
         _copy_path(job_id).unlink(missing_ok=True)
+        _note_path(job_id).with_suffix(".lock").unlink(missing_ok=True)
 
 
 def notes_of(job: Job) -> list[JobNote]:

@@ -224,7 +224,7 @@ class LocalRun(Run):
         return sum(chunk.frames for chunk in others if folder.is_there(chunk))
 
     def done(self) -> Done:
-        """What came of it."""
+        """What came out of it."""
         return Done(
             output=self.job.output,
             frames=self.plan.frames,

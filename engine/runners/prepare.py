@@ -35,7 +35,7 @@ class Prepared:
     source_stat: tuple[int, int]
     """Size and modification time in ns of the source as planned."""
     outdated: Identity | None = None
-    """A result that is made again whatever job it came of; one that has taken its place since is not."""
+    """A result that is made again whichever job it came from; one that has taken its place since is not."""
 
 
 def prepare_plan(job: Job, *, remote: bool = False, framing: Framing | None = None) -> Plan:
@@ -44,7 +44,7 @@ def prepare_plan(job: Job, *, remote: bool = False, framing: Framing | None = No
 
     Args:
         job: what is asked for.
-        remote: chunks are made elsewhere, so that nothing hangs on what this machine can do.
+        remote: chunks are made elsewhere, so that nothing depends on what this machine can do.
         framing: the camera, instead of the job's keyframes file.
 
     Raises:

@@ -155,7 +155,7 @@ class Run(ABC):
 
     def _skip(self, output: Path, destination: tuple[StorageSettings, str] | None) -> Iterator[Event]:
         """Leave a result as it is; where it has to be stored elsewhere as well, see to that."""
-        yield Note(level="info", message=f"skipped: {output} came of the same source, framing and settings")
+        yield Note(level="info", message=f"skipped: {output} came from the same source, framing and settings")
         if destination is not None:
             with WorkFolder.open_for(output, self.key, chunk_suffix(self.plan.encoder), resume=True):
                 stored = yield from self._check_destination(destination, output)

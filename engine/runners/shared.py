@@ -30,7 +30,7 @@ class Shared:
         """The network of that key: the one that is loaded, or else what `load` gives.
 
         Args:
-            key: all that the network hangs on: weights, runtime, precision, device.
+            key: all that the network depends on: weights, runtime, precision, device.
             load: called where it is not there; nothing is kept if it raises.
         """
         with self._loading:

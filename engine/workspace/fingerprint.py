@@ -59,7 +59,7 @@ def pixels_of(plan: Plan) -> bytes:
 
 
 def _tile_that_shows(plan: Plan) -> int | None:
-    """The side of a tile, where a result depends on it: not where each tile has all that its pixels hang on."""
+    """The side of a tile, where a result depends on it: not where each tile has all that its pixels depend on."""
     return plan.job.compute.tile if plan.model is not None and not plan.model.halo_is_exact else None
 
 

@@ -18,11 +18,15 @@ PRIVATE = ".keyscale-check-"
 """What folders of `private_folder` are called, before some letters of their own."""
 
 
-def lock_of(path: Path) -> filelock.BaseFileLock:
+def lock_of(path: Path, *, mode: int = -1) -> filelock.BaseFileLock:
     """A lock on that file, held; the file is made where it is not there.
 
     A process that ends removes its lock files. Whoever had opened one just before holds a lock that nobody else sees:
     then it is taken again. Where the folder is missing, filelock may make it anew.
+
+    Args:
+        path: of the file.
+        mode: permissions of a file that is made; -1 leaves them to the umask.
 
     Raises:
         filelock.Timeout: another process holds it.
@@ -30,7 +34,7 @@ def lock_of(path: Path) -> filelock.BaseFileLock:
     """
     while True:
         # Taken in one thread and given back in another.
-        lock = filelock.FileLock(path, blocking=False, thread_local=False)
+        lock = filelock.FileLock(path, blocking=False, thread_local=False, mode=mode)
         try:
             lock.acquire()
         except FileExistsError as error:

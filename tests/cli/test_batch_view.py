@@ -284,7 +284,7 @@ def test_plain_has_a_line_where_a_clip_begins_and_one_where_it_ends() -> None:
     assert shown("plain", RUN)[1].splitlines() == [
         "a.mp4: begun, 300 frames",
         "a.mp4: warning: untagged colour is read as BT.709",
-        "b.mp4: skipped, its result is there and came of the same job (300 frames)",
+        "b.mp4: skipped, its result is there and came from the same job (300 frames)",
         "c.mp4: failed: c.mp4 has no video stream",
         "  -> Give a video.",
         "a.mp4: warning: 2 source frames could not be decoded and were bridged",
@@ -587,7 +587,7 @@ def test_a_clip_leaves_the_block_when_it_ends_and_is_a_line_above_it() -> None:
     assert len(block) == 3
     assert lines == [
         "✓ a.mp4: 300 frames in 0:12, 25 fps",
-        "\u2013 b.mp4: skipped, its result is there and came of the same job",
+        "\u2013 b.mp4: skipped, its result is there and came from the same job",
         "✗ c.mp4: c.mp4 has no video stream",
         "  -> Give a video.",
         "warning: untagged colour is read as BT.709",

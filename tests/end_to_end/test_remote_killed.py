@@ -267,7 +267,6 @@ def test_a_second_interrupt_ends_at_once_and_what_it_leaves_is_swept(faulty: Fau
     faulty.check_clean(tmp_path)
 
 
-@pytest.mark.slow  # a race: a container may start after `cancel` removed the plan and before the state
 def test_a_client_whose_job_is_cancelled_by_another_command_ends_and_says_so(
     faulty: FaultyPlace,
     tmp_path: Path,
