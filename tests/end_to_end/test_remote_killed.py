@@ -200,13 +200,16 @@ def test_an_interrupted_client_cancels_and_removes_everything_and_can_be_resumed
 ) -> None:
     if phase == "stage":
         faulty.proxy.answer(SENDS_SOURCE, 503, "SlowDown")
-    if phase == "upscale":
-        faulty.proxy.hold(READS_SOURCE)
-    if phase == "fetch":
-        faulty.proxy.hold(FETCHES_CHUNK)
+    # Without a pause, connecting may be over before there is anything to tell of it.
+    pauses = {"connect": DELETES, "upscale": READS_SOURCE, "fetch": FETCHES_CHUNK}
+    if phase in pauses:
+        faulty.proxy.hold(pauses[phase])
     client = faulty.upscale(tmp_path)
     if phase in {"upscale", "fetch"}:
         faulty.proxy.wait_held(2 if phase == "upscale" else 1)
+    elif phase == "connect":
+        client.until_phase(phase)
+        faulty.proxy.release()
     elif phase == "stage":
         client.until(lambda event: event.get("phase") == "stage")
     else:
