@@ -51,7 +51,7 @@ def deploy() -> None:
     # Where the stub itself reads them, what is wrong would come as a traceback.
     for wanted in (prices.wanted_gpus, prices.wanted_containers, prices.wanted_timeout):
         wanted(os.environ)
-    Calls().knock()  # `modal deploy` would try for a minute
+    Calls().check_reachable()  # `modal deploy` would try for a minute
     done = subprocess.run([sys.executable, "-m", "modal", "deploy", "-m", "keyscale.modal_stub"], check=False)
     if done.returncode:
         raise RemoteError(
@@ -76,7 +76,7 @@ def status(
     found = [(note, state_of(note)) for note in notes]
     calls = Calls()
     if any(state is not None and state.calls for _, state in found):
-        calls.knock()  # each call would be asked for until Modal's client gives up, a minute each
+        calls.check_reachable()  # each call would be asked for until Modal's client gives up, a minute each
     lines = []
     for note, state in found:
         lines.append(f"{note.job_id}  {note.job.output}")
@@ -143,7 +143,7 @@ def _end(note: JobNote) -> int:
         state.check_place(settings.endpoint, settings.bucket)
         calls, ended = Calls(), [call.id for call in state.calls]
         if ended:
-            calls.knock()
+            calls.check_reachable()
         if running := calls.cancel(ended):
             raise RemoteError(
                 f"{len(running)} calls of {job} may still run: Modal did not take their cancellation",
@@ -204,31 +204,32 @@ def clean(
     from keyscale.engine.storage.bucket import job_prefix
 
     age = _age(older_than)
-    objects = uploads = size = 0
+    total = [0, 0, 0]
     running: list[str] = []
+
+    def tell(what: str, amount: tuple[int, int, int], newest: datetime) -> None:
+        # At once: what is already gone is told even where the next one cannot be removed.
+        end = "" if dry_run else ", removed"
+        write_data(f"{what}  {_amount(*amount)}, last changed {newest:%Y-%m-%d %H:%M} UTC{end}\n")
+        total[:] = (before + more for before, more in zip(total, amount, strict=True))
+
     with _storage() as storage:
         for stale in storage.stale_jobs(age):
             if not dry_run:
                 if not _end_here(stale.job_id):
                     running.append(stale.job_id)
                 storage.delete_prefix(job_prefix(stale.job_id))
-            # At once: what is already gone is told even where the next one cannot be removed.
             what = stale.job_id if stale.destination is None else printable(f"on its way to {stale.destination}")
-            _tell_removed(what, stale.objects, stale.uploads, stale.size, stale.newest, dry_run=dry_run)
-            objects, uploads, size = objects + stale.objects, uploads + stale.uploads, size + stale.size
+            tell(what, (stale.objects, stale.uploads, stale.size), stale.newest)
         if trials := storage.stale_trials(age):
-            if not dry_run:
-                for trial in trials:
-                    storage.delete(trial.key)
-            trial_size = sum(trial.size for trial in trials)
-            newest = max(trial.modified for trial in trials)
-            _tell_removed("trials of the bucket", len(trials), 0, trial_size, newest, dry_run=dry_run)
-            objects, size = objects + len(trials), size + trial_size
-    if not objects + uploads:
+            for trial in () if dry_run else trials:
+                storage.delete(trial.key)
+            size = sum(trial.size for trial in trials)
+            tell("trials of the bucket", (len(trials), 0, size), max(trial.modified for trial in trials))
+    if not any(total[:2]):
         write_data(f"nothing is older than {older_than}\n")
         return
-    done = "would be removed" if dry_run else "removed"
-    write_data(f"{done}: {_amount(objects, uploads, size)}\n")
+    write_data(f"{'would be removed' if dry_run else 'removed'}: {_amount(*total)}\n")
     if running:
         raise RemoteError(
             f"calls of {' and '.join(running)} may still run: Modal did not take their cancellation",
@@ -259,12 +260,6 @@ def _take_back(address: str) -> int:
     bucket, key = parse_address(address)
     with Storage(StorageSettings.from_environment(os.environ).of_address(bucket)) as storage:
         return storage.delete_prefix(job_prefix(publication_id(key)))
-
-
-def _tell_removed(what: str, objects: int, uploads: int, size: int, newest: datetime, *, dry_run: bool) -> None:
-    amount = _amount(objects, uploads, size)
-    end = "" if dry_run else ", removed"
-    write_data(f"{what}  {amount}, last changed {newest:%Y-%m-%d %H:%M} UTC{end}\n")
 
 
 def _amount(objects: int, uploads: int, size: int) -> str:

@@ -19,7 +19,6 @@ __all__ = [
     "Choice",
     "Device",
     "Form",
-    "Kind",
     "Model",
     "Number",
     "Path",
@@ -30,6 +29,7 @@ __all__ = [
     "Text",
     "Tile",
     "Time",
+    "ValueKind",
     "Whole",
     "short",
 ]
@@ -47,7 +47,7 @@ _NTSC = {"23.976": 24, "23.98": 24, "29.97": 30, "47.952": 48, "47.95": 48, "59.
 """How rates are written that are multiples of 1000/1001."""
 
 
-class Kind(StrEnum):
+class ValueKind(StrEnum):
     """What a value has to be in a settings file; the texts are those of messages."""
 
     TEXT = "text"
@@ -85,7 +85,7 @@ def _quoted(text: str) -> str:
 class Form:
     """A kind of value. `read` and `take` raise `Refused`, `check` what is wrong with a value of any origin."""
 
-    kind: ClassVar[Kind] = Kind.TEXT
+    kind: ClassVar[ValueKind] = ValueKind.TEXT
     metavar: str = "TEXT"
     annotation: str = "str"
     """Its type in the signature of the Python API."""
@@ -123,7 +123,7 @@ class Form:
 class Switch(Form):
     """Yes or no."""
 
-    kind = Kind.YES_NO
+    kind = ValueKind.YES_NO
     metavar = ""
     annotation = "bool"
     must_be = "True or False"
@@ -145,7 +145,7 @@ class Switch(Form):
 class Choice(Form):
     """One of the words of an enumeration."""
 
-    kind = Kind.CHOICE
+    kind = ValueKind.CHOICE
 
     def __init__(self, kind: type[StrEnum]) -> None:
         self._by_word = {item.value: item for item in kind}
@@ -174,7 +174,7 @@ class Choice(Form):
 class Whole(Form):
     """A whole number; `offered` are the only ones that there are, if any."""
 
-    kind = Kind.WHOLE
+    kind = ValueKind.WHOLE
     metavar = "N"
     must_be = "a whole number"
 
@@ -201,7 +201,7 @@ class Whole(Form):
 class Number(Form):
     """Any number."""
 
-    kind = Kind.NUMBER
+    kind = ValueKind.NUMBER
     metavar = "X"
     annotation = "float"
     must_be = "a number"
@@ -232,7 +232,7 @@ class Text(Form):
 class Path(Text):
     """The name of a file or folder; in a settings file it is relative to that file."""
 
-    kind = Kind.PATH
+    kind = ValueKind.PATH
     metavar = "FILE"
     annotation = "str | PathLike[str]"
     must_be = "a path as text, or an object such as pathlib.Path"
@@ -245,13 +245,13 @@ class Path(Text):
 class Model(Path):
     """A network's name, or a checkpoint's path."""
 
-    kind = Kind.MODEL
+    kind = ValueKind.MODEL
 
 
 class Time(Number):
     """Seconds; people may write minutes and hours too."""
 
-    kind = Kind.TEXT
+    kind = ValueKind.TEXT
     metavar = "TIME"
 
     _seconds = re.compile(r"\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}", re.ASCII)

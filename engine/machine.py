@@ -86,7 +86,7 @@ def _may_have_hip() -> bool:
     if sys.platform == "linux":
         if Path("/dev/kfd").exists():
             return True
-        if not Path("/dev/dxg").exists():  # Windows' GPUs, whoever makes them, in WSL
+        if not Path("/dev/dxg").exists():  # Windows' GPUs, of any maker, in WSL
             return False
     from importlib import metadata
 

@@ -32,7 +32,7 @@ class Patience:
             longest_pause_s: that a pause grows to.
             silence_counts: count from now, and from each `renew`, so that a try in which nothing comes uses patience
                 up too; otherwise the count begins with the first fault.
-            rest: waits for so many seconds, or less.
+            rest: waits for at most that many seconds.
         """
         self.seconds = seconds
         self._first_pause_s, self._longest_pause_s = first_pause_s, longest_pause_s

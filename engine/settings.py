@@ -19,7 +19,7 @@ from typing import Any
 import platformdirs
 
 from keyscale.engine.errors import UsageError
-from keyscale.engine.forms import Kind
+from keyscale.engine.forms import ValueKind
 from keyscale.engine.job import CHECKPOINT_SUFFIXES
 from keyscale.engine.options import Document, Option
 from keyscale.engine.wording import Named, as_flag, say
@@ -306,26 +306,26 @@ def _checked(option: Option, value: Any, what: str, folder: Path) -> Document:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and isinstance(value, int) and abs(value) > LARGEST:
         raise UsageError(f"{what} is out of range", remedy="No setting needs a number that large.")
-    if kind is Kind.YES_NO:
+    if kind is ValueKind.YES_NO:
         fits = isinstance(value, bool)
-    elif kind is Kind.WHOLE:
+    elif kind is ValueKind.WHOLE:
         fits = number and isinstance(value, int)
-    elif kind is Kind.NUMBER:
+    elif kind is ValueKind.NUMBER:
         fits = number
     else:
-        fits = isinstance(value, str) or (number and kind is Kind.TEXT)
+        fits = isinstance(value, str) or (number and kind is ValueKind.TEXT)
     if not fits:
-        must = f"one of {', '.join(option.choices)}" if kind is Kind.CHOICE else kind.value
-        quoted = isinstance(value, str) and kind not in {Kind.CHOICE, Kind.PATH}
+        must = f"one of {', '.join(option.choices)}" if kind is ValueKind.CHOICE else kind.value
+        quoted = isinstance(value, str) and kind not in {ValueKind.CHOICE, ValueKind.PATH}
         remedy = "Write it without quotation marks." if quoted else None
         raise UsageError(f"{what} is {_shown(value)}, it must be {must}", remedy=remedy)
     if not isinstance(value, str):
-        return str(value) if kind is Kind.TEXT else value
+        return str(value) if kind is ValueKind.TEXT else value
     if "\0" in value or not value.strip():
         raise UsageError(f"{what} is {_shown(value)}", remedy="Give a value, or remove the line.")
-    if kind is Kind.PATH:
+    if kind is ValueKind.PATH:
         return str(folder.absolute() / Path(value).expanduser())
-    return model_beside(value, folder.absolute()) if kind is Kind.MODEL else value
+    return model_beside(value, folder.absolute()) if kind is ValueKind.MODEL else value
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Threads: those of a job and who waits for them, those of a pipeline, and the right to run networks.
+"""Threads: those of a job and who waits for them, those of a pipeline, and the lock to run networks.
 
 What passes between the threads of a pipeline is bounded: back-pressure, one failure for all, no thread left behind.
 """
@@ -12,22 +12,22 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["Channel", "Crew", "Keeper", "Stopped", "Turn", "start_helper"]
+__all__ = ["Channel", "Keeper", "NetworkLock", "Stages", "Stopped", "start_helper"]
 
 T = TypeVar("T")
 
 POLL_SECONDS = 0.1
 """How long a blocked put or get waits before it looks at the stop flag."""
 
-TURN_POLL_SECONDS = 0.05
-"""How long whoever waits for its turn does so before it looks whether to go on waiting."""
+LOCK_POLL_SECONDS = 0.05
+"""How long a job that waits to run its network does so before it looks whether to go on waiting."""
 
 
 class Keeper(threading.Thread):
     """A thread that does a job, and knows the threads that were started for it.
 
-    A command ends its process and need not wait for threads that are busy in C code. A program goes on: whoever gave
-    it a job back has to have ended all that the job began.
+    A command ends its process and need not wait for threads that are busy in C code. A program goes on: once
+    a job is given back, all that it began has to have ended.
     """
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:
@@ -73,15 +73,15 @@ class Channel(Generic[T]):
 
     _END = object()
 
-    def __init__(self, crew: Crew, size: int) -> None:
-        self._crew = crew
+    def __init__(self, stages: Stages, size: int) -> None:
+        self._stages = stages
         self._queue: queue.Queue[object] = queue.Queue(maxsize=size)
 
     def put(self, item: T) -> None:
         """Hand over one item; blocks while the channel is full.
 
         Raises:
-            Stopped: the crew was stopped.
+            Stopped: the stages were stopped.
         """
         self._put(item)
 
@@ -91,7 +91,7 @@ class Channel(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         while True:
-            self._crew.check()
+            self._stages.check()
             try:
                 item = self._queue.get(timeout=POLL_SECONDS)
             except queue.Empty:
@@ -102,15 +102,15 @@ class Channel(Generic[T]):
 
     def _put(self, item: object) -> None:
         while True:
-            self._crew.check()
+            self._stages.check()
             try:
                 return self._queue.put(item, timeout=POLL_SECONDS)
             except queue.Full:
                 continue
 
 
-class Crew:
-    """The threads of one pipeline. The first failure stops all and is raised to who waits."""
+class Stages:
+    """The threads of one pipeline. The first failure stops all and is raised in `wait`."""
 
     def __init__(self, should_stop: Callable[[], bool]) -> None:
         self._should_stop = should_stop
@@ -150,7 +150,7 @@ class Crew:
         return True
 
     def dismiss(self, seconds: float) -> None:
-        """Stop all stages and give them `seconds` to leave; who is stuck in a network call stays behind."""
+        """Stop all stages and give them `seconds` to leave; a thread in a network call stays behind."""
         self._halt.set()
         deadline = time.monotonic() + seconds
         for thread in self._threads:
@@ -167,10 +167,10 @@ class Crew:
             self._halt.set()
 
 
-class Turn:
-    """The right to run networks: one job at a time has it, so that two do not take the cores from each other.
+class NetworkLock:
+    """Held by the one job of a process that runs its network, so that two do not take the cores from each other.
 
-    A job whose turn it is not reads its source and fills its queues meanwhile.
+    A job that waits for it reads its source and fills its queues meanwhile.
     """
 
     def __init__(self) -> None:
@@ -178,8 +178,8 @@ class Turn:
 
     @contextlib.contextmanager
     def taken(self, check: Callable[[], None]) -> Iterator[None]:
-        """Have the turn within the block; `check` is called while it is waited for, and ends that by raising."""
-        while not self._lock.acquire(timeout=TURN_POLL_SECONDS):
+        """Hold it within the block; `check` is called while it is waited for, and ends that by raising."""
+        while not self._lock.acquire(timeout=LOCK_POLL_SECONDS):
             check()
         try:
             yield

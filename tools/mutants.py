@@ -192,8 +192,8 @@ MUTANTS = (
     Mutant(
         "a container that dies costs a try and not the job",
         "engine/remote/modal_client.py",
-        'Kind.CRASHED, f"a container failed',
-        'Kind.FAILED, f"a container failed',
+        'CallEnd.CRASHED, f"a container failed',
+        'CallEnd.FAILED, f"a container failed',
         "tests/end_to_end/test_remote_faults.py::"
         "test_a_container_that_dies_in_the_middle_of_a_chunk_costs_only_time[forked]",
     ),
@@ -223,7 +223,7 @@ MUTANTS = (
     # cli
     Mutant(
         "a name cannot drive the terminal",
-        "cli/progress.py",
+        "cli/terminal.py",
         'return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)',
         "return text",
         "tests/cli/test_terminal.py::test_a_name_cannot_drive_the_terminal",

@@ -123,7 +123,7 @@ def remember(found: Iterable[Measured]) -> None:
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # In place: a draft would be left by whoever is killed beside it, and half a file counts as no measurements.
+        # In place: a process that is killed would leave a draft beside it, and half a file counts as no measurements.
         (folder / FILE).write_text(json.dumps({"runs": kept}, indent=1, sort_keys=True), encoding="utf-8")
     except OSError:
         return

@@ -66,7 +66,7 @@ class _Layers:
     """
 
     def __init__(self, network: Stack, like: Tensor, rows: int) -> None:
-        """For pictures like `like`, in strips of at most so many rows."""
+        """For pictures like `like`, in strips of at most `rows` rows."""
         self.convolutions, self.activations = network.stack()
         self.like = like
         self.kept = [self._rows(like.new_zeros(self._size(conv, 2)), conv, 2) for conv in self.convolutions]

@@ -189,7 +189,7 @@ def _read_pickle(path: Path) -> object:
     _refuse_bomb(path)
 
     try:
-        # What torch warns of is either refused below or of no concern to whoever gave the file.
+        # What torch warns of is either refused below or of no concern to the user who gave the file.
         with warnings.catch_warnings(action="ignore"):
             content: object = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

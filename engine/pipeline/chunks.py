@@ -23,12 +23,12 @@ from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.source.colour import PixelArray
 from keyscale.engine.source.media import OpenMedia
 from keyscale.engine.source.reader import Lost, read_frames
-from keyscale.engine.threads import Channel, Crew
+from keyscale.engine.threads import Channel, Stages
 from keyscale.engine.workspace.folder import WorkFolder
 
 if TYPE_CHECKING:
     from keyscale.engine.pipeline.upscaler import Upscaler
-    from keyscale.engine.threads import Turn
+    from keyscale.engine.threads import NetworkLock
 
 __all__ = ["Tally", "run_chunks"]
 
@@ -55,7 +55,7 @@ class Tally:
     lost_in: Counter[int] = field(default_factory=Counter)
     """The same by the index of the chunk."""
     waits: bool = False
-    """Another job of this process runs its network; this one's turn comes after it."""
+    """Another job of this process runs its network, and this one waits for the lock."""
 
 
 @dataclass(eq=False)
@@ -93,38 +93,38 @@ def run_chunks(
     should_stop: Callable[[], bool],
     tally: Tally,
     open_media: OpenMedia | None = None,
-    turn: Turn | None = None,
+    network_lock: NetworkLock | None = None,
     claim: Callable[[Chunk], bool] | None = None,
 ) -> Iterator[Tally]:
     """Make `chunks` (ascending) and finish each in `folder`; yields the tally several times a second.
 
-    The source is the file that the plan names, or what `open_media` opens. With a `turn` the network waits for it.
-    With `claim` each chunk is asked for as it is begun, and the first that is refused ends the run.
+    The source is the file that the plan names, or what `open_media` opens. A `network_lock` is held while the
+    network runs. With `claim` each chunk is asked for as it is begun, and the first that is refused ends the run.
     Ends early when `should_stop` says so; the chunk in work is dropped then. Threads that hang in a network call
     may outlive the generator in that case; they are daemons and write nothing under a finished name.
 
     Raises:
         KeyscaleError: whatever a stage reports.
     """
-    crew = Crew(should_stop)
-    groups: Channel[_Group] = Channel(crew, 2)
-    pictures: Channel[_Picture] = Channel(crew, 1)
-    sampled: Channel[_Sampled] = Channel(crew, sampler_threads + 1)
+    stages = Stages(should_stop)
+    groups: Channel[_Group] = Channel(stages, 2)
+    pictures: Channel[_Picture] = Channel(stages, 1)
+    sampled: Channel[_Sampled] = Channel(stages, sampler_threads + 1)
     pool = ThreadPoolExecutor(sampler_threads, thread_name_prefix="keyscale-sampler")
     deep = plan.encoder.bit_depth > 8
-    crew.start("reader", lambda: _read(plan, chunks, deep, groups, crew, tally, open_media, claim))
-    tally.waits = turn is not None and upscaler is not None
-    crew.start("upscaler", lambda: _upscale_in_turn(upscaler, groups, pictures, crew, tally, turn))
-    crew.start("sampler", lambda: _sample(plan, pictures, sampled, pool))
-    crew.start("writer", lambda: _write(plan, folder, sampled, tally))
+    stages.start("reader", lambda: _read(plan, chunks, deep, groups, stages, tally, open_media, claim))
+    tally.waits = network_lock is not None and upscaler is not None
+    stages.start("upscaler", lambda: _upscale_locked(upscaler, groups, pictures, stages, tally, network_lock))
+    stages.start("sampler", lambda: _sample(plan, pictures, sampled, pool))
+    stages.start("writer", lambda: _write(plan, folder, sampled, tally))
     try:
-        while not crew.wait(POLL_SECONDS):
+        while not stages.wait(POLL_SECONDS):
             yield tally
             if should_stop():
                 return
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        crew.dismiss(GRACE_SECONDS)
+        stages.dismiss(GRACE_SECONDS)
         pool.shutdown(wait=True)  # what is still sampled is a picture each
 
 
@@ -133,7 +133,7 @@ def _read(
     chunks: Sequence[Chunk],
     deep: bool,
     groups: Channel[_Group],
-    crew: Crew,
+    stages: Stages,
     tally: Tally,
     open_media: OpenMedia | None,
     claim: Callable[[Chunk], bool] | None,
@@ -147,7 +147,7 @@ def _read(
         plan.info.pts[wanted].tolist(),
         deep=deep,
         keep_going=plan.job.keep_going_on_decode_errors,
-        should_stop=crew.stopped,
+        should_stop=stages.stopped,
         open_media=open_media,
     )
     group: _Group | None = None
@@ -171,7 +171,7 @@ def _read(
             group = _gather(plan, group, *outputs.popleft(), pixels, groups)
         if claim is not None and not outputs:
             break
-    crew.check()
+    stages.check()
     if group is None and claim is not None and pixels is not None:
         groups.close()
         return
@@ -197,21 +197,21 @@ def _gather(
     return _Group(chunk, pixels, [n], window, window.area)
 
 
-def _upscale_in_turn(
+def _upscale_locked(
     upscaler: Upscaler | None,
     groups: Channel[_Group],
     pictures: Channel[_Picture],
-    crew: Crew,
+    stages: Stages,
     tally: Tally,
-    turn: Turn | None,
+    network_lock: NetworkLock | None,
 ) -> None:
-    """`_upscale`, beginning with the first group once it is this job's turn."""
+    """`_upscale`, holding the lock from the first group on."""
     with contextlib.ExitStack() as held:
 
         def awaited() -> Iterator[_Group]:
             for group in groups:
-                if tally.waits and turn is not None:
-                    held.enter_context(turn.taken(crew.check))
+                if tally.waits and network_lock is not None:
+                    held.enter_context(network_lock.taken(stages.check))
                     tally.waits = False
                 yield group
 

@@ -19,7 +19,7 @@ from keyscale.engine.events import Event, Note
 from keyscale.engine.output.concat import concatenate, scan_chunks
 from keyscale.engine.pipeline.chunks import Tally
 from keyscale.engine.plan.plan import Chunk, Plan
-from keyscale.engine.remote.modal_client import Calls, Kind, Outcome
+from keyscale.engine.remote.modal_client import CallEnd, Calls, Outcome
 from keyscale.engine.remote.pieces import Piece, Pieces
 from keyscale.engine.remote.slots import Slots
 from keyscale.engine.remote.staging import Staging
@@ -264,8 +264,8 @@ class FanOut:
             # Its record says that the piece is there, which a new call would believe.
             self._staging.drop(piece)
         except KeyscaleError as fault:
-            return Outcome(kind=Kind.CRASHED, error=error), fault
-        return Outcome(kind=Kind.CRASHED, error=error), None
+            return Outcome(kind=CallEnd.CRASHED, error=error), fault
+        return Outcome(kind=CallEnd.CRASHED, error=error), None
 
     def _made(self, answer: dict[str, Any], chunk: Chunk) -> Made:
         made = read_made(answer)
@@ -288,7 +288,7 @@ class FanOut:
         warning: str | None = None
         if news.fault is not None:
             raise news.fault
-        if news.outcome.kind is Kind.ANSWERED and news.made is not None and news.path is not None:
+        if news.outcome.kind is CallEnd.ANSWERED and news.made is not None and news.path is not None:
             self.mades.append(news.made)
             networks = sorted({made.network for made in self.mades})
             if len(networks) > 1:

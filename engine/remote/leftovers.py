@@ -62,7 +62,7 @@ def stop_calls(job_id: str) -> list[str]:
         return []
     calls = Calls()
     try:
-        calls.knock()
+        calls.check_reachable()
     except RemoteError:
         return started
     return calls.cancel(started)

@@ -1,7 +1,7 @@
 """Calls to the functions that are deployed on Modal: the one place, beside `modal_stub.py`, that imports its client.
 
 A call is waited for in a thread of its own, since waiting is what Modal's client does best: one request stays open
-for each call until there is an answer. What a call ends with is a `Kind`, so that nobody else needs Modal's exceptions.
+for each call until there is an answer. What a call ends with is a `CallEnd`: Modal's exceptions are needed here alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from keyscale.engine.patience import Patience
 from keyscale.engine.remote.names import APP, CHUNK, DEPLOYED, ENGINE, QUEUE
 from keyscale.engine.worker.contract import Deployment, read_deployment
 
-__all__ = ["Calls", "Kind", "Outcome"]
+__all__ = ["CallEnd", "Calls", "Outcome"]
 
 CONNECT_S = 5.0
 """How long the server's port is knocked at before the client, which tries for a minute, is let loose."""
@@ -43,7 +43,7 @@ LOGS = "Look at `modal app logs keyscale`."
 DEPLOY = "Run `keyscale remote deploy`."
 
 
-class Kind(Enum):
+class CallEnd(Enum):
     """How a call ended."""
 
     ANSWERED = "answered"
@@ -62,7 +62,7 @@ class Kind(Enum):
 class Outcome:
     """The end of a call."""
 
-    kind: Kind
+    kind: CallEnd
     answer: dict[str, Any] | None = None
     error: RemoteError | None = None
     """What to tell people, for all kinds but `ANSWERED`."""
@@ -78,9 +78,9 @@ class Calls:
         self._queue: Any = None
         self._closed = threading.Event()
 
-    def knock(self) -> None:
+    def check_reachable(self) -> None:
         """Raise a `RemoteError` within seconds where Modal is not to be reached."""
-        _knock(_modal().config.config["server_url"])
+        _check_reachable(_modal().config.config["server_url"])
 
     def connect(self) -> Deployment:
         """Find server, credentials and functions, and ask what is deployed; starts a small container.
@@ -89,7 +89,7 @@ class Calls:
             RemoteError: whichever is missing, with what to set or run.
         """
         modal = _modal()
-        _knock(modal.config.config["server_url"])
+        _check_reachable(modal.config.config["server_url"])
         with _told("ask what is deployed"):
             try:
                 describe = modal.Function.from_name(APP, DEPLOYED)
@@ -142,7 +142,7 @@ class Calls:
             try:
                 answer = call.get(timeout=WAIT_S)
             except modal.exception.InputCancellation:  # no `Exception`
-                return _outcome(Kind.GONE, "a call was cancelled elsewhere")
+                return _outcome(CallEnd.GONE, "a call was cancelled elsewhere")
             except Exception as error:  # whatever the function raised is raised here: `_judged` tells it apart
                 ended = _judged(modal, error)
                 if ended is not None:
@@ -150,12 +150,12 @@ class Calls:
                 if _is_waiting(modal, error):
                     patience.renew()
                 elif not patience.bear():
-                    return Outcome(kind=Kind.FAILED, error=_unreachable("wait for a chunk"))
+                    return Outcome(kind=CallEnd.FAILED, error=_unreachable("wait for a chunk"))
                 continue
             if isinstance(answer, dict):
-                return Outcome(kind=Kind.ANSWERED, answer=answer)
-            return _outcome(Kind.FAILED, f"a chunk was answered with {type(answer).__name__}", DEPLOY)
-        return _outcome(Kind.GONE, "nobody waits for the chunk any more")
+                return Outcome(kind=CallEnd.ANSWERED, answer=answer)
+            return _outcome(CallEnd.FAILED, f"a chunk was answered with {type(answer).__name__}", DEPLOY)
+        return _outcome(CallEnd.GONE, "nobody waits for the chunk any more")
 
     def state(self, call_id: str) -> str:
         """What a call does, in a word: `running`, `finished`, or how it ended; or why that is not known."""
@@ -279,20 +279,20 @@ def _judged(modal: Any, error: Exception) -> Outcome | None:
     if _is_waiting(modal, error) or (isinstance(error, _passing(modal)) and not isinstance(error, KeyscaleError)):
         return None
     if _is_cancelled(modal, error):
-        return _outcome(Kind.GONE, "a call was cancelled elsewhere")
-    ends: tuple[tuple[Any, Kind, str, str], ...] = (
+        return _outcome(CallEnd.GONE, "a call was cancelled elsewhere")
+    ends: tuple[tuple[Any, CallEnd, str, str], ...] = (
         # Raised by the function, as something that may pass.
-        (KeyscaleError, Kind.CRASHED, str(error), LOGS),
-        (e.FunctionTimeoutError, Kind.TIMEOUT, "a chunk took longer than the function may", LOGS),
-        ((e.OutputExpiredError, e.NotFoundError), Kind.GONE, "the result of a call is not kept any more", LOGS),
-        (e.AuthError, Kind.FAILED, "Modal does not accept the token", LOG_IN),
-        ((e.InvalidError, e.PermissionDeniedError, e.VersionError), Kind.FAILED, "Modal refuses the call", DEPLOY),
-        (Exception, Kind.CRASHED, f"a container failed ({_short(error)})", LOGS),
+        (KeyscaleError, CallEnd.CRASHED, str(error), LOGS),
+        (e.FunctionTimeoutError, CallEnd.TIMEOUT, "a chunk took longer than the function may", LOGS),
+        ((e.OutputExpiredError, e.NotFoundError), CallEnd.GONE, "the result of a call is not kept any more", LOGS),
+        (e.AuthError, CallEnd.FAILED, "Modal does not accept the token", LOG_IN),
+        ((e.InvalidError, e.PermissionDeniedError, e.VersionError), CallEnd.FAILED, "Modal refuses the call", DEPLOY),
+        (Exception, CallEnd.CRASHED, f"a container failed ({_short(error)})", LOGS),
     )
     return next(_outcome(kind, text, remedy) for wanted, kind, text, remedy in ends if isinstance(error, wanted))
 
 
-def _outcome(kind: Kind, text: str, remedy: str = LOGS) -> Outcome:
+def _outcome(kind: CallEnd, text: str, remedy: str = LOGS) -> Outcome:
     return Outcome(kind=kind, error=RemoteError(text, remedy=remedy))
 
 
@@ -329,7 +329,7 @@ def _told(action: str) -> Iterator[None]:
         raise RemoteError(f"cannot {action} ({_short(error)})", remedy=DEPLOY) from None
 
 
-def _knock(url: str) -> None:
+def _check_reachable(url: str) -> None:
     """Raise a `RemoteError` at once where nobody listens."""
     split = urlsplit(url)
     if split.scheme not in {"http", "https"} or split.hostname is None:

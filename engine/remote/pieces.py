@@ -15,7 +15,7 @@ from pathlib import Path
 from keyscale.engine import errors
 from keyscale.engine.errors import KeyscaleError, RemoteError
 from keyscale.engine.plan.plan import Chunk
-from keyscale.engine.remote.modal_client import Kind, Outcome
+from keyscale.engine.remote.modal_client import CallEnd, Outcome
 from keyscale.engine.wording import from_data, say
 from keyscale.engine.worker.contract import Made, TooSlow
 from keyscale.engine.worker.links import LinkExpired
@@ -158,14 +158,14 @@ class Pieces:
         piece = self.running.pop(call_id)
         error = outcome.error or RemoteError("a call ended without an answer")
         what = f"frames {piece.chunk.start} to {piece.chunk.end} (chunk {piece.chunk.index})"
-        is_timeout = outcome.kind is Kind.TIMEOUT
-        if outcome.kind is Kind.ANSWERED and outcome.answer is not None:
+        is_timeout = outcome.kind is CallEnd.TIMEOUT
+        if outcome.kind is CallEnd.ANSWERED and outcome.answer is not None:
             refusal = refused(outcome.answer, what)
             is_timeout = outcome.answer.get("error") == TooSlow.__name__
             if not is_timeout and outcome.answer.get("error") not in EXPIRED:
                 raise refusal
             error = RemoteError(str(outcome.answer.get("message")), remedy=refusal.remedy)
-        if outcome.kind is Kind.FAILED:
+        if outcome.kind is CallEnd.FAILED:
             raise error
         if is_timeout and (parts := self._ran_out(piece, _frames(outcome) or piece.frames, what, error)):
             self.waiting.extend(Piece(part, starts=piece.starts) for part in parts)

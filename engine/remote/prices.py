@@ -124,7 +124,7 @@ def _matches(name: str, wanted: str) -> bool:
 
 
 def cost(gpu: str, seconds: float) -> float:
-    """Dollars for so many seconds of a container with that GPU, or `cpu`."""
+    """Dollars for `seconds` of a container with that GPU, or `cpu`."""
     return seconds * (gpu_of(gpu).dollars_s + CORES * CORE_SECOND + GIB * GIB_SECOND)
 
 

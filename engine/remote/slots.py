@@ -32,7 +32,7 @@ class Slots:
         return Share(self, wake)
 
     def at_most(self, count: int) -> None:
-        """Let there be no more than so many; those that are taken stay so."""
+        """Let there be no more than `count`; those that are taken stay so."""
         with self._lock:
             self._count = count if self._count is None else min(self._count, count)
 

@@ -22,7 +22,7 @@ from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.plan.estimate import size_at
 from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.runners.prepare import Prepared
-from keyscale.engine.runners.progress import Meter
+from keyscale.engine.runners.progress import Meter, summed
 from keyscale.engine.runners.run import Run
 from keyscale.engine.runners.shared import Shared
 from keyscale.engine.system import usable_cores
@@ -73,7 +73,7 @@ class LocalRun(Run):
         spec = self.plan.model
         if spec is None:
             if self.job.compute.device not in {"auto", "cpu"}:
-                # Nothing would run there, but who asks for a device that is absent is told so.
+                # Nothing would run there, but a device that was asked for and is absent is an error.
                 share_cores()
                 from keyscale.engine.models.torch_model import resolve_device
 
@@ -97,7 +97,7 @@ class LocalRun(Run):
                     execution,
                     self.job.model.denoise,
                     offline=self.job.model.offline,
-                    on_progress=_Sum(report),
+                    on_progress=summed(report),
                     on_note=lambda message: self.notes.append(Note(level="info", message=message)),
                 )
 
@@ -147,7 +147,7 @@ class LocalRun(Run):
             sampler_threads=max(1, usable_cores() // 2),
             should_stop=self.stop.is_set,
             tally=self.tally,
-            turn=self.shared.turn,
+            network_lock=self.shared.network_lock,
             claim=folder.claim if self.shares else None,
         ):
             yield from self.told()
@@ -237,20 +237,6 @@ class LocalRun(Run):
             runtime=self.execution.runtime if self.execution else "none",
             published=self.published,
         )
-
-
-class _Sum:
-    """Adds up the progress of downloads that follow one another."""
-
-    def __init__(self, report: Callable[[int, int], None]) -> None:
-        self._report = report
-        self._before = self._last = self._total = 0
-
-    def __call__(self, done: int, total: int | None) -> None:
-        if done < self._last:
-            self._before += self._total
-        self._last, self._total = done, total or done
-        self._report(self._before + done, self._before + self._total)
 
 
 class Assistance(LocalRun):

@@ -13,7 +13,7 @@ from keyscale.engine.errors import Interrupted
 from keyscale.engine.events import Event, Phase, Progress
 from keyscale.engine.threads import start_helper
 
-__all__ = ["Meter", "in_background"]
+__all__ = ["Meter", "in_background", "summed"]
 
 T = TypeVar("T")
 
@@ -84,6 +84,19 @@ class Meter:
         fps = gained / seconds if gained > 0 and seconds > 0 else None
         eta = (self.total - self._frame) / fps if fps and self.total else None
         return Progress(phase=self.phase, frame=self._frame, total=self.total, unit=self.unit, fps=fps, eta_s=eta)
+
+
+def summed(report: Callable[[int, int], None]) -> Callable[[int, int | None], None]:
+    """What adds up the progress of downloads that follow one another, and reports (done, total) of all so far."""
+    before = last = size = 0
+
+    def on_progress(done: int, total: int | None) -> None:
+        nonlocal before, last, size
+        before += size if done < last else 0
+        last, size = done, total or done
+        report(before + done, before + size)
+
+    return on_progress
 
 
 def in_background(

@@ -1,4 +1,4 @@
-"""What several jobs of one process share: networks that stay loaded, and the turn to run one."""
+"""What several jobs of one process share: networks that stay loaded, and the lock to run one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
-from keyscale.engine.threads import Turn
+from keyscale.engine.threads import NetworkLock
 
 if TYPE_CHECKING:
     from keyscale.engine.models.enlarger import Enlarger
@@ -22,7 +22,7 @@ class Shared:
     """For a process that does many jobs. Its methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self.turn = Turn()
+        self.network_lock = NetworkLock()
         self._networks: OrderedDict[Hashable, Enlarger] = OrderedDict()
         self._loading = threading.Lock()
 

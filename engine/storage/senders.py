@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from keyscale.engine.errors import Interrupted
 
-__all__ = ["Meter", "OnProgress", "Senders"]
+__all__ = ["BytesSent", "OnProgress", "Senders"]
 
 GRACE_S = 3.0
 """Longest wait, in seconds, for requests under way when an upload is given up."""
@@ -20,7 +20,7 @@ TICK_S = 0.1
 OnProgress = Callable[[int, int], None]
 
 
-class Meter:
+class BytesSent:
     """Bytes sent, part by part, as one figure that never falls although parts are sent anew after a fault."""
 
     def __init__(self, total: int, on_progress: OnProgress | None) -> None:
@@ -60,7 +60,7 @@ class Senders:
     def __init__(
         self,
         put: Callable[[int, bytes, Callable[[], bool]], str],
-        meter: Meter,
+        meter: BytesSent,
         should_stop: Callable[[], bool],
         *,
         threads: int,

@@ -15,7 +15,7 @@ from keyscale.engine.errors import InputError, Interrupted
 from keyscale.engine.files import sha256_file
 from keyscale.engine.storage.client import Body, Connection, stored_sha256
 from keyscale.engine.storage.errors import ObjectMissing, StorageFault
-from keyscale.engine.storage.senders import Meter, OnProgress, Senders
+from keyscale.engine.storage.senders import BytesSent, OnProgress, Senders
 
 __all__ = ["PART_SIZE", "Shipment", "read_sha256", "read_size", "send"]
 
@@ -106,7 +106,7 @@ def send(
         StorageFault: refused, or not reachable for too long.
         Interrupted: `should_stop` said so.
     """
-    meter = Meter(shipment.size, on_progress)
+    meter = BytesSent(shipment.size, on_progress)
     parts = max(part_size or PART_SIZE, -(-shipment.size // MOST_PARTS))
     if shipment.size <= parts:
         _send_whole(connection, shipment, meter, should_stop)
@@ -115,7 +115,7 @@ def send(
     meter.finish()
 
 
-def _send_whole(connection: Connection, shipment: Shipment, meter: Meter, should_stop: Callable[[], bool]) -> None:
+def _send_whole(connection: Connection, shipment: Shipment, meter: BytesSent, should_stop: Callable[[], bool]) -> None:
     def put(number: int, data: bytes, ended: Callable[[], bool]) -> str:
         # An empty body is given as such: boto3 would ask a file of no bytes to wait for the server's consent.
         body = Body(data, meter.counter(number), ended) if data else b""
@@ -157,7 +157,7 @@ def _send_in_parts(
     shipment: Shipment,
     part_size: int,
     resume: bool,
-    meter: Meter,
+    meter: BytesSent,
     should_stop: Callable[[], bool],
 ) -> None:
     earlier = _earlier(connection, shipment, part_size) if resume else None
@@ -184,7 +184,7 @@ def _finish(
     shipment: Shipment,
     upload: _Unfinished,
     resume: bool,
-    meter: Meter,
+    meter: BytesSent,
     should_stop: Callable[[], bool],
 ) -> None:
     """Send what is missing of an upload, and complete it.
@@ -212,7 +212,7 @@ def _send_parts(
     connection: Connection,
     shipment: Shipment,
     upload: _Unfinished,
-    meter: Meter,
+    meter: BytesSent,
     should_stop: Callable[[], bool],
 ) -> dict[int, str]:
     """ETags of all parts, after those that were missing were sent."""

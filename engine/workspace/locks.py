@@ -21,8 +21,8 @@ PRIVATE = ".keyscale-check-"
 def lock_of(path: Path, *, mode: int = -1) -> filelock.BaseFileLock:
     """A lock on that file, held; the file is made where it is not there.
 
-    A process that ends removes its lock files. Whoever had opened one just before holds a lock that nobody else sees:
-    then it is taken again. Where the folder is missing, filelock may make it anew.
+    A process that ends removes its lock files. One that had opened such a file just before holds a lock that no other
+    process sees: then it is taken again. Where the folder is missing, filelock may make it anew.
 
     Args:
         path: of the file.

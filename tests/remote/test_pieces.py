@@ -9,7 +9,7 @@ import pytest
 
 from keyscale.engine.errors import DecodeError, InputError, KeyscaleError, RemoteError
 from keyscale.engine.plan.plan import Chunk
-from keyscale.engine.remote.modal_client import Kind, Outcome
+from keyscale.engine.remote.modal_client import CallEnd, Outcome
 from keyscale.engine.remote.pieces import ATTEMPTS, SLOW_CALLS, Piece, Pieces, refused
 from keyscale.engine.worker.contract import Made
 
@@ -18,16 +18,16 @@ HERE = Path("chunk")
 
 
 def crashed(text: str = "a container failed") -> Outcome:
-    return Outcome(kind=Kind.CRASHED, error=RemoteError(text, remedy="Look at the logs."))
+    return Outcome(kind=CallEnd.CRASHED, error=RemoteError(text, remedy="Look at the logs."))
 
 
-TIMEOUT = Outcome(kind=Kind.TIMEOUT, error=RemoteError("a chunk took longer than the function may"))
+TIMEOUT = Outcome(kind=CallEnd.TIMEOUT, error=RemoteError("a chunk took longer than the function may"))
 """As Modal ends a call, which says nothing of frames then."""
-GONE = Outcome(kind=Kind.GONE, error=RemoteError("the result of a call is not kept any more"))
+GONE = Outcome(kind=CallEnd.GONE, error=RemoteError("the result of a call is not kept any more"))
 
 
 def answered(**content: Any) -> Outcome:
-    return Outcome(kind=Kind.ANSWERED, answer={"status": "error", "exit_code": 3} | content)
+    return Outcome(kind=CallEnd.ANSWERED, answer={"status": "error", "exit_code": 3} | content)
 
 
 def too_slow(frames: int) -> Outcome:
@@ -218,7 +218,7 @@ def test_what_would_fail_again_fails_at_once() -> None:
 def test_a_call_that_modal_refuses_fails_at_once() -> None:
     pieces = Pieces([A], 15)
     start(pieces, "a")
-    refused_call = Outcome(kind=Kind.FAILED, error=RemoteError("Modal does not accept the token"))
+    refused_call = Outcome(kind=CallEnd.FAILED, error=RemoteError("Modal does not accept the token"))
     with pytest.raises(RemoteError, match="does not accept the token"):
         pieces.failed("a", refused_call, 0.0)
 
