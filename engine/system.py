@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["KILLED", "OWN_GROUP", "address_space_limit", "may_be_alive", "sync", "usable_cores"]
+__all__ = ["KILLED", "OWN_GROUP", "address_space_limit", "sync", "usable_cores"]
 
 KILLED = 1 if sys.platform == "win32" else -9
 """Exit code of a process that was killed, as `subprocess` tells it."""
@@ -34,18 +34,6 @@ def address_space_limit() -> int | None:
         soft, _ = resource.getrlimit(resource.RLIMIT_AS)
         limit = None if soft == resource.RLIM_INFINITY else soft
     return limit
-
-
-def may_be_alive(pid: int) -> bool:
-    """Whether a process of that number may run. On Windows always: asking by signal 0 would send it Ctrl-C."""
-    if sys.platform != "win32":
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-        except OSError:
-            return True  # it lives, as another user
-    return True
 
 
 def sync(path: Path) -> None:

@@ -11,6 +11,7 @@ from keyscale.engine.job import JOB_VERSION
 
 __all__ = [
     "ENDED",
+    "REPORT_VERSION",
     "BatchDone",
     "BatchEvent",
     "BatchProgress",
@@ -20,6 +21,10 @@ __all__ = [
     "Fault",
     "Report",
 ]
+
+
+REPORT_VERSION = 1
+"""Of the fields of `Report`; raised when one changes its meaning."""
 
 
 class ClipStatus(StrEnum):
@@ -138,7 +143,7 @@ class ClipReport:
 class Report:
     """What became of a batch; `report.json` is this."""
 
-    version: int = 1
+    version: int = REPORT_VERSION
     keyscale: str
     """Version of the engine."""
     began: str

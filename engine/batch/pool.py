@@ -1,4 +1,4 @@
-"""The worker processes of a batch: started, given orders, heard, missed when they die; how many there are."""
+"""The worker processes of a batch: how many there are, their orders, what they say, and how they end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from keyscale.engine.batch.process import LOOK
 from keyscale.engine.errors import EnvironmentFault
 from keyscale.engine.system import KILLED, OWN_GROUP, usable_cores
 
-__all__ = ["LANES", "REMOTE_JOBS", "Crew", "Heard", "WorkerProcess", "cpu_workers"]
+__all__ = ["LANES", "REMOTE_JOBS", "WorkerPool", "WorkerProcess", "cpu_workers"]
 
 LANES = 2
 """Clips that a worker has at once: while one runs its network, the last one is joined and the next one decoded."""
@@ -39,19 +39,11 @@ CORES_PER_WORKER = 2
 """On two cores a second worker brings nothing, on four it takes a tenth off (docs/benchmarks.md); for more this is an
 assumption, which `bench/batch.py` can replace."""
 
-LAST_WORDS = 20
+STDERR_LINES = 20
 """Lines of a worker's stderr that are kept, to be told if it dies."""
 
-DEATH_S = 5.0
+EXIT_S = 5.0
 """How long a worker that closed its pipe is waited for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Heard:
-    """What came from a worker; None is that nothing more will."""
-
-    worker: WorkerProcess
-    answer: Answer | None
 
 
 @dataclass(eq=False)
@@ -69,7 +61,7 @@ class WorkerProcess:
     ready: bool = False
     """It said hello."""
 
-    def start(self, heard: queue.Queue[Heard], environment: dict[str, str], *, look: bool = False) -> None:
+    def start(self, heard: Heard, environment: dict[str, str], *, look: bool = False) -> None:
         """Start the process.
 
         Args:
@@ -92,28 +84,24 @@ class WorkerProcess:
             start_new_session=True,
             creationflags=OWN_GROUP,
         )
-        self._heard = heard
-        self._words: deque[str] = deque(maxlen=LAST_WORDS)
+        self._stdin, self._stdout, self._stderr = self._process.stdin, self._process.stdout, self._process.stderr
+        self._last_lines: deque[str] = deque(maxlen=STDERR_LINES)
+
+        def read_answers() -> None:
+            while (answer := receive(cast(IO[bytes], self._stdout))) is not None:
+                heard.put((self, cast(Answer, answer)))
+            heard.put((self, None))
+
+        def read_stderr() -> None:
+            for line in cast(IO[bytes], self._stderr):
+                self._last_lines.append(line.decode("utf-8", "replace").strip())
+
         self._threads = [
-            threading.Thread(target=self._hear, name=f"keyscale-{self.name}", daemon=True),
-            threading.Thread(target=self._overhear, name=f"keyscale-{self.name}-stderr", daemon=True),
+            threading.Thread(target=work, name=f"keyscale-{self.name}-{work.__name__}", daemon=True)
+            for work in (read_answers, read_stderr)
         ]
         for thread in self._threads:
             thread.start()
-
-    @property
-    def _orders(self) -> IO[bytes]:
-        return cast(IO[bytes], self._process.stdin)
-
-    @property
-    def is_up(self) -> bool:
-        """Whether the process runs."""
-        return self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._process.pid
 
     def order(self, order: Order) -> None:
         """Send a job; one that cannot be sent comes back with the worker's death."""
@@ -130,55 +118,39 @@ class WorkerProcess:
     def _send(self, request: Request) -> None:
         # A worker that is gone is heard of on the other pipe.
         with contextlib.suppress(OSError, ValueError):
-            send(self._orders, request)
+            send(cast(IO[bytes], self._stdin), request)
 
-    def wait(self, timeout_s: float) -> None:
-        """Wait for its end, so long at most."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout_s)
-
-    def kill(self) -> None:
-        """End it at once; returns once it is gone."""
-        self._process.kill()
-        self._process.wait()
-
-    def close(self) -> None:
-        """Let go of the pipes of a process that ended; the threads end with them."""
-        if self.is_up:
-            self.kill()
+    def close(self, timeout_s: float) -> int:
+        """Wait for its end, killing it after `timeout_s`, and let go of its pipes; its exit code."""
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            code = KILLED
         for thread in self._threads:
             thread.join()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+        for pipe in (self._stdin, self._stdout, self._stderr):
             # What was not sent before it died cannot be flushed.
             with contextlib.suppress(OSError):
                 cast(IO[bytes], pipe).close()
+        return code
 
-    def epitaph(self) -> str:
-        """How it ended, for people; it is waited for a moment."""
-        try:
-            code = self._process.wait(DEATH_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            code = KILLED
-        self._threads[1].join(DEATH_S)
+    def exit_reason(self) -> str:
+        """How it ended, for people, once it has closed its pipe; it is waited for a moment."""
+        code = self.close(EXIT_S)
         how = f"with exit code {code}"
         if code < 0:
             try:
                 how = f"by signal {signal.Signals(-code).name}"
             except ValueError:
                 how = f"by signal {-code}"
-        words = next((line for line in reversed(self._words) if line.strip()), "")
-        return f"{how} ({words.strip()[:300]})" if words else how
+        last = next((line for line in reversed(self._last_lines) if line), "")
+        return f"{how} ({last[:300]})" if last else how
 
-    def _hear(self) -> None:
-        pipe = cast(IO[bytes], self._process.stdout)
-        while (answer := receive(pipe)) is not None:
-            self._heard.put(Heard(worker=self, answer=cast(Answer, answer)))
-        self._heard.put(Heard(worker=self, answer=None))
 
-    def _overhear(self) -> None:
-        for line in cast(IO[bytes], self._process.stderr):
-            self._words.append(line.decode("utf-8", "replace"))
+Heard = queue.Queue[tuple[WorkerProcess, Answer | None]]
+"""What came from workers; None is that nothing more will."""
 
 
 def environment_for(*, threads: int | None = None, gpu: int | None = None) -> dict[str, str]:
@@ -198,11 +170,11 @@ def environment_for(*, threads: int | None = None, gpu: int | None = None) -> di
 
 
 def cpu_workers(cores: int) -> int:
-    """Worker processes that do the most on so many cores of a CPU."""
+    """How many worker processes are fastest on a CPU with this number of cores."""
     return max(1, cores // CORES_PER_WORKER)
 
 
-class Crew:
+class WorkerPool:
     """The workers. They start as there is work for them."""
 
     def __init__(self, *, jobs: int | None, remote: bool, look_for_gpus: bool) -> None:
@@ -213,7 +185,7 @@ class Crew:
             remote: there is one worker, which only follows.
             look_for_gpus: the first worker counts them.
         """
-        self.heard: queue.Queue[Heard] = queue.Queue()
+        self.heard: Heard = queue.Queue()
         self.workers: list[WorkerProcess] = []
         self.scout: WorkerProcess | None = None
         self._jobs, self._remote = jobs, remote
@@ -239,7 +211,7 @@ class Crew:
         return not self._remote and self.size > 1
 
     @property
-    def patience_s(self) -> float:
+    def close_s(self) -> float:
         """How long stopped workers may take to end before they are killed."""
         return REMOTE_CLOSE_S if self._remote else CLOSE_S
 
@@ -248,7 +220,7 @@ class Crew:
         return (self._jobs or REMOTE_JOBS) if self._remote else LANES
 
     def free(self, clips: int) -> Iterator[WorkerProcess]:
-        """Workers that can take a clip now, so many at most, those that have least first; a worker may come twice.
+        """Workers that can take one of `clips` clips now, those that have least first; a worker may come twice.
 
         Raises:
             EnvironmentFault: none can be started, and there is none.
@@ -293,15 +265,14 @@ class Crew:
                 scout.start(self.heard, environment_for(threads=1))
             except OSError:
                 self._refused_until = time.monotonic() + REFUSED_S
-                return None  # whoever makes a clip plans it as well
+                return None  # the worker that makes a clip plans it as well
             self.scout = scout
         return None if self.scout.running else self.scout
 
     def working_on(self) -> set[int]:
         """Indices of the clips that any worker does something for."""
-        workers = [*self.workers, self.scout] if self.scout is not None else self.workers
-        assisted = {worker.assists for worker in workers if worker.assists is not None}
-        return assisted.union(*(worker.running for worker in workers))
+        assisted = {worker.assists for worker in self._all() if worker.assists is not None}
+        return assisted.union(*(worker.running for worker in self._all()))
 
     def greeted(self, worker: WorkerProcess, hello: Hello) -> None:
         """A worker is up."""
@@ -309,17 +280,15 @@ class Crew:
         if self._gpus is None:
             self._gpus = hello.gpus
 
-    def bury(self, worker: WorkerProcess) -> str:
+    def remove(self, worker: WorkerProcess) -> str:
         """Forget a worker that is gone; how it ended."""
-        how = worker.epitaph()
-        worker.close()
         if worker is self.scout:
             self.scout = None
         else:
             self.workers.remove(worker)
         if self._gpus is None:
             self._gpus = 0
-        return how
+        return worker.exit_reason()
 
     def stop(self) -> None:
         """Ask all of them to stop."""
@@ -329,10 +298,9 @@ class Crew:
     def close(self) -> None:
         """End all of them: those that have nothing to do any more by themselves, the others after a while."""
         self.stop()
-        deadline = time.monotonic() + self.patience_s
+        deadline = time.monotonic() + self.close_s
         for worker in self._all():
-            worker.wait(max(0.0, deadline - time.monotonic()))
-            worker.close()
+            worker.close(max(0.0, deadline - time.monotonic()))
         self.workers, self.scout = [], None
 
     def _all(self) -> list[WorkerProcess]:

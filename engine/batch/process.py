@@ -49,7 +49,7 @@ class Worker:
         self._budget: Budget | None = None
 
     def answer(self, message: Answer) -> None:
-        """Send one message; who no longer listens is about to stop this process."""
+        """Send one message; a batch that no longer listens is about to stop this process."""
         with self._sending:
             try:
                 send(self._pipe, message)
@@ -137,7 +137,7 @@ def _gpus() -> int:
 
 def main() -> None:
     """Serve the process that started this one."""
-    # A terminal and a service manager signal the whole group; the batch alone decides what comes of that.
+    # A terminal and a service manager signal the whole group; the batch alone decides what to do then.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if number := getattr(signal, name, None):
             signal.signal(number, signal.SIG_IGN)

@@ -13,17 +13,25 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as StopFlag
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from keyscale.engine.batch.clip import BatchClip
+from keyscale.engine.batch.clip import BatchClip, ClipState
+from keyscale.engine.batch.clip_table import ClipTable
 from keyscale.engine.batch.events import ENDED, BatchDone, BatchEvent, ClipStatus, Fault
-from keyscale.engine.batch.ledger import Ledger, OpenClip
 from keyscale.engine.batch.messages import Answer, Ended, Hello, Opened, Order, Planned, Told
-from keyscale.engine.batch.pool import Crew, Heard, WorkerProcess
+from keyscale.engine.batch.pool import WorkerPool, WorkerProcess
 from keyscale.engine.batch.report import write_report
 from keyscale.engine.batch.retries import AGAIN_S, Again
-from keyscale.engine.errors import EnvironmentFault, FramingError, InputError, Interrupted, KeyscaleError, UsageError
-from keyscale.engine.events import Done, Event, Failed, Note, Phase, Progress, failure
+from keyscale.engine.errors import (
+    EnvironmentFault,
+    FramingError,
+    InputError,
+    Interrupted,
+    KeyscaleError,
+    OutputBusy,
+    UsageError,
+)
+from keyscale.engine.events import Done, Event, Failed, Note, failure
 from keyscale.engine.files import storage_error
 from keyscale.engine.workspace.folder import identity_of
 
@@ -40,11 +48,13 @@ BUSY_S, MOST_BUSY_S = 2.0, 15.0
 TRIES = 2
 """How often a clip may take its worker with it: the second time it was alone, and it was that clip."""
 
-STILLBORN = 3
+FAILED_STARTS = 3
 """Workers in a row that may die before they are up; then it is this machine."""
 
 OWN_FAULTS = frozenset(kind.__name__ for kind in (UsageError, FramingError, InputError))
 """Failures of planning that working on the clip would not mend."""
+
+INTERRUPTED = Interrupted.__name__
 
 REPORT_S = 1.0
 """How often the report is written at most."""
@@ -93,49 +103,53 @@ def run_batch(
     try:
         yield from supervisor.run(clips)
     finally:
-        supervisor.crew.close()
-        supervisor.leave_report()
+        supervisor.pool.close()
+        if not supervisor.reported:
+            # The reader of the events has gone.
+            supervisor.write_report_now()
 
 
 class _Supervisor:
     def __init__(self, options: BatchOptions, stop: StopFlag, more: Callable[[], Sequence[BatchClip]] | None) -> None:
         self.options = options
-        self.crew = Crew(jobs=options.jobs, remote=options.remote is not None, look_for_gpus=options.look_for_gpus)
+        remote = options.remote is not None
+        self.pool = WorkerPool(jobs=options.jobs, remote=remote, look_for_gpus=options.look_for_gpus)
+        self.reported = False
+        """The last event was given."""
         self._stop, self._more = stop, more
-        self._clips = Ledger(remote=options.remote is not None)
+        self._clips = ClipTable(remote=remote)
         self._again = Again(options.again_s)
-        self._waiting: deque[OpenClip] = deque()
-        self._suspects: deque[OpenClip] = deque()
+        self._waiting: deque[ClipState] = deque()
+        self._suspects: deque[ClipState] = deque()
         """A worker died over them; each is tried again alone."""
-        self._busy: deque[tuple[float, OpenClip]] = deque()
+        self._locked: deque[tuple[float, ClipState]] = deque()
         """Their outputs were locked; to be tried again at that time."""
-        self._unplanned: deque[OpenClip] = deque()
+        self._unplanned: deque[ClipState] = deque()
         self._failed_fast = False
-        self._stillborn = 0
-        self._report_at = time.monotonic()
+        self._failed_starts = 0
+        self._report_at = self._ask_at = time.monotonic()
         self._report_due = False
-        self._reported = False
-        self._ask_at = time.monotonic()
 
     # The loop
 
     def run(self, clips: Sequence[BatchClip]) -> Iterator[BatchEvent]:
-        yield from self._learn(clips)
+        yield from self._add(clips)
         yield self._clips.progress()
         while not self._stops() and (self._clips.open() or self._more is not None):
             if self._more is not None and time.monotonic() >= self._ask_at:
                 self._ask_at = time.monotonic() + MORE_S
                 came = self._more()
-                yield from self._learn([*came, *self._again.due(time.monotonic(), besides=came)])
+                yield from self._add([*came, *self._again.due(time.monotonic(), besides=came)])
             yield from self._hand_out()
             yield from self._hear(POLL_S)
-            if self._more is not None and self._clips.drop(self.crew.working_on()):
+            if self._more is not None and self._clips.drop(self.pool.working_on()):
                 self._report_due = True
-            self._report()
+            if self._report_due and time.monotonic() >= self._report_at:
+                self.write_report_now()
             if self._clips.is_due():
                 yield self._clips.progress()
         if self._stops():
-            yield from self._end()
+            yield from self._stop_workers()
         yield self._clips.progress()
         ended = self._clips.report(finished=not any(clip.status is ClipStatus.STOPPED for clip in self._clips.all()))
         unwritten = None
@@ -145,21 +159,14 @@ class _Supervisor:
             except KeyscaleError as error:
                 # What became of the clips is told all the same.
                 unwritten = Fault.of(failure(error))
-        self._reported = True
+        self.reported = True
         yield BatchDone(report=ended, unwritten=unwritten)
 
-    def leave_report(self) -> None:
-        """Write how it stood where it came to no end: whoever read its events has gone."""
-        if not self._reported:
-            self._report_at, self._report_due = time.monotonic(), True
-            self._report()
-
-    def _report(self) -> None:
-        """Write how it stands, for whoever looks at it while the batch goes on or after it was killed."""
-        if self.options.report is None or not self._report_due or time.monotonic() < self._report_at:
+    def write_report_now(self) -> None:
+        """Write how it stands: it is looked at while the batch goes on, and after it was killed."""
+        if self.options.report is None:
             return
-        self._report_due = False
-        began = time.monotonic()
+        self._report_due, began = False, time.monotonic()
         # What is wrong with it is told by the last one.
         with contextlib.suppress(KeyscaleError):
             write_report(self._clips.report(finished=False), self.options.report)
@@ -170,63 +177,55 @@ class _Supervisor:
     def _stops(self) -> bool:
         return self._stop.is_set() or self._failed_fast
 
-    def _learn(self, clips: Sequence[BatchClip]) -> Iterator[BatchEvent]:
+    def _add(self, clips: Sequence[BatchClip]) -> Iterator[BatchEvent]:
         for work in clips:
             clip = self._clips.add(work)
             yield self._clips.tell(clip)
             if work.job is None:
                 assert work.fault is not None
-                yield from self._settle(clip, failure(work.fault))
-            else:
-                if work.job.overwrite:
-                    # What this batch, or another one, makes from now on is not made twice.
-                    clip.outdated = identity_of(Path(work.output))
-                self._waiting.append(clip)
-                self._unplanned.append(clip)
+                yield from self._finish(clip, failure(work.fault))
+                continue
+            if work.job.overwrite:
+                # What this batch, or another one, makes from now on is not made twice.
+                clip.outdated = identity_of(Path(work.output))
+            self._waiting.append(clip)
+            self._unplanned.append(clip)
 
     def _hand_out(self) -> Iterator[BatchEvent]:
-        now = time.monotonic()
-        while self._busy and self._busy[0][0] <= now:
-            self._waiting.append(self._busy.popleft()[1])
-        open_clips = len(self._waiting) + len(self._suspects)
-        for worker in self.crew.free(open_clips):
+        """Give clips to workers that can take one, chunks to those that have nothing to do, and plans to the scout."""
+        while self._locked and self._locked[0][0] <= time.monotonic():
+            self._waiting.append(self._locked.popleft()[1])
+        for worker in self.pool.free(len(self._waiting) + len(self._suspects)):
             if self._suspects and not worker.running:
                 yield from self._order(worker, self._suspects.popleft(), alone=True)
             elif self._waiting and not worker.alone:
                 yield from self._order(worker, self._waiting.popleft())
-        self._assist()
-        self._unplanned = deque(clip for clip in self._unplanned if clip.frames is None and clip.status not in ENDED)
-        # Who has but one clip to do learns its frames soon enough.
-        if self._clips.known > 1 and (scout := self.crew.free_scout(len(self._unplanned))):
-            clip = self._unplanned.popleft()
-            assert clip.work.job is not None
-            scout.order(Order(index=clip.index, job=clip.work.job, remote=self.options.remote, plan_only=True))
-
-    def _assist(self) -> None:
-        """Have workers that have nothing to do make chunks of the clips that have most before them."""
-
-        def open_clips() -> list[OpenClip]:
-            return [clip for clip in self._clips.all() if self._may_assist(clip)]
-
-        for worker in self.crew.idle(lambda: bool(open_clips())):
-            if not (candidates := open_clips()):
-                return
+        for worker in self.pool.idle(lambda: bool(self._to_assist())):
+            if not (candidates := self._to_assist()):
+                break
             clip = max(candidates, key=lambda clip: clip.frames_left / (1 + clip.assistants))
-            assert clip.work.job is not None
             clip.assistants += 1
-            worker.order(Order(index=clip.index, job=clip.work.job, assist=clip.source_sha256))
+            worker.order(self._order_of(clip, assist=clip.source_sha256))
+        self._unplanned = deque(clip for clip in self._unplanned if clip.frames is None and clip.status not in ENDED)
+        # The frames of a single clip are known soon enough.
+        if self._clips.known > 1 and (scout := self.pool.free_scout(len(self._unplanned))):
+            scout.order(self._order_of(self._unplanned.popleft(), plan_only=True))
 
-    def _may_assist(self, clip: OpenClip) -> bool:
-        # Whoever helps takes whole chunks: each of them has to have one, and another one to come.
-        chunk = (clip.frames or 0) / clip.chunks
-        return (
-            clip.status is ClipStatus.RUNNING
+    def _to_assist(self) -> list[ClipState]:
+        """Clips of which a further worker could make chunks: each takes whole ones, with another one to come."""
+        return [
+            clip
+            for clip in self._clips.all()
+            if clip.status is ClipStatus.RUNNING
             and clip.source_sha256 is not None
-            and clip.frames_left >= 2 * chunk * (1 + clip.assistants)
-        )
+            and clip.frames_left * clip.chunks >= 2 * (clip.frames or 0) * (1 + clip.assistants)
+        ]
 
-    def _order(self, worker: WorkerProcess, clip: OpenClip, *, alone: bool = False) -> Iterator[BatchEvent]:
+    def _order_of(self, clip: ClipState, **how: Any) -> Order:
         assert clip.work.job is not None
+        return Order(index=clip.index, job=clip.work.job, remote=self.options.remote, **how)
+
+    def _order(self, worker: WorkerProcess, clip: ClipState, *, alone: bool = False) -> Iterator[BatchEvent]:
         folder = Path(clip.work.output).parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -234,189 +233,149 @@ class _Supervisor:
             fault: KeyscaleError = storage_error(error, folder)
             if isinstance(error, FileExistsError | NotADirectoryError):
                 fault = UsageError(f"{folder} is no folder", remedy="Remove that file, or name another output.")
-            yield from self._settle(clip, failure(fault))
+            yield from self._finish(clip, failure(fault))
             return
-        clip.status = ClipStatus.RUNNING
-        worker.alone = alone
-        remote = self.options.remote
-        worker.order(
-            Order(
-                index=clip.index,
-                job=clip.work.job,
-                outdated=clip.outdated,
-                remote=remote,
-                shares=self.crew.shares,
-            )
-        )
+        clip.status, clip.result, worker.alone = ClipStatus.RUNNING, None, alone
+        worker.order(self._order_of(clip, outdated=clip.outdated, shares=self.pool.shares))
 
     # What comes back
 
     def _hear(self, timeout_s: float) -> Iterator[BatchEvent]:
-        try:
-            heard = self.crew.heard.get(timeout=timeout_s)
-        except queue.Empty:
-            return
-        while True:
-            yield from self._judge(heard)
-            try:
-                heard = self.crew.heard.get_nowait()
-            except queue.Empty:
-                return
+        """Handle all that workers have said; waits for the first of it at most so long."""
+        with contextlib.suppress(queue.Empty):
+            worker, answer = self.pool.heard.get(timeout=timeout_s)
+            while True:
+                yield from self._handle(worker, answer)
+                worker, answer = self.pool.heard.get_nowait()
 
-    def _judge(self, heard: Heard) -> Iterator[BatchEvent]:
-        worker, answer = heard.worker, heard.answer
+    def _handle(self, worker: WorkerProcess, answer: Answer | None) -> Iterator[BatchEvent]:
         if answer is None:
-            yield from self._mourn(worker)
-        elif isinstance(answer, Hello):
-            self.crew.greeted(worker, answer)
-            self._stillborn = 0
-        elif worker is self.crew.scout:
-            yield from self._scouted(worker, answer)
-        else:
-            yield from self._progressed(worker, answer)
-
-    def _scouted(self, scout: WorkerProcess, answer: Answer) -> Iterator[BatchEvent]:
-        match answer:
-            case Planned():
-                yield from self._planned(answer)
-            case Told(index=index, event=Failed() as failed) if failed.error in OWN_FAULTS:
-                clip = self._clips[index]
-                if clip in self._waiting:
-                    self._waiting.remove(clip)
-                    yield from self._settle(clip, failed)
-            case Ended(index=index):
-                scout.running.discard(index)
-            case _:
-                pass
-
-    def _planned(self, answer: Planned) -> Iterator[BatchEvent]:
-        clip = self._clips[answer.index]
-        if clip.frames is None and clip.status not in ENDED:
-            clip.frames, clip.chunks, clip.source_size = answer.frames, answer.chunks, answer.source_size
-            yield self._clips.tell(clip)
-
-    def _progressed(self, worker: WorkerProcess, answer: Answer) -> Iterator[BatchEvent]:
-        match answer:
-            case Told(index=index, event=event) if index == worker.assists:
-                running = self._clips[index].status is ClipStatus.RUNNING
-                if running and isinstance(event, Failed) and event.error != Interrupted.__name__:
-                    # Its own worker makes the chunks that this one could not.
-                    message = f"a second worker could not help: {event.message}"
-                    yield self._clips.tell(self._clips[index], Note(level="info", message=message))
-            case Ended(index=index) if index == worker.assists:
-                self._clips[index].assistants -= 1
-                worker.assists = None
-            case Planned():
-                yield from self._planned(answer)
-            case Opened(index=index, source_sha256=sha256):
-                self._clips[index].source_sha256 = sha256
-            case Told(index=index, event=Done() | Failed() as last):
-                self._clips[index].last = last
-            case Told(index=index, event=event):
-                clip = self._clips[index]
-                if isinstance(event, Progress) and event.phase is Phase.UPSCALE:
-                    clip.frame = event.frame
-                yield from self._told(clip, event)
-            case Ended(index=index):
-                worker.running.discard(index)
-                worker.alone = False
-                clip = self._clips[index]
-                assert clip.last is not None
-                yield from self._ended(clip, clip.last)
-            case _:
-                pass
-
-    def _told(self, clip: OpenClip, event: Event) -> Iterator[BatchEvent]:
-        """Pass an event of a clip on; a note that it had before, as it was tried before, only once."""
-        if isinstance(event, Note):
-            if event.message in clip.notes:
-                return
-            clip.notes.add(event.message)
-        yield self._clips.tell(clip, event)
-
-    def _ended(self, clip: OpenClip, last: Done | Failed) -> Iterator[BatchEvent]:
-        clip.last = clip.source_sha256 = None
-        if isinstance(last, Failed) and last.error == "OutputBusy" and not self._stops():
-            clip.status = ClipStatus.WAITING
-            clip.waited += 1
-            # Each time it is planned again: seldom, where it takes long.
-            self._busy.append((time.monotonic() + min(BUSY_S * clip.waited, MOST_BUSY_S), clip))
-            message = "another process is working on its result: it is waited for"
-            yield from self._told(clip, Note(level="warning", message=message))
+            yield from self._worker_died(worker)
             return
-        yield from self._settle(clip, last)
+        if isinstance(answer, Hello):
+            self.pool.greeted(worker, answer)
+            self._failed_starts = 0
+            return
+        clip, is_scout = self._clips[answer.index], worker is self.pool.scout
+        assists = answer.index == worker.assists
+        match answer:
+            case Planned():
+                if clip.frames is None and clip.status not in ENDED:
+                    clip.frames, clip.chunks, clip.source_size = answer.frames, answer.chunks, answer.source_size
+                    yield self._clips.tell(clip)
+            case Opened():
+                clip.source_sha256 = answer.source_sha256
+            case Told(event=Failed() as failed) if is_scout or assists:
+                yield from self._could_not_help(clip, failed, is_scout=is_scout)
+            case Told() if is_scout or assists:
+                pass  # its own worker tells
+            case Told(event=Done() | Failed() as result):
+                clip.result = result  # told once its worker is done with it
+            case Told(event=event):
+                yield from self._tell(clip, event)
+            case Ended() if assists:
+                clip.assistants -= 1
+                worker.assists = None
+            case Ended():
+                worker.running.discard(clip.index)
+                worker.alone = False
+                if not is_scout:
+                    yield from self._ended(clip)
 
-    def _mourn(self, worker: WorkerProcess) -> Iterator[BatchEvent]:
-        """A worker is gone. Its clips are tried again, each alone; who takes a worker twice has failed."""
-        lost = [self._clips[index] for index in sorted(worker.running)]
+    def _could_not_help(self, clip: ClipState, failed: Failed, *, is_scout: bool) -> Iterator[BatchEvent]:
+        if is_scout and failed.error in OWN_FAULTS and clip in self._waiting:
+            self._waiting.remove(clip)
+            yield from self._finish(clip, failed)
+        elif not is_scout and clip.status is ClipStatus.RUNNING and failed.error != INTERRUPTED:
+            # Its own worker makes the chunks that this one could not.
+            yield self._clips.tell(clip, _note(f"a second worker could not help: {failed.message}"))
+
+    def _tell(self, clip: ClipState, event: Event) -> Iterator[BatchEvent]:
+        """Pass an event of a clip on; a note that it had before, as it was tried before, only once."""
+        if not isinstance(event, Note) or event.message not in clip.messages:
+            clip.messages.update([event.message] if isinstance(event, Note) else [])
+            yield self._clips.tell(clip, event)
+
+    def _ended(self, clip: ClipState) -> Iterator[BatchEvent]:
+        """The worker of a clip is done with it."""
+        assert clip.result is not None
+        clip.source_sha256 = None
+        if not isinstance(clip.result, Failed) or clip.result.error != OutputBusy.__name__ or self._stops():
+            yield from self._finish(clip, clip.result)
+            return
+        clip.status = ClipStatus.WAITING
+        clip.waited += 1
+        # Each time it is planned again: seldom, where it takes long.
+        self._locked.append((time.monotonic() + min(BUSY_S * clip.waited, MOST_BUSY_S), clip))
+        yield from self._tell(clip, _note("another process is working on its result: it is waited for", warning=True))
+
+    def _worker_died(self, worker: WorkerProcess) -> Iterator[BatchEvent]:
+        """Try its clips again, each alone; the one that takes a second worker with it has failed."""
         if worker.assists is not None:
             self._clips[worker.assists].assistants -= 1
-        if worker is self.crew.scout:
-            # Whoever makes the clip will find the same.
-            self.crew.bury(worker)
-            return
-        how = self.crew.bury(worker)
-        if self._stops():
-            return
-        self._stillborn += not worker.ready
-        if self._stillborn >= STILLBORN:
+        was_scout = worker is self.pool.scout
+        how = self.pool.remove(worker)
+        if was_scout or self._stops():
+            return  # what the scout would have found is found when the clip is made
+        self._failed_starts += not worker.ready
+        if self._failed_starts >= FAILED_STARTS:
             raise EnvironmentFault(
                 f"the processes that do the work do not start: one was ended {how}",
                 remedy="Run `keyscale upscale` on one clip: it says what this machine lacks.",
             )
-        for clip in lost:
+        for clip in [self._clips[index] for index in sorted(worker.running)]:
             if not worker.ready:
                 clip.status = ClipStatus.WAITING  # it was not looked at
                 self._waiting.appendleft(clip)
                 continue
-            if clip.last is not None:
-                yield from self._ended(clip, clip.last)  # all that was missing was the word that it ended
+            if clip.result is not None:
+                yield from self._ended(clip)  # only the word that it ended was missing
                 continue
             clip.deaths, clip.source_sha256 = clip.deaths + 1, None
             if clip.deaths < TRIES:
                 clip.status = ClipStatus.WAITING
                 self._suspects.append(clip)
                 message = f"the process that worked on it was ended {how}: it is tried again"
-                yield from self._told(clip, Note(level="warning", message=message))
-            else:
-                yield from self._settle(
-                    clip,
-                    Failed(
-                        error="WorkerDied",
-                        message=f"the process that worked on {clip.work.name} was ended {how}, twice",
-                        remedy="Memory may be short, or a library crashes on this video: run it alone to see which.",
-                        exit_code=1,
-                    ),
-                )
+                yield from self._tell(clip, _note(message, warning=True))
+                continue
+            died = Failed(
+                error="WorkerDied",
+                message=f"the process that worked on {clip.work.name} was ended {how}, twice",
+                remedy="Memory may be short, or a library crashes on this video: run it alone to see which.",
+                exit_code=1,
+            )
+            yield from self._finish(clip, died)
 
-    def _settle(self, clip: OpenClip, last: Done | Failed) -> Iterator[BatchEvent]:
-        if isinstance(last, Done):
+    def _finish(self, clip: ClipState, result: Done | Failed) -> Iterator[BatchEvent]:
+        """A clip has ended, well or badly."""
+        if isinstance(result, Done):
             self._again.succeeded(clip.work)
-            clip.status = ClipStatus.SKIPPED if last.skipped else ClipStatus.DONE
-            if clip.frames is None:
-                clip.frames = last.frames
-        elif last.error == Interrupted.__name__:
-            clip.status = ClipStatus.STOPPED
+            status = ClipStatus.SKIPPED if result.skipped else ClipStatus.DONE
+        elif result.error == INTERRUPTED:
+            status = ClipStatus.STOPPED
         else:
-            if self._more is not None and (wait_s := self._again.failed(clip.work, last, time.monotonic())) is not None:
-                yield from self._told(clip, Note(level="info", message=f"it will be tried again in {wait_s:.0f} s"))
-            last = clip.work.named(last)
-            clip.status = ClipStatus.FAILED
+            wait_s = None
+            if self._more is not None:
+                wait_s = self._again.failed(clip.work, result, time.monotonic())
+            if wait_s is not None:
+                yield from self._tell(clip, _note(f"it will be tried again in {wait_s:.0f} s"))
+            result, status = clip.work.named(result), ClipStatus.FAILED
             self._failed_fast = self._failed_fast or self.options.fail_fast
         self._report_due = True
-        yield self._clips.tell(clip, last)
+        yield self._clips.tell(clip, result, status=status)
 
-    # The end
-
-    def _end(self) -> Iterator[BatchEvent]:
-        """Stop the workers, hear their last words, and say which clips were not finished."""
-        self.crew.stop()
-        deadline = time.monotonic() + self.crew.patience_s
-        while any(worker.running for worker in self.crew.workers) and time.monotonic() < deadline:
+    def _stop_workers(self) -> Iterator[BatchEvent]:
+        """Stop the workers, hear what they still have to say, and say which clips were not finished."""
+        self.pool.stop()
+        deadline = time.monotonic() + self.pool.close_s
+        while any(worker.running for worker in self.pool.workers) and time.monotonic() < deadline:
             yield from self._hear(POLL_S)
             if self._clips.is_due():
                 yield self._clips.progress()
         for clip in self._clips.all():
             if clip.status not in ENDED:
-                clip.status = ClipStatus.STOPPED
-                yield self._clips.tell(clip)
+                yield self._clips.tell(clip, status=ClipStatus.STOPPED)
+
+
+def _note(message: str, *, warning: bool = False) -> Note:
+    return Note(level="warning" if warning else "info", message=message)

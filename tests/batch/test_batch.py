@@ -19,11 +19,11 @@ import psutil
 import pytest
 from support.clips import make_clip, numbers_in
 from support.numbered import leftovers, run, small_job
+from support.reports import read_report
 
 from keyscale.engine.batch.clip import BatchClip
 from keyscale.engine.batch.events import BatchDone, BatchEvent, BatchProgress, ClipEvent, ClipReport, ClipStatus, Report
 from keyscale.engine.batch.process import LOOK
-from keyscale.engine.batch.report import read_report
 from keyscale.engine.batch.supervisor import BatchOptions, run_batch
 from keyscale.engine.errors import InputError
 from keyscale.engine.events import Phase, Progress

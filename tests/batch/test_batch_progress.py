@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from keyscale.engine.batch.clip import BatchClip
+from keyscale.engine.batch.clip_table import ClipTable
 from keyscale.engine.batch.events import BatchProgress, ClipEvent, ClipStatus
-from keyscale.engine.batch.progress import LEAST_SECONDS, BatchMeter
+from keyscale.engine.batch.progress import LEAST_SECONDS
 from keyscale.engine.events import Done, Failed, Phase, Progress, RemoteUse
 
 STEP = 0.5
@@ -24,6 +26,17 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class BatchMeter(ClipTable):
+    """A table of clips that become known with their first event."""
+
+    def handle(self, event: ClipEvent) -> None:
+        while self.known <= event.index:
+            self.add(BatchClip(name=event.clip, video=f"{self.known}.mp4", keyframes=None, output=f"{self.known}"))
+        clip = self[event.index]
+        clip.frames = event.frames if event.frames is not None else clip.frames
+        self.tell(clip, event.of, status=event.status)
 
 
 def event(

@@ -17,8 +17,7 @@ import psutil
 import pytest
 from support.clips import make_clip, numbers_in
 from support.numbered import leftovers
-
-from keyscale.engine.batch.report import read_report
+from support.reports import read_report
 
 pytestmark = pytest.mark.processes
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from support.clips import clicks_track, make_clip, numbers_in
 from support.remote_place import Place, events_of
-
-from keyscale.engine.batch.report import read_report
+from support.reports import read_report
 
 FLAGS = ("--size", "64x64", "--fps", "source", "--model", "lanczos", "--chunk-seconds", "1", "--whole-frame")
 

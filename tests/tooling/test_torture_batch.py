@@ -352,19 +352,13 @@ def test_what_a_killed_job_left_of_its_encoder_check_is_removed_by_the_next(job:
     assert not left.exists()
 
 
-def test_a_report_draft_of_a_process_that_had_this_ones_number_is_removed(tmp_path: Path) -> None:
-    check_report_path(tmp_path / "report.json")
-    draft = next(iter(drafts_named(tmp_path, os.getpid())))
-    draft.write_bytes(b"{")
+def test_what_a_killed_batch_left_of_its_report_is_removed_by_the_next(tmp_path: Path) -> None:
+    left = tmp_path / ".keyscale-check-abandoned"
+    left.mkdir()
+    (left / "lock").touch()
+    (left / "report").write_bytes(b"{")
     check_report_path(tmp_path / "report.json")
     assert list(tmp_path.iterdir()) == []
-
-
-def drafts_named(folder: Path, pid: int) -> list[Path]:
-    """The name of a draft, as a process of that number on this machine calls it."""
-    from keyscale.engine.batch import report
-
-    return [folder / f".keyscale-report-{report._machine()}-{pid}-01234567.tmp"]
 
 
 def clips_of(folder: Path, rows: list[dict[str, str]]) -> list[Any]:
