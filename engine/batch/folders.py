@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["Pattern", "Walked", "file_stat", "is_folder", "is_pattern", "natural_key", "walk"]
+__all__ = ["Pattern", "file_stat", "is_folder", "is_pattern", "natural_key", "walk"]
 
 _MAGIC = re.compile(r"[*?\[]")
 _DIGITS = re.compile(r"([0-9]+)")
@@ -49,20 +49,11 @@ def is_pattern(text: str) -> bool:
     return _MAGIC.search(text) is not None
 
 
-@dataclass(frozen=True)
-class Walked:
-    """A file found by `walk`."""
-
-    path: Path
-    """Beneath the folder as that was given."""
-    relative: Path
-
-
 def walk(
     root: Path, *, depth: int | None, leave_out: Path | None, on_error: Callable[[Path, OSError], None]
-) -> Iterator[Walked]:
+) -> Iterator[tuple[Path, Path]]:
     """Regular files beneath a folder, in no order, and links that lead nowhere; hidden ones, and all in hidden folders,
-    are left out.
+    are left out. Each comes as its path with that of the folder as it was given, and its path beneath the folder.
 
     Links to folders are followed, but no folder is looked into twice, and real ones come before links to them: loops
     end, and a file has the same path in every run.
@@ -73,13 +64,16 @@ def walk(
         leave_out: a folder that is not looked into.
         on_error: told of each folder that cannot be read; those that vanish meanwhile are passed over.
     """
-    seen = {found for found in [_identity(leave_out)] if found is not None}
+    seen: set[tuple[int, int]] = set()
+    if leave_out is not None:
+        with contextlib.suppress(OSError):
+            seen.add(_identity(leave_out))
     due: list[tuple[Path, Path, int]] = [(root, Path(), 1)]
     links: list[tuple[Path, Path, int]] = []
     while due or links:
         folder, relative, level = due.pop() if due else links.pop(0)
         try:
-            identity = _identity_of(folder.stat())
+            identity = _identity(folder)
             if identity in seen:
                 continue
             seen.add(identity)
@@ -103,20 +97,14 @@ def walk(
             except OSError:  # a link that leads to itself
                 is_folder, is_file, leads_nowhere = False, False, is_link
             if is_file or leads_nowhere:
-                yield Walked(*place)
+                yield place
             elif is_folder and (depth is None or level < depth):
                 (links if is_link else due).append((*place, level + 1))
 
 
-def _identity_of(info: os.stat_result) -> tuple[int, int]:
+def _identity(path: Path) -> tuple[int, int]:
+    info = path.stat()
     return info.st_dev, info.st_ino
-
-
-def _identity(path: Path | None) -> tuple[int, int] | None:
-    try:
-        return None if path is None else _identity_of(path.stat())
-    except OSError:
-        return None
 
 
 class Pattern:

@@ -5,42 +5,22 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keyscale.engine.batch.clip import Clip
 from keyscale.engine.batch.folders import Pattern, file_stat, is_folder, is_pattern, natural_key, walk
 from keyscale.engine.batch.manifest import MANIFEST_SUFFIXES, read_manifest
-from keyscale.engine.errors import FramingError, InputError, UsageError
+from keyscale.engine.errors import FramingError, InputError, KeyscaleError, UsageError
 from keyscale.engine.settings import PRESET_NAME
 from keyscale.engine.wording import say
 
-__all__ = ["VIDEO_SUFFIXES", "Inputs", "Video", "find_clips", "folder_of", "unreadable"]
+__all__ = ["VIDEO_SUFFIXES", "Inputs", "Video", "find_clips", "folder_of", "is_manifest", "unreadable"]
 
 VIDEO_SUFFIXES = frozenset(
-    [
-        ".3g2",
-        ".3gp",
-        ".avi",
-        ".flv",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".mxf",
-        ".nut",
-        ".ogv",
-        ".ts",
-        ".vob",
-        ".webm",
-        ".wmv",
-        ".y4m",
-    ]
+    f".{name}"
+    for name in re.findall(r"\w+", "3g2 3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf nut ogv ts vob webm wmv y4m")
 )
 """What is taken for a video in a folder and by a pattern; a file named by itself may be called anything."""
 
@@ -98,7 +78,7 @@ def find_clips(
         paths, output_dir=output_dir, keyframes_dir=keyframes_dir, recursive=recursive, whole_frame=whole_frame
     )
     clips: list[Clip] = []
-    listed = {source: read_manifest(source) for source in inputs.sources if _is_manifest(source)}
+    listed = {source: read_manifest(source) for source in inputs.sources if is_manifest(source)}
     seen = {_place(clip.video) for rows in listed.values() for clip in rows}
     for source in inputs.sources:
         if source in listed:
@@ -113,7 +93,8 @@ def find_clips(
     if not clips:
         looked = ", ".join(str(source) for source in inputs.sources)
         deeper = "" if recursive else say(" Give {recursive=True} to look into subfolders.")
-        remedy = say("Videos end in {}.{}", _listed(VIDEO_SUFFIXES), deeper)
+        *most, last = sorted(VIDEO_SUFFIXES)
+        remedy = say("Videos end in {} or {}.{}", ", ".join(most), last, deeper)
         raise UsageError(f"there is no video in {looked}", remedy=remedy)
     return tuple(clips)
 
@@ -219,16 +200,15 @@ class Inputs:
             return [Video(path=source, relative=Path(source.name), name=str(source))]
         else:
             return []
+        alone = len(self.sources) == 1
         found = [
-            Video(path=file.path, relative=file.relative, name=str(file.relative if self._alone else file.path))
-            for file in walk(root, depth=depth, leave_out=self._output_dir, on_error=on_error)
-            if _is_source(file.path) and (pattern is None or pattern.matches(file.relative))
+            Video(path=path, relative=relative, name=str(relative if alone else path))
+            for path, relative in walk(root, depth=depth, leave_out=self._output_dir, on_error=on_error)
+            if path.suffix.lower() in VIDEO_SUFFIXES
+            and not _OWN_RESULT.search(path.name)
+            and (pattern is None or pattern.matches(relative))
         ]
         return sorted(found, key=lambda video: natural_key(video.relative))
-
-    @property
-    def _alone(self) -> bool:
-        return len(self.sources) == 1
 
     def keyframes(self, video: Video) -> list[Path]:
         """The keyframes files that are there for a video: one, none, or one too many."""
@@ -240,82 +220,71 @@ class Inputs:
 
     def clip(self, video: Video) -> Clip:
         """The video with its keyframes, or with the fault that it has none, or two."""
-        clip = Clip(name=video.name, video=video.path, stem=video.relative.with_name(video.relative.stem))
-        if file_stat(video.path) is None:
-            lost = InputError(
-                f"cannot read {video.path}: it is gone, or a link that leads nowhere",
-                remedy="Restore what it leads to, or remove it.",
-            )
-            return replace(clip, fault=lost)
+        fault: KeyscaleError | None = None
         found = self.keyframes(video)
-        if len(found) == 1:
-            return replace(clip, keyframes=found[0])
-        if found:
+        if file_stat(video.path) is None:
+            what = f"cannot read {video.path}: it is gone, or a link that leads nowhere"
+            fault = InputError(what, remedy="Restore what it leads to, or remove it.")
+        elif len(found) > 1:
             there = " and ".join(map(str, found))
-            return replace(clip, fault=FramingError(f"both {there} are there", remedy="Keep one of them."))
-        if self.whole_frame:
-            return clip
-        either, other = self._candidates(video)
-        fault = FramingError(
-            f"no keyframes file: neither {either} nor {other} is there",
-            remedy=say("Add it, or give {whole_frame=True} to use the whole picture."),
+            fault = FramingError(f"both {there} are there", remedy="Keep one of them.")
+        elif not (found or self.whole_frame):
+            either, other = self._candidates(video)
+            fault = FramingError(
+                f"no keyframes file: neither {either} nor {other} is there",
+                remedy=say("Add it, or give {whole_frame=True} to use the whole picture."),
+            )
+        return Clip(
+            name=video.name,
+            video=video.path,
+            stem=video.relative.with_name(video.relative.stem),
+            keyframes=found[0] if found and fault is None else None,
+            fault=fault,
         )
-        return replace(clip, fault=fault)
 
     def completed(self, clip: Clip) -> Clip:
         """A manifest's clip, with the keyframes beside its video where the manifest names none."""
-        if clip.fault is not None:
+        fault, keyframes = clip.fault, clip.keyframes
+        if fault is not None:
             return clip
         if file_stat(clip.video) is None:
             there = os.path.lexists(clip.video)
             why = "no ordinary file, or a link that leads nowhere" if there else "no such file"
-            absent = InputError(f"{clip.where}: cannot read {clip.video}: {why}", remedy="Correct the path.")
-            return replace(clip, fault=absent)
-        if clip.keyframes is not None:
-            if os.path.lexists(clip.keyframes) and file_stat(clip.keyframes) is None:
-                # A pipe that nobody writes to would hold up the batch for ever.
-                wrong = FramingError(
-                    f"{clip.where}: keyframes {clip.keyframes} is no ordinary file", remedy="Name a JSON file."
-                )
-                return replace(clip, fault=wrong)
-            return clip
-        relative = clip.stem.with_name(clip.video.name)
-        paired = self.clip(Video(path=clip.video, relative=relative, name=clip.name))
-        if paired.fault is None:
-            return replace(clip, keyframes=paired.keyframes)
-        fault = FramingError(f"{clip.where}: {paired.fault.message}", remedy=paired.fault.remedy)
-        return replace(clip, fault=fault)
+            fault = InputError(f"{clip.where}: cannot read {clip.video}: {why}", remedy="Correct the path.")
+        elif keyframes is None:
+            relative = clip.stem.with_name(clip.video.name)
+            paired = self.clip(Video(path=clip.video, relative=relative, name=clip.name))
+            keyframes = paired.keyframes
+            if paired.fault is not None:
+                fault = FramingError(f"{clip.where}: {paired.fault.message}", remedy=paired.fault.remedy)
+        elif os.path.lexists(keyframes) and file_stat(keyframes) is None:
+            # A pipe that nobody writes to would hold up the batch for ever.
+            what = f"{clip.where}: keyframes {keyframes} is no ordinary file"
+            fault = FramingError(what, remedy="Name a JSON file.")
+        return replace(clip, keyframes=keyframes, fault=fault)
 
     def check_left_over(self, clips: Sequence[Clip]) -> None:
         """Raise a `UsageError` for a named keyframes file whose video was not named."""
-        stems = {(clip.video.parent, clip.video.stem) for clip in clips}
+        videos = {(clip.video.parent, clip.video.stem) for clip in clips}
         for path in self._named_keyframes:
-            if not stems & {(path.parent, stem) for stem in _stems(path)}:
+            stems = {path.name[: -len(end)] for end in KEYFRAMES_SUFFIXES if path.name.lower().endswith(end)}
+            if not videos & {(path.parent, stem) for stem in stems}:
                 raise UsageError(
                     f"{path} is no video", remedy="Name the video: its keyframes are found beside it by their name."
                 )
-
-
-def _stems(keyframes: Path) -> Iterator[str]:
-    for suffix in KEYFRAMES_SUFFIXES:
-        if keyframes.name.lower().endswith(suffix):
-            yield keyframes.name[: -len(suffix)]
 
 
 def _place(path: Path) -> str:
     return os.path.normpath(path.absolute())
 
 
-def _is_manifest(path: Path) -> bool:
+def is_manifest(path: Path) -> bool:
+    """Whether a manifest stands there, by its name."""
     return path.suffix.lower() in MANIFEST_SUFFIXES and file_stat(path) is not None
 
 
 def _is_keyframes(path: Path) -> bool:
     return path.suffix.lower() == ".json" and file_stat(path) is not None
-
-
-def _is_source(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES and not _OWN_RESULT.search(path.name)
 
 
 def unreadable(folder: Path, error: OSError) -> str:
@@ -331,8 +300,3 @@ def _refusal(root: Path, on_unreadable: Callable[[str], None] | None) -> Callabl
         on_unreadable(f"{unreadable(folder, error)}; what is in it is left out")
 
     return refuse
-
-
-def _listed(names: frozenset[str]) -> str:
-    *most, last = sorted(names)
-    return f"{', '.join(most)} or {last}"

@@ -9,7 +9,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from itertools import zip_longest
 from pathlib import Path
@@ -97,13 +97,8 @@ def read_manifest(path: Path, kind: type[Job] = Job) -> tuple[Clip, ...]:
     return _named_apart(clips)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Row:
-    line: int
-    """Where it begins, from 1."""
-    values: dict[str, Any]
-    """By column; empty values left out."""
-    fault: str | None = None
+_Row = tuple[int, dict[str, Any], str | None]
+"""The line where it begins, from 1; its values by column, without the empty ones; what is wrong with it."""
 
 
 def _lines(file: BinaryIO, shown: str) -> Generator[str]:
@@ -134,37 +129,26 @@ def _lines(file: BinaryIO, shown: str) -> Generator[str]:
             raise UsageError(f"{shown}: line {number} is not UTF-8 text", remedy="Save the file as UTF-8.") from error
 
 
-class _RowLines:
-    """Lines for the CSV reader, which joins those of a quoted cell: `taken` is held within bounds too."""
-
-    def __init__(self, lines: Iterator[str], shown: str) -> None:
-        self._lines = lines
-        self._shown = shown
-        self.number = 0
-        self.taken = 0
-
-    def __iter__(self) -> _RowLines:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._lines)
-        self.number += 1
-        self.taken += len(line)
-        if self.taken > MAX_ROW_BYTES:
-            raise UsageError(
-                f"{self._shown}: the row before line {self.number} is longer than {MAX_ROW_BYTES // 2**20} MiB",
-                remedy="A quotation mark may be missing.",
-            )
-        return line
-
-
 def _csv_rows(lines: Iterator[str], shown: str, known: Mapping[str, Option]) -> Iterator[_Row]:
-    source = _RowLines(lines, shown)
+    number = taken = 0
+
+    def bounded() -> Iterator[str]:
+        """Lines for the CSV reader, which joins those of a quoted cell: a row is held within bounds too."""
+        nonlocal number, taken
+        for line in lines:
+            number, taken = number + 1, taken + len(line)
+            if taken > MAX_ROW_BYTES:
+                raise UsageError(
+                    f"{shown}: the row before line {number} is longer than {MAX_ROW_BYTES // 2**20} MiB",
+                    remedy="A quotation mark may be missing.",
+                )
+            yield line
+
     # A name that begins with a space stands in quotation marks.
-    reader = csv.reader(source, strict=True, skipinitialspace=True)
+    reader = csv.reader(bounded(), strict=True, skipinitialspace=True)
     columns: list[str] | None = None
     while True:
-        begins, source.taken = source.number + 1, 0
+        begins, taken = number + 1, 0
         try:
             cells = next(reader)
         except StopIteration:
@@ -184,7 +168,7 @@ def _csv_rows(lines: Iterator[str], shown: str, known: Mapping[str, Option]) -> 
         elif any(cell.strip() for cell, name in zip_longest(cells, columns) if not name):
             fault = "a cell stands beyond the columns that have a name"
         values = {name: cell for name, cell in zip(columns, cells, strict=False) if name and cell.strip()}
-        yield _Row(line=begins, values=values, fault=fault)
+        yield begins, values, fault
     if columns is None:
         raise UsageError(f"{shown} has no header", remedy="The first row names the columns: video,keyframes,output.")
 
@@ -239,15 +223,15 @@ def _json_rows(lines: Iterator[str], shown: str, known: Mapping[str, Option]) ->
             ) from error
         except ValueError as error:
             reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-            yield _Row(line=line, values={}, fault=f"not JSON: {reason}")
+            yield line, {}, f"not JSON: {reason}"
             continue
         if not isinstance(pairs, _Pairs):
-            yield _Row(line=line, values={}, fault=f"{_kind(pairs)} where an object should be")
+            yield line, {}, f"{_kind(pairs)} where an object should be"
             continue
         names = [_column(name, where, known) for name, _ in pairs]
         twice = [name for name, count in Counter(names).items() if count > 1]
         values = {name: value for name, (_, value) in zip(names, pairs, strict=True) if value not in (None, "")}
-        yield _Row(line=line, values=values, fault=f"{twice[0]} is given twice" if twice else None)
+        yield line, values, f"{twice[0]} is given twice" if twice else None
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -259,68 +243,58 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _clip(row: _Row, manifest: Path) -> Clip:
-    where = f"{manifest}: line {row.line}"
-    video = row.values.get("video")
+    line, values, fault = row
+    where = f"{manifest}: line {line}"
+    video = values.get("video")
     if isinstance(video, str) and len(video) <= MAX_CELL and "\0" not in video:
-        clip = Clip(name=video, video=manifest.parent / video, stem=_stem(video), where=where)
+        # The video's own place beneath the manifest, or its name alone where it lies elsewhere.
+        stem = Path(video)
+        stem = Path(stem.name) if stem.is_absolute() or ".." in stem.parts else stem
+        stem = stem.with_name(stem.stem) if stem.name else stem
+        clip = Clip(name=video, video=manifest.parent / video, stem=stem, where=where)
     else:
-        unknown = f"{manifest.name} line {row.line}"
+        unknown = f"{manifest.name} line {line}"
         clip = Clip(name=unknown, video=manifest, stem=Path(unknown), where=where)
     try:
-        if row.fault is not None:
-            raise UsageError(f"{where}: {row.fault}")
-        paths = {name: _path(row.values, name, where) for name in PLACES}
-        if paths["video"] is None:
+        if fault is not None:
+            raise UsageError(f"{where}: {fault}")
+        options: dict[str, Document] = {}
+        for name, value in values.items():
+            options[name] = _value(value, f"{where}: {name}", is_path=name in PLACES)
+        _, keyframes, output = (options.pop(name, None) for name in PLACES)
+        if video is None:
             raise UsageError(f"{where}: no video is named")
-        output = paths["output"]
-        if output is not None and output.endswith("/"):
+        if isinstance(output, str) and output.endswith("/"):
             raise UsageError(
                 f"{where}: output {_short(output)} is a folder", remedy=say("Name a file beneath {output}.")
             )
-        if output is not None and is_address(output):
+        if isinstance(output, str) and is_address(output):
             raise UsageError(f"{where}: output {_short(output)} is no file", remedy=NO_ADDRESS)
-        options = {name: _option(value, f"{where}: {name}") for name, value in row.values.items() if name not in PLACES}
         if isinstance(model := options.get("model"), str):
             options["model"] = model_beside(model, manifest.parent)
     except KeyscaleError as error:
         return replace(clip, fault=error)
     return replace(
         clip,
-        keyframes=None if paths["keyframes"] is None else manifest.parent / paths["keyframes"],
-        output=None if output is None else Path(output),
+        keyframes=manifest.parent / keyframes if isinstance(keyframes, str) else None,
+        output=Path(output) if isinstance(output, str) else None,
         options=options,
     )
 
 
-def _stem(video: str) -> Path:
-    """The video's own place beneath the manifest, or its name alone where it lies elsewhere."""
-    path = Path(video)
-    if path.is_absolute() or ".." in path.parts:
-        path = Path(path.name)
-    return path.with_name(path.stem) if path.name else path
-
-
-def _path(values: dict[str, Any], name: str, where: str) -> str | None:
-    value = values.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise UsageError(f"{where}: {name} is {_kind(value)}, it must be text")
-    _option(value, f"{where}: {name}")
-    try:
-        os.fsencode(value)
-    except UnicodeEncodeError as error:
-        raise UsageError(f"{where}: {name} {_short(value)} is no file name") from error
-    return value
-
-
-def _option(value: Any, what: str) -> Document:
-    if not isinstance(value, str | bool | int | float):
-        raise UsageError(f"{what} is {_kind(value)}, it must be text, a number, true or false")
+def _value(value: object, what: str, *, is_path: bool) -> Document:
+    if not isinstance(value, str) and (is_path or not isinstance(value, bool | int | float)):
+        wanted = "text" if is_path else "text, a number, true or false"
+        raise UsageError(f"{what} is {_kind(value)}, it must be {wanted}")
     if isinstance(value, str) and len(value) > MAX_CELL:
         raise UsageError(f"{what} has more than {MAX_CELL} characters")
     if isinstance(value, str) and "\0" in value:
         raise UsageError(f"{what} holds a zero byte")
+    if is_path and isinstance(value, str):
+        try:
+            os.fsencode(value)
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{what} {_short(value)} is no file name") from error
     return value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from keyscale.engine.batch.clip import Clip
@@ -41,49 +42,46 @@ def place(clip: Clip, output_dir: Path, suffix: str) -> Path:
             folders or more.
     """
     path = clip.stem if clip.output is None else clip.output
+    at = f"{clip.where}: " if clip.where else ""
+
+    def refused(why: str, remedy: str) -> UsageError:
+        return UsageError(f"{at}the output {path} {why}", remedy=remedy)
+
     if len(path.parts) > MOST_FOLDERS:
         raise UsageError(
-            f"{_at(clip)}the output is within {len(path.parts) - 1} folders, at most {MOST_FOLDERS - 1} are possible",
+            f"{at}the output is within {len(path.parts) - 1} folders, at most {MOST_FOLDERS - 1} are possible",
             remedy="Name another output in a manifest.",
         )
-    if path.is_absolute():
-        raise _refused(clip, path, "is an absolute path", "Write it relative to the output folder.")
-    if ".." in path.parts:
-        raise _refused(clip, path, "contains '..'", "Write it without '..'.")
-    if not path.name:
-        raise _refused(clip, path, "is no file name", "Name a file beneath the output folder.")
+    for wrong, why, remedy in (
+        (path.is_absolute(), "is an absolute path", "Write it relative to the output folder."),
+        (".." in path.parts, "contains '..'", "Write it without '..'."),
+        (not path.name, "is no file name", "Name a file beneath the output folder."),
+    ):
+        if wrong:
+            raise refused(why, remedy)
     if clip.output is None or path.suffix.lower() not in VIDEO_SUFFIXES:
         path = path.with_name(path.name + suffix)
     for name in path.parts:
         if is_work_folder(name):
-            raise _refused(clip, path, "has the name of a folder in which keyscale works", "Choose another output.")
+            raise refused("has the name of a folder in which keyscale works", "Choose another output.")
         if len(os.fsencode(name)) > LONGEST_NAME:
             raise UsageError(
-                f"{_at(clip)}the output's name {name} has {len(os.fsencode(name))} bytes, at most {LONGEST_NAME} are "
-                "possible",
+                f"{at}the output's name {name} has {len(os.fsencode(name))} bytes, at most {LONGEST_NAME} are possible",
                 remedy="Rename the video, or name another output in a manifest.",
             )
-    target = output_dir / path
+    path = output_dir / path
     try:
-        _check_inside(clip, target, output_dir)
+        parent = os.path.realpath(path.parent)
+        if not _is_beneath(parent, os.path.realpath(output_dir)):
+            raise refused(f"is in {parent}, through a linked folder", "Remove the link, or choose another output.")
+        for folder in takewhile(lambda folder: folder != output_dir, path.parents):
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise refused(f"cannot be made: {folder} is no folder", "Remove that file.")
+        if path.is_symlink():
+            raise refused("is a symbolic link", "Remove it; a result is a file of its own.")
     except OSError as error:
-        raise _refused(clip, target, f"cannot be made: {error.strerror or error}", "Choose another output.") from error
-    return target
-
-
-def _check_inside(clip: Clip, target: Path, output_dir: Path) -> None:
-    root, parent = os.path.realpath(output_dir), os.path.realpath(target.parent)
-    if not _is_beneath(parent, root):
-        raise _refused(
-            clip, target, f"is in {parent}, through a linked folder", "Remove the link, or choose another output."
-        )
-    for folder in target.parents:
-        if folder == output_dir:
-            break
-        if os.path.lexists(folder) and not folder.is_dir():
-            raise _refused(clip, target, f"cannot be made: {folder} is no folder", "Remove that file.")
-    if target.is_symlink():
-        raise _refused(clip, target, "is a symbolic link", "Remove it; a result is a file of its own.")
+        raise refused(f"cannot be made: {error.strerror or error}", "Choose another output.") from error
+    return path
 
 
 def _is_beneath(parent: str, root: str) -> bool:
@@ -92,14 +90,6 @@ def _is_beneath(parent: str, root: str) -> bool:
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
-
-
-def _at(clip: Clip) -> str:
-    return f"{clip.where}: " if clip.where else ""
-
-
-def _refused(clip: Clip, path: Path, why: str, remedy: str) -> UsageError:
-    return UsageError(f"{_at(clip)}the output {path} {why}", remedy=remedy)
 
 
 class Places:
@@ -142,9 +132,10 @@ class Places:
 
     def _claimed(self, clip: Clip, target: Path, claims: Sequence[Clip]) -> Path | UsageError:
         key = self._key(target)
+        result = f"{clip.where}: the result {target}" if clip.where else f"the result {target}"
         if key in self._sources:
             return UsageError(
-                f"{_at(clip)}the result {target} would take the place of the source {self._sources[key]}",
+                f"{result} would take the place of the source {self._sources[key]}",
                 remedy=say("Choose another output folder with {output}."),
             )
         owner = self._owners.get(key)
@@ -152,16 +143,12 @@ class Places:
         if owner is not None and owner.video != clip.video:
             others.append(owner)
         if others:
-            names = " and ".join(_told(other) for other in others[:MOST_NAMED])
+            names = " and ".join(other.where or str(other.video) for other in others[:MOST_NAMED])
             if len(others) > MOST_NAMED:
                 names += f" and {len(others) - MOST_NAMED} more"
             return UsageError(
-                f"{_at(clip)}the result {target} would be that of {names} too",
+                f"{result} would be that of {names} too",
                 remedy="Name an output for each in a manifest, or rename a video.",
             )
         self._owners[key] = clip
         return target
-
-
-def _told(clip: Clip) -> str:
-    return clip.where or str(clip.video)

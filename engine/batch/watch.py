@@ -8,8 +8,7 @@ from pathlib import Path
 
 from keyscale.engine.batch.clip import Clip
 from keyscale.engine.batch.folders import file_stat
-from keyscale.engine.batch.inputs import Inputs, unreadable
-from keyscale.engine.batch.manifest import MANIFEST_SUFFIXES
+from keyscale.engine.batch.inputs import Inputs, is_manifest, unreadable
 from keyscale.engine.errors import UsageError
 from keyscale.engine.wording import say
 
@@ -58,12 +57,11 @@ class Watch:
         self._inputs = Inputs(
             paths, output_dir=output_dir, keyframes_dir=keyframes_dir, recursive=recursive, whole_frame=whole_frame
         )
-        for source in self._inputs.sources:
-            if source.suffix.lower() in MANIFEST_SUFFIXES and file_stat(source) is not None:
-                raise UsageError(
-                    f"{source} is a manifest, which says once and for all what there is",
-                    remedy=say("Watch a folder, or leave {watch} out."),
-                )
+        for source in filter(is_manifest, self._inputs.sources):
+            raise UsageError(
+                f"{source} is a manifest, which says once and for all what there is",
+                remedy=say("Watch a folder, or leave {watch} out."),
+            )
         self._settle_s = settle_s
         self._on_unreadable = on_unreadable
         self._unreadable: set[Path] = set()
@@ -91,38 +89,26 @@ class Watch:
                 if key in present:
                     continue
                 present.add(key)
-                companions = self._inputs.keyframes(video)
-                version = _version([video.path, *companions])
-                if not (companions or self._inputs.whole_frame):
-                    version = None
-                if self._has_settled(key, version, now):
+                keyframes = self._inputs.keyframes(video)
+                version = _version([video.path, *keyframes]) if keyframes or self._inputs.whole_frame else None
+                seen = self._seen.setdefault(key, _Seen())
+                if version is None or seen.version != version:
+                    seen.version, seen.since = version, now
+                elif seen.given != version and now - seen.since >= self._settle_s:
+                    seen.given = version
                     settled.append(self._inputs.clip(video))
-        self._forget(present)
+        gone = self._seen.keys() - present
+        for key in gone:
+            # What was given is remembered: files on a mount that is away for a while would all be given again.
+            self._seen[key].version = None
+            if len(gone) > MOST_REMEMBERED:
+                del self._seen[key]
         return tuple(settled)
 
     def _pass_over(self, folder: Path, error: OSError) -> None:
         if self._on_unreadable is not None and folder not in self._unreadable:
             self._unreadable.add(folder)
             self._on_unreadable(f"{unreadable(folder, error)}; it is passed over until it can be read")
-
-    def _forget(self, present: set[Path]) -> None:
-        gone = self._seen.keys() - present
-        for key in gone:
-            # What was given is remembered: files on a mount that is away for a while would all be given again.
-            self._seen[key].version = None
-        if len(gone) > MOST_REMEMBERED:
-            for key in gone:
-                del self._seen[key]
-
-    def _has_settled(self, key: Path, version: _Version | None, now: float) -> bool:
-        seen = self._seen.setdefault(key, _Seen())
-        if version is None or seen.version != version:
-            seen.version, seen.since = version, now
-            return False
-        if seen.given == version or now - seen.since < self._settle_s:
-            return False
-        seen.given = version
-        return True
 
 
 def _version(paths: Sequence[Path]) -> _Version | None:
