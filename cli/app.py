@@ -21,7 +21,7 @@ from keyscale.cli.terminal import COMMAND_LINE_ERROR, SafeStream, printable, sho
 __all__ = ["BROKEN_PIPE", "COMMANDS", "app", "main", "run"]
 
 BROKEN_PIPE = 128 + 13
-"""Exit code when whoever read the output has left, as a shell reports SIGPIPE."""
+"""Exit code when the reader of the output has left, as a shell reports SIGPIPE."""
 
 _EXAMPLES = """\
 Examples:

@@ -19,9 +19,12 @@ from keyscale.engine.options import build
 from keyscale.engine.run_options import RemoteOptions
 
 if TYPE_CHECKING:
-    from keyscale.cli.batch_view import BatchRenderer
+    from collections.abc import Generator
+    from threading import Event as StopFlag
+
+    from keyscale.cli.progress import Renderer
     from keyscale.engine.batch.clip import BatchClip
-    from keyscale.engine.batch.events import BatchDone
+    from keyscale.engine.batch.events import BatchDone, BatchEvent
     from keyscale.engine.batch.supervisor import BatchOptions
 
 __all__ = ["batch", "command"]
@@ -60,7 +63,7 @@ def batch(
     **flags: Any,
 ) -> None:
     """Crop and upscale many videos, each once; go on where an earlier run stopped."""
-    from keyscale.cli.batch_view import batch_renderer
+    from keyscale.cli.batch_progress import batch_renderer
     from keyscale.engine.errors import StorageError
     from keyscale.engine.events import Note, failure
 
@@ -179,51 +182,38 @@ def _run(
     clips: Sequence[BatchClip],
     more: Callable[[], Sequence[BatchClip]] | None,
     options: BatchOptions,
-    view: BatchRenderer,
+    view: Renderer,
 ) -> BatchDone:
     """Do the batch, showing its events; signals end it cleanly. Its last event.
 
     Raises:
         Interrupted: a signal ended it before all was finished.
     """
-    from keyscale.cli.signals import stopping
-    from keyscale.cli.terminal import show_failure
+    from keyscale.cli.signals import show_events
     from keyscale.engine.batch.supervisor import run_batch
     from keyscale.engine.errors import Interrupted
-    from keyscale.engine.events import Note, failure
+    from keyscale.engine.events import Note
 
-    remedy = "Run the same command again: what is finished is not done again."
-    doing = "finished clips and chunks are kept"
-    if options.remote is not None:
-        doing = "calls are cancelled and staged files removed, finished clips and chunks are kept"
-
-    def announce() -> None:
-        view.handle(Note(level="info", message=f"stopping: {doing}"))
-
-    def farewell(exit_code: int) -> None:
-        failed = failure(Interrupted("interrupted", remedy=remedy, exit_code=exit_code))
-        view.handle(failed)
-        show_failure(failed)
-
-    last: BatchDone | None = None
-    grace = GRACE_S if options.remote is None else REMOTE_GRACE_S
-    with stopping(announce=announce, farewell=farewell, restore=view.restore, grace=grace) as state:
-        state.cooperative = True
-        events = run_batch(clips, options, state.stop, more=more)
-        try:
+    def start(stop: StopFlag) -> Generator[BatchEvent | Note, None, None]:
+        with contextlib.closing(run_batch(clips, options, stop, more=more)) as events:
             for event in events:
                 if event.event == "batch_done":
-                    last = event
-                    if last.unwritten is not None and (last.report.failed or not last.report.finished):
+                    report, unwritten = event.report, event.unwritten
+                    if unwritten is not None and (report.failed or not report.finished):
                         # The exit code tells of something else.
-                        view.handle(Note(level="warning", message=last.unwritten.message))
-                view.handle(event)
-        finally:
-            # Reached early where the view raised: the workers must not go on for a reader that left.
-            state.stop.set()
-            events.close()
-        if last is None:
-            raise RuntimeError("the batch ended without a report")
-        if state.signum is not None and not last.report.finished:
-            raise Interrupted("interrupted", remedy=remedy, exit_code=state.exit_code)
+                        yield Note(level="warning", message=unwritten.message)
+                yield event
+        if stop.is_set() and not report.finished:
+            raise Interrupted("interrupted")
+
+    first = "" if options.remote is None else "calls are cancelled and staged files removed, "
+    last = show_events(
+        start,
+        view,
+        kept=f"{first}finished clips and chunks are kept",
+        remedy="Run the same command again: what is finished is not done again.",
+        grace=GRACE_S if options.remote is None else REMOTE_GRACE_S,
+    )
+    if last is None or last.event != "batch_done":
+        raise RuntimeError("the batch ended without a report")
     return last

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,7 @@ def batch_clips(
     Raises:
         UsageError: the flags are wrong by themselves.
     """
+    from keyscale.engine.batch.clip import BatchClip
     from keyscale.engine.batch.outputs import Places
 
     flags = {**flags, "update": True}
@@ -53,58 +54,42 @@ def batch_clips(
     request_of({**flags, "video": "video", "output": None})
     columns = columns_of(kind)
     places = Places(output_dir) if places is None else places
-    drafts: list[_Draft] = []
+    values: list[dict[str, Any]] = []
+    faults: list[KeyscaleError | None] = []
     for clip in clips:
+        own: dict[str, Any] = {}
         try:
-            if clip.fault is not None:
-                raise clip.fault
-            drafts.append(_Draft(clip, flags={**flags, **_own_flags(clip, columns)}))
+            if clip.fault is None:
+                own = _own_flags(clip, columns)
+            faults.append(clip.fault)
         except KeyscaleError as error:
-            drafts.append(_Draft(clip, flags=dict(flags), fault=error))
-    sound = [draft for draft in drafts if draft.fault is None]
-    for draft, place in zip(sound, places.take([(draft.clip, draft.suffix) for draft in sound]), strict=True):
-        if isinstance(place, Path):
-            draft.output = place
-        else:
-            draft.fault = place
-    return tuple(_batch_clip(draft, output_dir, kind) for draft in drafts)
-
-
-@dataclass
-class _Draft:
-    clip: Clip
-    flags: dict[str, Any]
-    fault: KeyscaleError | None = None
-    output: Path | None = None
-
-    @property
-    def suffix(self) -> str:
-        return Path(default_output("video", self.flags.get("codec", Codec.AUTO))).suffix
-
-
-def _batch_clip(draft: _Draft, output_dir: Path, kind: type[Job]) -> BatchClip:
-    from keyscale.engine.batch.clip import BatchClip
-
-    clip = draft.clip
-    # Where there is no job, it says where people would have looked for the result.
-    meant = clip.output if clip.output is not None else clip.stem.with_name(clip.stem.name + draft.suffix)
-    found = BatchClip(
-        name=clip.name,
-        video=str(clip.video),
-        keyframes=None if clip.keyframes is None else str(clip.keyframes),
-        output=str(draft.output or output_dir / meant),
-        fault=draft.fault,
-        where=clip.where,
-    )
-    if draft.fault is not None:
-        return found
-    try:
-        own = {"video": found.video, "keyframes": found.keyframes, "output": found.output}
-        request = request_of(draft.flags | own, kind=kind)
-    except KeyscaleError as error:
-        error.message = f"{clip.where}: {error.message}" if clip.where else error.message
-        return replace(found, fault=error)
-    return replace(found, job=request.job)
+            faults.append(error)
+        values.append({**flags, **own})
+    suffixes = [Path(default_output("video", each.get("codec", Codec.AUTO))).suffix for each in values]
+    sound = [number for number, fault in enumerate(faults) if fault is None]
+    taken = dict(zip(sound, places.take([(clips[number], suffixes[number]) for number in sound]), strict=True))
+    made = []
+    for number, (clip, fault) in enumerate(zip(clips, faults, strict=True)):
+        # Where there is no job, it says where people would have looked for the result.
+        meant = clip.output if clip.output is not None else clip.stem.with_name(clip.stem.name + suffixes[number])
+        place = taken.get(number, fault)
+        found = BatchClip(
+            name=clip.name,
+            video=str(clip.video),
+            keyframes=None if clip.keyframes is None else str(clip.keyframes),
+            output=str(place if isinstance(place, Path) else output_dir / meant),
+            fault=place if isinstance(place, KeyscaleError) else None,
+            where=clip.where,
+        )
+        if found.fault is None:
+            own = {"video": found.video, "keyframes": found.keyframes, "output": found.output}
+            try:
+                found = replace(found, job=request_of(values[number] | own, kind=kind).job)
+            except KeyscaleError as error:
+                error.message = f"{clip.where}: {error.message}" if clip.where else error.message
+                found = replace(found, fault=error)
+        made.append(found)
+    return tuple(made)
 
 
 def _own_flags(clip: Clip, columns: Mapping[str, Option]) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self, TextIO, assert_never
+from typing import TYPE_CHECKING, Any, TextIO
 
 from keyscale.cli.batch_text import (
     SKIPPED,
@@ -16,14 +15,14 @@ from keyscale.cli.batch_text import (
     summary,
     total_parts,
 )
-from keyscale.cli.progress import clock_text, lost_text, note_text
+from keyscale.cli.progress import Lines, clock_text, lost_text, note_text
 from keyscale.cli.terminal import SafeStream, write_path
 
 if TYPE_CHECKING:
     from keyscale.engine.batch.events import BatchEvent, BatchProgress, ClipEvent, Report
-    from keyscale.engine.events import Failed, Note
+    from keyscale.engine.events import Event, Failed, Note
 
-__all__ = ["TOTAL_INTERVAL", "Lines", "Plain", "Silent"]
+__all__ = ["TOTAL_INTERVAL", "BatchLines", "Plain", "Silent"]
 
 TOTAL_INTERVAL = 30.0
 """Least seconds between two plain lines on the whole batch."""
@@ -32,32 +31,27 @@ LOOKED_AT = frozenset({"connect", "prepare"})
 """Phases that a clip goes through as well whose result is there already."""
 
 
-class Lines:
+class BatchLines(Lines):
     """What renderers for people have in common: what an event means. Itself it shows notes and failures alone."""
 
-    def __init__(self, out: TextIO | None, err: SafeStream, *, verbosity: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        out: TextIO | None,
+        err: SafeStream,
+        *,
+        verbosity: int,
+        clock: Callable[[], float],
+        report: str | None = None,
+    ) -> None:
+        super().__init__(err, verbosity=verbosity, clock=clock)
         self._out = out
-        self._err = err
-        self._verbosity = verbosity
-        self._clock = clock
-        self._since = clock()
-        self._telling = threading.RLock()
-        """Held while an event is shown, so that its lines stay together."""
+        self._report = report
         self._began: dict[int, float] = {}
         """When the clips that run were begun."""
         self._ended: set[int] = set()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def restore(self) -> None:
-        """As of `BatchRenderer.restore`: nothing was changed."""
-
-    def handle(self, event: BatchEvent | Note | Failed) -> None:
-        """As of `BatchRenderer.handle`."""
+    def handle(self, event: Event | BatchEvent) -> None:
+        """As of `Renderer.handle`."""
         with self._telling:
             match event.event:
                 case "clip":
@@ -68,10 +62,8 @@ class Lines:
                     self._finish(event.report)
                 case "note":
                     self._note(note_text(event), event)
-                case "error":
-                    pass  # whoever ends the process prints it, whatever the renderer
                 case _:
-                    assert_never(event)
+                    pass  # the end of the process prints an error, whatever the renderer
 
     def _clip(self, event: ClipEvent) -> None:
         from keyscale.engine.batch.events import ENDED, ClipStatus
@@ -117,12 +109,6 @@ class Lines:
     def _hand_over(self, path: str) -> None:
         write_path(path, self._out)
 
-    def _say(self, text: str, style: str = "") -> None:
-        self._line(f"[{self._clock() - self._since:8.1f} s] {text}" if self._verbosity else text, style)
-
-    def _line(self, text: str, style: str) -> None:  # noqa: ARG002 - what is plain has no style
-        self._err.line(text)
-
     def _note(self, text: str, note: Note) -> None:
         self._say(text, "yellow" if note.level == "warning" else "")
 
@@ -151,13 +137,13 @@ class Lines:
     def _finish(self, report: Report) -> None:
         pass
 
-    def _close(self, report: Report, path: str | None, width: int | None) -> None:
-        if lines := summary(report, width=width, path=path, encoding=self._err.encoding):
+    def _close(self, report: Report, width: int | None) -> None:
+        if lines := summary(report, width=width, path=self._report, encoding=self._err.encoding):
             self._line("\n".join(lines), "")
         self._line(closing_text(report), "red" if report.failed else "green")
 
 
-class Silent(Lines):
+class Silent(BatchLines):
     """Warnings and failures only, and in the end how many failed."""
 
     def _note(self, text: str, note: Note) -> None:
@@ -169,21 +155,14 @@ class Silent(Lines):
             self._line(closing_text(report), "")
 
 
-class Plain(Lines):
+class Plain(BatchLines):
     """A line where a clip begins and ends, and every half minute one on all of them."""
 
-    def __init__(
-        self,
-        out: TextIO | None,
-        err: SafeStream,
-        *,
-        verbosity: int,
-        clock: Callable[[], float],
-        report: str | None,
-    ) -> None:
-        super().__init__(out, err, verbosity=verbosity, clock=clock)
-        self._report = report
-        self._printed = self._since
+    _printed: float | None = None
+    """When the last line on all of them was."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._told: set[int] = set()
         """Running clips that were said to have begun."""
 
@@ -210,12 +189,9 @@ class Plain(Lines):
 
     def _total(self, progress: BatchProgress) -> None:
         now = self._clock()
-        if now - self._printed >= TOTAL_INTERVAL:
+        if now - (self._printed or self._since) >= TOTAL_INTERVAL:
             self._printed = now
             self._say(", ".join(total_parts(progress, now - self._since, progress.eta_s)))
 
     def _finish(self, report: Report) -> None:
-        self._close(report, self._report, self._width())
-
-    def _width(self) -> int | None:
-        return max(20, shutil.get_terminal_size().columns) if self._err.isatty() else None
+        self._close(report, max(20, shutil.get_terminal_size().columns) if self._err.isatty() else None)

@@ -53,7 +53,7 @@ def one_line(name: str, encoding: str) -> str:
 
 
 def middle(text: str, cells: int, mark: str = "…") -> str:
-    """`text` in so many cells of a terminal at most: what lies in the middle gives way to `mark`, of one cell."""
+    """`text` in at most `cells` cells of a terminal: what lies in the middle gives way to `mark`, of one cell."""
     from rich.cells import cell_len
 
     if cell_len(text) <= cells:

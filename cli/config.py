@@ -99,7 +99,7 @@ def _document(settings: Sequence[Setting], resolved: Resolved) -> dict[str, Any]
 
 
 def _table(settings: Sequence[Setting], resolved: Resolved) -> str:
-    """A setting a line; whoever reads a pipe finds each whole."""
+    """A setting a line; none is cut, for programs that read a pipe."""
     rows = [(each.name, printable(_shown(each.value)), printable(str(each.origin))) for each in settings]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     absent = "" if resolved.user.is_file() else " (not there)"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from keyscale.cli.progress import renderer
-from keyscale.cli.terminal import printable, write_data
+from keyscale.cli.terminal import drawn, printable, write_data
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +65,6 @@ def _row(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -83,14 +80,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
             row["licence"],
             Text("in the package" if row["shipped"] else printable(row["found"]) if row["found"] else "not here"),
         )
-    console = Console(file=sys.stdout)
-    if not console.is_terminal:
-        # Whoever reads a pipe looks for a whole value on its line.
-        console.width = 120 + max(2 * len(row["found"] or "") for row in rows)
-    # Captured, since Rich answers a reader that left by ending the process.
-    with console.capture() as capture:
-        console.print(table)
-    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+    return drawn(table, least_width=120 + max(2 * len(row["found"] or "") for row in rows))
 
 
 @app.command("fetch")
@@ -100,35 +90,23 @@ def fetch(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Download a network's weights unless they are here; print the path of the verified file."""
-    from keyscale.engine.events import Note, Phase, Progress
+    from keyscale.engine.events import Note, Phase
     from keyscale.engine.models import find, weights
+    from keyscale.engine.runners.progress import Meter, summed
 
     spec = find(name)
-    began = time.monotonic()
-    first: int | None = None
+    meter = Meter(Phase.FETCH, 0, unit="bytes")
     with renderer(quiet=quiet) as show:
 
-        def on_progress(done: int, total: int | None) -> None:
-            nonlocal first
+        def report(done: int, total: int) -> None:
+            begins, meter.total = not meter.total, total
             # What an earlier download left does not count towards the rate.
-            first = done if first is None else first
-            seconds = time.monotonic() - began
-            rate = (done - first) / seconds if seconds > 0.5 and done > first else None
-            show.handle(
-                Progress(
-                    phase=Phase.FETCH,
-                    frame=done,
-                    total=total or 0,
-                    fps=rate,
-                    eta_s=(total - done) / rate if rate and total else None,
-                    unit="bytes",
-                )
-            )
+            show.handle(meter.begin(done) if begins else meter.progress(done))
 
         def on_note(message: str) -> None:
             show.handle(Note(level="info", message=message))
 
-        path = weights.ensure(spec, offline=False, on_progress=on_progress, on_note=on_note)
+        path = weights.ensure(spec, offline=False, on_progress=summed(report), on_note=on_note)
     write_data(f"{path}\n")
 
 

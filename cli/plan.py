@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from keyscale.cli.options import plan_options
@@ -52,11 +51,10 @@ def command() -> ConfiguredCommand:
 
 
 def _table(found: Plan, expected: RemoteEstimate | None) -> str:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from keyscale.cli.terminal import printable
+    from keyscale.cli.terminal import drawn, printable
     from keyscale.engine.plan.describe import summarise
 
     rows = [(label, printable(value)) for label, value in summarise(found, expected)]
@@ -66,13 +64,5 @@ def _table(found: Plan, expected: RemoteEstimate | None) -> str:
     table.add_column(overflow="fold")
     for label, value in rows:
         table.add_row(Text(label), Text(value))
-    console = Console(file=sys.stdout)
-    if not console.is_terminal:
-        # Whoever reads a pipe looks for a whole value on its line.
-        console.width = max(80, *(len(label) + 2 + 2 * len(value) for label, value in rows), 0)
-    # Captured, since Rich answers a reader that left by ending the process.
-    with console.capture() as capture:
-        console.print(table)
-        for warning in warnings:
-            console.print(Text(warning, style="yellow"), soft_wrap=True)
-    return "".join(f"{line.rstrip(' ')}\n" for line in capture.get().splitlines())
+    texts = [Text(warning, style="yellow") for warning in warnings]
+    return drawn(table, *texts, least_width=max(80, *(len(label) + 2 + 2 * len(value) for label, value in rows), 0))

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
-from enum import StrEnum
-from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO, assert_never, cast
+from typing import IO, TYPE_CHECKING, Self, TextIO, cast
 
 from keyscale.cli.terminal import SafeStream, printable, write_data
 from keyscale.engine.choices import ProgressKind
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
+    from keyscale.engine.batch.events import BatchEvent
     from keyscale.engine.events import Done, Event, Note, Progress
 
 __all__ = [
+    "Json",
+    "Lines",
+    "Live",
     "ProgressKind",
     "Renderer",
     "bar_wanted",
@@ -38,15 +41,22 @@ PLAIN_INTERVAL = 5.0
 REFRESH_PER_SECOND = 8
 
 
-class Renderer(Protocol):
-    """Shows the events of one run. A context manager; `handle` may be called from any thread."""
+class Renderer:
+    """Shows the events of one run or batch. A context manager; `handle` may be called from any thread."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        pass
 
-    def handle(self, event: Event) -> None:
-        """Show one event."""
+    def handle(self, event: Event | BatchEvent) -> None:
+        """Show one event.
+
+        Raises:
+            BrokenPipeError: the reader of stdout has left.
+        """
+        raise NotImplementedError
 
     def restore(self) -> None:
         """Give the terminal back just before the process is ended by force: no lock is taken."""
@@ -75,11 +85,11 @@ def renderer(
     out = stdout if stdout is not None else sys.stdout
     err = SafeStream(stderr if stderr is not None else sys.stderr)
     if kind is ProgressKind.JSON:
-        return _Json(out, quiet=quiet)
+        return Json(out, quiet=quiet)
     if quiet or kind is ProgressKind.NONE:
-        return _Silent(err)
+        return _Silent(err, verbosity=0, clock=clock)
     if bar_wanted(kind, err):
-        return _Rich(err, verbosity=verbosity, clock=clock)
+        return _Bar(err, verbosity=verbosity, clock=clock)
     return _Plain(err, verbosity=verbosity, clock=clock)
 
 
@@ -146,115 +156,7 @@ def _done_text(done: Done) -> str:
     return printable(f"done: {', '.join(parts)}")
 
 
-class _Silent:
-    """Warnings only."""
-
-    def __init__(self, err: SafeStream) -> None:
-        self._err = err
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def handle(self, event: Event) -> None:
-        text: str | None = None
-        if event.event == "note" and event.level == "warning":
-            text = note_text(event)
-        elif event.event == "done":
-            text = lost_text(event)
-        if text:
-            with self._lock:
-                self._err.line(text)
-
-    def restore(self) -> None:
-        pass
-
-
-class _Plain:
-    """A line where a phase starts and ends, and every few seconds between."""
-
-    def __init__(self, err: SafeStream, *, verbosity: int, clock: Callable[[], float]) -> None:
-        self._err = err
-        self._verbosity = verbosity
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._began = clock()
-        self._last: Progress | None = None
-        self._phase_began = self._began
-        self._printed = self._began
-        self._ended = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def restore(self) -> None:
-        pass
-
-    def handle(self, event: Event) -> None:
-        with self._lock:
-            match event.event:
-                case "progress":
-                    self._progress(event)
-                case "note":
-                    self._line(note_text(event))
-                case "done":
-                    self._end_phase()
-                    if lost := lost_text(event):
-                        self._line(lost)
-                    self._line(_done_text(event))
-                case "error":
-                    pass  # whoever ends the process prints it, whatever the renderer
-                case _:
-                    assert_never(event)
-
-    def _line(self, text: str) -> None:
-        if self._verbosity:
-            text = f"[{self._clock() - self._began:8.1f} s] {text}"
-        self._err.line(text)
-
-    def _progress(self, progress: Progress) -> None:
-        now = self._clock()
-        if self._last is None or self._last.phase != progress.phase:
-            self._end_phase()
-            self._phase_began = self._printed = now
-            self._ended = False
-            self._last = progress
-            if not self._whole(progress):
-                self._line(f"{progress.phase}: {counted(progress)}")
-        self._last = progress
-        if self._whole(progress):
-            self._end_phase()
-        elif now - self._printed >= PLAIN_INTERVAL:
-            self._printed = now
-            parts = [counted(progress)]
-            if progress.total:
-                parts.append(f"{100 * progress.frame // progress.total} %")
-            if progress.fps is not None:
-                parts.append(rate_text(progress.fps, progress.unit))
-            if progress.eta_s is not None:
-                parts.append(f"ETA {clock_text(progress.eta_s)}")
-            parts.append(f"elapsed {clock_text(now - self._began)}")
-            self._line(f"{progress.phase}: {', '.join(parts)}")
-
-    @staticmethod
-    def _whole(progress: Progress) -> bool:
-        return 0 < progress.total <= progress.frame
-
-    def _end_phase(self) -> None:
-        if self._last is None or self._ended:
-            return
-        self._ended = True
-        took = clock_text(self._clock() - self._phase_began)
-        self._line(f"{self._last.phase}: {counted(self._last)} in {took}")
-
-
-class _Json:
+class Json(Renderer):
     """NDJSON: an event a line, UTF-8, on stdout."""
 
     def __init__(self, out: TextIO | None, *, quiet: bool) -> None:
@@ -263,51 +165,63 @@ class _Json:
         self._lock = threading.Lock()
         self._closed = False
 
-    def __enter__(self) -> Self:
-        return self
+    def handle(self, event: Event | BatchEvent) -> None:
+        """As of `Renderer.handle`; nothing comes after the last event."""
+        from keyscale.engine.serialization import as_json
 
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def restore(self) -> None:
-        pass
-
-    def handle(self, event: Event) -> None:
-        from keyscale.engine.serialization import dumps
-
-        hidden = event.event == "progress" or (event.event == "note" and event.level == "info")
-        if (self._quiet and hidden) or self._out is None:
+        if self._out is None or (self._quiet and _is_progress(event)):
             return
-        try:
-            text = dumps(event)
-        except UnicodeEncodeError:
-            # JSON has no form for the bytes of a name that is not UTF-8, and any parser must read the line.
-            texts = {
-                part.name: printable(value)
-                for part in dataclasses.fields(event)
-                if isinstance(value := getattr(event, part.name), str) and not isinstance(value, StrEnum)
-            }
-            text = dumps(dataclasses.replace(cast(Any, event), **texts))
+        text = as_json(event)
         with self._lock:
             # A signal's farewell and the run itself may both want the last word; a reader is promised one.
             if self._closed:
                 return
-            self._closed = event.event in ("done", "error")
+            self._closed = event.event in ("done", "batch_done", "error")
             write_data(text + "\n", self._out, encoding="utf-8")
 
 
-class _Rich:
-    """One live bar at the bottom of the terminal, notes above it."""
+def _is_progress(event: Event | BatchEvent) -> bool:
+    """Whether an event tells of no result and no fault."""
+    if event.event == "note":
+        return event.level == "info"
+    if event.event != "clip":
+        return event.event in ("progress", "batch")
+    from keyscale.engine.batch.events import ENDED
+
+    return event.status not in ENDED and (event.of is None or event.of.event != "note" or event.of.level != "warning")
+
+
+class Lines(Renderer):
+    """What is printed for people: lines on stderr, with the time since the start where more is asked for."""
+
+    def __init__(self, err: SafeStream, *, verbosity: int, clock: Callable[[], float]) -> None:
+        self._err = err
+        self._verbosity = verbosity
+        self._clock = clock
+        self._since = clock()
+        self._telling = threading.RLock()
+        """Held while an event is shown, so that its lines stay together."""
+
+    def _say(self, text: str, style: str = "") -> None:
+        self._line(f"[{self._clock() - self._since:8.1f} s] {text}" if self._verbosity else text, style)
+
+    def _line(self, text: str, style: str) -> None:  # noqa: ARG002 - what is plain has no style
+        self._err.line(text)
+
+
+class Live(Lines):
+    """Lines above a block at the bottom of the terminal, which `_draw` draws again and again, in a thread of Rich's."""
+
+    _redirect_stderr = True
+    """Whether what libraries print goes above the block too."""
 
     def __init__(self, err: SafeStream, *, verbosity: int, clock: Callable[[], float]) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        self._err = err
-        self._verbosity = verbosity
-        self._clock = clock
-        self._began = clock()
-        self._last: tuple[Progress, float] | None = None
+        super().__init__(err, verbosity=verbosity, clock=clock)
+        self._height = 1
+        """Of the block, in lines."""
         # Rich would take a bar into a pipe for a mistake; a person who asks for one there wants it.
         self._console = Console(file=cast(IO[str], err), force_terminal=True)
         self._live = Live(
@@ -316,6 +230,7 @@ class _Rich:
             refresh_per_second=REFRESH_PER_SECOND,
             transient=True,
             redirect_stdout=False,
+            redirect_stderr=self._redirect_stderr,
         )
 
     def __enter__(self) -> Self:
@@ -326,30 +241,105 @@ class _Rich:
         self._live.stop()
 
     def restore(self) -> None:
+        """As of `Renderer.restore`."""
+        up = f"\x1b[{self._height - 1}A" if self._height > 1 else ""
         with contextlib.suppress(OSError, ValueError):
-            os.write(self._err.fileno(), b"\r\x1b[2K\x1b[?25h")
+            os.write(self._err.fileno(), f"\r{up}\x1b[0J\x1b[?25h".encode())
 
-    def handle(self, event: Event) -> None:
-        match event.event:
-            case "progress":
-                self._last = (event, self._clock())
-            case "note":
-                self._print(note_text(event), "yellow" if event.level == "warning" else "")
-            case "done":
-                if lost := lost_text(event):
-                    self._print(lost, "yellow")
-                self._print(_done_text(event), "green")
-            case "error":
-                pass  # whoever ends the process prints it, whatever the renderer
-            case _:
-                assert_never(event)
-
-    def _print(self, text: str, style: str) -> None:
+    def _line(self, text: str, style: str) -> None:
         from rich.text import Text
 
-        if self._verbosity:
-            text = f"[{self._clock() - self._began:8.1f} s] {text}"
         self._console.print(Text(text, style=style), soft_wrap=True)
+
+    def _draw(self) -> RenderableType:
+        raise NotImplementedError
+
+
+class _Silent(Lines):
+    """Warnings only."""
+
+    def handle(self, event: Event | BatchEvent) -> None:
+        text: str | None = None
+        if event.event == "note" and event.level == "warning":
+            text = note_text(event)
+        elif event.event == "done":
+            text = lost_text(event)
+        if text:
+            with self._telling:
+                self._say(text)
+
+
+class _Told(Lines):
+    """All notes and the result; how far a phase is, each in its own way."""
+
+    def handle(self, event: Event | BatchEvent) -> None:
+        with self._telling:
+            match event.event:
+                case "progress":
+                    self._progress(event)
+                case "note":
+                    self._say(note_text(event), "yellow" if event.level == "warning" else "")
+                case "done":
+                    self._end_phase()
+                    if lost := lost_text(event):
+                        self._say(lost, "yellow")
+                    self._say(_done_text(event), "green")
+                case _:
+                    pass  # the end of the process prints an error, whatever the renderer
+
+    def _progress(self, progress: Progress) -> None:
+        raise NotImplementedError
+
+    def _end_phase(self) -> None:
+        pass
+
+
+class _Plain(_Told):
+    """A line where a phase starts and ends, and every few seconds between."""
+
+    def __init__(self, err: SafeStream, *, verbosity: int, clock: Callable[[], float]) -> None:
+        super().__init__(err, verbosity=verbosity, clock=clock)
+        self._last: Progress | None = None
+        self._phase_began = self._printed = self._since
+        self._ended = False
+
+    def _progress(self, progress: Progress) -> None:
+        now = self._clock()
+        whole = 0 < progress.total <= progress.frame
+        if self._last is None or self._last.phase != progress.phase:
+            self._end_phase()
+            self._phase_began = self._printed = now
+            self._ended = False
+            if not whole:
+                self._say(f"{progress.phase}: {counted(progress)}")
+        self._last = progress
+        if whole:
+            self._end_phase()
+        elif now - self._printed >= PLAIN_INTERVAL:
+            self._printed = now
+            parts = [counted(progress)]
+            if progress.total:
+                parts.append(f"{100 * progress.frame // progress.total} %")
+            if progress.fps is not None:
+                parts.append(rate_text(progress.fps, progress.unit))
+            if progress.eta_s is not None:
+                parts.append(f"ETA {clock_text(progress.eta_s)}")
+            parts.append(f"elapsed {clock_text(now - self._since)}")
+            self._say(f"{progress.phase}: {', '.join(parts)}")
+
+    def _end_phase(self) -> None:
+        if self._last is not None and not self._ended:
+            self._ended = True
+            self._say(f"{self._last.phase}: {counted(self._last)} in {clock_text(self._clock() - self._phase_began)}")
+
+
+class _Bar(Live, _Told):
+    """One live bar at the bottom of the terminal, notes above it."""
+
+    _last: tuple[Progress, float] | None = None
+
+    def _progress(self, progress: Progress) -> None:
+        self._last = (progress, self._clock())
 
     def _draw(self) -> Table:
         from rich.progress_bar import ProgressBar
@@ -357,7 +347,7 @@ class _Rich:
 
         now = self._clock()
         table = Table.grid(padding=(0, 1))
-        elapsed = clock_text(now - self._began)
+        elapsed = clock_text(now - self._since)
         if self._last is None:
             table.add_row("starting", elapsed)
             return table

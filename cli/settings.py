@@ -36,20 +36,8 @@ _KEY = "keyscale.settings"
 _PREFIX = "KEYSCALE_"
 _YES, _NO = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off", ""})
 
-OTHER_VARIABLES = frozenset(
-    _PREFIX + name
-    for name in (
-        "CACHE_DIR",
-        "CONFIG",
-        "CONFIG_DIR",
-        "CONTAINERS",
-        "GPU",
-        "STATE_DIR",
-        "TIMEOUT",
-        "WEIGHTS_DIR",
-        "WEIGHTS_URL",
-    )
-)
+_OTHERS = "CACHE_DIR CONFIG CONFIG_DIR CONTAINERS GPU STATE_DIR TIMEOUT WEIGHTS_DIR WEIGHTS_URL"
+OTHER_VARIABLES = frozenset(_PREFIX + name for name in _OTHERS.split())
 """Variables of the program that are no settings of a flag."""
 
 
@@ -86,7 +74,7 @@ class ConfiguredCommand(GroupedCommand):
         self.options = options
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the command line, then apply the settings; `settings_of` tells what came of it.
+        """Parse the command line, then apply the settings; `settings_of` tells the result.
 
         Raises:
             UsageError: a flag, a settings file or a variable is wrong.

@@ -13,12 +13,20 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from types import FrameType
+from typing import TYPE_CHECKING, TypeVar
 
 from keyscale.cli.importing import raise_outside_imports
 
-__all__ = ["GRACE", "Stopped", "Stopping", "stopping"]
+if TYPE_CHECKING:
+    from keyscale.cli.progress import Renderer
+    from keyscale.engine.batch.events import BatchEvent
+    from keyscale.engine.events import Event
+
+__all__ = ["GRACE", "SignalReceived", "Stopping", "show_events", "stopping"]
+
+T = TypeVar("T", bound="Event | BatchEvent")
 
 GRACE = 1.5
 """Seconds from the first signal until the process is ended by force."""
@@ -32,7 +40,7 @@ HANGUP: int | None = getattr(signal, "SIGHUP", None)
 HANDLED = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if number is not None)
 
 
-class Stopped(KeyboardInterrupt):
+class SignalReceived(KeyboardInterrupt):
     """Raised in the main thread by a signal while nothing there watches `Stopping.stop`."""
 
     def __init__(self, signum: int) -> None:
@@ -47,7 +55,7 @@ class Stopping:
         self.stop = threading.Event()
         """Set by the first signal."""
         self.cooperative = False
-        """Whether the main thread watches `stop`; while it does not, a signal raises `Stopped` in it."""
+        """Whether the main thread watches `stop`; while it does not, a signal raises `SignalReceived` in it."""
         self.signum: int | None = None
         """The first signal's number."""
 
@@ -82,23 +90,43 @@ def stopping(
     if not handled:
         yield state
         return
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    ending = threading.Lock()
+    """Taken once: by the end of the block, or to end the process by force."""
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
         if not state.cooperative:
-            raise_outside_imports(frame, Stopped(signum))
+            raise_outside_imports(frame, SignalReceived(signum))
 
-    reader, writer = socket.socketpair()
-    writer.setblocking(False)
-    watcher = _Watcher(
-        state=state,
-        reader=reader,
-        handled=handled,
-        grace=grace,
-        announce=announce,
-        farewell=farewell,
-        restore=restore,
-    )
-    thread = threading.Thread(target=watcher.run, name="keyscale-signals", daemon=True)
+    def end_by_force(code: int) -> None:
+        if ending.acquire(blocking=False):
+            _within(COURTESY, lambda: farewell(code))
+            _within(COURTESY, restore)
+            os._exit(code)
+
+    def watch() -> None:
+        deadline: float | None = None
+        while True:
+            reader.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
+            try:
+                data = reader.recv(1)
+            except TimeoutError:
+                return end_by_force(state.exit_code)
+            if not data:
+                return None
+            signum = data[0]
+            # The socket is told of every signal that has a Python handler.
+            if signum not in handled or (deadline is not None and signum == HANGUP):
+                continue
+            if deadline is not None:
+                return end_by_force(128 + signum)
+            deadline = time.monotonic() + grace
+            state.signum = signum
+            state.stop.set()
+            _within(COURTESY, announce)
+
+    thread = threading.Thread(target=watch, name="keyscale-signals", daemon=True)
     thread.start()
     # While handlers are changed nothing may be raised here: half of them would stay in place.
     state.cooperative = True
@@ -109,7 +137,7 @@ def stopping(
         yield state
     finally:
         state.cooperative = True
-        watcher.dismiss()
+        ending.acquire()
         for number, handler in old.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(old_fd)
@@ -118,63 +146,55 @@ def stopping(
         reader.close()
 
 
-class _Watcher:
-    def __init__(
-        self,
-        *,
-        state: Stopping,
-        reader: socket.socket,
-        handled: list[int],
-        grace: float,
-        announce: Callable[[], None],
-        farewell: Callable[[int], None],
-        restore: Callable[[], None],
-    ) -> None:
-        self._state = state
-        self._reader = reader
-        self._handled = handled
-        self._grace = grace
-        self._announce = announce
-        self._farewell = farewell
-        self._restore = restore
-        self._gate = threading.Lock()
-        self._dismissed = False
+def show_events(
+    start: Callable[[threading.Event], Generator[T, None, None]],
+    view: Renderer,
+    *,
+    kept: str,
+    remedy: str,
+    grace: float = GRACE,
+) -> T | None:
+    """Show the events of a run, which signals end cleanly; the last of them.
 
-    def dismiss(self) -> None:
-        """After this returns the process is no longer ended by force."""
-        with self._gate:
-            self._dismissed = True
+    Args:
+        start: begins the run; what it is given is set once it has to stop.
+        view: shows them.
+        kept: what becomes of unfinished work, for people.
+        remedy: how to go on after an interruption.
+        grace: seconds from the first signal until the process is ended by force.
 
-    def run(self) -> None:
-        deadline: float | None = None
-        while True:
-            self._reader.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
-            try:
-                data = self._reader.recv(1)
-            except TimeoutError:
-                self._leave(self._state.exit_code)
-                return
-            if not data:
-                return
-            if data[0] not in self._handled:  # the socket is told of every signal that has a Python handler
-                continue
-            if deadline is not None:
-                if data[0] == HANGUP:
-                    continue
-                self._leave(128 + data[0])
-                return
-            deadline = time.monotonic() + self._grace
-            self._state.signum = data[0]
-            self._state.stop.set()
-            _within(COURTESY, self._announce)
+    Raises:
+        Interrupted: a signal ended it before it had finished.
+        KeyscaleError: whatever else failed.
+    """
+    from keyscale.cli.terminal import show_failure
+    from keyscale.engine.errors import Interrupted
+    from keyscale.engine.events import Note, failure
 
-    def _leave(self, code: int) -> None:
-        with self._gate:
-            if self._dismissed:
-                return
-            _within(COURTESY, lambda: self._farewell(code))
-            _within(COURTESY, self._restore)
-            os._exit(code)
+    def announce() -> None:
+        view.handle(Note(level="info", message=f"stopping: {kept}"))
+
+    def farewell(exit_code: int) -> None:
+        failed = failure(Interrupted("interrupted", remedy=remedy, exit_code=exit_code))
+        view.handle(failed)
+        show_failure(failed)
+
+    last: T | None = None
+    with stopping(announce=announce, farewell=farewell, restore=view.restore, grace=grace) as state:
+        events = start(state.stop)
+        state.cooperative = True
+        try:
+            for last in events:
+                view.handle(last)
+        except Interrupted as error:
+            error.exit_code = state.exit_code
+            error.remedy = error.remedy or remedy
+            raise
+        finally:
+            # Reached early where the view raised: the run must not go on for a reader that left.
+            state.stop.set()
+            events.close()
+    return last
 
 
 def _within(seconds: float, call: Callable[[], None]) -> None:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, TextIO
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from keyscale.engine.events import Failed
 
-__all__ = ["COMMAND_LINE_ERROR", "SafeStream", "printable", "show_failure", "write_data", "write_path"]
+__all__ = ["COMMAND_LINE_ERROR", "SafeStream", "drawn", "printable", "show_failure", "write_data", "write_path"]
 
 # Older releases of Typer use the Click that is installed, newer ones carry their own: the base class of its
 # errors has no public name that holds for both.
@@ -109,6 +111,26 @@ def write_path(path: str, stream: TextIO | None = None) -> None:
     """Write a result's path as a line, as `write_data`; a terminal gets it with escapes for what would steer it."""
     is_terminal = SafeStream(stream if stream is not None else sys.stdout).isatty()
     write_data((printable(path) if is_terminal else path) + "\n", stream)
+
+
+def drawn(*renderables: RenderableType, least_width: int) -> str:
+    """What Rich makes of tables and texts for stdout, as lines.
+
+    Args:
+        renderables: one beneath the other.
+        least_width: cells of a line where no terminal reads: a reader of a pipe looks for a whole value on its line.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=sys.stdout)
+    if not console.is_terminal:
+        console.width = least_width
+    # Captured, since Rich answers a reader that left by ending the process.
+    with console.capture() as capture:
+        for renderable in renderables:
+            console.print(renderable, soft_wrap=isinstance(renderable, Text))
+    return "".join(f"{line.rstrip(' ')}\n" for line in capture.get().splitlines())
 
 
 def _write_data(text: str, stream: TextIO | None, encoding: str | None) -> None:

@@ -10,8 +10,11 @@ from keyscale.cli.progress import ProgressKind
 from keyscale.cli.settings import RunCommand
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+    from threading import Event as StopFlag
+
     from keyscale.cli.progress import Renderer
-    from keyscale.engine.events import Done
+    from keyscale.engine.events import Done, Event
     from keyscale.engine.job import Job
     from keyscale.engine.run_options import RemoteOptions
 
@@ -64,51 +67,26 @@ def run_job(job: Job, remote: RemoteOptions | None, view: Renderer) -> Done:
     Raises:
         KeyscaleError: whatever failed; nothing half done has a finished name.
     """
-    from keyscale.cli.signals import GRACE, stopping
-    from keyscale.cli.terminal import show_failure
-    from keyscale.engine.errors import Interrupted
-    from keyscale.engine.events import Note, failure
+    from keyscale.cli.signals import GRACE, show_events
     from keyscale.engine.runners.local import run_local
     from keyscale.engine.runners.prepare import prepare
 
-    how = "" if job.resume else " without --no-resume"
-    remedy = f"Run the same command again{how}: finished chunks are not computed again."
-    doing = "finished chunks are kept"
-    if remote is not None:
-        doing = "calls are cancelled and staged files removed, finished chunks are kept"
-
-    def announce() -> None:
-        view.handle(Note(level="info", message=f"stopping: {doing}"))
-
-    def farewell(exit_code: int) -> None:
-        failed = failure(Interrupted("interrupted", remedy=remedy, exit_code=exit_code))
-        view.handle(failed)
-        show_failure(failed)
-
-    done: Done | None = None
-    grace = GRACE if remote is None else REMOTE_GRACE
-    with stopping(announce=announce, farewell=farewell, restore=view.restore, grace=grace) as state:
+    def start(stop: StopFlag) -> Generator[Event, None, None]:
         if remote is None:
-            events = run_local(prepare(job), state.stop)
-        else:
-            from keyscale.engine.remote.run import run_remote
+            return run_local(prepare(job), stop)
+        from keyscale.engine.remote.run import run_remote
 
-            events = run_remote(prepare(job, remote=True), remote, state.stop)
-        state.cooperative = True
-        try:
-            for event in events:
-                view.handle(event)
-                if event.event == "done":
-                    done = event
-        except Interrupted as error:
-            error.exit_code = state.exit_code
-            error.remedy = error.remedy or remedy
-            raise
-        finally:
-            # Reached early where the view raised: the runner must not go on for a reader that left.
-            state.stop.set()
-            if close := getattr(events, "close", None):
-                close()
-    if done is None:
+        return run_remote(prepare(job, remote=True), remote, stop)
+
+    how = "" if job.resume else " without --no-resume"
+    first = "" if remote is None else "calls are cancelled and staged files removed, "
+    done = show_events(
+        start,
+        view,
+        kept=f"{first}finished chunks are kept",
+        remedy=f"Run the same command again{how}: finished chunks are not computed again.",
+        grace=GRACE if remote is None else REMOTE_GRACE,
+    )
+    if done is None or done.event != "done":
         raise RuntimeError("the run ended without a result")
     return done

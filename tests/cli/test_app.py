@@ -597,7 +597,7 @@ def test_while_nothing_watches_the_signal_is_raised() -> None:
     code = """
         import signal, sys, time
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        from keyscale.cli.signals import Stopped, stopping
+        from keyscale.cli.signals import SignalReceived, stopping
 
         try:
             with stopping(announce=lambda: None, farewell=lambda code: None, restore=lambda: None, grace=60):
@@ -606,7 +606,7 @@ def test_while_nothing_watches_the_signal_is_raised() -> None:
                     time.sleep(600)
                 finally:
                     print("cleaned", flush=True)
-        except Stopped as stopped:
+        except SignalReceived as stopped:
             sys.exit(stopped.exit_code)
     """
     with process(code) as child:

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
+from keyscale.cli.batch_progress import batch_renderer
 from keyscale.cli.batch_text import LISTED, middle, one_line
-from keyscale.cli.batch_view import BatchRenderer, batch_renderer
+from keyscale.cli.progress import Renderer
 from keyscale.engine.batch.events import (
     BatchDone,
     BatchEvent,
@@ -517,7 +518,7 @@ class Drawn:
     def __init__(self, err: Terminal | None = None) -> None:
         self.err = err or Terminal()
         self.clock = Clock()
-        self.view: BatchRenderer = batch_renderer("rich", stdout=io.StringIO(), stderr=self.err, clock=self.clock)
+        self.view: Renderer = batch_renderer("rich", stdout=io.StringIO(), stderr=self.err, clock=self.clock)
 
     def __enter__(self) -> Drawn:
         self.view.__enter__()
@@ -810,7 +811,7 @@ def test_a_batch_without_standard_streams(tmp_path: Path) -> None:
         "sys.stdout = sys.stderr = None\n"
         "sys.path.insert(0, sys.argv[1])\n"
         "from test_batch_view import RUN\n"
-        "from keyscale.cli.batch_view import batch_renderer\n"
+        "from keyscale.cli.batch_progress import batch_renderer\n"
         "from keyscale.cli.progress import ProgressKind\n"
         "for kind in ProgressKind:\n"
         "    with batch_renderer(kind) as view:\n"
@@ -868,6 +869,6 @@ def test_clips_may_be_told_of_from_many_threads_at_once(kind: str) -> None:
 
 @pytest.mark.processes
 def test_loading_the_view_loads_neither_the_engine_nor_rich() -> None:
-    code = "import sys, keyscale.cli.batch_view; print('\\n'.join(sys.modules))"
+    code = "import sys, keyscale.cli.batch_progress; print('\\n'.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert not {"rich", "msgspec", "numpy", "keyscale.engine.batch.events"} & set(loaded.stdout.split())

@@ -1,17 +1,31 @@
-"""A batch on a terminal: a live block with the total and a bar for each running clip, what has ended above it."""
+"""Events of a batch -> live bars, plain lines, or NDJSON; the paths of finished files go to stdout as they finish.
+
+On a terminal there is a live block with the total and a bar for each running clip, and what has ended stands above it.
+As in `progress.py`, what is for people goes to stderr and never stops the batch; data goes to stdout, and a reader of
+it that left raises `BrokenPipeError`.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import os
+import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Self, TextIO, cast
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from keyscale.cli.batch_lines import Lines
+from keyscale.cli.batch_lines import BatchLines, Plain, Silent
 from keyscale.cli.batch_text import SKIPPED, can_encode, failed_text, middle, total_parts, wrapped
-from keyscale.cli.progress import REFRESH_PER_SECOND, clock_text, counted, rate_text
+from keyscale.cli.progress import (
+    Json,
+    Live,
+    ProgressKind,
+    Renderer,
+    bar_wanted,
+    clock_text,
+    counted,
+    rate_text,
+)
 from keyscale.cli.terminal import SafeStream
 
 if TYPE_CHECKING:
@@ -20,7 +34,7 @@ if TYPE_CHECKING:
     from keyscale.engine.batch.events import BatchProgress, ClipEvent, Report
     from keyscale.engine.events import Failed, Progress
 
-__all__ = ["Bars"]
+__all__ = ["batch_renderer"]
 
 LEAST_BAR, MOST_BAR = 6, 40
 """Cells of a bar."""
@@ -36,6 +50,39 @@ LAYOUTS = (
     ("share",),
 )
 """What stands beside a clip's name, by falling width."""
+
+
+def batch_renderer(
+    kind: ProgressKind | str = ProgressKind.AUTO,
+    *,
+    quiet: bool = False,
+    verbosity: int = 0,
+    report: str | None = None,
+    stdout: TextIO | None = None,
+    stderr: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Renderer:
+    """The renderer of a kind.
+
+    Args:
+        kind: One of `ProgressKind`.
+        quiet: Hides progress, notes of level info and the table; warnings, results and errors stay.
+        verbosity: From 1 on, notes of level info are shown, and lines carry the time since the start.
+        report: Where the report will stand, for the hint at it; None where there will be none.
+        stdout: Where data goes; None is `sys.stdout`.
+        stderr: Where everything else goes; None is `sys.stderr`.
+        clock: Monotonic seconds.
+    """
+    kind = ProgressKind(kind)
+    out = stdout if stdout is not None else sys.stdout
+    err = SafeStream(stderr if stderr is not None else sys.stderr)
+    if kind is ProgressKind.JSON:
+        return Json(out, quiet=quiet)
+    if quiet or kind is ProgressKind.NONE:
+        return Silent(out, err, verbosity=0, clock=clock)
+    if bar_wanted(kind, err):
+        return Bars(out, err, verbosity=verbosity, clock=clock, report=report)
+    return Plain(out, err, verbosity=verbosity, clock=clock, report=report)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,66 +111,33 @@ class _Row:
         }
 
 
-class Bars(Lines):
+class Bars(BatchLines, Live):
     """One live block at the bottom of the terminal, bounded by its height; see `batch_renderer` for the arguments."""
 
-    def __init__(
-        self,
-        out: TextIO | None,
-        err: SafeStream,
-        *,
-        verbosity: int,
-        clock: Callable[[], float],
-        report: str | None,
-    ) -> None:
-        from rich.console import Console
-        from rich.live import Live
+    _redirect_stderr = False
 
-        super().__init__(out, err, verbosity=verbosity, clock=clock)
-        self._report = report
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._drawing = threading.Lock()
         """Guards what is drawn. Nothing is waited for while it is held: the thread that draws has Rich's locks."""
         self._rows: dict[int, _Row] = {}
         self._last: tuple[BatchProgress, float] | None = None
         self._hidden = True
-        self._height = 0
-        fancy = can_encode("✓\u2013✗■━…", err.encoding)
+        super().__init__(*args, **kwargs)  # Rich draws once at this point
+        fancy = can_encode("✓\u2013✗■━…", self._err.encoding)
         self._marks = ("✓", "\u2013", "✗", "■") if fancy else ("+", "-", "x", "#")
         self._cut = "…" if fancy else "~"
         self._bar_mark = "━" if fancy else "-"
-        # Rich would take bars into a pipe for a mistake; a person who asks for them there wants them.
-        self._console = Console(file=cast(IO[str], err), force_terminal=True)
-        self._live = Live(
-            get_renderable=self._draw,
-            console=self._console,
-            refresh_per_second=REFRESH_PER_SECOND,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
 
     def __enter__(self) -> Self:
         self._hidden = False
-        self._live.start(refresh=True)
-        return self
+        return super().__enter__()
 
     def __exit__(self, *_: object) -> None:
         # Rich draws a last time, whatever the height of the terminal: that has to be nothing.
         self._hidden = True
-        self._live.stop()
-
-    def restore(self) -> None:
-        """As of `BatchRenderer.restore`."""
-        up = f"\x1b[{self._height - 1}A" if self._height > 1 else ""
-        with contextlib.suppress(OSError, ValueError):
-            os.write(self._err.fileno(), f"\r{up}\x1b[0J\x1b[?25h".encode())
+        super().__exit__()
 
     # What has happened
-
-    def _line(self, text: str, style: str) -> None:
-        from rich.text import Text
-
-        self._console.print(Text(text, style=style), soft_wrap=True)
 
     def _hand_over(self, path: str) -> None:
         if self._out is None or not SafeStream(self._out).isatty():
@@ -171,7 +185,7 @@ class Bars(Lines):
         # What comes now is the end: nothing is drawn beneath it any more.
         self._hidden = True
         self._live.refresh()
-        self._close(report, self._report, max(20, self._console.width))
+        self._close(report, max(20, self._console.width))
 
     # What is drawn, by a thread of Rich's own
 
