@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from keyscale.cli.batch_text import (
@@ -34,18 +33,8 @@ LOOKED_AT = frozenset({"connect", "prepare"})
 class BatchLines(Lines):
     """What renderers for people have in common: what an event means. Itself it shows notes and failures alone."""
 
-    def __init__(
-        self,
-        out: TextIO | None,
-        err: SafeStream,
-        *,
-        verbosity: int,
-        clock: Callable[[], float],
-        report: str | None = None,
-    ) -> None:
-        super().__init__(err, verbosity=verbosity, clock=clock)
-        self._out = out
-        self._report = report
+    def __init__(self, out: TextIO | None, err: SafeStream, **how: Any) -> None:
+        super().__init__(out, err, **how)
         self._began: dict[int, float] = {}
         """When the clips that run were begun."""
         self._ended: set[int] = set()
@@ -161,8 +150,8 @@ class Plain(BatchLines):
     _printed: float | None = None
     """When the last line on all of them was."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, out: TextIO | None, err: SafeStream, **how: Any) -> None:
+        super().__init__(out, err, **how)
         self._told: set[int] = set()
         """Running clips that were said to have begun."""
 

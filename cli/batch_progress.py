@@ -7,7 +7,6 @@ it that left raises `BrokenPipeError`.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,14 +16,13 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 from keyscale.cli.batch_lines import BatchLines, Plain, Silent
 from keyscale.cli.batch_text import SKIPPED, can_encode, failed_text, middle, total_parts, wrapped
 from keyscale.cli.progress import (
-    Json,
     Live,
     ProgressKind,
     Renderer,
-    bar_wanted,
     clock_text,
     counted,
     rate_text,
+    renderer_of,
 )
 from keyscale.cli.terminal import SafeStream
 
@@ -73,16 +71,7 @@ def batch_renderer(
         stderr: Where everything else goes; None is `sys.stderr`.
         clock: Monotonic seconds.
     """
-    kind = ProgressKind(kind)
-    out = stdout if stdout is not None else sys.stdout
-    err = SafeStream(stderr if stderr is not None else sys.stderr)
-    if kind is ProgressKind.JSON:
-        return Json(out, quiet=quiet)
-    if quiet or kind is ProgressKind.NONE:
-        return Silent(out, err, verbosity=0, clock=clock)
-    if bar_wanted(kind, err):
-        return Bars(out, err, verbosity=verbosity, clock=clock, report=report)
-    return Plain(out, err, verbosity=verbosity, clock=clock, report=report)
+    return renderer_of((Silent, Plain, Bars), kind, quiet, verbosity, report, stdout, stderr, clock)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,13 +105,13 @@ class Bars(BatchLines, Live):
 
     _redirect_stderr = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, out: TextIO | None, err: SafeStream, **how: Any) -> None:
         self._drawing = threading.Lock()
         """Guards what is drawn. Nothing is waited for while it is held: the thread that draws has Rich's locks."""
         self._rows: dict[int, _Row] = {}
         self._last: tuple[BatchProgress, float] | None = None
         self._hidden = True
-        super().__init__(*args, **kwargs)  # Rich draws once at this point
+        super().__init__(out, err, **how)  # Rich draws once at this point
         fancy = can_encode("✓\u2013✗■━…", self._err.encoding)
         self._marks = ("✓", "\u2013", "✗", "■") if fancy else ("+", "-", "x", "#")
         self._cut = "…" if fancy else "~"

@@ -7,8 +7,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Self, TextIO, cast
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, Any, Self, TextIO, cast
 
 from keyscale.cli.terminal import SafeStream, printable, write_data
 from keyscale.engine.choices import ProgressKind
@@ -26,13 +26,14 @@ __all__ = [
     "Live",
     "ProgressKind",
     "Renderer",
-    "bar_wanted",
     "clock_text",
     "counted",
     "lost_text",
     "note_text",
     "rate_text",
     "renderer",
+    "renderer_of",
+    "shown",
 ]
 
 PLAIN_INTERVAL = 5.0
@@ -81,22 +82,46 @@ def renderer(
         stderr: Where everything else goes; None is `sys.stderr`.
         clock: Monotonic seconds.
     """
+    return renderer_of((_Silent, _Plain, _Bar), kind, quiet, verbosity, None, stdout, stderr, clock)
+
+
+def renderer_of(
+    classes: tuple[type[Lines], type[Lines], type[Lines]],
+    kind: ProgressKind | str,
+    quiet: bool,
+    verbosity: int,
+    report: str | None,
+    stdout: TextIO | None,
+    stderr: TextIO | None,
+    clock: Callable[[], float],
+) -> Renderer:
+    """NDJSON, or one of three classes: that of silence, that of plain lines and that of live bars."""
     kind = ProgressKind(kind)
     out = stdout if stdout is not None else sys.stdout
     err = SafeStream(stderr if stderr is not None else sys.stderr)
     if kind is ProgressKind.JSON:
         return Json(out, quiet=quiet)
+    silent, plain, live = classes
     if quiet or kind is ProgressKind.NONE:
-        return _Silent(err, verbosity=0, clock=clock)
-    if bar_wanted(kind, err):
-        return _Bar(err, verbosity=verbosity, clock=clock)
-    return _Plain(err, verbosity=verbosity, clock=clock)
-
-
-def bar_wanted(kind: ProgressKind, err: SafeStream) -> bool:
-    """Whether live bars are drawn: where they are asked for, and by themselves on a terminal that can show them."""
+        return silent(out, err, verbosity=0, clock=clock, report=report)
     dumb = os.environ.get("TERM", "") in ("dumb", "unknown")
-    return kind is ProgressKind.RICH or (kind is ProgressKind.AUTO and err.isatty() and not dumb)
+    wants_bar = kind is ProgressKind.RICH or (kind is ProgressKind.AUTO and err.isatty() and not dumb)
+    return (live if wants_bar else plain)(out, err, verbosity=verbosity, clock=clock, report=report)
+
+
+@contextlib.contextmanager
+def shown(view: Renderer) -> Iterator[Renderer]:
+    """Show events within the block; an error that leaves it is the last of them."""
+    from keyscale.engine.events import failure
+
+    with view:
+        try:
+            yield view
+        except (Exception, KeyboardInterrupt) as error:
+            # The reader of the events may be what failed.
+            with contextlib.suppress(OSError):
+                view.handle(failure(error))
+            raise
 
 
 def clock_text(seconds: float) -> str:
@@ -194,8 +219,19 @@ def _is_progress(event: Event | BatchEvent) -> bool:
 class Lines(Renderer):
     """What is printed for people: lines on stderr, with the time since the start where more is asked for."""
 
-    def __init__(self, err: SafeStream, *, verbosity: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        out: TextIO | None,
+        err: SafeStream,
+        *,
+        verbosity: int,
+        clock: Callable[[], float],
+        report: str | None = None,
+    ) -> None:
+        """Arguments as of `batch_renderer`."""
+        self._out = out
         self._err = err
+        self._report = report
         self._verbosity = verbosity
         self._clock = clock
         self._since = clock()
@@ -215,11 +251,11 @@ class Live(Lines):
     _redirect_stderr = True
     """Whether what libraries print goes above the block too."""
 
-    def __init__(self, err: SafeStream, *, verbosity: int, clock: Callable[[], float]) -> None:
+    def __init__(self, out: TextIO | None, err: SafeStream, **how: Any) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        super().__init__(err, verbosity=verbosity, clock=clock)
+        super().__init__(out, err, **how)
         self._height = 1
         """Of the block, in lines."""
         # Rich would take a bar into a pipe for a mistake; a person who asks for one there wants it.
@@ -297,8 +333,8 @@ class _Told(Lines):
 class _Plain(_Told):
     """A line where a phase starts and ends, and every few seconds between."""
 
-    def __init__(self, err: SafeStream, *, verbosity: int, clock: Callable[[], float]) -> None:
-        super().__init__(err, verbosity=verbosity, clock=clock)
+    def __init__(self, out: TextIO | None, err: SafeStream, **how: Any) -> None:
+        super().__init__(out, err, **how)
         self._last: Progress | None = None
         self._phase_began = self._printed = self._since
         self._ended = False

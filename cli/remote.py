@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keyscale.cli.progress import ProgressKind, renderer
+from keyscale.cli.progress import ProgressKind, renderer, shown
 from keyscale.cli.terminal import printable, write_data, write_path
 
 if TYPE_CHECKING:
@@ -165,28 +165,21 @@ def resume(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")] = False,
 ) -> None:
     """Go on with a job whose client ended: its finished and running chunks are picked up."""
-    import contextlib
     import dataclasses
 
     from keyscale.cli.upscale import run_job
-    from keyscale.engine.events import failure
     from keyscale.engine.remote.state import find_note
     from keyscale.engine.run_options import RemoteOptions
     from keyscale.engine.serialization import loads
 
-    with renderer(progress, quiet=quiet) as view:
-        try:
-            note = find_note(job)
-            wanted = note.job
-            if note.finished:
-                _end(note)
-                # The file is there: with this flag that is looked at, and nothing is made again.
-                wanted = dataclasses.replace(wanted, overwrite=False, update=True)
-            done = run_job(wanted, loads(note.options, RemoteOptions), view)
-        except (Exception, KeyboardInterrupt) as error:
-            with contextlib.suppress(OSError):
-                view.handle(failure(error))
-            raise
+    with shown(renderer(progress, quiet=quiet)) as view:
+        note = find_note(job)
+        wanted = note.job
+        if note.finished:
+            _end(note)
+            # The file is there: with this flag that is looked at, and nothing is made again.
+            wanted = dataclasses.replace(wanted, overwrite=False, update=True)
+        done = run_job(wanted, loads(note.options, RemoteOptions), view)
     if progress is not ProgressKind.JSON:
         write_path(done.output)
 

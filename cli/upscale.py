@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 from keyscale.cli.options import job_options
@@ -38,20 +37,13 @@ finished chunks.
 
 def upscale(*, progress: ProgressKind, quiet: bool, verbose: int, **values: Any) -> None:
     """Crop VIDEO along KEYFRAMES.json, upscale what the camera sees, write a verified clip."""
-    from keyscale.cli.progress import renderer
+    from keyscale.cli.progress import renderer, shown
     from keyscale.cli.terminal import write_path
-    from keyscale.engine.events import failure
     from keyscale.engine.request import request_of
 
-    with renderer(progress, quiet=quiet, verbosity=verbose) as view:
-        try:
-            request = request_of(values)
-            done = run_job(request.job, request.remote, view)
-        except (Exception, KeyboardInterrupt) as error:
-            # The reader of the events may be what failed.
-            with contextlib.suppress(OSError):
-                view.handle(failure(error))
-            raise
+    with shown(renderer(progress, quiet=quiet, verbosity=verbose)) as view:
+        request = request_of(values)
+        done = run_job(request.job, request.remote, view)
     if progress is not ProgressKind.JSON:
         write_path(done.output)
 
