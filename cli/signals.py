@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP during a run: ask it to stop, and end the process where it does not.
+"""A run's events shown; SIGINT, SIGTERM and SIGHUP ask it to stop, and end the process where it does not.
 
 A handler written in Python runs between two bytecodes of the main thread: not while that thread waits in C
 code, and for ever if it takes a lock that the main thread holds just then. So the interpreter's own wakeup
@@ -92,8 +92,7 @@ def stopping(
         return
     reader, writer = socket.socketpair()
     writer.setblocking(False)
-    ending = threading.Lock()
-    """Taken once: by the end of the block, or to end the process by force."""
+    ending = threading.Lock()  # taken once: by the end of the block, or to end the process by force
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
         if not state.cooperative:
