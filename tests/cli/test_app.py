@@ -443,7 +443,11 @@ def process(code: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True) as child:
         try:
             assert child.stdout is not None
-            assert child.stdout.readline() == "ready\n"
+            said = b""
+            # No more than that: what a buffer held would be lost to `communicate`.
+            while not said.endswith(b"\n") and (more := os.read(child.stdout.fileno(), 1)):
+                said += more
+            assert said == b"ready\n"
             yield child
         finally:
             child.kill()
