@@ -98,10 +98,12 @@ _ROOT_OPTIONS = frozenset({"--help", "-h", "--version", "-V"})
 
 
 def _with_command(args: list[str], commands: list[str]) -> list[str]:
-    """`args`, with `upscale` before a first one that is neither a command nor an option of the program."""
+    """`args`, with `upscale` before a first one that is neither a command nor an option of the program; or `--help`."""
     from keyscale.engine.errors import UsageError
 
-    if not args or args[0] in commands or args[0] in _ROOT_OPTIONS:
+    if not args:
+        return ["--help"]
+    if args[0] in commands or args[0] in _ROOT_OPTIONS:
         return args
     word = args[0]
     if re.fullmatch(r"\w+", word) and not Path(word).exists():
@@ -143,10 +145,16 @@ def run(argv: list[str] | None = None) -> int:
         argv: Arguments without the program's name; None is the process's own.
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    # Help that was not asked for is a message, not data.
+    redirected = contextlib.nullcontext() if args else contextlib.redirect_stdout(sys.stderr)
     try:
-        return _dispatch(args)
+        command = get_command(app)
+        # The parser empties the list that it is given.
+        with redirected, command.make_context("keyscale", [*_with_command(args, sorted(COMMANDS))]) as context:
+            result = command.invoke(context)
+        return result if isinstance(result, int) and not isinstance(result, bool) else 0
     except typer.Exit as stop:
-        return stop.exit_code
+        return stop.exit_code if args else 2
     except COMMAND_LINE_ERROR as error:
         return _show_command_line_error(error)
     except BrokenPipeError:
@@ -164,25 +172,6 @@ def run(argv: list[str] | None = None) -> int:
         if _verbosity(args) >= 2:
             SafeStream(sys.stderr).line("".join(traceback.format_exception(error)).rstrip())
         return failed.exit_code
-
-
-def _dispatch(args: list[str]) -> int:
-    command = get_command(app)
-    if not args:
-        # Help that was not asked for is a message, not data.
-        with contextlib.redirect_stdout(sys.stderr):
-            _invoke(command, ["--help"])
-        return 2
-    return _invoke(command, _with_command(args, sorted(COMMANDS)))
-
-
-def _invoke(command: Any, args: list[str]) -> int:
-    try:
-        with command.make_context("keyscale", args) as context:
-            result = command.invoke(context)
-    except typer.Exit as stop:
-        return stop.exit_code
-    return result if isinstance(result, int) and not isinstance(result, bool) else 0
 
 
 def main() -> None:

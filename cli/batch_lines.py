@@ -5,15 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any, TextIO
 
-from keyscale.cli.batch_text import (
-    SKIPPED,
-    closing_text,
-    done_text,
-    failed_text,
-    one_line,
-    summary,
-    total_parts,
-)
+from keyscale.cli.batch_text import SKIPPED, closing_text, done_text, failed_text, one_line, summary, total_parts
 from keyscale.cli.progress import Lines, clock_text, lost_text, note_text
 from keyscale.cli.terminal import SafeStream, write_path
 

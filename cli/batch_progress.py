@@ -1,29 +1,14 @@
-"""Events of a batch -> live bars, plain lines, or NDJSON; the paths of finished files go to stdout as they finish.
-
-On a terminal there is a live block with the total and a bar for each running clip, and what has ended stands above it.
-As in `progress.py`, what is for people goes to stderr and never stops the batch; data goes to stdout, and a reader of
-it that left raises `BrokenPipeError`.
-"""
+"""A batch on a terminal: a live block with the total and a bar for each running clip, what has ended above it."""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from keyscale.cli.batch_lines import BatchLines, Plain, Silent
 from keyscale.cli.batch_text import SKIPPED, can_encode, failed_text, middle, total_parts, wrapped
-from keyscale.cli.progress import (
-    Live,
-    ProgressKind,
-    Renderer,
-    clock_text,
-    counted,
-    rate_text,
-    renderer_of,
-)
+from keyscale.cli.progress import Live, clock_text, counted, rate_text, renderer
 from keyscale.cli.terminal import SafeStream
 
 if TYPE_CHECKING:
@@ -50,58 +35,28 @@ LAYOUTS = (
 """What stands beside a clip's name, by falling width."""
 
 
-def batch_renderer(
-    kind: ProgressKind | str = ProgressKind.AUTO,
-    *,
-    quiet: bool = False,
-    verbosity: int = 0,
-    report: str | None = None,
-    stdout: TextIO | None = None,
-    stderr: TextIO | None = None,
-    clock: Callable[[], float] = time.monotonic,
-) -> Renderer:
-    """The renderer of a kind.
-
-    Args:
-        kind: One of `ProgressKind`.
-        quiet: Hides progress, notes of level info and the table; warnings, results and errors stay.
-        verbosity: From 1 on, notes of level info are shown, and lines carry the time since the start.
-        report: Where the report will stand, for the hint at it; None where there will be none.
-        stdout: Where data goes; None is `sys.stdout`.
-        stderr: Where everything else goes; None is `sys.stderr`.
-        clock: Monotonic seconds.
-    """
-    return renderer_of((Silent, Plain, Bars), kind, quiet, verbosity, report, stdout, stderr, clock)
+_Row = tuple[str, "Progress | None"]
+"""A running clip: its name, and how far it is."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Row:
-    """A running clip."""
+def _share(progress: Progress | None) -> float:
+    """How much of a phase is done, 0 to 1."""
+    return min(1.0, progress.frame / progress.total) if progress is not None and progress.total else 0.0
 
-    name: str
-    progress: Progress | None = None
 
-    @property
-    def share(self) -> float:
-        """How much of its phase is done, 0 to 1."""
-        if self.progress is None or not self.progress.total:
-            return 0.0
-        return min(1.0, self.progress.frame / self.progress.total)
-
-    def texts(self) -> dict[str, str]:
-        progress = self.progress
-        if progress is None:
-            return {"phase": "starting", "count": "", "rate": "", "share": ""}
-        return {
-            "phase": str(progress.phase),
-            "count": counted(progress),
-            "rate": rate_text(progress.fps, progress.unit),
-            "share": _percent(progress.frame, progress.total) if progress.total else "",
-        }
+def _texts(progress: Progress | None) -> dict[str, str]:
+    if progress is None:
+        return {"phase": "starting", "count": "", "rate": "", "share": ""}
+    return {
+        "phase": str(progress.phase),
+        "count": counted(progress),
+        "rate": rate_text(progress.fps, progress.unit),
+        "share": _percent(progress.frame, progress.total) if progress.total else "",
+    }
 
 
 class Bars(BatchLines, Live):
-    """One live block at the bottom of the terminal, bounded by its height; see `batch_renderer` for the arguments."""
+    """One live block at the bottom of the terminal, bounded by its height; see `renderer` for the arguments."""
 
     _redirect_stderr = False
 
@@ -145,8 +100,8 @@ class Bars(BatchLines, Live):
         of = event.of
         with self._drawing:
             before = self._rows.get(event.index)
-            progress = of if of is not None and of.event == "progress" else before.progress if before else None
-            self._rows[event.index] = _Row(name=name, progress=progress)
+            progress = of if of is not None and of.event == "progress" else before[1] if before else None
+            self._rows[event.index] = (name, progress)
 
     def _gone(self, index: int) -> None:
         with self._drawing:
@@ -226,9 +181,9 @@ class Bars(BatchLines, Live):
         from rich.cells import cell_len
         from rich.text import Text
 
-        texts = [row.texts() for row in rows]
+        texts = [_texts(progress) for _, progress in rows]
         widest = {part: max(len(text[part]) for text in texts) for part in texts[0]} | {"bar": LEAST_BAR}
-        longest = max(cell_len(row.name) for row in rows)
+        longest = max(cell_len(shown) for shown, _ in rows)
         for layout in LAYOUTS:
             columns = [part for part in layout if widest[part]]
             name = width - sum(widest[part] + 1 for part in columns)
@@ -240,13 +195,13 @@ class Bars(BatchLines, Live):
             name -= bar - LEAST_BAR
         name = min(name, longest)
         lines = []
-        for row, text in zip(rows, texts, strict=True):
-            shown = middle(row.name, name, self._cut)
+        for (full, progress), text in zip(rows, texts, strict=True):
+            shown = middle(full, name, self._cut)
             line = Text(shown + " " * (name - cell_len(shown)))
             for part in columns:
                 line.append(" ")
                 if part == "bar":
-                    line.append_text(self._bar(row.share, bar))
+                    line.append_text(self._bar(_share(progress), bar))
                 else:
                     line.append(text[part].ljust(widest[part]) if part == "phase" else text[part].rjust(widest[part]))
             lines.append(line)
@@ -263,3 +218,7 @@ class Bars(BatchLines, Live):
 
 def _percent(frame: int, total: int) -> str:
     return f"{100 * min(frame, total) // total if total else 0} %"
+
+
+batch_renderer = partial(renderer, classes=(Silent, Plain, Bars))
+"""The renderer of a batch: as `renderer`, and the paths of finished files go to stdout as they finish."""

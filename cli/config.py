@@ -100,7 +100,11 @@ def _document(settings: Sequence[Setting], resolved: Resolved) -> dict[str, Any]
 
 def _table(settings: Sequence[Setting], resolved: Resolved) -> str:
     """A setting a line; none is cut, for programs that read a pipe."""
-    rows = [(each.name, printable(_shown(each.value)), printable(str(each.origin))) for each in settings]
+    words = {None: "-", True: "true", False: "false"}
+    rows = []
+    for each in settings:
+        value = words[each.value] if each.value is None or isinstance(each.value, bool) else str(each.value)
+        rows.append((each.name, printable(value), printable(str(each.origin))))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     absent = "" if resolved.user.is_file() else " (not there)"
     lines = [
@@ -110,13 +114,3 @@ def _table(settings: Sequence[Setting], resolved: Resolved) -> str:
         *(f"{name:{widths[0]}}  {value:{widths[1]}}  {origin}".rstrip() for name, value, origin in rows),
     ]
     return "".join(f"{line}\n" for line in lines)
-
-
-def _shown(value: object) -> str:
-    match value:
-        case None:
-            return "-"
-        case bool():
-            return "true" if value else "false"
-        case _:
-            return str(value)

@@ -32,7 +32,6 @@ __all__ = [
     "note_text",
     "rate_text",
     "renderer",
-    "renderer_of",
     "shown",
 ]
 
@@ -66,8 +65,10 @@ class Renderer:
 def renderer(
     kind: ProgressKind | str = ProgressKind.AUTO,
     *,
+    classes: tuple[type[Lines], type[Lines], type[Lines]] | None = None,
     quiet: bool = False,
     verbosity: int = 0,
+    report: str | None = None,
     stdout: TextIO | None = None,
     stderr: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -76,37 +77,25 @@ def renderer(
 
     Args:
         kind: One of `ProgressKind`.
-        quiet: Hides progress and notes of level info; warnings, results and errors stay.
-        verbosity: From 1 on, lines carry the time since the start.
+        classes: Of silence, plain lines and live bars; None is those of a run.
+        quiet: Hides progress, notes of level info and a batch's table; warnings, results and errors stay.
+        verbosity: From 1 on, lines carry the time since the start, and notes of a batch of level info are shown.
+        report: Where a batch's report will stand, for the hint at it; None where there will be none.
         stdout: Where data goes; None is `sys.stdout`.
         stderr: Where everything else goes; None is `sys.stderr`.
         clock: Monotonic seconds.
     """
-    return renderer_of((_Silent, _Plain, _Bar), kind, quiet, verbosity, None, stdout, stderr, clock)
-
-
-def renderer_of(
-    classes: tuple[type[Lines], type[Lines], type[Lines]],
-    kind: ProgressKind | str,
-    quiet: bool,
-    verbosity: int,
-    report: str | None,
-    stdout: TextIO | None,
-    stderr: TextIO | None,
-    clock: Callable[[], float],
-) -> Renderer:
-    """NDJSON, or one of three classes: that of silence, that of plain lines and that of live bars."""
     kind = ProgressKind(kind)
     out = stdout if stdout is not None else sys.stdout
     err = SafeStream(stderr if stderr is not None else sys.stderr)
     if kind is ProgressKind.JSON:
         return Json(out, quiet=quiet)
-    silent, plain, live = classes
+    silent, plain, bars = classes or (_Silent, _Plain, _Bar)
     if quiet or kind is ProgressKind.NONE:
         return silent(out, err, verbosity=0, clock=clock, report=report)
     dumb = os.environ.get("TERM", "") in ("dumb", "unknown")
-    wants_bar = kind is ProgressKind.RICH or (kind is ProgressKind.AUTO and err.isatty() and not dumb)
-    return (live if wants_bar else plain)(out, err, verbosity=verbosity, clock=clock, report=report)
+    wants_bars = kind is ProgressKind.RICH or (kind is ProgressKind.AUTO and err.isatty() and not dumb)
+    return (bars if wants_bars else plain)(out, err, verbosity=verbosity, clock=clock, report=report)
 
 
 @contextlib.contextmanager
@@ -228,7 +217,7 @@ class Lines(Renderer):
         clock: Callable[[], float],
         report: str | None = None,
     ) -> None:
-        """Arguments as of `batch_renderer`."""
+        """Arguments as of `renderer`."""
         self._out = out
         self._err = err
         self._report = report

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from keyscale.cli.options import GroupedCommand, batch_options, parameter, plan_options
 from keyscale.cli.terminal import COMMAND_LINE_ERROR
@@ -92,7 +92,8 @@ class ConfiguredCommand(GroupedCommand):
         from keyscale.engine.settings import Layer, Origin, Setting
 
         known, _ = known_settings(self.options.values())
-        given = {name: ctx.params[name] for name in self.options if _is_given(ctx, name)}
+        # By name, since the class of the source belongs to the Click that this Typer uses.
+        given = {name: ctx.params[name] for name in self.options if ctx.get_parameter_source(name).name != "DEFAULT"}
         inputs = ctx.params.get("inputs") or [ctx.params.get("video")]
         resolved = resolve(
             config=given.get("config"),
@@ -130,7 +131,10 @@ class RunCommand(ConfiguredCommand):
                 from keyscale.cli.progress import renderer
                 from keyscale.engine.events import failure
 
-                told = error if isinstance(error, KeyscaleError) else _as_usage_error(error, ctx.command_path)
+                told = error
+                if not isinstance(error, KeyscaleError):
+                    remedy = f"'{ctx.command_path} --help' shows what it takes."
+                    told = UsageError(cast(Any, error).format_message().strip(), remedy=remedy)
                 with renderer("json") as view:
                     view.handle(failure(told))
             raise
@@ -227,11 +231,6 @@ def ignored_variables(environment: Mapping[str, str]) -> Sequence[str]:
     return sorted(name for name in environment if name.startswith(_PREFIX) and name not in meant)
 
 
-def _is_given(ctx: Any, name: str) -> bool:
-    # By name, since the class belongs to the Click that this Typer uses.
-    return bool(ctx.get_parameter_source(name).name != "DEFAULT")
-
-
 def _read_flag(each: Option, given: Any, ctx: Any) -> Any:
     """What a flag means; a number is how often it was given."""
     if not isinstance(given, bool | str):
@@ -241,7 +240,3 @@ def _read_flag(each: Option, given: Any, ctx: Any) -> Any:
     except UsageError as error:
         error.remedy = error.remedy or f"'{ctx.command_path} --help' shows what it takes."
         raise
-
-
-def _as_usage_error(error: Any, command: str) -> UsageError:
-    return UsageError(error.format_message().strip(), remedy=f"'{command} --help' shows what it takes.")

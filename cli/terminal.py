@@ -95,8 +95,22 @@ def write_data(text: str, stream: TextIO | None = None, *, encoding: str | None 
         BrokenPipeError: the reader has left.
         StorageError: it goes to a file, and that cannot be written.
     """
+    out = stream if stream is not None else sys.stdout
+    if out is None:  # the shell closed it: `>&-`
+        return
+    encoding = encoding or getattr(out, "encoding", None) or "utf-8"
     try:
-        _write_data(text, stream, encoding)
+        data = text.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError:
+        data = text.encode(encoding, "backslashreplace")
+    buffer = getattr(out, "buffer", None)
+    try:
+        if buffer is None:
+            out.write(data.decode(encoding, "backslashreplace"))
+        else:
+            out.flush()
+            buffer.write(data)
+        out.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -131,24 +145,6 @@ def drawn(*renderables: RenderableType, least_width: int) -> str:
         for renderable in renderables:
             console.print(renderable, soft_wrap=isinstance(renderable, Text))
     return "".join(f"{line.rstrip(' ')}\n" for line in capture.get().splitlines())
-
-
-def _write_data(text: str, stream: TextIO | None, encoding: str | None) -> None:
-    out = stream if stream is not None else sys.stdout
-    if out is None:  # the shell closed it: `>&-`
-        return
-    encoding = encoding or getattr(out, "encoding", None) or "utf-8"
-    try:
-        data = text.encode(encoding, "surrogateescape")
-    except UnicodeEncodeError:
-        data = text.encode(encoding, "backslashreplace")
-    buffer = getattr(out, "buffer", None)
-    if buffer is None:
-        out.write(data.decode(encoding, "backslashreplace"))
-    else:
-        out.flush()
-        buffer.write(data)
-    out.flush()
 
 
 def show_failure(failed: Failed, stream: TextIO | None = None) -> None:
