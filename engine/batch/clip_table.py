@@ -13,15 +13,7 @@ from pathlib import Path
 
 import keyscale
 from keyscale.engine.batch.clip import BatchClip, ClipState
-from keyscale.engine.batch.events import (
-    ENDED,
-    BatchProgress,
-    ClipEvent,
-    ClipReport,
-    ClipStatus,
-    Fault,
-    Report,
-)
+from keyscale.engine.batch.events import ENDED, BatchProgress, ClipEvent, ClipReport, ClipStatus, Fault, Report
 from keyscale.engine.batch.progress import Forecast
 from keyscale.engine.events import Done, Event, Failed, Note, Progress
 from keyscale.engine.runners.progress import HEARTBEAT_SECONDS, SHORTEST_SECONDS

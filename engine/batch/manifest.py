@@ -23,15 +23,7 @@ from keyscale.engine.run_options import BatchRequest, RemoteOptions, Terminal
 from keyscale.engine.settings import model_beside
 from keyscale.engine.wording import Named, say
 
-__all__ = [
-    "MANIFEST_SUFFIXES",
-    "MAX_BYTES",
-    "MAX_ROWS",
-    "MAX_ROW_BYTES",
-    "NO_ADDRESS",
-    "columns_of",
-    "read_manifest",
-]
+__all__ = ["MANIFEST_SUFFIXES", "MAX_BYTES", "MAX_ROWS", "MAX_ROW_BYTES", "NO_ADDRESS", "columns_of", "read_manifest"]
 
 NO_ADDRESS = "A batch writes files here; upload them afterwards, or run `keyscale upscale -o r2://...` for each clip."
 """What to do where a batch is asked to write to storage."""
