@@ -134,7 +134,7 @@ def object_of(
     if keys is not None:
         for key in values:
             if key not in keys:
-                near = did_you_mean(key, keys)
+                near = did_you_mean(key, known or keys) or did_you_mean(key, keys)
                 raise FramingError(
                     f"{where}: unknown key {show(key)}",
                     remedy=f"{near}Known here: {', '.join(sorted(known if known is not None else keys))}.",

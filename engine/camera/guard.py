@@ -64,14 +64,18 @@ def refuse_misread_times(framing: Framing, duration: float, rate: float) -> None
     # Keyframes are often set at the very end, which is a frame or so beyond the last one.
     fits = duration * 1.05 + 2 / rate
     guesses: list[tuple[str, str]] = []
+
+    def spans(count: float) -> bool:
+        # Where no keyframe lies in the clip as it is written, they may be those of a longer video.
+        return first <= duration or (last - first) / count >= MOST_OF_IT * duration
+
     most_of_it = last / rate >= MOST_OF_IT * duration
-    if (times == np.rint(times)).all() and FAR_BEYOND * duration <= last <= fits * rate and most_of_it:
+    if (times == np.rint(times)).all() and FAR_BEYOND * duration <= last <= fits * rate and most_of_it and spans(rate):
         guesses.append(("frame numbers", "frames"))
     for words, name, count in (("milliseconds", "ms", 1e3), ("microseconds", "us", 1e6)):
-        # Where no keyframe lies in the clip as it is written, they may be those of a longer video.
-        spans = first <= duration or (last - first) / count >= MOST_OF_IT * duration
-        if last >= VERY_FAR_BEYOND * duration and last / count <= fits and spans:
+        if last >= VERY_FAR_BEYOND * duration and last / count <= fits and spans(count):
             guesses.append((words, name))
+            break
     if guesses:
         unit = guesses[0][1]
         also = ' and the rate as "fps"' if unit == "frames" else ""

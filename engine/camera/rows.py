@@ -144,15 +144,16 @@ def _time(values: dict[str, Any], clock: Clock, where: str) -> Read:
         raise FramingError(f"{where}: both '{given[0]}' and '{given[1]}' are given", remedy="Keep one of them.")
     key = given[0] if given else "time"
     unit = TIME_KEYS[key]
+    if unit is not None and clock.unit not in {None, unit}:
+        raise FramingError(
+            f'{where}: \'{key}\' does not go with "time_unit": "{clock.unit}"', remedy="Keep one of them."
+        )
+
     if unit is TimeUnit.FRAMES and clock.rate is None and clock.unit is not TimeUnit.FRAMES:
         number(values, key, where, TIME)
         raise FramingError(
             f"{where}: field 'frame' needs the top-level field 'fps', which is missing",
             remedy='Write {"fps": 30, "keyframes": [...]}, or give \'time\' in seconds.',
-        )
-    if unit is not None and clock.unit not in {None, unit}:
-        raise FramingError(
-            f'{where}: \'{key}\' does not go with "time_unit": "{clock.unit}"', remedy="Keep one of them."
         )
 
     def read(values: dict[str, Any], where: str) -> float:
@@ -198,6 +199,8 @@ def _axis(values: dict[str, Any], axis: str) -> Callable[[dict[str, Any], str], 
             side = number(values, size[0] if size else SIZES[axis][0], where, SIDE)
             return number(values, centre[0], where, ANY) - side / 2, side
         low = number(values, start[0] if start else STARTS[axis][0], where, ANY)
-        return low, number(values, size[0] if size else SIZES[axis][0], where, SIDE)
+        # Who writes the first corner so means to write the second one.
+        other = ENDS[axis][0] if start and start[0] == STARTS[axis][2] else SIZES[axis][0]
+        return low, number(values, size[0] if size else other, where, SIDE)
 
     return read

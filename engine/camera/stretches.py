@@ -133,14 +133,12 @@ def _bounded(values: dict[str, Any], where: str) -> tuple[Segment, ...]:
     `boundaries` begin at 0 and end with the source. Where they begin later they are splits alone, as `userSplits`
     always are: the first stretch then runs from 0 to the first split, the last one from the last split to the end.
     """
-    if values.get("userSplits"):
+    if "userSplits" in values and (values["userSplits"] or not values.get("boundaries")):
         edges = _edges(list_of(values, "userSplits", where), where, "split")
         splits_only = True
-    elif "boundaries" in values or "userSplits" not in values:
+    else:
         edges = _edges(list_of(values, "boundaries", where), where, "boundary")
         splits_only = bool(edges) and edges[0] > AT_ZERO
-    else:
-        edges, splits_only = [], True
     if splits_only:
         edges = [0.0, *(edge for edge in edges if edge > AT_ZERO), LARGEST]
     stretches = {str(index): index for index in range(len(edges) - 1)}

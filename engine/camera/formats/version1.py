@@ -63,7 +63,7 @@ def read(document: Any, name: str) -> Contents:
             f"{name}: field 'version' is {show(version)}, it must be 1",
             remedy="Save the file in version 1 of the format.",
         )
-    clock = clock_of(top, name)
+    clock, units, source = clock_of(top, name), units_of(top, name), source_of(top, name)
     data_trim, data_segments = segment_data(top.get("segment_data", {}), f"{name}: segment_data")
     if "segment_data" in top and clock.declared is TimeUnit.FRAMES:
         raise FramingError(
@@ -80,9 +80,9 @@ def read(document: Any, name: str) -> Contents:
         trim=whole_trim(own_trim, "'trim'", data_trim, "'segment_data'", f"{name}: trim"),
         segments=speeds or (),
         rotation=number(top, "rotation", name, ANY) if "rotation" in top else 0.0,
-        units=units_of(top, name),
+        units=units,
         time_unit=unit_of_times(rows, clock),
-        source=source_of(top, name),
+        source=source,
         form=("a list of keyframes" if bare else NAME) + (f", times in {clock.unit}" if clock.unit else ""),
     )
 
