@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from keyscale.engine.camera.contents import LARGEST, Keyframe, TimeUnit
-from keyscale.engine.camera.fields import ANY, SIDE, TIME, number, object_of, seconds_of_clock, show
+from keyscale.engine.camera.fields import ANY, SIDE, TIME, number, number_of, object_of, seconds_of_clock, show
 from keyscale.engine.errors import FramingError
 
 __all__ = [
@@ -61,6 +61,14 @@ class Clock:
         if self.unit is None:
             return None
         return TimeUnit.FRAMES if self.unit is TimeUnit.FRAMES and self.rate is None else TimeUnit.SECONDS
+
+    def read(self, value: Any, what: str) -> float:
+        """A number in the declared unit or a text such as "00:01.500", as `seconds`; `what` opens the error."""
+        if isinstance(value, str) and self.unit is not TimeUnit.FRAMES:
+            clock = seconds_of_clock(value)
+            if clock is not None:
+                return clock
+        return self.seconds(number_of(value, what, TIME))
 
     def seconds(self, value: float, unit: TimeUnit | None = None) -> float:
         """A number in a unit, else in the declared one, as seconds; without a rate, frames stay frames."""

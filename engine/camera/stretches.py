@@ -30,10 +30,8 @@ _SECONDS = Clock()
 
 def trim(values: dict[str, Any], where: str, start: str = "start", end: str = "end", clock: Clock = _SECONDS) -> Trim:
     """The trim under two keys of an object, either of which may be left out."""
-    return Trim(
-        start=clock.seconds(number(values, start, where, TIME)) if start in values else None,
-        end=clock.seconds(number(values, end, where, TIME)) if end in values else None,
-    )
+    found = [clock.read(values[key], f"{where}: field '{key}'") if key in values else None for key in (start, end)]
+    return Trim(start=found[0], end=found[1])
 
 
 def trim_range(value: Any, where: str, clock: Clock = _SECONDS) -> Trim:
@@ -44,7 +42,7 @@ def trim_range(value: Any, where: str, clock: Clock = _SECONDS) -> Trim:
     if len(value) != 2:
         raise FramingError(f"{where} is a list of {len(value)}, it must hold a start and an end")
     ends = [
-        None if end is None else clock.seconds(number_of(end, f"{where}: {name}", TIME))
+        None if end is None else clock.read(end, f"{where}: {name}")
         for name, end in zip(("start", "end"), value, strict=True)
     ]
     return Trim(start=ends[0], end=ends[1])
@@ -90,11 +88,13 @@ def segments(values: Any, where: str, clock: Clock = _SECONDS) -> tuple[Segment,
 
 def _segment(value: Any, where: str, clock: Clock) -> Segment:
     values = object_of(value, where, _SEGMENT_KEYS)
-    start = number(values, "start", where, TIME)
-    end = number(values, "end", where, TIME)
+    for key in ("start", "end"):
+        if key not in values:
+            raise FramingError(f"{where}: field '{key}' is missing")
+    start, end = (clock.read(values[key], f"{where}: field '{key}'") for key in ("start", "end"))
     if end <= start:
         raise FramingError(f"{where}: field 'end' is {end:.12g}, it must be above 'start', {start:.12g}")
-    return Segment(clock.seconds(start), clock.seconds(end), number(values, "speed", where, SPEED))
+    return Segment(start, end, number(values, "speed", where, SPEED))
 
 
 def _ordered(rows: list[Segment], where: str) -> tuple[Segment, ...]:

@@ -214,6 +214,7 @@ timestamp_us: 2000000
     },
     "CSV": "time,x,y,width,height\n0,192,0,608,1080\n2,960,0,608,1080\n",
     "CSV with semicolons": "t;left;top;w;h\r\n0,0;192;0;608;1080\r\n2,0;960,0;0;608;1080\r\n",
+    "CSV with comments": "# made by hand\ntime,x,y,width,height\n0,192,0,608,1080\n# then\n2,960,0,608,1080\n",
     "CSV with tabs and quotes": '"frame"\t"ms"\t"cx"\t"cy"\t"w"\t"h"\n'
     "0\t0\t496\t540\t608\t1080\n50\t2000\t1264\t540\t608\t1080",
     "CSV with a clock": "Time, X, Y, Width, Height\n00:00.000, 192, 0, 608, 1080\n\n00:02.000, 960, 0, 608, 1080\n",
@@ -339,6 +340,17 @@ def test_time_unit_counts_trim_and_segments_too() -> None:
             time_unit="ms",
             trim={"start": 500, "end": 4000},
             segments=[{"start": 1000, "end": 2000, "speed": 0.5}],
+        )
+    )
+    assert (framing.trim, framing.segments) == (Trim(start=0.5, end=4), (Segment(1, 2, 0.5),))
+
+
+def test_trim_and_segments_may_be_written_as_a_clock() -> None:
+    framing = read(
+        listed(
+            *pan("time", "x", "y", "w", "h"),
+            trim={"start": "00:00.500", "end": "0:00:04"},
+            segments=[{"start": "00:01", "end": "00:02.000", "speed": 0.5}],
         )
     )
     assert (framing.trim, framing.segments) == (Trim(start=0.5, end=4), (Segment(1, 2, 0.5),))

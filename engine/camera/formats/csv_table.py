@@ -31,7 +31,7 @@ TEXTS = frozenset({"ease"})
 def recognise_text(text: str) -> bool:
     """A first line of names, one of which is that of a time or of a rectangle's side."""
     header = _header(text)
-    return len(header) >= 3 and not text.lstrip().startswith(("[", "{")) and bool(_known(header))
+    return len(header) >= 3 and not header[0].startswith(("[", "{")) and bool(_known(header))
 
 
 def read_text(text: str, name: str) -> Contents:
@@ -40,8 +40,9 @@ def read_text(text: str, name: str) -> Contents:
     Raises:
         FramingError: a column or a row is wrong; names its line.
     """
-    separator = _separator(text)
-    reader = csv.reader(text.splitlines(), delimiter=separator, strict=True, skipinitialspace=True)
+    separator = _separator(_first_line(text))
+    lines = ("" if line.lstrip().startswith("#") else line for line in text.splitlines())
+    reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
     columns: list[str] = []
     rows: list[dict[str, Any]] = []
     places: list[str] = []
@@ -69,13 +70,18 @@ def read_text(text: str, name: str) -> Contents:
     )
 
 
-def _separator(text: str) -> str:
-    first = next((line for line in text.splitlines() if line.strip()), "")
+def _first_line(text: str) -> str:
+    """The first line that is neither empty nor a comment."""
+    lines = text[:10_000].splitlines()
+    return next((line for line in lines if line.strip() and not line.lstrip().startswith("#")), "")
+
+
+def _separator(first: str) -> str:
     return max(SEPARATORS, key=first.count)
 
 
 def _header(text: str) -> list[str]:
-    first = next((line for line in text[:10_000].splitlines() if line.strip()), "")
+    first = _first_line(text)
     return [cell.strip().strip('"').strip() for cell in first.split(_separator(first))]
 
 

@@ -23,9 +23,11 @@ def recognise(document: Any) -> bool:
 
 def recognise_text(text: str) -> bool:
     """More than one line, the first of which is an object by itself."""
-    first, _, rest = text.lstrip().partition("\n")
-    if not (first.startswith("{") and first.rstrip().endswith("}") and rest.strip()):
+    begin = len(text[:1000]) - len(text[:1000].lstrip())
+    end = text.find("\n", begin)
+    if end < 0 or text[begin] != "{" or not text[begin:end].rstrip().endswith("}") or not text[end:].strip():
         return False
+    first = text[begin:end]
     try:
         return isinstance(decode(first, ""), dict | Repeated)
     except FramingError:
