@@ -37,7 +37,7 @@ def refuse_misread_coordinates(framing: Framing, size: tuple[int, int] | None = 
     if rects[:, 2:].max() <= 1 and low >= -1 and ends.max() <= 1 + ROUNDED:
         raise FramingError(
             "all coordinates lie within 0..1: are these parts of the frame?",
-            remedy='Say "units": "normalized" beside "keyframes", or "units": "pixels" if they are pixels.',
+            remedy=f"{_declared(framing, 'units', 'normalized')}, or pixels if they are pixels.",
         )
     if size is None or min(size) < SMALL_SIDE or framing.source is not None:
         return
@@ -45,7 +45,7 @@ def refuse_misread_coordinates(framing: Framing, size: tuple[int, int] | None = 
     if low >= 0 and ends.max() <= 100 * ROUNDED and (ends.max(axis=0) > 50).all() and rects[:, 2:].max() > 20:
         raise FramingError(
             f"all coordinates lie within 0..100 of a {size[0]}x{size[1]} frame: are these percent?",
-            remedy='Say "units": "percent" beside "keyframes", or "units": "pixels" if they are pixels.',
+            remedy=f"{_declared(framing, 'units', 'percent')}, or pixels if they are pixels.",
         )
 
 
@@ -78,9 +78,20 @@ def refuse_misread_times(framing: Framing, duration: float, rate: float) -> None
             break
     if guesses:
         unit = guesses[0][1]
-        also = ' and the rate as "fps"' if unit == "frames" else ""
+        also = " (with fps, where it is not the video's own rate)" if unit == "frames" else ""
         raise FramingError(
             f"the keyframes' times reach {last:g} s, and the video lasts {duration:.3f} s: are these "
             f"{' or '.join(words for words, _ in guesses)}?",
-            remedy=f'Say "time_unit": "{unit}"{also} beside "keyframes", or "time_unit": "s" if they are seconds.',
+            remedy=f"{_declared(framing, 'time_unit', unit)}{also}, or s if they are seconds.",
         )
+
+
+def _declared(framing: Framing, key: str, value: str) -> str:
+    """How a file of its format declares what it counts."""
+    if framing.form == "CSV":
+        return f'Write a first line "# {key}: {value}"'
+    if framing.form == "JSON Lines":
+        return f'Write a first line {{"{key}": "{value}"}}'
+    if framing.form == "a list of keyframes":
+        return f'Write {{"{key}": "{value}", "keyframes": [...]}}'
+    return f'Say "{key}": "{value}" beside the keyframes'

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from keyscale.engine.camera.framing import Framing, cover_all
 from keyscale.engine.camera.geometry import Geometry, Window, place
 from keyscale.engine.camera.guard import refuse_misread_coordinates, refuse_misread_times
+from keyscale.engine.camera.keyframes import STANDARD_INPUT
 from keyscale.engine.camera.source_units import in_source_units
 from keyscale.engine.camera.timemap import Stretch, TimeMap
 from keyscale.engine.errors import FramingError, InputError, UsageError
@@ -218,7 +219,8 @@ def _named(job: Job) -> Iterator[None]:
         yield
     except FramingError as error:
         if job.keyframes is not None:
-            error.message = f"{job.keyframes}: {error.message}"
+            name = "standard input" if job.keyframes == STANDARD_INPUT else job.keyframes
+            error.message = f"{name}: {error.message}"
         raise
 
 

@@ -215,6 +215,9 @@ timestamp_us: 2000000
     "CSV": "time,x,y,width,height\n0,192,0,608,1080\n2,960,0,608,1080\n",
     "CSV with semicolons": "t;left;top;w;h\r\n0,0;192;0;608;1080\r\n2,0;960,0;0;608;1080\r\n",
     "CSV with comments": "# made by hand\ntime,x,y,width,height\n0,192,0,608,1080\n# then\n2,960,0,608,1080\n",
+    "CSV of percent and frames": "# units: percent\n# fps: 50\nframe,x,y,w,h\n"
+    f"0,10,0,{100 * W},100\n100,50,0,{100 * W},100",
+    "CSV of milliseconds": "# time_unit = ms\nt,x,y,w,h\n0,192,0,608,1080\n2000,960,0,608,1080",
     "CSV with tabs and quotes": '"frame"\t"ms"\t"cx"\t"cy"\t"w"\t"h"\n'
     "0\t0\t496\t540\t608\t1080\n50\t2000\t1264\t540\t608\t1080",
     "CSV with a clock": "Time, X, Y, Width, Height\n00:00.000, 192, 0, 608, 1080\n\n00:02.000, 960, 0, 608, 1080\n",
@@ -452,9 +455,9 @@ PERCENT = [{"time": t, "x": x, "y": 0, "width": 31.6, "height": 100} for t, x in
             "within 0..1",
             '"units": "normalized"',
         ),
-        ("time,x,y,width,height\n0,0.2,0.1,0.5,0.5", "within 0..1", '"units": "normalized"'),
+        ("time,x,y,width,height\n0,0.2,0.1,0.5,0.5", "within 0..1", "# units: normalized"),
         (PERCENT, "within 0..100 of a 1920x1080 frame: are these percent?", '"units": "percent"'),
-        ("t,x1,y1,x2,y2\n0,20,10,60,90\n1,30,10,70,90", "are these percent?", '"units": "percent"'),
+        ("t,x1,y1,x2,y2\n0,20,10,60,90\n1,30,10,70,90", "are these percent?", "# units: percent"),
         (
             {"crop_keyframes": [{"time": 0, "x": 30, "y": 0, "w": 40, "h": 100}]},
             "are these percent?",

@@ -127,7 +127,7 @@ def test_a_misread_file_is_named_before_any_work(
     assert run(["upscale", str(clip), str(camera), "-o", str(tmp_path / "out.mp4")]) == 2
     err = capsys.readouterr().err
     assert f"{camera}: all coordinates lie within 0..1" in err
-    assert '"units": "normalized"' in err
+    assert 'Write {"units": "normalized", "keyframes": [...]}, or pixels if they are pixels.' in err
     assert leftovers(tmp_path, "camera.json") == []
 
 

@@ -1,18 +1,22 @@
-"""CSV: a first row that names the columns, `time,x,y,width,height` or their other names, then a row a keyframe."""
+"""CSV: a first row that names the columns, `time,x,y,width,height` or their other names, then a row a keyframe.
+
+Lines that begin with `#` are comments; `# units: percent`, `# time_unit: ms`, `# fps: 25` declare what numbers count.
+"""
 
 from __future__ import annotations
 
 import csv
+import re
 from typing import Any
 
 from keyscale.engine.camera.contents import Contents
 from keyscale.engine.camera.fields import did_you_mean, show
+from keyscale.engine.camera.formats.version1 import clock_of, units_of
 from keyscale.engine.camera.rows import (
     KEYFRAME_KEYS,
     KNOWN,
     RECTANGLE_KEYS,
     TIME_KEYS,
-    Clock,
     keyframes_of,
     unit_of_times,
 )
@@ -23,6 +27,8 @@ __all__ = ["NAME", "read_text", "recognise_text"]
 NAME = "CSV"
 
 SEPARATORS = (",", ";", "\t")
+
+_DECLARATION = re.compile(r"^[ \t]*#[ \t]*(units|time_unit|fps)[ \t]*[:=][ \t]*([\w./]+)[ \t]*$", re.MULTILINE)
 
 TEXTS = frozenset({"ease"})
 """Columns that are no numbers."""
@@ -64,10 +70,19 @@ def read_text(text: str, name: str) -> Contents:
         # Both say when, and the time needs no rate.
         for row in rows:
             del row["frame"]
-    clock = Clock()
+    declared = _declared(text)
+    clock = clock_of(declared, name)
     return Contents(
-        keyframes=keyframes_of(rows, clock, name, places=places), time_unit=unit_of_times(rows, clock), form=NAME
+        keyframes=keyframes_of(rows, clock, name, places=places),
+        units=units_of(declared, name),
+        time_unit=unit_of_times(rows, clock),
+        form=NAME,
     )
+
+
+def _declared(text: str) -> dict[str, Any]:
+    found = _DECLARATION.finditer(text[:10_000])
+    return {each[1]: _value(each[1], each[2], ",") for each in found}
 
 
 def _first_line(text: str) -> str:
