@@ -39,6 +39,7 @@ COMMANDS = {
     "upscale": "Crop, upscale and verify a clip.",
     "batch": "Make many clips, each once.",
     "plan": "Show what upscale would do.",
+    "convert": "Write keyframes of any format as keyscale's own.",
     "models": "Networks and their weights: list, fetch, verify.",
     "config": "Defaults from files and the environment: show, path.",
     "remote": "Run on Modal GPUs: deploy, status, cancel, resume, clean.",

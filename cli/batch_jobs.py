@@ -91,7 +91,8 @@ def _batch_clip(draft: _Draft, output_dir: Path, kind: type[Job]) -> BatchClip:
     found = BatchClip(
         name=clip.name,
         video=str(clip.video),
-        keyframes=None if clip.keyframes is None else str(clip.keyframes),
+        # A file that is called so; it is standard input to a single job alone.
+        keyframes=None if clip.keyframes is None else "./-" if str(clip.keyframes) == "-" else str(clip.keyframes),
         output=str(draft.output or output_dir / meant),
         fault=draft.fault,
         where=clip.where,

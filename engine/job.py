@@ -262,7 +262,8 @@ class Job:
     )
     keyframes: str | None = option(
         None,
-        "The camera: time -> crop rectangle. Without it the whole picture is used.",
+        "The camera: time -> crop rectangle, in any format that is read; - is standard input. Without it the whole "
+        "picture is the camera, and {fit=cover} cuts it to the target's shape.",
         "",
         form=forms.Path(),
         metavar="KEYFRAMES.json",

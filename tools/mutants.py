@@ -49,8 +49,8 @@ MUTANTS = (
     Mutant(
         "at a cut the camera is the later keyframe's",
         "engine/camera/framing.py",
-        'np.searchsorted(self.times, times, side="right") - 1',
-        'np.searchsorted(self.times, times, side="left") - 1',
+        'np.searchsorted(begins, times, side="right") - 1',
+        'np.searchsorted(begins, times, side="left") - 1',
         "tests/camera/test_framing.py::TestCuts::test_two_keyframes_of_one_time_are_a_cut_to_the_later_in_the_file",
     ),
     Mutant(
@@ -66,6 +66,13 @@ MUTANTS = (
         "low = np.clip(low, 0, size - 1)",
         "low = low + 0",
         "tests/plan/test_plan.py::test_windows_hold_the_rectangles_and_stay_inside",
+    ),
+    Mutant(
+        "parts of the frame are not read as pixels",
+        "engine/camera/guard.py",
+        "if rects[:, 2:].max() <= 1 and",
+        "if rects[:, 2:].max() <= 0 and",
+        "tests/camera/test_formats.py::test_what_cannot_be_meant_is_an_error_that_names_the_unit",
     ),
     # source
     Mutant(
@@ -97,6 +104,20 @@ MUTANTS = (
         'np.searchsorted(times, wanted + slack, side="right") - 1',
         'np.searchsorted(times, wanted - slack, side="right") - 1',
         "tests/plan/test_plan.py::test_at_its_own_rate_every_frame_is_shown_once",
+    ),
+    Mutant(
+        "a cut is on the frame that its rounded time means",
+        "engine/plan/camera_time.py",
+        "return min(rounding + tick + NOTICED, self.usual / 4)",
+        "return 0.0",
+        "tests/plan/test_camera_time.py::test_rounded_times_mean_the_frame",
+    ),
+    Mutant(
+        "the camera moves over a slide",
+        "engine/plan/camera_time.py",
+        "return np.where(np.repeat(long, count), np.maximum(wanted, begin), begin)",
+        "return begin",
+        "tests/plan/test_camera_time.py::test_the_camera_moves_over_a_slide",
     ),
     Mutant(
         "sound that is stretched is encoded anew",
