@@ -38,6 +38,9 @@ LONGEST = 24 * 3600
 MOST_FRAMES = LONGEST * 60
 """Frames of a result: a day at 60 a second."""
 
+FINE_TICK = 0.002
+"""Seconds of a tick up to which nobody sees that a frame is shown one early."""
+
 EVENLY = 1e-9
 """Slack for comparing float ratios with whole numbers."""
 
@@ -271,17 +274,30 @@ def _first(*values: float | None) -> float:
 
 
 def _choose_frames(info: VideoInfo, time_map: TimeMap, rate: Fraction, count: int) -> npt.NDArray[np.int32]:
-    """Output frame n shows the last source frame at or before n / rate, mapped through trim and speed.
-
-    One tick of the time base is forgiven, since coarse ones round (66.67 ms to 67), but never half a frame: a time
-    base of one tick a frame rounds nothing.
-    """
+    """Output frame n shows the last source frame at or before n / rate, mapped through trim and speed."""
     times = info.times()
     wanted = time_map.to_source(np.arange(count, dtype=np.float64) * rate.denominator / rate.numerator)
-    usual = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-    slack = min(float(info.time_base), usual / 2) + 1e-9
-    index = np.searchsorted(times, wanted + slack, side="right") - 1
+    index = np.searchsorted(times, wanted + _rounded(info) + 1e-9, side="right") - 1
     return np.maximum(index, 0).astype(np.int32)
+
+
+def _rounded(info: VideoInfo) -> float:
+    """Seconds by which the time base may have made a frame late, for which it is forgiven; never half a frame.
+
+    A fine base may round by a tick (66.67 ms to 67). A coarse one is taken to round only where its frames do not stand
+    on whole ticks of an even rate, and by no more than they are late there: one of a tick a frame rounds nothing.
+    """
+    steps = np.diff(info.pts)
+    if not len(steps):
+        return 0.0
+    tick, usual = float(info.time_base), float(np.median(steps))
+    if tick <= FINE_TICK:
+        return min(tick, usual * tick / 2)
+    mean = float(info.pts[-1] - info.pts[0]) / len(steps)
+    late = info.pts - info.pts[0] - np.arange(len(info.pts)) * mean
+    if np.abs(late).max() >= 1 or np.all(steps == usual):
+        return 0.0
+    return float(min(max(late.max(), 0.0), usual / 2) * tick)
 
 
 def _camera_warnings(camera: Framing, info: VideoInfo, moved: npt.NDArray[np.bool_]) -> list[str]:
