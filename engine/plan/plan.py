@@ -293,11 +293,12 @@ def _rounded(info: VideoInfo) -> float:
     tick, usual = float(info.time_base), float(np.median(steps))
     if tick <= FINE_TICK:
         return min(tick, usual * tick / 2)
-    mean = float(info.pts[-1] - info.pts[0]) / len(steps)
-    late = info.pts - info.pts[0] - np.arange(len(info.pts)) * mean
+    ticks, number = info.pts - info.pts[0], np.arange(len(info.pts), dtype=np.float64)
+    late = ticks - number * float(number @ ticks) / float(number @ number)
     if np.abs(late).max() >= 1 or np.all(steps == usual):
         return 0.0
-    return float(min(max(late.max(), 0.0), usual / 2) * tick)
+    # The rate is a little uncertain itself: by a tenth of a tick in a short clip.
+    return float(min(max(late.max(), 0.0) + 0.1, usual / 2) * tick)
 
 
 def _camera_warnings(camera: Framing, info: VideoInfo, moved: npt.NDArray[np.bool_]) -> list[str]:

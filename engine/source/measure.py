@@ -84,7 +84,9 @@ class Scan:
     def _read_packets(self, container: InputContainer, stream: VideoStream, path: str) -> None:
         pts: list[int] = []
         is_stream = _cuttable(self)
-        self.log = PacketLog(stream.index, may_step_ahead=is_stream, has_dts=is_stream or "flv" in self.container)
+        self.log = PacketLog(
+            stream.index, self.codec, may_step_ahead=is_stream, has_dts=is_stream or "flv" in self.container
+        )
         self.missing_pts = self.corrupt_packets = 0
         self.last_duration = 0
         last = None
@@ -174,9 +176,9 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
     """
     notes = _check_whole(path, scan, tolerate_damage=tolerate_damage)
     retiming = choose_times(path, scan)
-    if retiming is not None and retiming.joints:
+    if scan.log.parts:
         notes.append(
-            f"the source's times start again {len(retiming.joints)} time(s), as in recordings that were joined: "
+            f"the source's times start again {len(scan.log.parts)} time(s), as in recordings that were joined: "
             "each part follows the one before it"
         )
     head, facts, damaged, interlaced = _decode(path, scan.index, retiming, limit=HEAD_FRAMES)

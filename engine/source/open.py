@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import av
 from av.codec.context import Flags
 
 from keyscale.engine.errors import InputError
+from keyscale.engine.source.webp import HEAD_BYTES, as_film, film_of, is_animated
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -55,8 +57,19 @@ def open_source(path: str | Path) -> Iterator[InputContainer]:
     if info.st_size == 0:
         raise InputError(f"{name} is empty (0 bytes)", remedy="Copy or record the video again.")
     # The prefix keeps names such as "take:2.mp4" from being read as a protocol.
-    with _opened(f"file:{name}", name, "file", None) as container:
+    target: Any = f"file:{name}"
+    if _begins_as_animation(name):
+        target = io.BytesIO(film_of(name, info.st_size, info.st_mtime_ns))
+    with _opened(target, name, "file", None) as container:
         yield container
+
+
+def _begins_as_animation(name: str) -> bool:
+    try:
+        with Path(name).open("rb") as file:
+            return is_animated(file.read(HEAD_BYTES))
+    except OSError:
+        return False  # what is wrong with it is said where it is opened
 
 
 @contextmanager
@@ -70,6 +83,12 @@ def open_stream(file: Any, *, demuxer: str | None = None) -> Iterator[InputConta
     Raises:
         InputError: it is not a video of that format.
     """
+    file.seek(0, os.SEEK_SET)
+    if is_animated(file.read(HEAD_BYTES)):
+        file.seek(0, os.SEEK_SET)
+        film: Any = io.BytesIO(as_film(file, file.name))
+        film.name = file.name
+        file = film
     file.seek(0, os.SEEK_SET)
     # Nothing else is opened from here, whatever the file refers to: no protocol has that name.
     with _opened(file, file.name, "none", demuxer) as container:

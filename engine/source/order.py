@@ -52,7 +52,11 @@ def choose_times(path: str | Path, scan: Scan) -> Retiming | None:
         return _even(path, scan)
     if _stores_coding_times(scan) and all(dts is not None for dts in log.dts) and log.dts != log.pts:
         return _in_order_of_display(path, scan)
-    return log.own() if log.guessed else None
+    if not log.guessed and not log.resized:
+        return None
+    shown = [pts for pts in log.pts if pts > SKIPPED]
+    own = log.own() if len(set(shown)) == len(shown) else _told_apart(path, scan)
+    return replace(own, joints=tuple(log.resized))
 
 
 def decoded(packets: Iterator[Any], stream: VideoStream) -> Iterator[list[av.VideoFrame] | None]:
@@ -127,6 +131,25 @@ def _in_order_of_display(path: str | Path, scan: Scan) -> Retiming:
         if number not in damaged:
             own.pts[number] = time
     return replace(own, ordered=True)
+
+
+def _told_apart(path: str | Path, scan: Scan) -> Retiming:
+    """Guessed times, the n-th of them for the n-th frame shown; of two that are equal the later one by a frame."""
+    order, damaged = _order(path, scan)
+    own = scan.log.own()
+    times = np.sort(own.pts[[number for number in order if own.pts[number] > SKIPPED]])
+    steps = np.diff(times)
+    usual = int(np.median(steps[steps > 0])) if np.any(steps > 0) else 1
+    for place in np.flatnonzero(steps == 0):
+        room = times[place + 2] - times[place] if place + 2 < len(times) else 2 * usual
+        times[place + 1] += min(usual, max(1, int(room) // 2))
+    timed = iter(times.tolist())
+    for number in order:
+        if own.pts[number] > SKIPPED:
+            own.pts[number] = next(timed)
+    hidden = [number for number in range(len(own.pts)) if own.pts[number] > SKIPPED]
+    own.pts[sorted(set(hidden) - (set(order) - damaged))] = UNSHOWN
+    return own
 
 
 def _cheap_order(path: str | Path, scan: Scan, first: int) -> list[int] | None:

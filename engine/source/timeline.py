@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +45,11 @@ SAME_PLACE = 512
 
 OUTLASTS = Fraction(1, 4)
 """Seconds by which sound has to be longer than the picture of its part, so that the part is as long as the sound."""
+
+
+SEQUENCE_HEADER = b"\0\0\1\xb3"
+HEADER_BYTES = 256
+"""Of a packet of MPEG-1 or MPEG-2 in which its sequence header stands, if it has one."""
 
 
 class _Joint:
@@ -183,11 +189,12 @@ class _Track:
 class PacketLog:
     """What is noted of packets while a file is read once from its start."""
 
-    def __init__(self, video: int, *, may_step_ahead: bool, has_dts: bool) -> None:
+    def __init__(self, video: int, codec: str, *, may_step_ahead: bool, has_dts: bool) -> None:
         """Nothing is noted yet.
 
         Args:
             video: index of the stream that is the picture.
+            codec: FFmpeg's name of its codec.
             may_step_ahead: the format is made to be cut anywhere, so that a long step ahead is a joint too.
             has_dts: the format stores times of decoding.
         """
@@ -197,6 +204,10 @@ class PacketLog:
         self.keyframes: list[int] = []
         self.guessed = False
         """A packet of the picture begins inside a unit of the container, which has the time of its first one alone."""
+        self.resized: list[int] = []
+        """Packets of the picture with which its size changes, where the decoder would drop the frame that it holds."""
+        self._sequence_size: bytes | None = None
+        self._has_sequences = codec in {"mpeg1video", "mpeg2video"}
         self._video = video
         self._may_step_ahead, self._has_dts = may_step_ahead, has_dts
         self._tracks: dict[int, _Track] = {}
@@ -232,6 +243,8 @@ class PacketLog:
         self._started = self._started or packet.is_keyframe
         if packet.is_keyframe:
             self.keyframes.append(number)
+            if self._has_sequences:
+                self._note_size(packet, number)
         if not self._started:
             self.pts.append(SKIPPED if self._tracks[self._video].parts else UNSHOWN)
         else:
@@ -239,6 +252,17 @@ class PacketLog:
         self.dts.append(packet.dts)
         self.durations.append(packet.duration or 0)
         self.guessed = self.guessed or packet.pos is None
+
+    def _note_size(self, packet: Any, number: int) -> None:
+        head = bytes(memoryview(packet)[:HEADER_BYTES])
+        at = head.find(SEQUENCE_HEADER)
+        if at < 0:
+            return
+        # 12 bits of width and 12 of height (ISO 13818-2, 6.2.2.1).
+        size = head[at + 4 : at + 7]
+        if self._sequence_size not in (None, size):
+            self.resized.append(number)
+        self._sequence_size = size
 
     @property
     def parts(self) -> list[Part]:
@@ -288,7 +312,8 @@ class PacketLog:
             for index in others:
                 ends = self._tracks[index].ends(numbers[index][k][1])
                 if ends is not None and ends - high > OUTLASTS:
-                    high = ends
+                    # By whole frames, so that all parts stand on one grid.
+                    high += ceil((ends - high) / (usual * time_base)) * usual * time_base
             shifts.append(round((end - low) / time_base) if k else 0)
             joints.append(low + shifts[-1] * time_base)
             end = high + shifts[-1] * time_base
@@ -308,7 +333,7 @@ class PacketLog:
         return Retiming(
             pts=pts,
             keyframes=np.array(self.keyframes, np.int64),
-            joints=tuple(first[1:]),
+            joints=tuple(sorted({*first[1:], *self.resized})),
             spans=tuple(spans),
         )
 
