@@ -159,6 +159,8 @@ class Part:
 class _Track:
     base: Fraction
     kind: str
+    tick: float = 0.0
+    """`base` as a float: what is compared for each packet need not be exact."""
     count: int = 0
     low: int | None = None
     """Earliest and latest time of the part that is read, and where its last packet ends."""
@@ -219,7 +221,7 @@ class PacketLog:
         track = self._tracks.get(packet.stream_index)
         if track is None:
             base = packet.time_base or Fraction(1)
-            track = self._tracks[packet.stream_index] = _Track(base, packet.stream.type)
+            track = self._tracks[packet.stream_index] = _Track(base, packet.stream.type, float(base))
         if packet.pts is not None and not packet.is_discard:
             ahead = self._may_step_ahead and _is_ahead(track, packet)
             if ahead or _is_back(track, packet, has_dts=self._has_dts):
@@ -365,12 +367,12 @@ def _near(track: _Track, count: int) -> int | None:
 
 
 def _is_ahead(track: _Track, packet: Any) -> bool:
-    if track.top is None:
+    if track.top is None or packet.pts <= track.top:
         return False
     step = packet.pts - track.top
     # Pictures that stand for long are no joints; what is far ahead stepped back, and libavformat took it for a wrap.
     usual = track.count >= STEPS_KNOWN and step > 4 * track.widest
-    return bool(step * track.base > (FORWARD_SECONDS if usual else WRAP_SECONDS))
+    return bool(step * track.tick > (FORWARD_SECONDS if usual else WRAP_SECONDS))
 
 
 def _is_back(track: _Track, packet: Any, *, has_dts: bool) -> bool:
@@ -379,18 +381,16 @@ def _is_back(track: _Track, packet: Any, *, has_dts: bool) -> bool:
     Times of display step back in ordinary streams too, by the depth of reordering; times of decoding do not, and no
     keyframe is shown before a picture that is coded before it.
     """
-    if track.top is None or track.low is None:
+    if track.top is None or track.low is None or packet.pts >= track.top:
         return False
-    back = (track.top - packet.pts) * track.base
+    back = (track.top - packet.pts) * track.tick
     begins_anew = packet.pts <= track.low
     if track.kind != "video":
-        return bool(back > Fraction(1, 2) or (back > Fraction(1, 20) and begins_anew))
+        return back > 0.5 or (back > 0.05 and begins_anew)
+    behind = (track.dts - packet.dts) * track.tick if track.dts is not None and packet.dts is not None else None
     if packet.is_keyframe:
         # Where every picture is one, a capture's times may tremble.
-        least = Fraction(1, 10) if track.intra and not begins_anew else Fraction(1, 200)
-        return bool(back > least)
-    if has_dts:
-        return (
-            track.dts is not None and packet.dts is not None and (track.dts - packet.dts) * track.base > Fraction(1, 10)
-        )
-    return bool(back > 1 + 16 * (packet.duration or 0) * track.base + (0 if packet.duration else 16))
+        least = 0.1 if track.intra and not begins_anew else 0.005
+        return back > least and (behind is None or not has_dts or behind > 0)
+    # Where pictures stand for long, those of display step back by seconds.
+    return has_dts and behind is not None and behind > 0.1

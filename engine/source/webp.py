@@ -55,7 +55,7 @@ def as_film(file: BinaryIO, name: str) -> bytes:
     film = io.BytesIO()
     try:
         with Image.open(io.BytesIO(content), formats=["WEBP"]) as animation, av.open(film, "w", format="mov") as out:
-            stream = cast(av.VideoStream, out.add_stream("png", rate=1000, options={"compression_level": "1"}))
+            stream = out.add_stream("png", rate=1000, options={"compression_level": "1"})
             stream.width, stream.height = animation.size
             stream.pix_fmt = "rgb24"
             stream.time_base = stream.codec_context.time_base = MILLISECOND

@@ -17,6 +17,7 @@ from support.clips import Samples, clicks_in, clicks_track, make_clip
 from support.numbered import SMALL, numbers, run, set_edit, shown, small_job, write_video
 
 from keyscale.engine.errors import InputError
+from keyscale.engine.plan.transfer import dump_plan, load_plan
 from keyscale.engine.remote.excerpt import make_excerpt
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.source.media import excerpt_media, stream_media
@@ -169,7 +170,7 @@ def test_a_joined_recording_reads_the_same_over_a_link_and_has_excerpts_of_its_p
     source = joined(tmp_path / "in.ts", one, other)
     info = probe(source)
     content = io.BytesIO(source.read_bytes())
-    content.name = "in.ts"  # type: ignore[attr-defined]
+    content.name = "in.ts"
     there = partial(stream_media, content, replace(info, path="in.ts"))
     for wanted in (info.pts[[5, 31, 50]].tolist(), info.pts[40:44].tolist()):
         assert pictures(source, wanted) == pictures(source, wanted, there)
@@ -191,6 +192,17 @@ def test_a_joined_recording_reads_the_same_over_a_link_and_has_excerpts_of_its_p
     assert not excerpt(0.8, 1.2)
 
 
+def test_times_travel_with_the_plan(tmp_path: Path) -> None:
+    one = recording(tmp_path / "one.ts")
+    plan = prepare_plan(small_job(joined(tmp_path / "in.ts", one, one), tmp_path / "out.mp4"))
+    sent, kept = load_plan(dump_plan(plan)).info.retiming, plan.info.retiming
+    assert sent is not None
+    assert kept is not None
+    assert sent.pts.tolist() == kept.pts.tolist()
+    assert sent.keyframes.tolist() == kept.keyframes.tolist()
+    assert (sent.joints, sent.spans, sent.ordered) == (kept.joints, kept.spans, kept.ordered)
+
+
 def pictures(source: Path, wanted: list[int], media: Any = None) -> list[bytes]:
     frames = read_frames(
         probe(source), wanted, deep=False, keep_going=False, should_stop=lambda: False, open_media=media
@@ -205,13 +217,13 @@ def wrapped(path: Path) -> Path:
 
 
 def uneven(path: Path) -> Path:
-    """Sound all the way, and a picture that stands for 12 s."""
-    return make_clip_uneven(path, [*range(10), *range(370, 390)])
+    """Pictures that stand for up to 12 s, with B-frames, which are coded after what is shown that much later."""
+    times = [0, 1, 2, 150, 151, 330, 331, 332, 700, 701, 1061]
+    base = Fraction(1, 90000)
+    return write_video(path, numbers(len(times)), pts=[3000 * time for time in times], time_base=base, options=UNEVEN)
 
 
-def make_clip_uneven(path: Path, times: list[int]) -> Path:
-    write_video(path, numbers(len(times)), pts=[time * 3000 for time in times], time_base=Fraction(1, 90000))
-    return path
+UNEVEN = {"bf": "2", "b-adapt": "0"}
 
 
 def open_groups(path: Path) -> Path:
@@ -225,7 +237,8 @@ def edited(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "write"), [("in.ts", wrapped), ("in.mkv", uneven), ("in.ts", open_groups), ("in.mp4", edited)]
+    ("name", "write"),
+    [("in.ts", wrapped), ("in.mkv", uneven), ("in.ts", uneven), ("in.ts", open_groups), ("in.mp4", edited)],
 )
 def test_times_that_are_good_stay_the_containers(tmp_path: Path, name: str, write: Callable[[Path], Path]) -> None:
     assert probe(write(tmp_path / name)).retiming is None
