@@ -386,11 +386,11 @@ def _is_back(track: _Track, packet: Any, *, has_dts: bool) -> bool:
     back = (track.top - packet.pts) * track.tick
     begins_anew = packet.pts <= track.low
     if track.kind != "video":
-        return back > 0.5 or (back > 0.05 and begins_anew)
+        return bool(back > 0.5 or (back > 0.05 and begins_anew))
     behind = (track.dts - packet.dts) * track.tick if track.dts is not None and packet.dts is not None else None
     if packet.is_keyframe:
         # Where every picture is one, a capture's times may tremble.
         least = 0.1 if track.intra and not begins_anew else 0.005
-        return back > least and (behind is None or not has_dts or behind > 0)
+        return bool(back > least and (behind is None or not has_dts or behind > 0))
     # Where pictures stand for long, those of display step back by seconds.
-    return has_dts and behind is not None and behind > 0.1
+    return bool(has_dts and behind is not None and behind > 0.1)
