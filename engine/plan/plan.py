@@ -277,7 +277,8 @@ def _choose_frames(info: VideoInfo, time_map: TimeMap, rate: Fraction, count: in
     """Output frame n shows the last source frame at or before n / rate, mapped through trim and speed."""
     times = info.times()
     wanted = time_map.to_source(np.arange(count, dtype=np.float64) * rate.denominator / rate.numerator)
-    index = np.searchsorted(times, wanted + _rounded(info) + 1e-9, side="right") - 1
+    slack = _rounded(info) + 1e-9
+    index = np.searchsorted(times, wanted + slack, side="right") - 1
     return np.maximum(index, 0).astype(np.int32)
 
 
