@@ -89,6 +89,20 @@ MUTANTS = (
         "values += np.float32(0.0)",
         "tests/source/test_colour.py::test_codes_are_rounded_and_not_cut_off",
     ),
+    Mutant(
+        "a joined recording goes on where its first part ends",
+        "engine/source/timeline.py",
+        "pts[start:stop][pts[start:stop] > SKIPPED] += shift",
+        "pts[start:stop][pts[start:stop] > SKIPPED] += 0 * shift",
+        "tests/source/test_timeline.py::test_the_same_recording_twice_and_three_times",
+    ),
+    Mutant(
+        "cropping is applied",
+        "engine/source/canvas.py",
+        "return pixels[self.top : height - self.bottom, self.left : width - self.right]",
+        "return pixels",
+        "tests/source/test_canvas.py::test_cropping_of_matroska_is_applied",
+    ),
     # models
     Mutant(
         "weights are those that their name promises",

@@ -17,7 +17,8 @@ from keyscale.engine.errors import DecodeError
 from keyscale.engine.output.concat import Timed
 from keyscale.engine.output.metadata import map_span
 from keyscale.engine.plan.tracks import Container
-from keyscale.engine.source.open import demuxed, open_source
+from keyscale.engine.source.open import open_source
+from keyscale.engine.source.timeline import Retiming, shifted
 
 __all__ = ["CopiedSpan", "copied_audio", "copied_subtitles", "picture_of"]
 
@@ -89,7 +90,9 @@ def copied_audio(
             yield float(pts * base), packet
 
 
-def copied_subtitles(source: str, index: int, out: Stream, *, origin: Fraction, time_map: TimeMap) -> Iterator[Timed]:
+def copied_subtitles(
+    source: str, index: int, out: Stream, *, origin: Fraction, time_map: TimeMap, retiming: Retiming | None = None
+) -> Iterator[Timed]:
     """The packets of subtitle stream `index` on the result's timeline, clipped to it.
 
     Raises:
@@ -100,7 +103,7 @@ def copied_subtitles(source: str, index: int, out: Stream, *, origin: Fraction, 
     with open_source(source) as demuxer:
         stream = _only(demuxer, index)
         base = _base(stream)
-        for packet in _packets(demuxer, stream):
+        for packet in _packets(demuxer, stream, retiming):
             if packet.pts is None:
                 continue
             start = packet.pts * base - origin
@@ -126,10 +129,10 @@ def _only(demuxer: InputContainer, index: int) -> Stream:
     return demuxer.streams[index]
 
 
-def _packets(demuxer: InputContainer, stream: Stream) -> Iterator[Packet[Any]]:
+def _packets(demuxer: InputContainer, stream: Stream, retiming: Retiming | None = None) -> Iterator[Packet[Any]]:
     position: Fraction | None = None
     try:
-        for packet in demuxed(demuxer, stream):
+        for packet, _ in shifted(demuxer, stream, retiming):
             if packet.size:
                 position = packet.pts * packet.time_base if packet.pts is not None else position
                 yield packet

@@ -26,6 +26,7 @@ from keyscale.engine.output.metadata import mapped_chapters, needs_mdta, worth_k
 from keyscale.engine.output.streams import AudioTrack, Build, add_track, add_video, main_video
 from keyscale.engine.plan.tracks import Container, TrackPlan
 from keyscale.engine.source.open import open_source
+from keyscale.engine.source.timeline import Retiming
 from keyscale.engine.wording import say
 
 __all__ = ["Assembly", "AudioTrack", "Sink", "assemble"]
@@ -108,6 +109,7 @@ def assemble(
     origin: Fraction,
     time_map: TimeMap,
     tracks: tuple[TrackPlan, ...],
+    retiming: Retiming | None = None,
     on_progress: Callable[[float], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     keep_going: bool = False,
@@ -126,6 +128,7 @@ def assemble(
         origin: container time in seconds of the source's first displayed video frame: source time 0.
         time_map: trim and speed, in seconds of the source.
         tracks: what `plan_tracks` decided for `container`.
+        retiming: the source's times where they are not the container's; `origin` is of these.
         on_progress: called with 0 to 1, never falling.
         should_stop: asked often; True ends the work.
         keep_going: audio that cannot be decoded becomes silence and is counted.
@@ -164,6 +167,7 @@ def assemble(
             origin=origin,
             time_map=time_map,
             tracks=tracks,
+            retiming=retiming,
             report=report,
             halt=halt,
             keep_going=keep_going,
@@ -196,6 +200,7 @@ def _write(
     origin: Fraction,
     time_map: TimeMap,
     tracks: tuple[TrackPlan, ...],
+    retiming: Retiming | None,
     report: Callable[[float], None],
     halt: Callable[[], None],
     keep_going: bool,
@@ -213,7 +218,7 @@ def _write(
         out = av.open(sink, "w", format=_FORMATS[kind], container_options=options, buffer_size=1 << 18)
         out.metadata.update(metadata)
         out.set_chapters(mapped_chapters(head, origin, time_map))
-        build = Build(out, kind, source, origin, time_map, joint.frames / rate, keep_going)
+        build = Build(out, kind, source, origin, time_map, joint.frames / rate, keep_going, retiming)
         video = add_video(build, chunks, rate, main_video(head, video_index))
         build.feeds.append(joined_video(chunks, joint, rate, video))
         for plan in tracks:

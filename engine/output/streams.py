@@ -23,6 +23,7 @@ from keyscale.engine.output.concat import Timed, only_video
 from keyscale.engine.output.copies import CopiedSpan, copied_audio, copied_subtitles, picture_of
 from keyscale.engine.output.decode_audio import AudioReport, AudioSource, measure_audio
 from keyscale.engine.plan.tracks import Container, TrackPlan
+from keyscale.engine.source.timeline import Retiming
 from keyscale.engine.wording import say
 
 __all__ = ["AudioTrack", "Build", "add_track", "add_video", "main_video"]
@@ -56,6 +57,7 @@ class Build:
     time_map: TimeMap
     duration: Fraction
     keep_going: bool
+    retiming: Retiming | None = None
     feeds: list[Iterator[Timed]] = field(default_factory=list)
     audio: list[Callable[[], AudioTrack]] = field(default_factory=list)
     reports: list[AudioReport] = field(default_factory=list)
@@ -102,7 +104,14 @@ def add_track(build: Build, plan: TrackPlan, source: Stream) -> None:
         out.time_base = Fraction(1, 1000)
         _describe(out, source)
         build.feeds.append(
-            copied_subtitles(build.source, plan.index, out, origin=build.origin, time_map=build.time_map)
+            copied_subtitles(
+                build.source,
+                plan.index,
+                out,
+                origin=build.origin,
+                time_map=build.time_map,
+                retiming=build.retiming,
+            )
         )
     elif plan.kind == "cover":
         _add_cover(build, plan, source)
@@ -157,7 +166,7 @@ def _add_encoded_audio(build: Build, plan: TrackPlan, source: AudioStream) -> No
     report = AudioReport()
     build.reports.append(report)
     sound = mapped_audio(
-        AudioSource(path=build.source, index=plan.index, origin=build.origin, rate=rate),
+        AudioSource(path=build.source, index=plan.index, origin=build.origin, rate=rate, retiming=build.retiming),
         time_map=build.time_map,
         target=target,
         duration=build.duration,

@@ -10,13 +10,16 @@ import numpy.typing as npt
 from keyscale.engine.camera.framing import Framing
 from keyscale.engine.source.probe import VideoInfo
 
-__all__ = ["FrameTimes"]
+__all__ = ["FrameTimes", "rounded"]
 
 Seconds = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
 
 THREE_DECIMALS, TWO_DECIMALS = 0.5e-3, 5e-3
 """Seconds by which a time that was rounded to so many decimals misses what it stood for."""
+
+FINE_TICK = 0.002
+"""Seconds of a tick up to which nobody sees that a frame is shown one early."""
 
 NOTICED = 1e-9
 """Seconds, and parts of a decimal, below which a difference is float rounding."""
@@ -39,13 +42,13 @@ class FrameTimes:
     """Seconds after the first frame `(N,)`."""
     last: float
     """Seconds that the last one stands."""
-    tick: float
-    """Seconds of the time base."""
+    rounded: float
+    """Seconds by which the time base may have made a frame late, see `rounded`."""
 
     @classmethod
     def of(cls, info: VideoInfo) -> FrameTimes:
         """Those of a source."""
-        return cls(info.times(), float(info.last_duration * info.time_base), float(info.time_base))
+        return cls(info.times(), float(info.last_duration * info.time_base), rounded(info))
 
     @property
     def usual(self) -> float:
@@ -55,11 +58,9 @@ class FrameTimes:
     def slack(self, rounding: float) -> float:
         """Seconds by which a rounded time may miss the frame that it means.
 
-        The source's own times are rounded to its time base, unless that has one tick a frame. Never a quarter of a
-        frame, beyond which a time lies between two.
+        The source's own times may be rounded too. Never a quarter of a frame, beyond which a time lies between two.
         """
-        tick = self.tick if self.tick < self.usual / 2 else 0.0
-        return min(rounding + tick + NOTICED, self.usual / 4)
+        return min(rounding + self.rounded + NOTICED, self.usual / 4)
 
     def cut_slack(self, framing: Framing) -> float:
         """Seconds that a cut may come early: to the frame that its time means, as the file's decimals tell."""
@@ -92,3 +93,23 @@ class FrameTimes:
         stands = np.maximum(stands, wanted[first + count - 1] - begin[first])
         long = ((stands > LONG_S) | (stands > LONG_FRAMES * self.usual)) & (count > SHOWN)
         return np.where(np.repeat(long, count), np.maximum(wanted, begin), begin)
+
+
+def rounded(info: VideoInfo) -> float:
+    """Seconds by which the time base may have made a frame late, for which it is forgiven; never half a frame.
+
+    A fine base may round by a tick (66.67 ms to 67). A coarse one is taken to round only where its frames do not stand
+    on whole ticks of an even rate, and by no more than they are late there: one of a tick a frame rounds nothing.
+    """
+    steps = np.diff(info.pts)
+    if not len(steps):
+        return 0.0
+    tick, usual = float(info.time_base), float(np.median(steps))
+    if tick <= FINE_TICK:
+        return min(tick, usual * tick / 2)
+    ticks, number = info.pts - info.pts[0], np.arange(len(info.pts), dtype=np.float64)
+    late = ticks - number * float(number @ ticks) / float(number @ number)
+    if np.abs(late).max() >= 1 or np.all(steps == usual):
+        return 0.0
+    # The rate is a little uncertain itself: by a tenth of a tick in a short clip.
+    return float(min(max(late.max(), 0.0) + 0.1, usual / 2) * tick)

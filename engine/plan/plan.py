@@ -25,7 +25,7 @@ from keyscale.engine.errors import FramingError, InputError, UsageError
 from keyscale.engine.job import Fit, Job
 from keyscale.engine.models.execution import Execution, possible_executions
 from keyscale.engine.models.registry import ModelSpec
-from keyscale.engine.plan.camera_time import FrameTimes
+from keyscale.engine.plan.camera_time import FrameTimes, rounded
 from keyscale.engine.plan.camera_warnings import camera_warnings
 from keyscale.engine.plan.encoding import EncoderSettings, resolve_encoding
 from keyscale.engine.plan.estimate import Estimate, make_estimate
@@ -306,14 +306,9 @@ def _first(*values: float | None) -> float:
 
 
 def _choose_frames(info: VideoInfo, wanted: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
-    """An output frame that stands at second `wanted` of the source shows the last source frame at or before.
-
-    One tick of the time base is forgiven, since coarse ones round (66.67 ms to 67), but never half a frame: a time
-    base of one tick a frame rounds nothing.
-    """
+    """An output frame that stands at second `wanted` of the source shows the last source frame at or before."""
     times = info.times()
-    usual = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-    slack = min(float(info.time_base), usual / 2) + 1e-9
+    slack = rounded(info) + 1e-9
     index = np.searchsorted(times, wanted + slack, side="right") - 1
     return np.maximum(index, 0).astype(np.int32)
 

@@ -21,6 +21,7 @@ from keyscale.engine.files import sha256_file, storage_error
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.source.media import Media, OpenMedia, excerpt_media, local_media
 from keyscale.engine.source.reader import BACK_OFF_SECONDS, DEINTERLACE_LEAD, Lost, read_frames
+from keyscale.engine.source.timeline import JOINT
 
 __all__ = ["Excerpt", "make_excerpt", "worth_excerpt"]
 
@@ -177,6 +178,8 @@ def _needed(media: Media, last: int, should_stop: Callable[[], bool], *, from_ke
         for packet in media.packets():
             if should_stop():
                 raise _Inexact("stopped")
+            if packet is JOINT:
+                raise _Inexact("the decoder begins anew where recordings were joined, which an excerpt does not tell")
             if packet.size == 0 and packet.pts is None:
                 return
             begun = begun or packet.is_keyframe

@@ -14,7 +14,10 @@ import numpy.typing as npt
 from av.sidedata.sidedata import Type as SideDataType
 
 from keyscale.engine.errors import InputError
-from keyscale.engine.source.open import demuxed, frame_is_damaged, open_source, reason_of
+from keyscale.engine.source.matroska import is_whole
+from keyscale.engine.source.open import demuxed, frame_is_damaged, open_source, prepare_decoder, reason_of
+from keyscale.engine.source.order import choose_times, decoded
+from keyscale.engine.source.timeline import PacketLog, Retiming, retimed_video
 from keyscale.engine.wording import say
 
 if TYPE_CHECKING:
@@ -53,7 +56,10 @@ class Scan:
         context = stream.codec_context
         self.container = container.format.name
         self.index = stream.index
+        self.video_number = [each.index for each in container.streams.video].index(stream.index)
+        """How many streams of pictures stand before it."""
         self.codec = context.codec.canonical_name
+        self.has_tag = bool(context.codec_tag.strip("\0"))
         self.time_base: Fraction = stream.time_base or Fraction(1, 90_000)
         self.sample_aspect_ratio = stream.sample_aspect_ratio or context.sample_aspect_ratio
         self.average_rate = stream.average_rate
@@ -72,10 +78,15 @@ class Scan:
 
     def streams(self, make: Callable[..., T]) -> tuple[T, ...]:
         """The streams as `make(**facts)` objects."""
-        return tuple(make(**facts, disordered=facts["index"] in self._disordered) for facts in self._streams)
+        joined = bool(self.log.parts)
+        return tuple(make(**facts, disordered=joined or facts["index"] in self._disordered) for facts in self._streams)
 
     def _read_packets(self, container: InputContainer, stream: VideoStream, path: str) -> None:
         pts: list[int] = []
+        is_stream = _cuttable(self)
+        self.log = PacketLog(
+            stream.index, self.codec, may_step_ahead=is_stream, has_dts=is_stream or "flv" in self.container
+        )
         self.missing_pts = self.corrupt_packets = 0
         self.last_duration = 0
         last = None
@@ -94,6 +105,8 @@ class Scan:
                     if packet.pts <= latest.get(packet.stream_index, packet.pts - 1):
                         self._disordered.add(packet.stream_index)
                     latest[packet.stream_index] = packet.pts
+                if packet.size:
+                    self.log.add(packet)
                 if packet.stream_index != stream.index or packet.size == 0:
                     continue
                 # Packets before the first keyframe can not be decoded, so they are never displayed. That keyframe may
@@ -116,6 +129,9 @@ class Scan:
         start = container.start_time / av.time_base if container.start_time else 0.0
         self.ends = ends
         self.read_seconds = max(0.0, ends - start)
+        claimed = self.header_duration or 0.0
+        self.claims_more = "matroska" in self.container and claimed - ends > max(0.5, 0.02 * claimed)
+        """The header tells a longer time than packets do: what is cut off, or a last frame that stands for long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +160,8 @@ class Measured:
     pts: npt.NDArray[np.int64]
     last_duration: int
     by: Literal["packets", "decoding"]
+    retiming: Retiming | None
+    """Times that are not the container's; None where they are."""
     first_frame: FirstFrame
     interlaced: bool
     damaged: int
@@ -157,28 +175,31 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
         InputError: truncated (unless tolerated), or no frame can be decoded.
     """
     notes = _check_whole(path, scan, tolerate_damage=tolerate_damage)
-    head, facts, damaged, interlaced = _decode(path, scan.index, limit=HEAD_FRAMES)
+    retiming = choose_times(path, scan)
+    if scan.log.parts:
+        notes.append(
+            f"the source's times start again {len(scan.log.parts)} time(s), as in recordings that were joined: "
+            "each part follows the one before it"
+        )
+    head, facts, damaged, interlaced = _decode(path, scan.index, retiming, limit=HEAD_FRAMES)
     if facts is None:
         why = "" if scan.has_size else " (it declares no picture size, or one that is too large)"
         raise InputError(f"no frame of {path} can be decoded{why}", remedy="Check that it plays in a video player.")
-    if scan.container == "avi" and head != sorted(head):
-        raise InputError(
-            f"{path} tells no times of display: AVI has none, and its frames are not coded in the order of display",
-            remedy="Take the recording in another container (MP4, MKV, MOV), or encode it anew into one.",
-        )
-    pts = np.unique(scan.pts[scan.pts >= head[0]])
+    times = scan.pts if retiming is None else retiming.shown()
+    pts = np.unique(times[times >= head[0]])
     in_head = pts[pts <= head[-1]]
-    agree = not scan.missing_pts and np.array_equal(in_head, np.unique(head)) and len(pts) > 0
-    repeated = len(np.unique(scan.pts)) != len(scan.pts)
+    missing = scan.missing_pts if retiming is None or not retiming.ordered else 0
+    agree = not missing and np.array_equal(in_head, np.unique(head)) and len(pts) > 0
+    repeated = len(np.unique(times)) != len(times)
     by_decoding = bool(
-        scan.missing_pts or not len(pts) or ((not agree or repeated) and (scan.codec in HIDDEN_FRAMES or interlaced))
+        missing or not len(pts) or ((not agree or repeated) and (scan.codec in HIDDEN_FRAMES or interlaced))
     )
     if by_decoding:
-        head, facts, damaged, interlaced = _decode(path, scan.index, limit=None)
+        head, facts, damaged, interlaced = _decode(path, scan.index, retiming, limit=None)
         assert facts is not None
         pts = np.unique(np.array(head, dtype=np.int64))
     elif _cuttable(scan):
-        pts, dropped = _without_broken_tail(path, scan, pts)
+        pts, dropped = _without_broken_tail(path, scan, retiming, pts)
         if dropped:
             notes.append(f"the last {dropped} frame(s) of the recording are cut off and left out")
     if not len(pts):
@@ -189,6 +210,7 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
         pts=pts,
         last_duration=scan.last_duration,
         by="decoding" if by_decoding else "packets",
+        retiming=retiming,
         first_frame=facts,
         interlaced=interlaced,
         damaged=damaged,
@@ -205,9 +227,9 @@ def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list
         problem = f"reading stopped after {read:.2f} s: {scan.read_error}"
     elif scan.corrupt_packets and not _cuttable(scan):
         problem = f"{scan.corrupt_packets} packet(s) are cut off, the last readable one ends at {read:.2f} s"
-    elif "matroska" in scan.container and claimed and claimed - scan.ends > max(0.5, 0.02 * claimed):
+    elif scan.claims_more and not is_whole(path):
         # Some muxers count from second 0, some from the first frame: the later end tells a whole file for sure.
-        problem = f"its header says {claimed:.2f} s, {read:.2f} s can be read"
+        problem = f"its header says {claimed or 0:.2f} s, {read:.2f} s can be read"
     if problem is None:
         return []
     if not tolerate_damage:
@@ -222,7 +244,9 @@ def _cuttable(scan: Scan) -> bool:
     return bool(STREAMING & set(scan.container.split(",")))
 
 
-def _decode(path: str | Path, index: int, *, limit: int | None) -> tuple[list[int], FirstFrame | None, int, bool]:
+def _decode(
+    path: str | Path, index: int, retiming: Retiming | None, *, limit: int | None
+) -> tuple[list[int], FirstFrame | None, int, bool]:
     """pts of good frames from the head, the first one's facts, how many were damaged, whether interlaced."""
     times: list[int] = []
     facts: FirstFrame | None = None
@@ -230,8 +254,8 @@ def _decode(path: str | Path, index: int, *, limit: int | None) -> tuple[list[in
     with open_source(path) as container:
         stream = container.streams[index]
         assert isinstance(stream, av.VideoStream)
-        stream.thread_type = "AUTO"
-        for frames in _decoded(container, stream):
+        prepare_decoder(stream)
+        for frames in decoded(_packets(container, stream, retiming), stream):
             if frames is None:
                 damaged += facts is not None
                 continue
@@ -248,27 +272,19 @@ def _decode(path: str | Path, index: int, *, limit: int | None) -> tuple[list[in
     return times, facts, damaged, 2 * interlaced > len(times)
 
 
-def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[list[av.VideoFrame] | None]:
-    """What each packet decodes to, None where it does not; ends where the file cannot be read on."""
-    packets = demuxed(container, stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except (av.FFmpegError, OSError):
-            return
-        if packet is None:
-            return
-        try:
-            yield packet.decode()
-        except av.FFmpegError:
-            yield None
+def _packets(
+    container: InputContainer, stream: VideoStream, retiming: Retiming | None, begin: int = 0
+) -> Iterator[Any]:
+    return demuxed(container, stream) if retiming is None else retimed_video(container, stream, retiming, begin=begin)
 
 
-def _without_broken_tail(path: str | Path, scan: Scan, pts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int]:
+def _without_broken_tail(
+    path: str | Path, scan: Scan, retiming: Retiming | None, pts: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], int]:
     """Drop planned frames after the last one that decodes, at the end of a format made to be cut anywhere."""
     good: list[int] = []
     for back in TAIL_SECONDS:
-        good = _decode_from(path, scan, int(pts[-1]) - int(back / scan.time_base))
+        good = _decode_from(path, scan, retiming, int(pts[-1]) - int(back / scan.time_base))
         if good and good[0] < pts[-1]:
             break
     if not good:
@@ -280,19 +296,18 @@ def _without_broken_tail(path: str | Path, scan: Scan, pts: npt.NDArray[np.int64
     return pts[keep], int(np.count_nonzero(~keep))
 
 
-def _decode_from(path: str | Path, scan: Scan, pts: int) -> list[int]:
+def _decode_from(path: str | Path, scan: Scan, retiming: Retiming | None, pts: int) -> list[int]:
     good: list[int] = []
+    begin = 0 if retiming is None else retiming.keyframe_before(pts)
     with open_source(path) as container:
         stream = container.streams[scan.index]
         assert isinstance(stream, av.VideoStream)
+        prepare_decoder(stream)
         try:
-            container.seek(max(pts, int(scan.pts[0])), stream=stream)
-            for packet in demuxed(container, stream):
-                try:
-                    frames = packet.decode()
-                except av.FFmpegError:
-                    continue
-                good += [f.pts for f in frames if f.pts is not None and not frame_is_damaged(f)]
+            if retiming is None:
+                container.seek(max(pts, int(scan.pts[0])), stream=stream)
+            for frames in decoded(_packets(container, stream, retiming, begin), stream):
+                good += [f.pts for f in frames or () if f.pts is not None and not frame_is_damaged(f)]
         except (av.FFmpegError, OSError):
             return sorted(good)
     return sorted(good)

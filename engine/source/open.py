@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -10,15 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
+from av.codec.context import Flags
 
 from keyscale.engine.errors import InputError
+from keyscale.engine.source.webp import HEAD_BYTES, as_film, film_of, is_animated
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-__all__ = ["demuxed", "frame_is_damaged", "open_source", "open_stream", "reason_of", "video_stream"]
+__all__ = [
+    "demuxed",
+    "drained",
+    "frame_is_damaged",
+    "open_source",
+    "open_stream",
+    "prepare_decoder",
+    "reason_of",
+    "video_stream",
+]
 
 NOT_VIDEO = frozenset({"hls", "dash", "concat", "tty", "ffmetadata", "srt", "ass", "webvtt", "lrc", "sdp", "rtsp"})
 """Demuxers of playlists and texts: such a file may name other files, or is no video at all."""
@@ -45,8 +57,19 @@ def open_source(path: str | Path) -> Iterator[InputContainer]:
     if info.st_size == 0:
         raise InputError(f"{name} is empty (0 bytes)", remedy="Copy or record the video again.")
     # The prefix keeps names such as "take:2.mp4" from being read as a protocol.
-    with _opened(f"file:{name}", name, "file", None) as container:
+    target: Any = f"file:{name}"
+    if _begins_as_animation(name):
+        target = io.BytesIO(film_of(name, info.st_size, info.st_mtime_ns))
+    with _opened(target, name, "file", None) as container:
         yield container
+
+
+def _begins_as_animation(name: str) -> bool:
+    try:
+        with Path(name).open("rb") as file:
+            return is_animated(file.read(HEAD_BYTES))
+    except OSError:
+        return False  # what is wrong with it is said where it is opened
 
 
 @contextmanager
@@ -60,6 +83,12 @@ def open_stream(file: Any, *, demuxer: str | None = None) -> Iterator[InputConta
     Raises:
         InputError: it is not a video of that format.
     """
+    file.seek(0, os.SEEK_SET)
+    if is_animated(file.read(HEAD_BYTES)):
+        file.seek(0, os.SEEK_SET)
+        film: Any = io.BytesIO(as_film(file, file.name))
+        film.name = file.name
+        file = film
     file.seek(0, os.SEEK_SET)
     # Nothing else is opened from here, whatever the file refers to: no protocol has that name.
     with _opened(file, file.name, "none", demuxer) as container:
@@ -113,6 +142,30 @@ def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
         raise InputError(f"{path} has no video stream ({why})", remedy="Give a file with a picture track.")
     default = [s for s in usable if s.disposition & av.stream.Disposition.default]
     return (default or usable)[0]
+
+
+def prepare_decoder(stream: VideoStream) -> None:
+    """Set the decoder of a stream up before its first packet: all cores, and pictures cropped to the pixel.
+
+    Without the flag the decoder keeps columns on the left, so that rows begin at addresses that suit the CPU, and gives
+    wider pictures than it declares.
+    """
+    stream.thread_type = "AUTO"
+    stream.codec_context.flags |= Flags.unaligned
+
+
+def drained(stream: VideoStream) -> list[av.VideoFrame]:
+    """The frames that the decoder of a stream still holds; after that it begins anew.
+
+    Raises:
+        av.FFmpegError: damage.
+    """
+    try:
+        return stream.codec_context.decode(None)
+    except av.EOFError:
+        return []
+    finally:
+        stream.codec_context.flush_buffers()
 
 
 def frame_is_damaged(frame: av.VideoFrame) -> bool:

@@ -16,9 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from keyscale.engine.errors import InputError
+from keyscale.engine.source.canvas import Crop
+from keyscale.engine.source.clean_aperture import clean_apertures
 from keyscale.engine.source.colour import FULL, RGB_MATRIX, UNSPECIFIED, Colour, guess_matrix
+from keyscale.engine.source.matroska import pixel_crops
 from keyscale.engine.source.measure import Measured, Scan, measure
 from keyscale.engine.source.open import open_source, video_stream
+from keyscale.engine.source.timeline import Retiming
 
 __all__ = ["HeaderClaims", "Orientation", "StreamInfo", "VideoInfo", "probe"]
 
@@ -111,7 +115,7 @@ class VideoInfo:
     """Displayed width in square pixels, as a browser reports it."""
     height: int
     stored_width: int
-    """Width of the decoded picture, before orientation and sample aspect."""
+    """Width of the decoded picture as far as it is shown, before orientation and sample aspect."""
     stored_height: int
     sample_aspect_ratio: Fraction
     orientation: Orientation
@@ -136,6 +140,10 @@ class VideoInfo:
     """Raw `AVMasteringDisplayMetadata` of an HDR source."""
     light_level: bytes | None = None
     """Raw `AVContentLightMetadata` of an HDR source."""
+    crop: Crop = Crop()  # noqa: RUF009 - it is frozen
+    """What the container hides of the decoded picture; the codec's own cropping is done by the decoder."""
+    retiming: Retiming | None = None
+    """The packets' times where they are not the container's; `pts` and `origin` are of these."""
     notes: tuple[str, ...] = field(default=())
     """Warnings about the file, for the plan."""
 
@@ -156,6 +164,12 @@ class VideoInfo:
             return self.stored_height, self.stored_width
         return self.stored_width, self.stored_height
 
+    @property
+    def decoded_size(self) -> tuple[int, int]:
+        """`(width, height)` of the first decoded picture, before it is cropped; later ones are scaled to it."""
+        crop = self.crop
+        return self.stored_width + crop.left + crop.right, self.stored_height + crop.top + crop.bottom
+
     def times(self) -> npt.NDArray[np.float64]:
         """Seconds of each frame on the source's own timeline `(N,)`."""
         seconds: npt.NDArray[np.float64] = (self.pts - self.pts[0]) * float(self.time_base)
@@ -174,7 +188,8 @@ def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
         scan = Scan(container, stream, str(path))
     measured = measure(path, scan, tolerate_damage=tolerate_damage)
     first = measured.first_frame
-    width, height = first.width, first.height
+    crop = _crop(path, scan, first.width, first.height)
+    width, height = crop.size(first.width, first.height)
     aspect = _sample_aspect(scan.sample_aspect_ratio)
     shown_width, shown_height = _displayed(width, height, aspect)
     orientation = Orientation.from_matrix(first.display_matrix) if first.display_matrix else Orientation()
@@ -183,7 +198,7 @@ def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
     rate, variable = _rate(measured, scan)
     last = _last_duration(measured, scan, rate)
     notes = list(measured.notes)
-    colour = _colour(first, height)
+    colour = _colour(first, first.height)
     if colour.assumed:
         notes.append(f"the source names no colour matrix; {colour.describe()} as players do for {height} lines")
     gap = float(np.diff(measured.pts).max(initial=0) * scan.time_base)
@@ -199,6 +214,7 @@ def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
         height=shown_height,
         stored_width=width,
         stored_height=height,
+        crop=crop,
         sample_aspect_ratio=aspect,
         orientation=orientation,
         pixel_format=first.pixel_format,
@@ -216,8 +232,19 @@ def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
         damaged=measured.damaged,
         mastering=first.mastering,
         light_level=first.light_level,
+        retiming=measured.retiming,
         notes=tuple(notes),
     )
+
+
+def _crop(path: str | Path, scan: Scan, width: int, height: int) -> Crop:
+    crops: list[Crop] = []
+    if scan.is_mov:
+        crops = clean_apertures(path)
+    elif "matroska" in scan.container:
+        crops = pixel_crops(path)
+    crop = crops[scan.video_number] if scan.video_number < len(crops) else Crop()
+    return crop if crop.fits(width, height) else Crop()
 
 
 def _sample_aspect(ratio: Fraction | None) -> Fraction:
@@ -283,6 +310,10 @@ def _rate(measured: Measured, scan: Scan) -> tuple[Fraction, bool]:
 
 def _last_duration(measured: Measured, scan: Scan, rate: Fraction) -> int:
     usual = float(np.median(np.diff(measured.pts))) if len(measured.pts) > 1 else float(1 / (rate * scan.time_base))
+    if scan.claims_more:
+        # The file is whole, so that players hold the last frame until the time that it tells.
+        end = Fraction(scan.header_duration or 0).limit_denominator(1_000_000) / scan.time_base
+        return max(1, round(end) - int(measured.pts[-1]))
     claimed = measured.last_duration
     # Only MP4 and MOV store durations; other demuxers guess them, sometimes as one tick.
     if claimed > 0 and (scan.is_mov or 0.5 * usual <= claimed <= 2 * usual):

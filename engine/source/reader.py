@@ -16,10 +16,12 @@ from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 
 from keyscale.engine.errors import DecodeError, EnvironmentFault
+from keyscale.engine.source.canvas import fitted
 from keyscale.engine.source.colour import PixelArray, to_rgb
 from keyscale.engine.source.media import Media, OpenMedia, local_media
-from keyscale.engine.source.open import frame_is_damaged
+from keyscale.engine.source.open import drained, frame_is_damaged, prepare_decoder
 from keyscale.engine.source.probe import VideoInfo
+from keyscale.engine.source.timeline import JOINT
 from keyscale.engine.wording import say
 
 __all__ = ["Lost", "SourceFrame", "read_frames"]
@@ -89,12 +91,9 @@ def read_frames(
             yield lost
         elif frame.pts < want:
             continue
-        elif (frame.picture.width, frame.picture.height) != (info.stored_width, info.stored_height):
-            decoder.reason = f"the picture's size changes to {frame.picture.width}x{frame.picture.height}"
-            yield decoder.lose(want)
         else:
             pixels = to_rgb(frame.picture, info.colour, deep=deep, reformatter=reformatter)
-            yield SourceFrame(want, info.orientation.apply(pixels))
+            yield SourceFrame(want, info.orientation.apply(info.crop.apply(fitted(pixels, info.decoded_size))))
         want = next(expected, None)
         if want is None:
             return
@@ -143,7 +142,7 @@ class _Decoder:
         """Decode one run after a seek (None: from the file's start); False where the seek landed too late."""
         lead, last = self._lead(run[0]), run[-1]
         with self.open_media() as media:
-            media.stream.thread_type = "AUTO"
+            prepare_decoder(media.stream)
             begun = not self._seek(media, lead, back_off)
             pictures = self._pictures(media, run[0], last, should_stop)
             if not begun:
@@ -192,7 +191,10 @@ class _Decoder:
                 self.reason = f"reading failed: {error}"
                 packet = None
             try:
-                frames = packet.decode() if packet is not None else media.stream.decode(None)
+                if packet is JOINT:
+                    frames = drained(media.stream)
+                else:
+                    frames = packet.decode() if packet is not None else media.stream.decode(None)
             except av.EOFError:
                 return
             except av.BlockingIOError as error:
@@ -203,11 +205,16 @@ class _Decoder:
                 ) from error
             except av.FFmpegError as error:
                 self.reason = str(error.strerror or error)
-                if packet is not None and packet.pts is not None and first <= packet.pts <= last:
+                if (
+                    packet is not None
+                    and packet is not JOINT
+                    and packet.pts is not None
+                    and first <= packet.pts <= last
+                ):
                     self.lose(packet.pts)
                 frames = []
             yield from (frame for frame in frames if frame.pts is not None)
-            if packet is None or (packet.size == 0 and packet.pts is None):
+            if packet is None or (packet is not JOINT and packet.size == 0 and packet.pts is None):
                 return
 
     def _filtered(self, pictures: Iterator[av.VideoFrame]) -> Iterator[_Decoded]:
@@ -230,9 +237,15 @@ def _runs(wanted: list[int], gap: int) -> Iterator[list[int]]:
 def _deinterlaced(pictures: Iterator[av.VideoFrame], info: VideoInfo) -> Iterator[_Decoded]:
     """bwdif, one frame a frame; frames that are not flagged as interlaced pass unchanged."""
     graph: Graph | None = None
+    form: tuple[int, int, str] | None = None
     for picture in pictures:
+        found = (picture.width, picture.height, picture.format.name)
+        if graph is not None and found != form:
+            graph.vpush(None)
+            yield from _pulled(graph, info)
+            graph = None
         if graph is None:
-            graph = _bwdif(picture, info)
+            graph, form = _bwdif(picture, info), found
         graph.vpush(picture)
         yield from _pulled(graph, info)
     if graph is not None:

@@ -25,7 +25,7 @@ from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import Orientation, StreamInfo
 from keyscale.engine.wording import Said
 
-FIELDS_OF_VERSION_5 = "92581a4f45635d48"
+FIELDS_OF_VERSION_5 = "6d0a665ea3e92eae"
 """SHA-256 over every field that a plan is made of, shortened."""
 
 
