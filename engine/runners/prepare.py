@@ -54,7 +54,7 @@ def prepare_plan(job: Job, *, remote: bool = False, framing: Framing | None = No
     if framing is None and job.keyframes is not None:
         framing = load_framing(job.keyframes)
     models = _models(job)
-    info = probe(job.source, tolerate_damage=job.keep_going_on_decode_errors)
+    info = probe(job.source, tolerate_damage=job.keep_going_on_decode_errors, sound=job.encoding.audio)
     return make_plan(job, info, framing, models, known_speeds(), has_int8=remote or has_int8(job, models.values()))
 
 

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import av
 import numpy as np
 import numpy.typing as npt
-from av.sidedata.sidedata import Type as SideDataType
 
 from keyscale.engine.errors import InputError
 from keyscale.engine.source.open import demuxed, frame_is_damaged, open_source, reason_of
+from keyscale.engine.source.side_data import Type, side_data_of
+from keyscale.engine.source.streams import Spans, stream_facts
 from keyscale.engine.wording import say
 
 if TYPE_CHECKING:
@@ -46,10 +47,28 @@ MAX_PIXELS = 16384 * 8704
 """Largest picture decoded: that of the highest levels of HEVC and AV1. What declares more is damaged."""
 
 
-class Scan:
-    """Everything the container tells without decoding: streams, claims, packets of the video stream."""
+LEFT_OUT = {
+    Type.A53_CC: "closed captions (CEA-608 or 708) within the picture",
+    Type.STEREO3D: "the description of the picture as stereoscopic",
+    Type.SPHERICAL: "the description of the picture as spherical (360 degrees)",
+}
+"""Side data of frames that viewers may miss."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream, path: str) -> None:
+
+class Scan:
+    """Everything the container tells without decoding: streams, claims, packets of the video stream.
+
+    Args:
+        container: just opened.
+        stream: its video.
+        path: its name, for errors.
+        sound: whether the sound's codecs are asked for what they are.
+        look_ahead: with which the container was opened.
+    """
+
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, path: str, *, sound: bool = True, look_ahead: int = 0
+    ) -> None:
         context = stream.codec_context
         self.container = container.format.name
         self.index = stream.index
@@ -62,7 +81,8 @@ class Scan:
         self.header_duration = container.duration / av.time_base if container.duration else None
         self.is_mov = "mov" in self.container
         self.has_size = context.width > 0 and context.height > 0  # FFmpeg drops one that is beyond its own limit
-        self._streams = [_stream_facts(s) for s in container.streams]
+        self.look_ahead = look_ahead
+        self._streams = [stream_facts(s, sound=sound) for s in container.streams]
         if context.width * context.height > MAX_PIXELS:
             raise InputError(
                 f"{path} declares pictures of {context.width}x{context.height} pixels",
@@ -72,7 +92,19 @@ class Scan:
 
     def streams(self, make: Callable[..., T]) -> tuple[T, ...]:
         """The streams as `make(**facts)` objects."""
-        return tuple(make(**facts, disordered=facts["index"] in self._disordered) for facts in self._streams)
+        return tuple(
+            make(
+                **facts,
+                **self._spans.times(facts["index"], facts["codec"]),
+                disordered=facts["index"] in self._disordered,
+            )
+            for facts in self._streams
+        )
+
+    @property
+    def missing(self) -> int:
+        """Bytes to look into the file for streams of which too little was found so far; 0 where there are none."""
+        return self._spans.look_ahead(self._streams)
 
     def _read_packets(self, container: InputContainer, stream: VideoStream, path: str) -> None:
         pts: list[int] = []
@@ -86,8 +118,10 @@ class Scan:
         started = False
         latest: dict[int, int] = {}
         self._disordered: set[int] = set()
+        self._spans = Spans()
         try:
-            for packet in demuxed(container, *container.streams):
+            for packet in demuxed(container, *container.streams, on_unknown=self._spans.unknown):
+                self._spans.add(packet)
                 time_base = packet.time_base
                 if packet.pts is not None and time_base is not None:
                     ends = max(ends, float((packet.pts + (packet.duration or 0)) * time_base))
@@ -135,6 +169,8 @@ class FirstFrame:
     display_matrix: bytes | None
     mastering: bytes | None
     light_level: bytes | None
+    left_out: tuple[str, ...]
+    """What comes with the frame and is not carried over, in words."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -157,7 +193,7 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
         InputError: truncated (unless tolerated), or no frame can be decoded.
     """
     notes = _check_whole(path, scan, tolerate_damage=tolerate_damage)
-    head, facts, damaged, interlaced = _decode(path, scan.index, limit=HEAD_FRAMES)
+    head, facts, damaged, interlaced = _decode(path, scan, limit=HEAD_FRAMES)
     if facts is None:
         why = "" if scan.has_size else " (it declares no picture size, or one that is too large)"
         raise InputError(f"no frame of {path} can be decoded{why}", remedy="Check that it plays in a video player.")
@@ -174,7 +210,7 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
         scan.missing_pts or not len(pts) or ((not agree or repeated) and (scan.codec in HIDDEN_FRAMES or interlaced))
     )
     if by_decoding:
-        head, facts, damaged, interlaced = _decode(path, scan.index, limit=None)
+        head, facts, damaged, interlaced = _decode(path, scan, limit=None)
         assert facts is not None
         pts = np.unique(np.array(head, dtype=np.int64))
     elif _cuttable(scan):
@@ -222,13 +258,13 @@ def _cuttable(scan: Scan) -> bool:
     return bool(STREAMING & set(scan.container.split(",")))
 
 
-def _decode(path: str | Path, index: int, *, limit: int | None) -> tuple[list[int], FirstFrame | None, int, bool]:
+def _decode(path: str | Path, scan: Scan, *, limit: int | None) -> tuple[list[int], FirstFrame | None, int, bool]:
     """pts of good frames from the head, the first one's facts, how many were damaged, whether interlaced."""
     times: list[int] = []
     facts: FirstFrame | None = None
     damaged = interlaced = 0
-    with open_source(path) as container:
-        stream = container.streams[index]
+    with open_source(path, look_ahead=scan.look_ahead) as container:
+        stream = container.streams[scan.index]
         assert isinstance(stream, av.VideoStream)
         stream.thread_type = "AUTO"
         for frames in _decoded(container, stream):
@@ -282,7 +318,7 @@ def _without_broken_tail(path: str | Path, scan: Scan, pts: npt.NDArray[np.int64
 
 def _decode_from(path: str | Path, scan: Scan, pts: int) -> list[int]:
     good: list[int] = []
-    with open_source(path) as container:
+    with open_source(path, look_ahead=scan.look_ahead) as container:
         stream = container.streams[scan.index]
         assert isinstance(stream, av.VideoStream)
         try:
@@ -299,13 +335,7 @@ def _decode_from(path: str | Path, scan: Scan, pts: int) -> list[int]:
 
 
 def _frame_facts(frame: av.VideoFrame) -> FirstFrame:
-    # The stub types it by name; at run time it is a mapping by `Type`.
-    side: Any = frame.side_data
-
-    def raw(kind: SideDataType) -> bytes | None:
-        data = side.get(kind)
-        return bytes(data) if data is not None else None
-
+    side = side_data_of(frame)
     return FirstFrame(
         width=frame.width,
         height=frame.height,
@@ -317,24 +347,8 @@ def _frame_facts(frame: av.VideoFrame) -> FirstFrame:
         range=int(frame.color_range),
         primaries=int(frame.color_primaries),
         transfer=int(frame.color_trc),
-        display_matrix=raw(SideDataType.DISPLAYMATRIX),
-        mastering=raw(SideDataType.MASTERING_DISPLAY_METADATA),
-        light_level=raw(SideDataType.CONTENT_LIGHT_LEVEL),
+        display_matrix=side.get(Type.DISPLAYMATRIX),
+        mastering=side.get(Type.MASTERING_DISPLAY_METADATA),
+        light_level=side.get(Type.CONTENT_LIGHT_LEVEL),
+        left_out=tuple(words for kind, words in LEFT_OUT.items() if kind in side),
     )
-
-
-def _stream_facts(stream: Any) -> dict[str, Any]:
-    context = stream.codec_context
-    metadata = stream.metadata
-    facts: dict[str, Any] = {
-        "index": stream.index,
-        "kind": stream.type,
-        "codec": context.codec.canonical_name if context is not None else None,
-        "language": metadata.get("language"),
-        "title": metadata.get("title"),
-        "attached_picture": bool(stream.disposition & av.stream.Disposition.attached_pic),
-        "default": bool(stream.disposition & av.stream.Disposition.default),
-    }
-    if stream.type == "audio" and context is not None:
-        facts |= {"sample_rate": context.sample_rate, "channels": context.channels}
-    return facts
