@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from keyscale.engine import forms
-from keyscale.engine.choices import Codec, Fit, Mode, Precision, Verify
+from keyscale.engine.choices import Codec, Fit, Mode, Precision, Until, Verify
 from keyscale.engine.errors import UsageError
 from keyscale.engine.forms import SMALLEST_TILE
 from keyscale.engine.options import check_fields, option, options_of, value_of
@@ -36,6 +36,7 @@ __all__ = [
     "Precision",
     "Target",
     "Trim",
+    "Until",
     "Verify",
     "check_job",
     "default_output",
@@ -126,6 +127,13 @@ class Trim:
         docs="end here in the source",
         python="End at this second of the source. None is the keyframes file's trim, else the source's end.",
         default_docs="the file's trim, else the end",
+    )
+    until: Until = option(
+        Until.LONGEST,
+        "If the sound outlasts the picture: hold the last frame to its end, or end with the picture.",
+        "Input",
+        docs="where the source ends if its sound outlasts its picture: `longest` holds the last frame until the sound "
+        "ends, `video` cuts the sound",
     )
 
 

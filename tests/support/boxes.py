@@ -1,4 +1,4 @@
-"""MP4 and QuickTime files with other boxes than FFmpeg's muxer writes; `moov` must come last, so that offsets stay true."""
+"""MP4 and QuickTime files with other boxes than the muxer writes; `moov` must come last, so that offsets stay true."""
 
 from __future__ import annotations
 
@@ -55,9 +55,10 @@ def named_channels(content: bytes, names: Sequence[str]) -> bytes:
 def _changed(content: bytes, path: list[bytes], change: Callable[[bytes], bytes]) -> bytes:
     parts = []
     for kind, body in _boxes(content):
-        if kind == path[0]:
-            body = change(body) if len(path) == 1 else _changed(body, path[1:], change)
-        parts.append(box(kind, body))
+        if kind != path[0]:
+            parts.append(box(kind, body))
+        else:
+            parts.append(box(kind, change(body) if len(path) == 1 else _changed(body, path[1:], change)))
     return b"".join(parts)
 
 
