@@ -15,7 +15,7 @@ import numpy.typing as npt
 from keyscale.engine.errors import InputError
 from keyscale.engine.source.open import demuxed, frame_is_damaged, open_source, reason_of
 from keyscale.engine.source.side_data import Type, side_data_of
-from keyscale.engine.source.streams import Spans, stream_facts
+from keyscale.engine.source.streams import UNLISTED, Spans, stream_facts
 from keyscale.engine.wording import say
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Scan:
     @property
     def missing(self) -> int:
         """Bytes to look into the file for streams of which too little was found so far; 0 where there are none."""
-        return self._spans.look_ahead(self._streams)
+        return self._spans.look_ahead(self._streams, unlisted=bool(UNLISTED & set(self.container.split(","))))
 
     def _read_packets(self, container: InputContainer, stream: VideoStream, path: str) -> None:
         pts: list[int] = []

@@ -76,7 +76,7 @@ def open_stream(file: Any, *, demuxer: str | None = None, look_ahead: int = 0) -
 def _opened(target: Any, name: str, protocols: str, demuxer: str | None, look_ahead: int) -> Iterator[InputContainer]:
     options = {"protocol_whitelist": protocols}
     if look_ahead:
-        options |= {"probesize": str(max(look_ahead, 5_000_000)), "analyzeduration": str(10**12)}
+        options |= {"probesize": str(look_ahead), "analyzeduration": str(10**12)}
     try:
         container = av.open(target, format=demuxer, options=options, metadata_errors="replace")
     except (PermissionError, FileNotFoundError) as error:

@@ -19,7 +19,7 @@ from keyscale.engine.errors import InputError
 from keyscale.engine.source.colour import FULL, RGB_MATRIX, UNSPECIFIED, Colour, guess_matrix
 from keyscale.engine.source.measure import Measured, Scan, measure
 from keyscale.engine.source.open import open_source, video_stream
-from keyscale.engine.source.streams import FARTHEST
+from keyscale.engine.source.streams import FARTHEST, UNLISTED
 
 __all__ = ["HeaderClaims", "Orientation", "StreamInfo", "VideoInfo", "probe"]
 
@@ -27,9 +27,6 @@ StreamKind = Literal["video", "audio", "subtitle", "data", "attachment", "unknow
 
 LONG_GAP_SECONDS = 60
 """A step between two frames that is worth a warning."""
-
-UNLISTED = frozenset({"flv", "mpeg", "mpegts", "wtv"})
-"""Formats whose headers do not list the streams: one is known once a packet of it came."""
 
 SLOWEST, FASTEST = Fraction(1, 1000), Fraction(1000)
 """Frames a second that a source can be taken for; beyond, its times are damaged, or no rate that an encoder takes."""

@@ -10,13 +10,19 @@ import av
 
 from keyscale.engine.source.sound import channels_of
 
-__all__ = ["FARTHEST", "Spans", "stream_facts"]
+__all__ = ["FARTHEST", "PROBED", "UNLISTED", "Spans", "stream_facts"]
 
 FARTHEST = 256 << 20
 """Bytes into a file in which streams are looked for: FFmpeg holds all packets until there in memory."""
 
+PROBED = 5_000_000
+"""Bytes that FFmpeg looks at by itself."""
+
 _ENOUGH = 2 << 20
 """Bytes after a stream's first packet in which its parameters are told."""
+
+UNLISTED = frozenset({"flv", "mpeg", "mpegts", "wtv"})
+"""Formats whose headers do not list the streams: one is known once a packet of it came."""
 
 _FULL = 0.9
 """Of the duration of the packet before it, what a last packet has at least that is filled up; clocks of milliseconds
@@ -113,18 +119,22 @@ class Spans:
             "ends": float((span.ends - padding) * span.base),
         }
 
-    def look_ahead(self, streams: list[dict[str, Any]]) -> int:
+    def look_ahead(self, streams: list[dict[str, Any]], *, unlisted: bool) -> int:
         """Bytes to look into the file for what was not found in it so far; 0 where nothing is missing.
 
         Args:
             streams: the facts of the streams that were found.
+            unlisted: whether what is known of streams that begin late are guesses (FLV's header tells of sound, and
+                of no rate).
         """
         places = [self._unknown] if self._unknown is not None else []
         for facts in streams:
             span = self._spans.get(facts["index"])
-            if facts.get("sample_rate") == 0 and facts["codec"] is not None and span is not None and span.at:
+            if span is None or not span.at or facts["codec"] is None or "sample_rate" not in facts:
+                continue
+            if facts["sample_rate"] == 0 or (unlisted and span.at > PROBED - _ENOUGH):
                 places.append(span.at)
-        return min(places) + _ENOUGH if places else 0
+        return max(PROBED, min(places) + _ENOUGH) if places else 0
 
 
 def _discarded(packet: Any) -> int:
