@@ -63,7 +63,7 @@ def probe_apart(
     except (OSError, ValueError):
         return probe(path, tolerate_damage=tolerate_damage, sound=sound)
     if done.returncode in CRASHES or done.returncode >= WINDOWS_CRASHES:
-        _blame(path, done)
+        _blame(path, done, sound=sound)
     if done.returncode == 0:
         info = pickle.loads(done.stdout.partition(END)[2])  # noqa: S301 - this program wrote it
         if isinstance(info, VideoInfo):
@@ -72,14 +72,14 @@ def probe_apart(
     return probe(path, tolerate_damage=tolerate_damage, sound=sound)
 
 
-def _blame(path: str | Path, done: subprocess.CompletedProcess[bytes]) -> None:
+def _blame(path: str | Path, done: subprocess.CompletedProcess[bytes], *, sound: bool) -> None:
     at = done.stdout.decode(errors="replace").strip().rpartition("\n")[2] or "it was opened"
     name = -done.returncode if done.returncode < 0 else done.returncode
     how = signal.Signals(name).name if done.returncode < 0 else f"0x{name:08X}"
     remedy = say("Leave the sound out with {audio=False}, or remux or convert the file first.")
     raise InputError(
         f"a library that reads videos crashed on {path} ({how}) while {at}",
-        remedy=remedy if "audio" in at or "scanned" in at else "Remux or convert the file first.",
+        remedy=remedy if sound else "Remux or convert the file first.",
     )
 
 
