@@ -36,7 +36,6 @@ __all__ = [
     "Precision",
     "Target",
     "Trim",
-    "Until",
     "Verify",
     "check_job",
     "default_output",
@@ -127,13 +126,6 @@ class Trim:
         docs="end here in the source",
         python="End at this second of the source. None is the keyframes file's trim, else the source's end.",
         default_docs="the file's trim, else the end",
-    )
-    until: Until = option(
-        Until.LONGEST,
-        "If the sound outlasts the picture: hold the last frame to its end, or end with the picture.",
-        "Input",
-        docs="where the source ends if its sound outlasts its picture: `longest` holds the last frame until the sound "
-        "ends, `video` cuts the sound",
     )
 
 
@@ -316,6 +308,9 @@ class Job:
     another one."""
     target: Target = field(default_factory=Target)
     trim: Trim = field(default_factory=Trim)
+    until: Until = option(
+        Until.LONGEST, "If the sound outlasts the picture: hold the last frame, or cut the sound.", "Input"
+    )
     encoding: Encoding = field(default_factory=Encoding)
     model: ModelChoice = field(default_factory=ModelChoice)
     compute: Compute = field(default_factory=Compute)

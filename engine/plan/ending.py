@@ -30,7 +30,7 @@ def source_end(job: Job, info: VideoInfo) -> float:
     picture = float(info.duration)
     longer = _sound_end(job, info) - picture
     frame = float(1 / info.rate)
-    if job.trim.until is Until.VIDEO or longer <= max(frame, OUTLASTS):
+    if job.until is Until.VIDEO or longer <= max(frame, OUTLASTS):
         return picture
     return picture + math.ceil(longer / frame - ROUNDING) * frame
 
@@ -45,7 +45,7 @@ def told_of_end(job: Job, info: VideoInfo, end: float) -> list[str]:
         lasts = f"the sound lasts {longer:.3f} s longer than the picture"
         held = f"its last frame is held for {end - picture:.3f} s"
         return [say("{}: {}; {until=video} cuts the sound instead", lasts, held)]
-    if job.trim.until is Until.VIDEO:
+    if job.until is Until.VIDEO:
         return [say("the last {} of the sound are cut, as {until=video} asks", f"{longer:.3f} s")]
     return []
 

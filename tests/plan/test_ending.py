@@ -28,7 +28,7 @@ def with_sound(*spans: tuple[float, float], frames: int = FPS, **more: Any) -> V
 
 
 def plan_of(info: VideoInfo, **more: Any) -> Plan:
-    trim = Trim(start=more.pop("start", None), end=more.pop("end", None), until=more.pop("until", Until.LONGEST))
+    trim = Trim(start=more.pop("start", None), end=more.pop("end", None))
     framing = more.pop("framing", None)
     plan = planned(info, FPS)
     return make_plan(dataclasses.replace(plan.job, trim=trim, **more), info, framing, {}, {"cpu": 1e-11})
