@@ -64,10 +64,18 @@ class Scan:
         path: its name, for errors.
         sound: whether the sound's codecs are asked for what they are.
         look_ahead: with which the container was opened.
+        video_look_ahead: what of that is needed to find the video.
     """
 
     def __init__(
-        self, container: InputContainer, stream: VideoStream, path: str, *, sound: bool = True, look_ahead: int = 0
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        path: str,
+        *,
+        sound: bool = True,
+        look_ahead: int = 0,
+        video_look_ahead: int = 0,
     ) -> None:
         context = stream.codec_context
         self.container = container.format.name
@@ -81,7 +89,7 @@ class Scan:
         self.header_duration = container.duration / av.time_base if container.duration else None
         self.is_mov = "mov" in self.container
         self.has_size = context.width > 0 and context.height > 0  # FFmpeg drops one that is beyond its own limit
-        self.look_ahead = look_ahead
+        self.look_ahead, self.video_look_ahead = look_ahead, video_look_ahead
         self._streams = [stream_facts(s, sound=sound) for s in container.streams]
         if context.width * context.height > MAX_PIXELS:
             raise InputError(
@@ -263,7 +271,7 @@ def _decode(path: str | Path, scan: Scan, *, limit: int | None) -> tuple[list[in
     times: list[int] = []
     facts: FirstFrame | None = None
     damaged = interlaced = 0
-    with open_source(path, look_ahead=scan.look_ahead) as container:
+    with open_source(path, look_ahead=scan.video_look_ahead) as container:
         stream = container.streams[scan.index]
         assert isinstance(stream, av.VideoStream)
         stream.thread_type = "AUTO"
@@ -318,7 +326,7 @@ def _without_broken_tail(path: str | Path, scan: Scan, pts: npt.NDArray[np.int64
 
 def _decode_from(path: str | Path, scan: Scan, pts: int) -> list[int]:
     good: list[int] = []
-    with open_source(path, look_ahead=scan.look_ahead) as container:
+    with open_source(path, look_ahead=scan.video_look_ahead) as container:
         stream = container.streams[scan.index]
         assert isinstance(stream, av.VideoStream)
         try:

@@ -123,7 +123,7 @@ def local_media(info: VideoInfo) -> Iterator[Media]:
     Raises:
         InputError: it can no longer be read.
     """
-    with open_source(info.path, look_ahead=info.look_ahead) as container:
+    with open_source(info.path, look_ahead=info.video_look_ahead) as container:
         yield Media(container, info, index=info.video_index)
 
 
@@ -137,7 +137,7 @@ def stream_media(file: Any, info: VideoInfo) -> Iterator[Media]:
         InputError: it is not the source that `info` tells of.
     """
     guarded = _Guarded(file, info.path)
-    with _checked(guarded, info.container.partition(",")[0], info.look_ahead) as container:
+    with _checked(guarded, info.container.partition(",")[0], info.video_look_ahead) as container:
         yield Media(container, info, index=info.video_index, check=guarded.check)
 
 

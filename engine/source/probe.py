@@ -143,6 +143,8 @@ class VideoInfo:
     """Raw `AVContentLightMetadata` of an HDR source."""
     look_ahead: int = 0
     """With which the file has to be opened (`open_source`) for all its streams to be found."""
+    video_look_ahead: int = 0
+    """The same for the video alone: it is opened again and again, and what is looked at is read each time."""
     notes: tuple[str, ...] = field(default=())
     """Warnings about the file, for the plan."""
 
@@ -227,13 +229,14 @@ def probe(path: str | Path, *, tolerate_damage: bool = False, sound: bool = True
         mastering=first.mastering,
         light_level=first.light_level,
         look_ahead=scan.look_ahead,
+        video_look_ahead=scan.video_look_ahead,
         notes=tuple(notes),
     )
 
 
 def _scan(path: str | Path, *, sound: bool) -> tuple[Scan, list[str]]:
     """The scan of a file in which all streams were found, and what a person should know of those that were not."""
-    look_ahead = 0
+    look_ahead = video_look_ahead = 0
     while True:
         with open_source(path, look_ahead=look_ahead) as container:
             try:
@@ -241,9 +244,16 @@ def _scan(path: str | Path, *, sound: bool) -> tuple[Scan, list[str]]:
             except InputError:
                 if look_ahead or not UNLISTED & set(container.format.name.split(",")):
                     raise
-                look_ahead = min(container.size, FARTHEST)
+                look_ahead = video_look_ahead = min(container.size, FARTHEST)
                 continue
-            scan = Scan(container, stream, str(path), sound=sound, look_ahead=look_ahead)
+            scan = Scan(
+                container,
+                stream,
+                str(path),
+                sound=sound,
+                look_ahead=look_ahead,
+                video_look_ahead=video_look_ahead,
+            )
         if scan.missing <= look_ahead:
             return scan, []
         if scan.missing > FARTHEST:

@@ -25,7 +25,7 @@ from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import Orientation, StreamInfo
 from keyscale.engine.wording import Said
 
-FIELDS_OF_VERSION_5 = "f37f613ed96e5b0c"
+FIELDS_OF_VERSION_5 = "9021863bd49ce407"
 """SHA-256 over every field that a plan is made of, shortened."""
 
 
