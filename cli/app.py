@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from keyscale import __version__
+from keyscale.cli.apart import own_process
 from keyscale.cli.terminal import COMMAND_LINE_ERROR, SafeStream, printable, show_failure
 
 __all__ = ["BROKEN_PIPE", "COMMANDS", "app", "main", "run"]
@@ -188,6 +189,7 @@ def _invoke(command: Any, args: list[str]) -> int:
 
 def main() -> None:
     """The console script: `run`, and out."""
+    own_process()
     code = run()
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -64,6 +64,7 @@ def run_job(job: Job, remote: RemoteOptions | None, view: Renderer) -> Done:
     Raises:
         KeyscaleError: whatever failed; nothing half done has a finished name.
     """
+    from keyscale.cli.apart import look_at
     from keyscale.cli.signals import GRACE, stopping
     from keyscale.cli.terminal import show_failure
     from keyscale.engine.errors import Interrupted
@@ -89,11 +90,11 @@ def run_job(job: Job, remote: RemoteOptions | None, view: Renderer) -> Done:
     grace = GRACE if remote is None else REMOTE_GRACE
     with stopping(announce=announce, farewell=farewell, restore=view.restore, grace=grace) as state:
         if remote is None:
-            events = run_local(prepare(job), state.stop)
+            events = run_local(prepare(job, look=look_at()), state.stop)
         else:
             from keyscale.engine.remote.run import run_remote
 
-            events = run_remote(prepare(job, remote=True), remote, state.stop)
+            events = run_remote(prepare(job, remote=True, look=look_at()), remote, state.stop)
         state.cooperative = True
         try:
             for event in events:

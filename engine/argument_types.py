@@ -16,6 +16,8 @@ class Options(TypedDict, total=False):
     """Begin at this second of the source. None is the keyframes file's trim, else 0."""
     end: float | None
     """End at this second of the source. None is the keyframes file's trim, else the source's end."""
+    until: Literal["longest", "video"]
+    """If the sound outlasts the picture: hold the last frame, or cut the sound."""
     keep_going_on_decode_errors: bool
     """Bridge source frames that cannot be decoded, and report how many; otherwise they are an error."""
     size: tuple[int, int] | str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Codec", "Fallback", "Fit", "Mode", "Precision", "ProgressKind", "Verify"]
+__all__ = ["Codec", "Fallback", "Fit", "Mode", "Precision", "ProgressKind", "Until", "Verify"]
 
 
 class Fit(StrEnum):
@@ -43,6 +43,13 @@ class Precision(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+
+
+class Until(StrEnum):
+    """Where a result ends whose sound outlasts the picture: `LONGEST` holds the last frame, `VIDEO` cuts the sound."""
+
+    LONGEST = "longest"
+    VIDEO = "video"
 
 
 class Verify(StrEnum):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from keyscale.engine import forms
-from keyscale.engine.choices import Codec, Fit, Mode, Precision, Verify
+from keyscale.engine.choices import Codec, Fit, Mode, Precision, Until, Verify
 from keyscale.engine.errors import UsageError
 from keyscale.engine.forms import SMALLEST_TILE
 from keyscale.engine.options import check_fields, option, options_of, value_of
@@ -309,6 +309,9 @@ class Job:
     another one."""
     target: Target = field(default_factory=Target)
     trim: Trim = field(default_factory=Trim)
+    until: Until = option(
+        Until.LONGEST, "If the sound outlasts the picture: hold the last frame, or cut the sound.", "Input"
+    )
     encoding: Encoding = field(default_factory=Encoding)
     model: ModelChoice = field(default_factory=ModelChoice)
     compute: Compute = field(default_factory=Compute)

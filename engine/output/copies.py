@@ -44,6 +44,7 @@ def copied_audio(
     origin: Fraction,
     end: Fraction,
     span: CopiedSpan,
+    look_ahead: int = 0,
 ) -> Iterator[Timed]:
     """The packets of audio stream `index` from time 0 to `end` seconds of the result, at most half a packet longer.
 
@@ -55,12 +56,13 @@ def copied_audio(
         origin: container time in seconds of the first displayed video frame.
         end: where the result's video ends.
         span: filled in on the way.
+        look_ahead: of `open_source`.
 
     Raises:
         DecodeError: the source becomes unreadable.
     """
     last: int | None = None
-    with open_source(source) as demuxer:
+    with open_source(source, look_ahead=look_ahead) as demuxer:
         stream = _only(demuxer, index)
         base = _base(stream)
         shift = round(origin / base)
@@ -91,16 +93,23 @@ def copied_audio(
 
 
 def copied_subtitles(
-    source: str, index: int, out: Stream, *, origin: Fraction, time_map: TimeMap, retiming: Retiming | None = None
+    source: str,
+    index: int,
+    out: Stream,
+    *,
+    origin: Fraction,
+    time_map: TimeMap,
+    retiming: Retiming | None = None,
+    look_ahead: int = 0,
 ) -> Iterator[Timed]:
-    """The packets of subtitle stream `index` on the result's timeline, clipped to it.
+    """The packets of subtitle stream `index` on the result's timeline, clipped to it; `look_ahead` as above.
 
     Raises:
         DecodeError: the source becomes unreadable.
     """
     millisecond = Fraction(1, 1000)
     last = -1
-    with open_source(source) as demuxer:
+    with open_source(source, look_ahead=look_ahead) as demuxer:
         stream = _only(demuxer, index)
         base = _base(stream)
         for packet in _packets(demuxer, stream, retiming):
@@ -116,9 +125,9 @@ def copied_subtitles(
             yield pts / 1000, packet
 
 
-def picture_of(source: str, index: int) -> Packet[Any] | None:
-    """The picture held by cover-art stream `index`; None where the stream is empty."""
-    with open_source(source) as demuxer:
+def picture_of(source: str, index: int, *, look_ahead: int = 0) -> Packet[Any] | None:
+    """The picture held by cover-art stream `index`; None where the stream is empty. `look_ahead` as above."""
+    with open_source(source, look_ahead=look_ahead) as demuxer:
         return next(_packets(demuxer, _only(demuxer, index)), None)
 
 

@@ -11,15 +11,14 @@ from fractions import Fraction
 
 import numpy as np
 from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container.input import InputContainer
 from av.error import FFmpegError
 from av.stream import Discard
 
 from keyscale.engine.errors import DecodeError
-from keyscale.engine.output.time_stretch import Samples
 from keyscale.engine.source.open import demuxed, open_source
+from keyscale.engine.source.sound import Mixer, Samples, channels_of, decoded_sound, layout_of
 from keyscale.engine.source.timeline import Retiming, Span, shifted
 from keyscale.engine.wording import say
 
@@ -53,6 +52,8 @@ class AudioSource:
     """Container time in seconds of the first displayed video frame: source time 0."""
     rate: int
     """Samples a second as decoded (`measure_audio`); positions count these from source time 0."""
+    look_ahead: int = 0
+    """Of `open_source`."""
     retiming: Retiming | None = None
     """The source's times where they are not the container's, as `VideoInfo.retiming`."""
 
@@ -70,20 +71,21 @@ class AudioReport:
     """Packets that could not be decoded and became silence."""
 
 
-def measure_audio(path: str, index: int) -> tuple[int, str]:
-    """Sample rate and channel layout of stream `index` as decoded, which headers of HE-AAC get wrong.
+def measure_audio(path: str, index: int, *, look_ahead: int = 0) -> tuple[int, str]:
+    """Sample rate and channel layout (`layout_of`) of stream `index` as decoded, which headers of HE-AAC get wrong.
 
-    Where nothing of it can be decoded they are what the header says.
+    Where nothing of it can be decoded they are what the header says. `look_ahead` is that of `open_source`.
     """
-    with open_source(path) as demuxer:
+    with open_source(path, look_ahead=look_ahead) as demuxer:
         stream = _only(demuxer, index)
         try:
             for packet in demuxed(demuxer, stream):
-                for frame in packet.decode():
-                    return frame.sample_rate, frame.layout.name
+                for frame in decoded_sound(packet):
+                    return frame.sample_rate, layout_of(frame)
         except FFmpegError:
             pass
-        return stream.sample_rate or 48000, stream.layout.name if stream.channels else "stereo"
+        channels = channels_of(stream)
+        return stream.sample_rate or 48000, layout_of(stream) if channels else "stereo"
 
 
 def silence(channels: int, count: int) -> Samples:
@@ -185,10 +187,9 @@ class Decoder:
         yield from self._run(wanted, seek=False)
 
     def _run(self, wanted: float, *, seek: bool) -> Generator[Placed]:
-        resampler: AudioResampler | None = None
-        form: tuple[str, str, int] | None = None
+        mixer = Mixer(self._layout, self._source.rate)
         last: tuple[Span | None, int] = None, 0
-        with open_source(self._source.path) as demuxer:
+        with open_source(self._source.path, look_ahead=self._source.look_ahead) as demuxer:
             stream = _only(demuxer, self._source.index)
             if seek and stream.time_base:
                 target = (Fraction(wanted - _RUN_UP) + self._source.origin) / stream.time_base
@@ -197,13 +198,8 @@ class Decoder:
                 except FFmpegError:
                     return
             for frame, span in self._frames(demuxer, stream, wanted):
-                found = (frame.format.name, frame.layout.name, frame.sample_rate)
-                if resampler is None or found != form:
-                    resampler = AudioResampler("fltp", self._layout, self._source.rate)
-                    form = found
                 position = self._position(frame)
-                for part in resampler.resample(frame):
-                    sound = part.to_ndarray().astype(np.float32, copy=False)
+                for sound in mixer.mix(frame):
                     if span is None or position is None:
                         yield position, sound
                         position = None
@@ -239,7 +235,7 @@ class Decoder:
                 packet, span = following
                 if packet.pts is not None:
                     place = float(packet.pts * packet.time_base - self._source.origin)
-                frames = packet.decode()
+                frames = decoded_sound(packet)
             except EOFError:
                 return
             except FFmpegError as error:

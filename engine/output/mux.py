@@ -114,6 +114,7 @@ def assemble(
     should_stop: Callable[[], bool] | None = None,
     keep_going: bool = False,
     extra_metadata: dict[str, str] | None = None,
+    look_ahead: int = 0,
 ) -> Assembly:
     """Write `output` from the chunks and the source's other tracks, and have it on disk on return.
 
@@ -133,6 +134,7 @@ def assemble(
         should_stop: asked often; True ends the work.
         keep_going: audio that cannot be decoded becomes silence and is counted.
         extra_metadata: entries to add to the file's own, or to put in their place.
+        look_ahead: with which the source has to be opened for all its streams to be found, see `open_source`.
 
     Raises:
         EncoderError: the chunks do not join, or an encoder refuses its settings.
@@ -172,6 +174,7 @@ def assemble(
             halt=halt,
             keep_going=keep_going,
             extra_metadata=extra_metadata or {},
+            look_ahead=look_ahead,
         )
         sink.settle()
     except BaseException as error:
@@ -205,8 +208,9 @@ def _write(
     halt: Callable[[], None],
     keep_going: bool,
     extra_metadata: dict[str, str],
+    look_ahead: int,
 ) -> Assembly:
-    with open_source(source) as head:
+    with open_source(source, look_ahead=look_ahead) as head:
         options = {"max_interleave_delta": "500000"}
         metadata = worth_keeping(head.metadata) | extra_metadata
         if kind in ("mp4", "mov"):
@@ -218,7 +222,17 @@ def _write(
         out = av.open(sink, "w", format=_FORMATS[kind], container_options=options, buffer_size=1 << 18)
         out.metadata.update(metadata)
         out.set_chapters(mapped_chapters(head, origin, time_map))
-        build = Build(out, kind, source, origin, time_map, joint.frames / rate, keep_going, retiming)
+        build = Build(
+            out,
+            kind,
+            source,
+            origin,
+            time_map,
+            joint.frames / rate,
+            keep_going,
+            look_ahead=look_ahead,
+            retiming=retiming,
+        )
         video = add_video(build, chunks, rate, main_video(head, video_index))
         build.feeds.append(joined_video(chunks, joint, rate, video))
         for plan in tracks:

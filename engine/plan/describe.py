@@ -155,6 +155,11 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
     ]
     sound = [f"{t.codec} {t.action}" for t in plan.tracks if t.kind == "audio" and t.action != "drop"]
     rows.append(("Sound", ", ".join(sound) or "none"))
+    rows += [
+        ("Left out", f"{t.kind} stream {t.index}{f' ({t.codec})' if t.codec else ''}: {t.reason}")
+        for t in plan.tracks
+        if t.action == "drop"
+    ]
     if remote is not None:
         where = "CPUs" if remote.gpu == "none" else f"{remote.gpu} GPUs"
         rows += [

@@ -28,6 +28,7 @@ from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.plan.camera_time import FrameTimes, rounded
 from keyscale.engine.plan.camera_warnings import camera_warnings
 from keyscale.engine.plan.encoding import EncoderSettings, resolve_encoding
+from keyscale.engine.plan.ending import early_sound, source_end, told_of_end
 from keyscale.engine.plan.estimate import Estimate, make_estimate
 from keyscale.engine.plan.tracks import Container, TrackPlan, container_of, plan_tracks
 from keyscale.engine.source.probe import VideoInfo
@@ -149,7 +150,11 @@ def make_plan(
     camera = _camera(job, info, framing)
     rate = job.target.rate if job.target.rate is not None else info.rate
     warnings += _rate_warnings(job, info, rate)
-    time_map = _time_map(job, info, camera, frame_times, warnings)
+    whole = source_end(job, info)
+    time_map = _time_map(job, info, camera, frame_times, whole, warnings)
+    warnings += told_of_end(job, info, time_map.end)
+    if time_map.start == 0:
+        warnings += early_sound(job, info)
     container = container_of(job.output)
     encoder = resolve_encoding(job.encoding, job.model.mode, info.colour, container, rate)
 
@@ -182,13 +187,13 @@ def make_plan(
         info.video_index,
         container,
         time_map,
-        source_duration=float(info.duration),
+        source_duration=whole,
         audio=job.encoding.audio,
     )
     warnings += [
         f"{track.kind} stream {track.index} is left out: {track.reason}"
         for track in tracks
-        if track.action == "drop" and track.reason
+        if track.action == "drop" and track.missed
     ]
     return Plan(
         job=job,
@@ -246,8 +251,9 @@ def _rate_warnings(job: Job, info: VideoInfo, rate: Fraction) -> list[str]:
     return warnings
 
 
-def _time_map(job: Job, info: VideoInfo, camera: Framing, frame_times: FrameTimes, warnings: list[str]) -> TimeMap:
-    whole = float(info.duration)
+def _time_map(
+    job: Job, info: VideoInfo, camera: Framing, frame_times: FrameTimes, whole: float, warnings: list[str]
+) -> TimeMap:
     start = frame_times.meant(_first(job.trim.start, camera.trim.start, 0.0))
     end = _first(job.trim.end, camera.trim.end, whole)
     # What is shorter than a rounding is meant as it stands.

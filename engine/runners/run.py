@@ -306,6 +306,7 @@ class Run(ABC):
                 should_stop=self.stop.is_set,
                 keep_going=self.job.keep_going_on_decode_errors,
                 extra_metadata=stamp(plan, self.key),
+                look_ahead=plan.info.look_ahead,
             )
 
         assembly = yield from self.during(Phase.JOIN, work)

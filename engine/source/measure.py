@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import av
 import numpy as np
 import numpy.typing as npt
-from av.sidedata.sidedata import Type as SideDataType
 
 from keyscale.engine.errors import InputError
 from keyscale.engine.source.matroska import is_whole
 from keyscale.engine.source.open import demuxed, frame_is_damaged, open_source, prepare_decoder, reason_of
 from keyscale.engine.source.order import choose_times, decoded
+from keyscale.engine.source.side_data import Type, side_data_of
+from keyscale.engine.source.streams import UNLISTED, Spans, stream_facts
 from keyscale.engine.source.timeline import PacketLog, Retiming, retimed_video
 from keyscale.engine.wording import say
 
@@ -49,10 +50,36 @@ MAX_PIXELS = 16384 * 8704
 """Largest picture decoded: that of the highest levels of HEVC and AV1. What declares more is damaged."""
 
 
-class Scan:
-    """Everything the container tells without decoding: streams, claims, packets of the video stream."""
+LEFT_OUT = {
+    Type.A53_CC: "closed captions (CEA-608 or 708) within the picture",
+    Type.STEREO3D: "the description of the picture as stereoscopic",
+    Type.SPHERICAL: "the description of the picture as spherical (360 degrees)",
+}
+"""Side data of frames that viewers may miss."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream, path: str) -> None:
+
+class Scan:
+    """Everything the container tells without decoding: streams, claims, packets of the video stream.
+
+    Args:
+        container: just opened.
+        stream: its video.
+        path: its name, for errors.
+        sound: whether the sound's codecs are asked for what they are.
+        look_ahead: with which the container was opened.
+        video_look_ahead: what of that is needed to find the video.
+    """
+
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        path: str,
+        *,
+        sound: bool = True,
+        look_ahead: int = 0,
+        video_look_ahead: int = 0,
+    ) -> None:
         context = stream.codec_context
         self.container = container.format.name
         self.index = stream.index
@@ -68,7 +95,8 @@ class Scan:
         self.header_duration = container.duration / av.time_base if container.duration else None
         self.is_mov = "mov" in self.container
         self.has_size = context.width > 0 and context.height > 0  # FFmpeg drops one that is beyond its own limit
-        self._streams = [_stream_facts(s) for s in container.streams]
+        self.look_ahead, self.video_look_ahead = look_ahead, video_look_ahead
+        self._streams = [stream_facts(s, sound=sound) for s in container.streams]
         if context.width * context.height > MAX_PIXELS:
             raise InputError(
                 f"{path} declares pictures of {context.width}x{context.height} pixels",
@@ -79,7 +107,19 @@ class Scan:
     def streams(self, make: Callable[..., T]) -> tuple[T, ...]:
         """The streams as `make(**facts)` objects."""
         joined = bool(self.log.parts)
-        return tuple(make(**facts, disordered=joined or facts["index"] in self._disordered) for facts in self._streams)
+        return tuple(
+            make(
+                **facts,
+                **self._spans.times(facts["index"], facts["codec"]),
+                disordered=joined or facts["index"] in self._disordered,
+            )
+            for facts in self._streams
+        )
+
+    @property
+    def missing(self) -> int:
+        """Bytes to look into the file for streams of which too little was found so far; 0 where there are none."""
+        return self._spans.look_ahead(self._streams, unlisted=bool(UNLISTED & set(self.container.split(","))))
 
     def _read_packets(self, container: InputContainer, stream: VideoStream, path: str) -> None:
         pts: list[int] = []
@@ -97,8 +137,10 @@ class Scan:
         started = False
         latest: dict[int, int] = {}
         self._disordered: set[int] = set()
+        self._spans = Spans()
         try:
-            for packet in demuxed(container, *container.streams):
+            for packet in demuxed(container, *container.streams, on_unknown=self._spans.unknown):
+                self._spans.add(packet)
                 time_base = packet.time_base
                 if packet.pts is not None and time_base is not None:
                     ends = max(ends, float((packet.pts + (packet.duration or 0)) * time_base))
@@ -151,6 +193,8 @@ class FirstFrame:
     display_matrix: bytes | None
     mastering: bytes | None
     light_level: bytes | None
+    left_out: tuple[str, ...]
+    """What comes with the frame and is not carried over, in words."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -181,7 +225,7 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
             f"the source's times start again {len(scan.log.parts)} time(s), as in recordings that were joined: "
             "each part follows the one before it"
         )
-    head, facts, damaged, interlaced = _decode(path, scan.index, retiming, limit=HEAD_FRAMES)
+    head, facts, damaged, interlaced = _decode(path, scan, retiming, limit=HEAD_FRAMES)
     if facts is None:
         why = "" if scan.has_size else " (it declares no picture size, or one that is too large)"
         raise InputError(f"no frame of {path} can be decoded{why}", remedy="Check that it plays in a video player.")
@@ -195,7 +239,7 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
         missing or not len(pts) or ((not agree or repeated) and (scan.codec in HIDDEN_FRAMES or interlaced))
     )
     if by_decoding:
-        head, facts, damaged, interlaced = _decode(path, scan.index, retiming, limit=None)
+        head, facts, damaged, interlaced = _decode(path, scan, retiming, limit=None)
         assert facts is not None
         pts = np.unique(np.array(head, dtype=np.int64))
     elif _cuttable(scan):
@@ -245,14 +289,14 @@ def _cuttable(scan: Scan) -> bool:
 
 
 def _decode(
-    path: str | Path, index: int, retiming: Retiming | None, *, limit: int | None
+    path: str | Path, scan: Scan, retiming: Retiming | None, *, limit: int | None
 ) -> tuple[list[int], FirstFrame | None, int, bool]:
     """pts of good frames from the head, the first one's facts, how many were damaged, whether interlaced."""
     times: list[int] = []
     facts: FirstFrame | None = None
     damaged = interlaced = 0
-    with open_source(path) as container:
-        stream = container.streams[index]
+    with open_source(path, look_ahead=scan.video_look_ahead) as container:
+        stream = container.streams[scan.index]
         assert isinstance(stream, av.VideoStream)
         prepare_decoder(stream)
         for frames in decoded(_packets(container, stream, retiming), stream):
@@ -299,7 +343,7 @@ def _without_broken_tail(
 def _decode_from(path: str | Path, scan: Scan, retiming: Retiming | None, pts: int) -> list[int]:
     good: list[int] = []
     begin = 0 if retiming is None else retiming.keyframe_before(pts)
-    with open_source(path) as container:
+    with open_source(path, look_ahead=scan.video_look_ahead) as container:
         stream = container.streams[scan.index]
         assert isinstance(stream, av.VideoStream)
         prepare_decoder(stream)
@@ -314,13 +358,7 @@ def _decode_from(path: str | Path, scan: Scan, retiming: Retiming | None, pts: i
 
 
 def _frame_facts(frame: av.VideoFrame) -> FirstFrame:
-    # The stub types it by name; at run time it is a mapping by `Type`.
-    side: Any = frame.side_data
-
-    def raw(kind: SideDataType) -> bytes | None:
-        data = side.get(kind)
-        return bytes(data) if data is not None else None
-
+    side = side_data_of(frame)
     return FirstFrame(
         width=frame.width,
         height=frame.height,
@@ -332,24 +370,8 @@ def _frame_facts(frame: av.VideoFrame) -> FirstFrame:
         range=int(frame.color_range),
         primaries=int(frame.color_primaries),
         transfer=int(frame.color_trc),
-        display_matrix=raw(SideDataType.DISPLAYMATRIX),
-        mastering=raw(SideDataType.MASTERING_DISPLAY_METADATA),
-        light_level=raw(SideDataType.CONTENT_LIGHT_LEVEL),
+        display_matrix=side.get(Type.DISPLAYMATRIX),
+        mastering=side.get(Type.MASTERING_DISPLAY_METADATA),
+        light_level=side.get(Type.CONTENT_LIGHT_LEVEL),
+        left_out=tuple(words for kind, words in LEFT_OUT.items() if kind in side),
     )
-
-
-def _stream_facts(stream: Any) -> dict[str, Any]:
-    context = stream.codec_context
-    metadata = stream.metadata
-    facts: dict[str, Any] = {
-        "index": stream.index,
-        "kind": stream.type,
-        "codec": context.codec.canonical_name if context is not None else None,
-        "language": metadata.get("language"),
-        "title": metadata.get("title"),
-        "attached_picture": bool(stream.disposition & av.stream.Disposition.attached_pic),
-        "default": bool(stream.disposition & av.stream.Disposition.default),
-    }
-    if stream.type == "audio" and context is not None:
-        facts |= {"sample_rate": context.sample_rate, "channels": context.channels}
-    return facts

@@ -133,7 +133,7 @@ def local_media(info: VideoInfo) -> Iterator[Media]:
     Raises:
         InputError: it can no longer be read.
     """
-    with open_source(info.path) as container:
+    with open_source(info.path, look_ahead=info.video_look_ahead) as container:
         yield Media(container, info, index=info.video_index)
 
 
@@ -147,7 +147,7 @@ def stream_media(file: Any, info: VideoInfo) -> Iterator[Media]:
         InputError: it is not the source that `info` tells of.
     """
     guarded = _Guarded(file, info.path)
-    with _checked(guarded, info.container.partition(",")[0]) as container:
+    with _checked(guarded, info.container.partition(",")[0], info.video_look_ahead) as container:
         yield Media(container, info, index=info.video_index, check=guarded.check)
 
 
@@ -164,14 +164,14 @@ def excerpt_media(file: Any, info: VideoInfo, *, begins: int) -> Iterator[Media]
         InputError: it is not an excerpt of that source.
     """
     guarded = _Guarded(file, f"an excerpt of {info.path}")
-    with _checked(guarded, None) as container:
+    with _checked(guarded, None, 0) as container:
         yield Media(container, info, index=0, begins=begins, check=guarded.check)
 
 
 @contextmanager
-def _checked(guarded: _Guarded, demuxer: str | None) -> Iterator[InputContainer]:
+def _checked(guarded: _Guarded, demuxer: str | None, look_ahead: int) -> Iterator[InputContainer]:
     try:
-        with open_stream(guarded, demuxer=demuxer) as container:
+        with open_stream(guarded, demuxer=demuxer, look_ahead=look_ahead) as container:
             guarded.check()
             yield container
     except InputError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,8 +37,13 @@ NOT_VIDEO = frozenset({"hls", "dash", "concat", "tty", "ffmetadata", "srt", "ass
 
 
 @contextmanager
-def open_source(path: str | Path) -> Iterator[InputContainer]:
+def open_source(path: str | Path, *, look_ahead: int = 0) -> Iterator[InputContainer]:
     """Open a local media file for reading; it is closed at the end.
+
+    Args:
+        path: the file.
+        look_ahead: bytes in which all streams begin; 0 is FFmpeg's own guess, which misses late ones of formats that
+            do not list their streams.
 
     Raises:
         InputError: missing, not a file, no rights, empty, or no media format is recognised.
@@ -60,7 +65,7 @@ def open_source(path: str | Path) -> Iterator[InputContainer]:
     target: Any = f"file:{name}"
     if _begins_as_animation(name):
         target = io.BytesIO(film_of(name, info.st_size, info.st_mtime_ns))
-    with _opened(target, name, "file", None) as container:
+    with _opened(target, name, "file", None, look_ahead) as container:
         yield container
 
 
@@ -73,12 +78,13 @@ def _begins_as_animation(name: str) -> bool:
 
 
 @contextmanager
-def open_stream(file: Any, *, demuxer: str | None = None) -> Iterator[InputContainer]:
+def open_stream(file: Any, *, demuxer: str | None = None, look_ahead: int = 0) -> Iterator[InputContainer]:
     """Open media that an object reads, with the checks of `open_source`; the object itself stays open.
 
     Args:
         file: has `read`, `seek`, `tell`, and a `name`, since FFmpeg goes by its extension too.
         demuxer: FFmpeg's name of the format; None has it found out.
+        look_ahead: as of `open_source`.
 
     Raises:
         InputError: it is not a video of that format.
@@ -91,16 +97,17 @@ def open_stream(file: Any, *, demuxer: str | None = None) -> Iterator[InputConta
         file = film
     file.seek(0, os.SEEK_SET)
     # Nothing else is opened from here, whatever the file refers to: no protocol has that name.
-    with _opened(file, file.name, "none", demuxer) as container:
+    with _opened(file, file.name, "none", demuxer, look_ahead) as container:
         yield container
 
 
 @contextmanager
-def _opened(target: Any, name: str, protocols: str, demuxer: str | None) -> Iterator[InputContainer]:
+def _opened(target: Any, name: str, protocols: str, demuxer: str | None, look_ahead: int) -> Iterator[InputContainer]:
+    options = {"protocol_whitelist": protocols}
+    if look_ahead:
+        options |= {"probesize": str(look_ahead), "analyzeduration": str(10**12)}
     try:
-        container = av.open(
-            target, format=demuxer, options={"protocol_whitelist": protocols}, metadata_errors="replace"
-        )
+        container = av.open(target, format=demuxer, options=options, metadata_errors="replace")
     except (PermissionError, FileNotFoundError) as error:
         raise InputError(f"cannot read {name}: {error.strerror}", remedy="Check the rights.") from error
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -117,13 +124,19 @@ def _opened(target: Any, name: str, protocols: str, demuxer: str | None) -> Iter
         yield container
 
 
-def demuxed(container: InputContainer, *streams: Stream) -> Iterator[Any]:
-    """The packets of `streams`; of one that appears in mid-file, which PyAV does not know, none."""
+def demuxed(
+    container: InputContainer, *streams: Stream, on_unknown: Callable[[], None] = lambda: None
+) -> Iterator[Any]:
+    """The packets of `streams`; of one that appears in mid-file, which PyAV does not know, none.
+
+    `on_unknown` is called for each packet of such a stream.
+    """
     while True:
         try:
             yield from container.demux(*streams)
             return
         except IndexError:
+            on_unknown()
             continue  # its packet is used up; the next round leaves the stream out
 
 

@@ -88,7 +88,7 @@ def _order(path: str | Path, scan: Scan, *, limit: int | None = None) -> tuple[l
     """Numbers of packets in the order in which their frames are shown, and which of them are damaged."""
     order: list[int] = []
     damaged: set[int] = set()
-    with open_source(path) as container:
+    with open_source(path, look_ahead=scan.video_look_ahead) as container:
         stream = container.streams[scan.index]
         assert isinstance(stream, av.VideoStream)
         prepare_decoder(stream)
@@ -168,7 +168,7 @@ def _cheap_order(path: str | Path, scan: Scan, first: int) -> list[int] | None:
 
 def _reorders(path: str | Path, scan: Scan) -> bool:
     """Whether H.264 or HEVC pictures are coded in another order than shown, by their picture order counts."""
-    with open_source(path) as container:
+    with open_source(path, look_ahead=scan.video_look_ahead) as container:
         stream = container.streams[scan.index]
         assert isinstance(stream, av.VideoStream)
         by_count = BitStreamFilterContext("dts2pts", stream)
@@ -196,7 +196,7 @@ def _undecodable(path: str | Path, scan: Scan, own: Retiming) -> frozenset[int]:
     hidden: set[int] = set()
     part = -1
     waits = False
-    with open_source(path) as container:
+    with open_source(path, look_ahead=scan.video_look_ahead) as container:
         stream = container.streams[scan.index]
         assert isinstance(stream, av.VideoStream)
         prepare_decoder(stream)

@@ -22,6 +22,7 @@ from keyscale.engine.source.colour import FULL, RGB_MATRIX, UNSPECIFIED, Colour,
 from keyscale.engine.source.matroska import pixel_crops
 from keyscale.engine.source.measure import Measured, Scan, measure
 from keyscale.engine.source.open import open_source, video_stream
+from keyscale.engine.source.streams import FARTHEST, UNLISTED
 from keyscale.engine.source.timeline import Retiming
 
 __all__ = ["HeaderClaims", "Orientation", "StreamInfo", "VideoInfo", "probe"]
@@ -57,6 +58,10 @@ class StreamInfo:
     default: bool = False
     sample_rate: int | None = None
     channels: int | None = None
+    begins: float | None = None
+    """Measured: container time in seconds of its first packet; None where that is not known or not believed."""
+    ends: float | None = None
+    """Measured: container time in seconds of its end, without what an encoder fills its last packet up with."""
     disordered: bool = False
     """Measured: packet times step back, as pictures do in coding order; of sound, no container takes a copy."""
 
@@ -144,6 +149,10 @@ class VideoInfo:
     """What the container hides of the decoded picture; the codec's own cropping is done by the decoder."""
     retiming: Retiming | None = None
     """The packets' times where they are not the container's; `pts` and `origin` are of these."""
+    look_ahead: int = 0
+    """With which the file has to be opened (`open_source`) for all its streams to be found."""
+    video_look_ahead: int = 0
+    """The same for the video alone: it is opened again and again, and what is looked at is read each time."""
     notes: tuple[str, ...] = field(default=())
     """Warnings about the file, for the plan."""
 
@@ -176,16 +185,19 @@ class VideoInfo:
         return seconds
 
 
-def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
+def probe(path: str | Path, *, tolerate_damage: bool = False, sound: bool = True) -> VideoInfo:
     """Read what `path` is; decodes a few frames at most, all of them for the rare streams that need it.
+
+    Args:
+        path: the file.
+        tolerate_damage: use what can be read of it.
+        sound: whether the sound is looked at; without, its packets are passed over.
 
     Raises:
         InputError: no such file, not a video, no video stream, truncated, or nothing in it can be decoded.
             With `tolerate_damage` truncation becomes a note.
     """
-    with open_source(path) as container:
-        stream = video_stream(container, path)
-        scan = Scan(container, stream, str(path))
+    scan, late = _scan(path, sound=sound)
     measured = measure(path, scan, tolerate_damage=tolerate_damage)
     first = measured.first_frame
     crop = _crop(path, scan, first.width, first.height)
@@ -197,7 +209,7 @@ def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
         shown_width, shown_height = shown_height, shown_width
     rate, variable = _rate(measured, scan)
     last = _last_duration(measured, scan, rate)
-    notes = list(measured.notes)
+    notes = [*late, *measured.notes, *(f"{words} is left out" for words in first.left_out)]
     colour = _colour(first, first.height)
     if colour.assumed:
         notes.append(f"the source names no colour matrix; {colour.describe()} as players do for {height} lines")
@@ -233,6 +245,8 @@ def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
         mastering=first.mastering,
         light_level=first.light_level,
         retiming=measured.retiming,
+        look_ahead=scan.look_ahead,
+        video_look_ahead=scan.video_look_ahead,
         notes=tuple(notes),
     )
 
@@ -245,6 +259,34 @@ def _crop(path: str | Path, scan: Scan, width: int, height: int) -> Crop:
         crops = pixel_crops(path)
     crop = crops[scan.video_number] if scan.video_number < len(crops) else Crop()
     return crop if crop.fits(width, height) else Crop()
+
+
+def _scan(path: str | Path, *, sound: bool) -> tuple[Scan, list[str]]:
+    """The scan of a file in which all streams were found, and what a person should know of those that were not."""
+    look_ahead = video_look_ahead = 0
+    while True:
+        with open_source(path, look_ahead=look_ahead) as container:
+            try:
+                stream = video_stream(container, path)
+            except InputError:
+                if look_ahead or not UNLISTED & set(container.format.name.split(",")):
+                    raise
+                look_ahead = video_look_ahead = min(container.size, FARTHEST)
+                continue
+            scan = Scan(
+                container,
+                stream,
+                str(path),
+                sound=sound,
+                look_ahead=look_ahead,
+                video_look_ahead=video_look_ahead,
+            )
+        if scan.missing <= look_ahead:
+            return scan, []
+        if scan.missing > FARTHEST:
+            begins = f"{scan.missing / 2**20:.0f} MiB into the file"
+            return scan, [f"a stream that begins {begins} is left out: remux it, so that its header lists all streams"]
+        look_ahead = scan.missing
 
 
 def _sample_aspect(ratio: Fraction | None) -> Fraction:

@@ -25,7 +25,7 @@ from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import Orientation, StreamInfo
 from keyscale.engine.wording import Said
 
-FIELDS_OF_VERSION_5 = "6d0a665ea3e92eae"
+FIELDS_OF_VERSION_5 = "0e5822201cb61152"
 """SHA-256 over every field that a plan is made of, shortened."""
 
 
