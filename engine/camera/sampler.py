@@ -14,7 +14,7 @@ from PIL import Image
 
 from keyscale.engine.camera.geometry import FILTER_RADIUS, Geometry, Window
 
-__all__ = ["sample"]
+__all__ = ["resize", "sample"]
 
 Pixels = npt.NDArray[np.unsignedinteger[Any]]
 Box = tuple[float, float, float, float]
@@ -51,7 +51,7 @@ def sample(
             min(float(pixels.shape[1]), (x1 - window.x0) * scale),
             min(float(pixels.shape[0]), (y1 - window.y0) * scale),
         )
-    picture = _resize(pixels, box, (width, height))
+    picture = resize(pixels, box, (width, height))
     if (width, height) == target:
         return picture
     canvas = np.zeros((target[1], target[0], 3), dtype=pixels.dtype)
@@ -59,7 +59,8 @@ def sample(
     return canvas
 
 
-def _resize(pixels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:
+def resize(pixels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:
+    """The part `box` (left, top, right, bottom) of `pixels` `(H, W, 3)` at `size` (width, height), by Lanczos."""
     width, height = size
     x0, y0 = round(box[0]), round(box[1])
     whole = max(abs(a - b) for a, b in zip(box, (x0, y0, x0 + width, y0 + height), strict=True)) < 1e-6

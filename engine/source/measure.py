@@ -14,6 +14,7 @@ import numpy.typing as npt
 from av.sidedata.sidedata import Type as SideDataType
 
 from keyscale.engine.errors import InputError
+from keyscale.engine.source.frame_filters import FrameTags, frame_tags
 from keyscale.engine.source.open import demuxed, frame_is_damaged, open_source, reason_of
 from keyscale.engine.wording import say
 
@@ -61,6 +62,7 @@ class Scan:
         self.header_frames = stream.frames or None
         self.header_duration = container.duration / av.time_base if container.duration else None
         self.is_mov = "mov" in self.container
+        self.streaming = bool(STREAMING & set(self.container.split(",")))
         self.has_size = context.width > 0 and context.height > 0  # FFmpeg drops one that is beyond its own limit
         self._streams = [_stream_facts(s) for s in container.streams]
         if context.width * context.height > MAX_PIXELS:
@@ -127,6 +129,9 @@ class FirstFrame:
     pixel_format: str
     bit_depth: int
     is_rgb: bool
+    is_grey: bool
+    subsampled: bool
+    """Several luma samples share a chroma sample."""
     full_range_format: bool
     matrix: int
     range: int
@@ -135,6 +140,7 @@ class FirstFrame:
     display_matrix: bytes | None
     mastering: bytes | None
     light_level: bytes | None
+    tags: FrameTags
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -177,7 +183,7 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
         head, facts, damaged, interlaced = _decode(path, scan.index, limit=None)
         assert facts is not None
         pts = np.unique(np.array(head, dtype=np.int64))
-    elif _cuttable(scan):
+    elif scan.streaming:
         pts, dropped = _without_broken_tail(path, scan, pts)
         if dropped:
             notes.append(f"the last {dropped} frame(s) of the recording are cut off and left out")
@@ -203,7 +209,7 @@ def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list
         problem = "its index points past the end of the file"
     elif scan.read_error:
         problem = f"reading stopped after {read:.2f} s: {scan.read_error}"
-    elif scan.corrupt_packets and not _cuttable(scan):
+    elif scan.corrupt_packets and not scan.streaming:
         problem = f"{scan.corrupt_packets} packet(s) are cut off, the last readable one ends at {read:.2f} s"
     elif "matroska" in scan.container and claimed and claimed - scan.ends > max(0.5, 0.02 * claimed):
         # Some muxers count from second 0, some from the first frame: the later end tells a whole file for sure.
@@ -216,10 +222,6 @@ def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list
             remedy=say("Copy or download it again, or use what is there with {keep_going_on_decode_errors=True}."),
         )
     return [f"the source is truncated or damaged: {problem}"]
-
-
-def _cuttable(scan: Scan) -> bool:
-    return bool(STREAMING & set(scan.container.split(",")))
 
 
 def _decode(path: str | Path, index: int, *, limit: int | None) -> tuple[list[int], FirstFrame | None, int, bool]:
@@ -312,6 +314,8 @@ def _frame_facts(frame: av.VideoFrame) -> FirstFrame:
         pixel_format=frame.format.name,
         bit_depth=max(8, frame.format.components[0].bits),
         is_rgb=frame.format.is_rgb or frame.format.has_palette,
+        is_grey=len(frame.format.components) < 3 and not frame.format.has_palette,
+        subsampled=(frame.format.chroma_width(8), frame.format.chroma_height(8)) != (8, 8),
         full_range_format=frame.format.name.startswith("yuvj"),
         matrix=int(frame.colorspace),
         range=int(frame.color_range),
@@ -320,6 +324,7 @@ def _frame_facts(frame: av.VideoFrame) -> FirstFrame:
         display_matrix=raw(SideDataType.DISPLAYMATRIX),
         mastering=raw(SideDataType.MASTERING_DISPLAY_METADATA),
         light_level=raw(SideDataType.CONTENT_LIGHT_LEVEL),
+        tags=frame_tags(frame),
     )
 
 

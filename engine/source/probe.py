@@ -14,11 +14,26 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from av.error import FFmpegError
+from av.video.stream import VideoStream
 
 from keyscale.engine.errors import InputError
-from keyscale.engine.source.colour import FULL, RGB_MATRIX, UNSPECIFIED, Colour, guess_matrix
-from keyscale.engine.source.measure import Measured, Scan, measure
-from keyscale.engine.source.open import open_source, video_stream
+from keyscale.engine.source.colour import (
+    BT2020,
+    CENTRE,
+    FULL,
+    LEFT,
+    LIMITED,
+    LUMA_WEIGHTS,
+    RGB_MATRIX,
+    UNSPECIFIED,
+    Colour,
+    guess_matrix,
+    usual_chroma_location,
+)
+from keyscale.engine.source.frame_filters import names_chroma_location
+from keyscale.engine.source.measure import FirstFrame, Measured, Scan, measure
+from keyscale.engine.source.open import demuxed, open_source, video_stream
 
 __all__ = ["HeaderClaims", "Orientation", "StreamInfo", "VideoInfo", "probe"]
 
@@ -29,6 +44,15 @@ LONG_GAP_SECONDS = 60
 
 SLOWEST, FASTEST = Fraction(1, 1000), Fraction(1000)
 """Frames a second that a source can be taken for; beyond, its times are damaged, or no rate that an encoder takes."""
+
+LIMITED_BY_DEFAULT = frozenset({"h264", "hevc", "vvc", "av1", "vp9", "vp8", "mpeg1video", "mpeg2video", "mpeg4"})
+"""Codecs that know a range, and take a stream that says nothing for limited."""
+
+CENTRED_BY_DEFAULT = frozenset({"mjpeg", "mjpegb", "amv", "sp5x", "webp", "mpeg1video", "h261", "h263", "theora"})
+"""Codecs whose chroma lies between its luma samples, as in MPEG-1 and JPEG, where the decoder does not say it."""
+
+FRAMES_ONLY = frozenset({"vp8", "vp9", "av1", "gif", "png", "apng", "webp", "jpegls", "jpeg2000", "bmp", "qtrle"})
+"""Codecs that know no fields."""
 
 STANDARD_RATES = tuple(
     sorted(
@@ -138,6 +162,8 @@ class VideoInfo:
     """Raw `AVContentLightMetadata` of an HDR source."""
     notes: tuple[str, ...] = field(default=())
     """Warnings about the file, for the plan."""
+    frame_aspect: Fraction = Fraction(1)
+    """Sample aspect ratio in the first frame itself, 1 where it says none: what others differ from where it changes."""
 
     @property
     def origin(self) -> Fraction:
@@ -148,6 +174,11 @@ class VideoInfo:
     def duration(self) -> Fraction:
         """Seconds from the first displayed frame to the end of the last."""
         return int(self.pts[-1] - self.pts[0] + self.last_duration) * self.time_base
+
+    @property
+    def may_be_interlaced(self) -> bool:
+        """Whether frames of this codec can be two fields: any of them may be, whatever the first ones are."""
+        return self.codec not in FRAMES_ONLY
 
     @property
     def lattice(self) -> tuple[int, int]:
@@ -175,7 +206,7 @@ def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
     measured = measure(path, scan, tolerate_damage=tolerate_damage)
     first = measured.first_frame
     width, height = first.width, first.height
-    aspect = _sample_aspect(scan.sample_aspect_ratio)
+    aspect = _sample_aspect(scan, first)
     shown_width, shown_height = _displayed(width, height, aspect)
     orientation = Orientation.from_matrix(first.display_matrix) if first.display_matrix else Orientation()
     if orientation.transpose:
@@ -183,7 +214,7 @@ def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
     rate, variable = _rate(measured, scan)
     last = _last_duration(measured, scan, rate)
     notes = list(measured.notes)
-    colour = _colour(first, height)
+    colour = _colour(path, scan, first)
     if colour.assumed:
         notes.append(f"the source names no colour matrix; {colour.describe()} as players do for {height} lines")
     gap = float(np.diff(measured.pts).max(initial=0) * scan.time_base)
@@ -205,7 +236,7 @@ def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
         bit_depth=first.bit_depth,
         colour=colour,
         interlaced=measured.interlaced,
-        field_order=_field_order(measured.interlaced, scan.field_order),
+        field_order=_field_order(measured, scan.field_order),
         time_base=scan.time_base,
         pts=measured.pts,
         last_duration=last,
@@ -217,10 +248,15 @@ def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
         mastering=first.mastering,
         light_level=first.light_level,
         notes=tuple(notes),
+        frame_aspect=first.tags.sample_aspect or Fraction(1),
     )
 
 
-def _sample_aspect(ratio: Fraction | None) -> Fraction:
+def _sample_aspect(scan: Scan, first: FirstFrame) -> Fraction:
+    ratio = scan.sample_aspect_ratio
+    if scan.streaming and first.tags.sample_aspect:
+        # No container declares it: what was read on opening may be that of a later frame.
+        ratio = first.tags.sample_aspect
     return ratio if ratio and ratio > 0 else Fraction(1)
 
 
@@ -231,11 +267,11 @@ def _displayed(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
     return width, max(1, round(height / aspect))
 
 
-def _colour(first: Any, height: int) -> Colour:
+def _colour(path: str | Path, scan: Scan, first: FirstFrame) -> Colour:
     is_rgb = first.is_rgb
     matrix = RGB_MATRIX if is_rgb else first.matrix
     # RGB in the tag of a Y'CbCr stream, and reserved numbers, are mistakes of the muxer: treated as no tag.
-    assumed = not is_rgb and matrix not in {1, 4, 5, 6, 7, 9}
+    assumed = not is_rgb and matrix not in LUMA_WEIGHTS
     if not is_rgb and (matrix == 8 or 10 <= matrix <= 15):
         # H.273: 8 YCgCo, 10 BT.2020 constant luminance, 11 to 15 Y'D'zD'x, chromaticity-derived, ICtCp, IPT.
         raise InputError(
@@ -244,20 +280,50 @@ def _colour(first: Any, height: int) -> Colour:
         )
     if assumed:
         # 2020 primaries with no matrix tag stand for 2020, whatever the height.
-        matrix = 9 if first.primaries == 9 else guess_matrix(height)
+        matrix = BT2020 if first.primaries == BT2020 else guess_matrix(first.height)
     full = is_rgb or first.full_range_format or first.range == FULL
+    if first.is_grey and first.range not in {LIMITED, FULL}:
+        # Stills and raw video know no range and mean all codes; video codecs define untagged as limited.
+        full, assumed = scan.codec not in LIMITED_BY_DEFAULT, False
     return Colour(
         matrix=matrix,
         full_range=full,
         primaries=first.primaries or UNSPECIFIED,
         transfer=first.transfer or UNSPECIFIED,
         assumed=assumed,
+        chroma_location=_chroma_location(path, scan, first, matrix),
     )
 
 
-def _field_order(interlaced: bool, order: int) -> Literal["progressive", "tff", "bff", "unknown"]:
+def _chroma_location(path: str | Path, scan: Scan, first: FirstFrame, matrix: int) -> int:
+    """Where chroma lies in a stream that does not say; 0 where its frames say it, or each pixel has its own."""
+    if not first.subsampled:
+        return 0
+    usual = usual_chroma_location(matrix, first.primaries)
+    said = first.tags.chroma_location
+    if said == 0:
+        return CENTRE if scan.codec in CENTRED_BY_DEFAULT else usual
+    if said == usual or said != LEFT or scan.codec not in {"h264", "hevc"} or _names_chroma_location(path, scan.index):
+        return 0
+    return usual
+
+
+def _names_chroma_location(path: str | Path, index: int) -> bool:
+    with open_source(path) as container:
+        stream = container.streams[index]
+        assert isinstance(stream, VideoStream)
+        try:
+            keyframe = next(
+                (packet for packet in demuxed(container, stream) if packet.size and packet.is_keyframe), None
+            )
+            return keyframe is not None and names_chroma_location(stream, keyframe)
+        except (FFmpegError, OSError):
+            return False
+
+
+def _field_order(measured: Measured, order: int) -> Literal["progressive", "tff", "bff", "unknown"]:
     # AVFieldOrder: 2 TT, 3 BB, 4 TB, 5 BT; the second letter is the field displayed first.
-    if not interlaced:
+    if not measured.interlaced:
         return "progressive"
     return "tff" if order in {2, 5} else "bff" if order in {3, 4} else "unknown"
 

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import av
+import numpy as np
 from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 
+from keyscale.engine.camera.sampler import resize
 from keyscale.engine.errors import DecodeError, EnvironmentFault
-from keyscale.engine.source.colour import PixelArray, to_rgb
+from keyscale.engine.source.colour import PixelArray, colour_of_frame, to_rgb
+from keyscale.engine.source.frame_filters import AspectMeter
 from keyscale.engine.source.media import Media, OpenMedia, local_media
 from keyscale.engine.source.open import frame_is_damaged
 from keyscale.engine.source.probe import VideoInfo
@@ -32,6 +35,12 @@ BACK_OFF_SECONDS = (0.0, 2.0, 10.0, 60.0)
 
 DEINTERLACE_LEAD = 3
 """Frames decoded before the wanted one so that the deinterlacer has its neighbours, as in one long run."""
+
+FRAMES_AFTER = 2
+"""Frames that the deinterlacer still gets after the last flagged one, which needs the next."""
+
+SAME_ASPECT = 0.002
+"""How far two sample aspect ratios may lie apart and mean the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +81,7 @@ def read_frames(
     if not wanted:
         return
     decoder = _Decoder(info, open_media or (lambda: local_media(info)), keep_going=keep_going)
-    reformatter = VideoReformatter()
+    reformatter, aspect_of = VideoReformatter(), AspectMeter()
     expected = iter(wanted)
     want: int | None = next(expected)
     for frame in decoder.frames(wanted, should_stop):
@@ -93,7 +102,11 @@ def read_frames(
             decoder.reason = f"the picture's size changes to {frame.picture.width}x{frame.picture.height}"
             yield decoder.lose(want)
         else:
-            pixels = to_rgb(frame.picture, info.colour, deep=deep, reformatter=reformatter)
+            colour = colour_of_frame(frame.picture, info.colour)
+            pixels = to_rgb(frame.picture, colour, deep=deep, reformatter=reformatter)
+            stretch = aspect_of(frame.picture) / float(info.frame_aspect)
+            if abs(stretch - 1) > SAME_ASPECT:
+                pixels = within_canvas(pixels, stretch, (info.stored_width, info.stored_height))
             yield SourceFrame(want, info.orientation.apply(pixels))
         want = next(expected, None)
         if want is None:
@@ -145,7 +158,7 @@ class _Decoder:
         with self.open_media() as media:
             media.stream.thread_type = "AUTO"
             begun = not self._seek(media, lead, back_off)
-            pictures = self._pictures(media, run[0], last, should_stop)
+            pictures = self._pictures(media, run[0], last, should_stop, begun=begun)
             if not begun:
                 # Frames shown before the keyframe that the seek found lack their references.
                 pictures = itertools.dropwhile(lambda picture: not picture.key_frame, pictures)
@@ -154,7 +167,7 @@ class _Decoder:
                     return False
                 pictures = itertools.chain([first], pictures)
             seen = None
-            for frame in self._filtered(pictures):
+            for frame in _deinterlaced(pictures, self.info):
                 if seen is None or frame.pts > seen:
                     seen = frame.pts
                     yield frame
@@ -164,7 +177,7 @@ class _Decoder:
 
     def _lead(self, first: int) -> int:
         """The earliest pts that must be decoded so that `first` comes out as in one long run."""
-        if not self.info.interlaced:
+        if not self.info.may_be_interlaced:
             return first
         index = int(self.info.pts.searchsorted(first))
         return int(self.info.pts[max(0, index - DEINTERLACE_LEAD)])
@@ -180,9 +193,13 @@ class _Decoder:
         return True
 
     def _pictures(
-        self, media: Media, first: int, last: int, should_stop: Callable[[], bool]
+        self, media: Media, first: int, last: int, should_stop: Callable[[], bool], *, begun: bool
     ) -> Iterator[av.VideoFrame]:
-        """All that the decoder gives; a packet of `[first, last]` that it refuses is a loss."""
+        """All that the decoder gives; a packet of `[first, last]` that it refuses is a loss.
+
+        Not so after a seek until a keyframe came out, unless decoding has `begun` at the file's start: a packet may need
+        headers from the keyframe before it, and threads tell of that some packets later.
+        """
         packets = media.packets()
         while not should_stop():
             try:
@@ -203,19 +220,13 @@ class _Decoder:
                 ) from error
             except av.FFmpegError as error:
                 self.reason = str(error.strerror or error)
-                if packet is not None and packet.pts is not None and first <= packet.pts <= last:
+                if begun and packet is not None and packet.pts is not None and first <= packet.pts <= last:
                     self.lose(packet.pts)
                 frames = []
+            begun = begun or any(frame.key_frame for frame in frames)
             yield from (frame for frame in frames if frame.pts is not None)
             if packet is None or (packet.size == 0 and packet.pts is None):
                 return
-
-    def _filtered(self, pictures: Iterator[av.VideoFrame]) -> Iterator[_Decoded]:
-        if not self.info.interlaced:
-            for picture in pictures:
-                yield _Decoded(int(picture.pts or 0), picture)
-            return
-        yield from _deinterlaced(pictures, self.info)
 
 
 def _runs(wanted: list[int], gap: int) -> Iterator[list[int]]:
@@ -227,12 +238,48 @@ def _runs(wanted: list[int], gap: int) -> Iterator[list[int]]:
     yield wanted[start:]
 
 
+def within_canvas(pixels: PixelArray, stretch: float, size: tuple[int, int]) -> PixelArray:
+    """A frame of another shape shown whole within the first one's, in its true proportions; the rest is black.
+
+    Args:
+        pixels: the frame `(H, W, 3)`.
+        stretch: its sample aspect ratio divided by the first frame's.
+        size: width and height of the first frame, and of the result.
+    """
+    height, width = pixels.shape[:2]
+    scale = min(size[0] / (width * stretch), size[1] / height)
+    across, down = max(1, round(width * stretch * scale)), max(1, round(height * scale))
+    left, top = (size[0] - across) // 2, (size[1] - down) // 2
+    canvas = np.zeros((size[1], size[0], 3), dtype=pixels.dtype)
+    canvas[top : top + down, left : left + across] = resize(pixels, (0.0, 0.0, width, height), (across, down))
+    return canvas
+
+
 def _deinterlaced(pictures: Iterator[av.VideoFrame], info: VideoInfo) -> Iterator[_Decoded]:
-    """bwdif, one frame a frame; frames that are not flagged as interlaced pass unchanged."""
+    """Each frame that is flagged as interlaced through bwdif, by its own field order; all others unchanged.
+
+    bwdif needs the frame before and the one after. It is therefore begun with the last frame that passed, which comes
+    out once more, and is given two more once the flagged ones are over.
+    """
     graph: Graph | None = None
+    shape: tuple[int, int, str] | None = None
+    before: av.VideoFrame | None = None
+    calm = 0
     for picture in pictures:
+        now = (picture.width, picture.height, picture.format.name)
+        if graph is not None and (now != shape or calm >= FRAMES_AFTER):
+            graph.vpush(None)
+            yield from _pulled(graph, info)
+            graph = None
+        if graph is None and picture.interlaced_frame:
+            graph, shape = _bwdif(picture, info), now
+            if before is not None and (before.width, before.height, before.format.name) == shape:
+                graph.vpush(before)
+        before = picture
         if graph is None:
-            graph = _bwdif(picture, info)
+            yield _Decoded(int(picture.pts or 0), picture)
+            continue
+        calm = 0 if picture.interlaced_frame else calm + 1
         graph.vpush(picture)
         yield from _pulled(graph, info)
     if graph is not None:
@@ -245,8 +292,7 @@ def _bwdif(picture: av.VideoFrame, info: VideoInfo) -> Graph:
     source = graph.add_buffer(
         width=picture.width, height=picture.height, format=picture.format, time_base=info.time_base
     )
-    parity = {"tff": "tff", "bff": "bff"}.get(info.field_order, "auto")
-    bwdif = graph.add("bwdif", f"mode=send_frame:parity={parity}:deint=interlaced")
+    bwdif = graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
     graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
     return graph
 
