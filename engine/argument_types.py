@@ -38,6 +38,8 @@ class Options(TypedDict, total=False):
     """The encoder's own speed preset, such as medium, or 8 for AV1."""
     bit_depth: Literal[8, 10] | None
     """Bits a sample. Without it 8, and 10 for HDR sources."""
+    dynamic_range: Literal["keep", "sdr"]
+    """What becomes of an HDR source: keep its PQ or HLG, or map it to sdr (BT.709), which H.264 at 8 bit holds."""
     audio: bool
     """Keep the sound."""
     verify: Literal["full", "quick"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Codec", "Fallback", "Fit", "Mode", "Precision", "ProgressKind", "Verify"]
+__all__ = ["Codec", "DynamicRange", "Fallback", "Fit", "Mode", "Precision", "ProgressKind", "Verify"]
 
 
 class Fit(StrEnum):
@@ -33,6 +33,13 @@ class Codec(StrEnum):
     H264_NVENC = "h264_nvenc"
     HEVC_NVENC = "hevc_nvenc"
     AV1_NVENC = "av1_nvenc"
+
+
+class DynamicRange(StrEnum):
+    """What becomes of HDR: kept as it is, or mapped to SDR (BT.709)."""
+
+    KEEP = "keep"
+    SDR = "sdr"
 
 
 class Precision(StrEnum):

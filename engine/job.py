@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from keyscale.engine import forms
-from keyscale.engine.choices import Codec, Fit, Mode, Precision, Verify
+from keyscale.engine.choices import Codec, DynamicRange, Fit, Mode, Precision, Verify
 from keyscale.engine.errors import UsageError
 from keyscale.engine.forms import SMALLEST_TILE
 from keyscale.engine.options import check_fields, option, options_of, value_of
@@ -28,6 +28,7 @@ __all__ = [
     "SMALLEST_TILE",
     "Codec",
     "Compute",
+    "DynamicRange",
     "Encoding",
     "Fit",
     "Job",
@@ -164,6 +165,13 @@ class Encoding:
         "Output",
         docs="bits a sample",
         default_docs="8; 10 for HDR sources and ProRes",
+    )
+    dynamic_range: DynamicRange = option(
+        DynamicRange.KEEP,
+        "What becomes of an HDR source: keep its PQ or HLG, or map it to sdr (BT.709), which H.264 at 8 bit holds.",
+        "Output",
+        docs="what becomes of an HDR source: `keep` its PQ or HLG, or map it to `sdr` (BT.709), so that the result is "
+        "what that of an SDR source is, H.264 at 8 bit unless told otherwise",
     )
     audio: bool = option(
         True,

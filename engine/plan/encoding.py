@@ -108,7 +108,7 @@ def _bit_depth(encoding: Encoding, family: _Family, colour: Colour) -> int:
         if wanted == 8:
             raise UsageError(
                 f"the source is HDR ({colour.hdr.upper()}), which shows bands at 8 bit",
-                remedy=say("Leave {bit_depth} out, or give 10."),
+                remedy=say("Leave {bit_depth} out, give 10, or map the source to SDR with {dynamic_range=sdr}."),
             )
         wanted = 10
     depth = wanted if wanted is not None else family.depths[0]

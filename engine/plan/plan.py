@@ -18,13 +18,15 @@ from keyscale.engine.camera.framing import Framing, cover_all, far_outside
 from keyscale.engine.camera.geometry import Geometry, Window, place
 from keyscale.engine.camera.timemap import Stretch, TimeMap
 from keyscale.engine.errors import FramingError, InputError, UsageError
-from keyscale.engine.job import Fit, Job
+from keyscale.engine.job import DynamicRange, Fit, Job
 from keyscale.engine.models.execution import Execution, possible_executions
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.plan.encoding import EncoderSettings, resolve_encoding
 from keyscale.engine.plan.estimate import Estimate, make_estimate
 from keyscale.engine.plan.tracks import Container, TrackPlan, container_of, plan_tracks
+from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import VideoInfo
+from keyscale.engine.source.tone import SDR, ToneMapping, tone_mapping
 from keyscale.engine.wording import say
 
 __all__ = ["LANCZOS", "Chunk", "Plan", "make_plan"]
@@ -84,11 +86,18 @@ class Plan:
     tracks: tuple[TrackPlan, ...]
     warnings: tuple[str, ...]
     estimate: Estimate
+    tone: ToneMapping | None = None
+    """How an HDR source becomes SDR; None where it stays what it is."""
 
     @property
     def frames(self) -> int:
         """Output frames."""
         return len(self.source_index)
+
+    @property
+    def colour(self) -> Colour:
+        """Of the result's picture."""
+        return (self.info.colour if self.tone is None else SDR).encoded(self.encoder.codec)
 
     @property
     def scale(self) -> int:
@@ -143,7 +152,9 @@ def make_plan(
     warnings += _rate_warnings(job, info, rate)
     time_map = _time_map(job, info, camera, warnings)
     container = container_of(job.output)
-    encoder = resolve_encoding(job.encoding, job.model.mode, info.colour, container, rate)
+    to_sdr = job.encoding.dynamic_range is DynamicRange.SDR and info.colour.hdr is not None
+    tone = tone_mapping(info.colour, info.mastering) if to_sdr else None
+    encoder = resolve_encoding(job.encoding, job.model.mode, info.colour if tone is None else SDR, container, rate)
 
     _check_length(info, time_map, rate)
     count = max(1, int(Fraction(time_map.duration).limit_denominator(10**9) * rate + Fraction(1, 2)))
@@ -160,7 +171,7 @@ def make_plan(
     placements = place(rects, target, job.target.fit)
     geometry = Geometry(display=(info.width, info.height), lattice=info.lattice, rotation=camera.rotation % 360)
     warnings += _camera_warnings(camera, info, moved)
-    if info.bit_depth > 8 and encoder.bit_depth == 8:
+    if info.bit_depth > 8 and tone is None and encoder.bit_depth == 8:
         warnings.append(say("the source has {} bits, the result 8: {bit_depth=10} keeps them", info.bit_depth))
 
     ratio = float(geometry.ratios(rects, placements).max())
@@ -201,6 +212,7 @@ def make_plan(
         tracks=tracks,
         warnings=tuple(warnings),
         estimate=make_estimate(job, info, encoder, model, executions, windows, source_index, speeds),
+        tone=tone,
     )
 
 

@@ -31,6 +31,7 @@ from keyscale.engine.source.colour import (
     guess_matrix,
     usual_chroma_location,
 )
+from keyscale.engine.source.dolby_vision import dolby_vision_of
 from keyscale.engine.source.frame_filters import names_chroma_location
 from keyscale.engine.source.measure import FirstFrame, Measured, Scan, measure
 from keyscale.engine.source.open import demuxed, open_source, video_stream
@@ -203,6 +204,7 @@ def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
     with open_source(path) as container:
         stream = video_stream(container, path)
         scan = Scan(container, stream, str(path))
+    _check_dolby_vision(path, scan)
     measured = measure(path, scan, tolerate_damage=tolerate_damage)
     first = measured.first_frame
     width, height = first.width, first.height
@@ -250,6 +252,20 @@ def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
         notes=tuple(notes),
         frame_aspect=first.tags.sample_aspect or Fraction(1),
     )
+
+
+def _check_dolby_vision(path: str | Path, scan: Scan) -> None:
+    try:
+        found = dolby_vision_of(Path(path), scan.container, scan.index)
+    except OSError:
+        return  # whatever keeps the file from being read, who reads its pictures tells
+    if found is not None and not found.has_base:
+        raise InputError(
+            f"{path} is Dolby Vision of profile {found.profile}: its pictures have colours of their own (IPT-PQ-c2), "
+            "with no HDR10, HLG or SDR beneath, and would come out green and purple",
+            remedy="Export it as Dolby Vision of profile 8, HDR10, HLG or SDR, or convert it with a tool that applies "
+            "Dolby Vision, such as FFmpeg's filter libplacebo.",
+        )
 
 
 def _sample_aspect(scan: Scan, first: FirstFrame) -> Fraction:

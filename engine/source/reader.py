@@ -23,6 +23,7 @@ from keyscale.engine.source.frame_filters import AspectMeter
 from keyscale.engine.source.media import Media, OpenMedia, local_media
 from keyscale.engine.source.open import frame_is_damaged
 from keyscale.engine.source.probe import VideoInfo
+from keyscale.engine.source.tone import ToneMapper, ToneMapping
 from keyscale.engine.wording import say
 
 __all__ = ["Lost", "SourceFrame", "read_frames"]
@@ -67,10 +68,11 @@ def read_frames(
     keep_going: bool,
     should_stop: Callable[[], bool],
     open_media: OpenMedia | None = None,
+    tone: ToneMapping | None = None,
 ) -> Iterator[SourceFrame | Lost]:
     """The frames with the pts in `wanted` (ascending, unique, from `info.pts`), each exactly once and in order.
 
-    They are read from the file that `info` names, or from what `open_media` opens.
+    They are read from the file that `info` names, or from what `open_media` opens. With `tone` HDR becomes SDR.
 
     Raises:
         DecodeError: a wanted frame is missing or damaged, unless `keep_going` makes it a `Lost`.
@@ -81,7 +83,7 @@ def read_frames(
     if not wanted:
         return
     decoder = _Decoder(info, open_media or (lambda: local_media(info)), keep_going=keep_going)
-    reformatter, aspect_of = VideoReformatter(), AspectMeter()
+    shown = _Shown(info, tone, deep=deep)
     expected = iter(wanted)
     want: int | None = next(expected)
     for frame in decoder.frames(wanted, should_stop):
@@ -102,18 +104,35 @@ def read_frames(
             decoder.reason = f"the picture's size changes to {frame.picture.width}x{frame.picture.height}"
             yield decoder.lose(want)
         else:
-            colour = colour_of_frame(frame.picture, info.colour)
-            pixels = to_rgb(frame.picture, colour, deep=deep, reformatter=reformatter)
-            stretch = aspect_of(frame.picture) / float(info.frame_aspect)
-            if abs(stretch - 1) > SAME_ASPECT:
-                pixels = within_canvas(pixels, stretch, (info.stored_width, info.stored_height))
-            yield SourceFrame(want, info.orientation.apply(pixels))
+            yield SourceFrame(want, shown(frame.picture))
         want = next(expected, None)
         if want is None:
             return
     while want is not None and not should_stop():
         yield decoder.lose(want)
         want = next(expected, None)
+
+
+class _Shown:
+    """Decoded frames as they are displayed, each by its own colour and sample aspect ratio."""
+
+    def __init__(self, info: VideoInfo, tone: ToneMapping | None, *, deep: bool) -> None:
+        self._info = info
+        self._deep = deep
+        self._reformatter, self._aspect_of = VideoReformatter(), AspectMeter()
+        self._mapper = ToneMapper(tone) if tone is not None else None
+
+    def __call__(self, picture: av.VideoFrame) -> PixelArray:
+        """RGB `(H, W, 3)` on the oriented lattice."""
+        info, mapper = self._info, self._mapper
+        colour = colour_of_frame(picture, info.colour)
+        pixels = to_rgb(picture, colour, deep=self._deep or mapper is not None, reformatter=self._reformatter)
+        if mapper is not None:
+            pixels = mapper(pixels, deep=self._deep)
+        stretch = self._aspect_of(picture) / float(info.frame_aspect)
+        if abs(stretch - 1) > SAME_ASPECT:
+            pixels = within_canvas(pixels, stretch, (info.stored_width, info.stored_height))
+        return info.orientation.apply(pixels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,8 +216,8 @@ class _Decoder:
     ) -> Iterator[av.VideoFrame]:
         """All that the decoder gives; a packet of `[first, last]` that it refuses is a loss.
 
-        Not so after a seek until a keyframe came out, unless decoding has `begun` at the file's start: a packet may need
-        headers from the keyframe before it, and threads tell of that some packets later.
+        Not so after a seek until a keyframe came out, unless decoding has `begun` at the file's start: a packet may
+        need headers from the keyframe before it, and threads tell of that some packets later.
         """
         packets = media.packets()
         while not should_stop():
