@@ -39,7 +39,7 @@ class Options(TypedDict, total=False):
     bit_depth: Literal[8, 10] | None
     """Bits a sample. Without it 8, and 10 for HDR sources."""
     dynamic_range: Literal["keep", "sdr"]
-    """What becomes of an HDR source: keep its PQ or HLG, or map it to sdr (BT.709), which H.264 at 8 bit holds."""
+    """What becomes of an HDR source: keep it HDR, or map it to sdr (BT.709)."""
     audio: bool
     """Keep the sound."""
     verify: Literal["full", "quick"]

@@ -28,7 +28,6 @@ __all__ = [
     "SMALLEST_TILE",
     "Codec",
     "Compute",
-    "DynamicRange",
     "Encoding",
     "Fit",
     "Job",
@@ -168,10 +167,9 @@ class Encoding:
     )
     dynamic_range: DynamicRange = option(
         DynamicRange.KEEP,
-        "What becomes of an HDR source: keep its PQ or HLG, or map it to sdr (BT.709), which H.264 at 8 bit holds.",
+        "What becomes of an HDR source: keep it HDR, or map it to sdr (BT.709).",
         "Output",
-        docs="what becomes of an HDR source: `keep` its PQ or HLG, or map it to `sdr` (BT.709), so that the result is "
-        "what that of an SDR source is, H.264 at 8 bit unless told otherwise",
+        docs="what becomes of an HDR source: `keep` its PQ or HLG, or map it to `sdr` (BT.709); see [below](#hdr)",
     )
     audio: bool = option(
         True,
@@ -233,7 +231,6 @@ class Compute:
         form=forms.Device(),
         docs="`cpu`, `mps`, `cuda` or `cuda:N`; `auto` takes CUDA, then MPS, then the CPU, and says which",
     )
-    """`auto`, `cpu`, `mps`, `cuda` or `cuda:N`."""
     precision: Precision = option(
         Precision.AUTO,
         "Arithmetic of the network; auto is int8 for keyscale's own on the CPU, fp16 on CUDA, else fp32.",
@@ -249,7 +246,6 @@ class Compute:
         form=forms.Tile(),
         docs=f"side of a tile in source pixels, {SMALLEST_TILE} or more; `auto` follows the memory, 0 never tiles",
     )
-    """Side of a tile in source pixels; None follows the memory, 0 never tiles."""
 
 
 @dataclass(frozen=True, kw_only=True)

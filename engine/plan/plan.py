@@ -17,8 +17,9 @@ import numpy.typing as npt
 from keyscale.engine.camera.framing import Framing, cover_all, far_outside
 from keyscale.engine.camera.geometry import Geometry, Window, place
 from keyscale.engine.camera.timemap import Stretch, TimeMap
+from keyscale.engine.choices import DynamicRange
 from keyscale.engine.errors import FramingError, InputError, UsageError
-from keyscale.engine.job import DynamicRange, Fit, Job
+from keyscale.engine.job import Fit, Job
 from keyscale.engine.models.execution import Execution, possible_executions
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.plan.encoding import EncoderSettings, resolve_encoding

@@ -137,6 +137,8 @@ def to_rgb(frame: av.VideoFrame, colour: Colour, *, deep: bool, reformatter: Vid
             frame, format="rgb48le" if wide else "rgb24", interpolation=SWS_FLAGS, threads=1
         ).to_ndarray()
         return array.astype(np.uint16) * np.uint16(257) if deep and not wide else np.asarray(array)
+    if frame.format.name.startswith("grayf"):
+        return _float_grey_to_rgb(frame, deep=deep)
     # What the stream left open is written onto the frame, since swscale reads it there.
     if colour.chroma_location:
         frame = with_chroma_location(frame, colour.chroma_location)
@@ -164,6 +166,16 @@ def to_rgb(frame: av.VideoFrame, colour: Colour, *, deep: bool, reformatter: Vid
         frame, format="rgb24", interpolation=SWS_FLAGS, dst_color_range=FULL, threads=1
     ).to_ndarray()
     return np.asarray(array)
+
+
+def _float_grey_to_rgb(frame: av.VideoFrame, *, deep: bool) -> PixelArray:
+    """Grey in floats of 0 to 1; swscale takes them for limited whatever it is told."""
+    plane = frame.planes[0]
+    kind = ">f4" if frame.format.name.endswith("be") else "<f4"
+    rows = np.frombuffer(bytes(plane), kind).reshape(plane.height, -1)[:, : plane.width]
+    top, dtype = (65535, np.uint16) if deep else (255, np.uint8)
+    grey = (np.nan_to_num(rows).clip(0, 1) * top + 0.5).astype(dtype)
+    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def _without_range_in_format(frame: av.VideoFrame) -> av.VideoFrame:

@@ -48,6 +48,12 @@ def png(path: Path) -> Path:
     return path
 
 
+def pfm(path: Path) -> Path:
+    """Floats from 0 to 1, the lowest row first."""
+    path.write_bytes(b"Pf\n%d %d\n-1.0\n" % SIZE + (picture() / 255).astype("<f4")[::-1].tobytes())
+    return path
+
+
 def coded(codec: str, pixel_format: str, **options: str) -> Any:
     def write(path: Path) -> Path:
         frame = av.VideoFrame(*SIZE, pixel_format)
@@ -67,6 +73,7 @@ def coded(codec: str, pixel_format: str, **options: str) -> Any:
 FULL = {
     "PGM": ("in.pgm", pgm),
     "PGM of 16 bits": ("in.pgm", pgm16),
+    "PFM": ("in.pfm", pfm),
     "PNG": ("in.png", png),
     "JPEG-LS": ("in.avi", coded("jpegls", "gray")),
     "Y800 in AVI": ("in.avi", coded("rawvideo", "gray")),

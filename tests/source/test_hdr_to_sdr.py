@@ -16,8 +16,9 @@ import pytest
 from av.sidedata.sidedata import Type as SideData
 from support.numbered import run, small_job, write_video
 
+from keyscale.engine.choices import DynamicRange
 from keyscale.engine.errors import InputError, UsageError
-from keyscale.engine.job import Codec, DynamicRange, Encoding
+from keyscale.engine.job import Codec, Encoding
 from keyscale.engine.runners.prepare import prepare
 from keyscale.engine.source.dolby_vision import dolby_vision_of
 
