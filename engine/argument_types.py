@@ -40,6 +40,8 @@ class Options(TypedDict, total=False):
     """The encoder's own speed preset, such as medium, or 8 for AV1."""
     bit_depth: Literal[8, 10] | None
     """Bits a sample. Without it 8, and 10 for HDR sources."""
+    dynamic_range: Literal["keep", "sdr"]
+    """What becomes of an HDR source: keep it HDR, or map it to sdr (BT.709)."""
     audio: bool
     """Keep the sound."""
     verify: Literal["full", "quick"]

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Codec", "Fallback", "Fit", "Mode", "Precision", "ProgressKind", "Until", "Verify"]
+__all__ = [
+    "Codec",
+    "DynamicRange",
+    "Fallback",
+    "Fit",
+    "Mode",
+    "Precision",
+    "ProgressKind",
+    "Until",
+    "Verify",
+    "highest_crf",
+]
 
 
 class Fit(StrEnum):
@@ -33,6 +44,13 @@ class Codec(StrEnum):
     H264_NVENC = "h264_nvenc"
     HEVC_NVENC = "hevc_nvenc"
     AV1_NVENC = "av1_nvenc"
+
+
+class DynamicRange(StrEnum):
+    """What becomes of HDR: kept as it is, or mapped to SDR (BT.709)."""
+
+    KEEP = "keep"
+    SDR = "sdr"
 
 
 class Precision(StrEnum):
@@ -74,3 +92,11 @@ class ProgressKind(StrEnum):
     PLAIN = "plain"
     JSON = "json"
     NONE = "none"
+
+
+def highest_crf(codec: Codec) -> int | None:
+    """The largest CRF that an encoder takes; None for one that has none."""
+    if codec is Codec.PRORES:
+        return None
+    # What auto comes to depends on source and container: the plan checks it.
+    return 63 if codec in {Codec.AUTO, Codec.AV1, Codec.AV1_NVENC} else 51

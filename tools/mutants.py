@@ -83,6 +83,27 @@ MUTANTS = (
         "tests/source/test_colour.py::test_untagged_sources_are_read_as_players_read_them",
     ),
     Mutant(
+        "chroma lies where the result says",
+        "engine/source/colour.py",
+        "        with_chroma_location(frame, location),",
+        "        frame,",
+        "tests/source/test_chroma_siting.py::test_chroma_is_written_where_the_result_says",
+    ),
+    Mutant(
+        "each frame by its own colour",
+        "engine/source/reader.py",
+        "colour = colour_of_frame(picture, info.colour)",
+        "colour = info.colour",
+        "tests/source/test_changes.py::test_colours_stay_what_they_are",
+    ),
+    Mutant(
+        "HDR is rolled off as BT.2390 has it",
+        "engine/source/tone.py",
+        "knee = 1.5 * most - 0.5",
+        "knee = most - 0.01",
+        "tests/source/test_hdr_to_sdr.py::test_patches",
+    ),
+    Mutant(
         "colours are rounded, not cut off",
         "engine/source/colour.py",
         "values += np.float32(0.5)",

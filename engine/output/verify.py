@@ -76,7 +76,7 @@ def _check_header(stream: av.VideoStream, plan: Plan) -> None:
     codec = stream.codec_context.codec.canonical_name
     if codec != plan.encoder.codec:
         raise _differs("the codec", codec, plan.encoder.codec)
-    colour = plan.info.colour.encoded(plan.encoder.codec)
+    colour = plan.colour
     if stream.codec_context.colorspace != colour.matrix:
         raise _differs("the colour matrix", stream.codec_context.colorspace, colour.matrix)
 

@@ -74,6 +74,8 @@ def plan_to_json(plan: Plan, remote: RemoteEstimate | None = None) -> str:
             "encoder": plan.encoder.encoder,
             "pixel_format": plan.encoder.pixel_format,
             "bit_depth": plan.encoder.bit_depth,
+            "colour": plan.colour.describe(),
+            "dynamic_range": "keep" if plan.tone is None else "sdr",
             "crf": plan.encoder.crf,
             "preset": plan.encoder.preset,
         },
@@ -247,6 +249,8 @@ def _macs(count: int) -> str:
 def _encoder_row(plan: Plan) -> str:
     encoder = plan.encoder
     words = [encoder.encoder, f"{encoder.bit_depth} bit"]
+    if plan.tone is not None:
+        words.append(f"{str(plan.info.colour.hdr).upper()} mapped to SDR (BT.709), peak {plan.tone.peak:g} cd/m2")
     if encoder.crf is not None:
         words.append(f"CRF {encoder.crf}")
     if encoder.preset is not None:

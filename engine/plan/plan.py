@@ -21,6 +21,7 @@ from keyscale.engine.camera.guard import refuse_misread_coordinates, refuse_misr
 from keyscale.engine.camera.keyframes import STANDARD_INPUT
 from keyscale.engine.camera.source_units import in_source_units
 from keyscale.engine.camera.timemap import Stretch, TimeMap
+from keyscale.engine.choices import DynamicRange
 from keyscale.engine.errors import FramingError, InputError, UsageError
 from keyscale.engine.job import Fit, Job
 from keyscale.engine.models.execution import Execution, possible_executions
@@ -31,7 +32,9 @@ from keyscale.engine.plan.encoding import EncoderSettings, resolve_encoding
 from keyscale.engine.plan.ending import early_sound, source_end, told_of_end
 from keyscale.engine.plan.estimate import Estimate, make_estimate
 from keyscale.engine.plan.tracks import Container, TrackPlan, container_of, plan_tracks
+from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import VideoInfo
+from keyscale.engine.source.tone import SDR, ToneMapping, tone_mapping
 from keyscale.engine.wording import say
 
 __all__ = ["LANCZOS", "Chunk", "Plan", "make_plan"]
@@ -92,11 +95,18 @@ class Plan:
     tracks: tuple[TrackPlan, ...]
     warnings: tuple[str, ...]
     estimate: Estimate
+    tone: ToneMapping | None = None
+    """How an HDR source becomes SDR; None where it stays what it is."""
 
     @property
     def frames(self) -> int:
         """Output frames."""
         return len(self.source_index)
+
+    @property
+    def colour(self) -> Colour:
+        """Of the result's picture."""
+        return (self.info.colour if self.tone is None else SDR).encoded(self.encoder.codec)
 
     @property
     def scale(self) -> int:
@@ -156,7 +166,9 @@ def make_plan(
     if time_map.start == 0:
         warnings += early_sound(job, info)
     container = container_of(job.output)
-    encoder = resolve_encoding(job.encoding, job.model.mode, info.colour, container, rate)
+    to_sdr = job.encoding.dynamic_range is DynamicRange.SDR and info.colour.hdr is not None
+    tone = tone_mapping(info.colour, info.mastering) if to_sdr else None
+    encoder = resolve_encoding(job.encoding, job.model.mode, info.colour if tone is None else SDR, container, rate)
 
     _check_length(info, time_map, rate)
     count = max(1, int(Fraction(time_map.duration).limit_denominator(10**9) * rate + Fraction(1, 2)))
@@ -173,7 +185,7 @@ def make_plan(
     warnings += camera_warnings(
         camera, job.target, info, (time_map.start, time_map.end), rects, moved, whole=framing is None
     )
-    if info.bit_depth > 8 and encoder.bit_depth == 8:
+    if info.bit_depth > 8 and tone is None and encoder.bit_depth == 8:
         warnings.append(say("the source has {} bits, the result 8: {bit_depth=10} keeps them", info.bit_depth))
 
     ratio = float(geometry.ratios(rects, placements).max())
@@ -214,6 +226,7 @@ def make_plan(
         tracks=tracks,
         warnings=tuple(warnings),
         estimate=make_estimate(job, info, encoder, model, executions, windows, source_index, speeds),
+        tone=tone,
     )
 
 

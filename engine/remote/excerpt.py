@@ -141,7 +141,7 @@ def make_excerpt(plan: Plan, path: Path, *, should_stop: Callable[[], bool]) -> 
 def _span(plan: Plan) -> tuple[int, int]:
     """pts of the first source frame that is decoded, those that the deinterlacer needs included, and of the last."""
     index, pts = plan.source_index, plan.info.pts
-    first = max(0, int(index.min()) - (DEINTERLACE_LEAD if plan.info.interlaced else 0))
+    first = max(0, int(index.min()) - (DEINTERLACE_LEAD if plan.info.may_be_interlaced else 0))
     return int(pts[first]), int(pts[index.max()])
 
 

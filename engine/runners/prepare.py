@@ -203,7 +203,7 @@ def _check_folder(output: Path, plan: Plan, *, remote: bool) -> None:
         with private_folder(folder) as private:
             check_encoder(
                 plan.encoder,
-                plan.info.colour.encoded(plan.encoder.codec),
+                plan.colour,
                 (plan.job.target.width, plan.job.target.height),
                 plan.rate,
                 private,

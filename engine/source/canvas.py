@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import av
 import numpy as np
 import numpy.typing as npt
 
-from keyscale.engine.source.colour import SWS_FLAGS, PixelArray
+from keyscale.engine.camera.sampler import resize
+from keyscale.engine.source.colour import PixelArray
 
 __all__ = ["Crop", "fitted"]
 
 SAME_SHAPE = 1.05
 """Ratio of two pictures' shapes up to which one is stretched to the other: coded sizes are multiples of 2, 8 or 16."""
+
+SAME_ASPECT = 0.002
+"""How far two sample aspect ratios may lie apart and mean the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,25 +43,26 @@ class Crop:
         return pixels[self.top : height - self.bottom, self.left : width - self.right]
 
 
-def fitted(pixels: PixelArray, size: tuple[int, int]) -> PixelArray:
-    """A picture `(H, W, 3)`, uint8 or uint16, on a canvas of `size` (width, height).
+def fitted(pixels: PixelArray, size: tuple[int, int], stretch: float = 1.0) -> PixelArray:
+    """A picture of another shape than the first one shown whole within that one's canvas, the rest black.
 
-    It is stretched where it has nearly the canvas's shape, else centred on black as large as it fits.
+    One of the same sample aspect ratio and nearly the canvas's shape is stretched to it.
+
+    Args:
+        pixels: the picture `(H, W, 3)`, uint8 or uint16.
+        size: width and height of the canvas.
+        stretch: the picture's sample aspect ratio divided by the first one's.
     """
     height, width = pixels.shape[:2]
-    if (width, height) == size:
+    same_aspect = abs(stretch - 1) <= SAME_ASPECT
+    if (width, height) == size and same_aspect:
         return pixels
-    across, down = size[0] / width, size[1] / height
-    inner = size
-    if max(across, down) > SAME_SHAPE * min(across, down):
-        scale = min(across, down)
-        inner = (min(size[0], max(1, round(width * scale))), min(size[1], max(1, round(height * scale))))
-    form = "rgb48le" if pixels.dtype == np.uint16 else "rgb24"
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=form)
-    scaled: Any = frame.reformat(width=inner[0], height=inner[1], format=form, interpolation=SWS_FLAGS).to_ndarray()
-    if inner == size:
-        return np.asarray(scaled)
-    canvas: PixelArray = np.zeros((size[1], size[0], 3), pixels.dtype)
-    x, y = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
-    canvas[y : y + inner[1], x : x + inner[0]] = scaled
+    across, down = size[0] / (width * stretch), size[1] / height
+    if same_aspect and max(across, down) <= SAME_SHAPE * min(across, down):
+        return resize(pixels, (0.0, 0.0, width, height), size)
+    scale = min(across, down)
+    inner = min(size[0], max(1, round(width * stretch * scale))), min(size[1], max(1, round(height * scale)))
+    left, top = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    canvas = np.zeros((size[1], size[0], 3), dtype=pixels.dtype)
+    canvas[top : top + inner[1], left : left + inner[0]] = resize(pixels, (0.0, 0.0, width, height), inner)
     return canvas

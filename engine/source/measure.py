@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keyscale.engine.errors import InputError
+from keyscale.engine.source.frame_filters import FrameTags, frame_tags
 from keyscale.engine.source.matroska import is_whole
 from keyscale.engine.source.open import demuxed, frame_is_damaged, open_source, prepare_decoder, reason_of
 from keyscale.engine.source.order import choose_times, decoded
@@ -94,6 +95,7 @@ class Scan:
         self.header_frames = stream.frames or None
         self.header_duration = container.duration / av.time_base if container.duration else None
         self.is_mov = "mov" in self.container
+        self.streaming = bool(STREAMING & set(self.container.split(",")))
         self.has_size = context.width > 0 and context.height > 0  # FFmpeg drops one that is beyond its own limit
         self.look_ahead, self.video_look_ahead = look_ahead, video_look_ahead
         self._streams = [stream_facts(s, sound=sound) for s in container.streams]
@@ -123,7 +125,7 @@ class Scan:
 
     def _read_packets(self, container: InputContainer, stream: VideoStream, path: str) -> None:
         pts: list[int] = []
-        is_stream = _cuttable(self)
+        is_stream = self.streaming
         self.log = PacketLog(
             stream.index, self.codec, may_step_ahead=is_stream, has_dts=is_stream or "flv" in self.container
         )
@@ -185,6 +187,9 @@ class FirstFrame:
     pixel_format: str
     bit_depth: int
     is_rgb: bool
+    is_grey: bool
+    subsampled: bool
+    """Several luma samples share a chroma sample."""
     full_range_format: bool
     matrix: int
     range: int
@@ -195,6 +200,7 @@ class FirstFrame:
     light_level: bytes | None
     left_out: tuple[str, ...]
     """What comes with the frame and is not carried over, in words."""
+    tags: FrameTags
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -242,7 +248,7 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
         head, facts, damaged, interlaced = _decode(path, scan, retiming, limit=None)
         assert facts is not None
         pts = np.unique(np.array(head, dtype=np.int64))
-    elif _cuttable(scan):
+    elif scan.streaming:
         pts, dropped = _without_broken_tail(path, scan, retiming, pts)
         if dropped:
             notes.append(f"the last {dropped} frame(s) of the recording are cut off and left out")
@@ -269,7 +275,7 @@ def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list
         problem = "its index points past the end of the file"
     elif scan.read_error:
         problem = f"reading stopped after {read:.2f} s: {scan.read_error}"
-    elif scan.corrupt_packets and not _cuttable(scan):
+    elif scan.corrupt_packets and not scan.streaming:
         problem = f"{scan.corrupt_packets} packet(s) are cut off, the last readable one ends at {read:.2f} s"
     elif scan.claims_more and not is_whole(path):
         # Some muxers count from second 0, some from the first frame: the later end tells a whole file for sure.
@@ -282,10 +288,6 @@ def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list
             remedy=say("Copy or download it again, or use what is there with {keep_going_on_decode_errors=True}."),
         )
     return [f"the source is truncated or damaged: {problem}"]
-
-
-def _cuttable(scan: Scan) -> bool:
-    return bool(STREAMING & set(scan.container.split(",")))
 
 
 def _decode(
@@ -365,6 +367,8 @@ def _frame_facts(frame: av.VideoFrame) -> FirstFrame:
         pixel_format=frame.format.name,
         bit_depth=max(8, frame.format.components[0].bits),
         is_rgb=frame.format.is_rgb or frame.format.has_palette,
+        is_grey=len(frame.format.components) < 3 and not frame.format.has_palette,
+        subsampled=(frame.format.chroma_width(8), frame.format.chroma_height(8)) != (8, 8),
         full_range_format=frame.format.name.startswith("yuvj"),
         matrix=int(frame.colorspace),
         range=int(frame.color_range),
@@ -374,4 +378,5 @@ def _frame_facts(frame: av.VideoFrame) -> FirstFrame:
         mastering=side.get(Type.MASTERING_DISPLAY_METADATA),
         light_level=side.get(Type.CONTENT_LIGHT_LEVEL),
         left_out=tuple(words for kind, words in LEFT_OUT.items() if kind in side),
+        tags=frame_tags(frame),
     )

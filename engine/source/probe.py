@@ -18,10 +18,13 @@ import numpy.typing as npt
 from keyscale.engine.errors import InputError
 from keyscale.engine.source.canvas import Crop
 from keyscale.engine.source.clean_aperture import clean_apertures
-from keyscale.engine.source.colour import FULL, RGB_MATRIX, UNSPECIFIED, Colour, guess_matrix
+from keyscale.engine.source.colour import (
+    Colour,
+)
 from keyscale.engine.source.matroska import pixel_crops
-from keyscale.engine.source.measure import Measured, Scan, measure
+from keyscale.engine.source.measure import FirstFrame, Measured, Scan, measure
 from keyscale.engine.source.open import open_source, video_stream
+from keyscale.engine.source.source_colour import check_dolby_vision, colour_of_source
 from keyscale.engine.source.streams import FARTHEST, UNLISTED
 from keyscale.engine.source.timeline import Retiming
 
@@ -34,6 +37,9 @@ LONG_GAP_SECONDS = 60
 
 SLOWEST, FASTEST = Fraction(1, 1000), Fraction(1000)
 """Frames a second that a source can be taken for; beyond, its times are damaged, or no rate that an encoder takes."""
+
+FRAMES_ONLY = frozenset({"vp8", "vp9", "av1", "gif", "png", "apng", "webp", "jpegls", "jpeg2000", "bmp", "qtrle"})
+"""Codecs that know no fields."""
 
 STANDARD_RATES = tuple(
     sorted(
@@ -155,6 +161,8 @@ class VideoInfo:
     """The same for the video alone: it is opened again and again, and what is looked at is read each time."""
     notes: tuple[str, ...] = field(default=())
     """Warnings about the file, for the plan."""
+    frame_aspect: Fraction = Fraction(1)
+    """Sample aspect ratio in the first frame itself, 1 where it says none: what others differ from where it changes."""
 
     @property
     def origin(self) -> Fraction:
@@ -165,6 +173,11 @@ class VideoInfo:
     def duration(self) -> Fraction:
         """Seconds from the first displayed frame to the end of the last."""
         return int(self.pts[-1] - self.pts[0] + self.last_duration) * self.time_base
+
+    @property
+    def may_be_interlaced(self) -> bool:
+        """Whether frames of this codec can be two fields: any of them may be, whatever the first ones are."""
+        return self.codec not in FRAMES_ONLY
 
     @property
     def lattice(self) -> tuple[int, int]:
@@ -198,11 +211,12 @@ def probe(path: str | Path, *, tolerate_damage: bool = False, sound: bool = True
             With `tolerate_damage` truncation becomes a note.
     """
     scan, late = _scan(path, sound=sound)
+    check_dolby_vision(path, scan)
     measured = measure(path, scan, tolerate_damage=tolerate_damage)
     first = measured.first_frame
     crop = _crop(path, scan, first.width, first.height)
     width, height = crop.size(first.width, first.height)
-    aspect = _sample_aspect(scan.sample_aspect_ratio)
+    aspect = _sample_aspect(scan, first)
     shown_width, shown_height = _displayed(width, height, aspect)
     orientation = Orientation.from_matrix(first.display_matrix) if first.display_matrix else Orientation()
     if orientation.transpose:
@@ -210,7 +224,7 @@ def probe(path: str | Path, *, tolerate_damage: bool = False, sound: bool = True
     rate, variable = _rate(measured, scan)
     last = _last_duration(measured, scan, rate)
     notes = [*late, *measured.notes, *(f"{words} is left out" for words in first.left_out)]
-    colour = _colour(first, first.height)
+    colour = colour_of_source(path, scan, first)
     if colour.assumed:
         notes.append(f"the source names no colour matrix; {colour.describe()} as players do for {height} lines")
     gap = float(np.diff(measured.pts).max(initial=0) * scan.time_base)
@@ -233,7 +247,7 @@ def probe(path: str | Path, *, tolerate_damage: bool = False, sound: bool = True
         bit_depth=first.bit_depth,
         colour=colour,
         interlaced=measured.interlaced,
-        field_order=_field_order(measured.interlaced, scan.field_order),
+        field_order=_field_order(measured, scan.field_order),
         time_base=scan.time_base,
         pts=measured.pts,
         last_duration=last,
@@ -248,6 +262,7 @@ def probe(path: str | Path, *, tolerate_damage: bool = False, sound: bool = True
         look_ahead=scan.look_ahead,
         video_look_ahead=scan.video_look_ahead,
         notes=tuple(notes),
+        frame_aspect=first.tags.sample_aspect or Fraction(1),
     )
 
 
@@ -289,7 +304,11 @@ def _scan(path: str | Path, *, sound: bool) -> tuple[Scan, list[str]]:
         look_ahead = scan.missing
 
 
-def _sample_aspect(ratio: Fraction | None) -> Fraction:
+def _sample_aspect(scan: Scan, first: FirstFrame) -> Fraction:
+    ratio = scan.sample_aspect_ratio
+    if scan.streaming and first.tags.sample_aspect:
+        # No container declares it: what was read on opening may be that of a later frame.
+        ratio = first.tags.sample_aspect
     return ratio if ratio and ratio > 0 else Fraction(1)
 
 
@@ -300,33 +319,9 @@ def _displayed(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
     return width, max(1, round(height / aspect))
 
 
-def _colour(first: Any, height: int) -> Colour:
-    is_rgb = first.is_rgb
-    matrix = RGB_MATRIX if is_rgb else first.matrix
-    # RGB in the tag of a Y'CbCr stream, and reserved numbers, are mistakes of the muxer: treated as no tag.
-    assumed = not is_rgb and matrix not in {1, 4, 5, 6, 7, 9}
-    if not is_rgb and (matrix == 8 or 10 <= matrix <= 15):
-        # H.273: 8 YCgCo, 10 BT.2020 constant luminance, 11 to 15 Y'D'zD'x, chromaticity-derived, ICtCp, IPT.
-        raise InputError(
-            f"the source's colour matrix (H.273 number {matrix}) is not supported",
-            remedy="Convert it to BT.709 or to BT.2020 non-constant luminance first.",
-        )
-    if assumed:
-        # 2020 primaries with no matrix tag stand for 2020, whatever the height.
-        matrix = 9 if first.primaries == 9 else guess_matrix(height)
-    full = is_rgb or first.full_range_format or first.range == FULL
-    return Colour(
-        matrix=matrix,
-        full_range=full,
-        primaries=first.primaries or UNSPECIFIED,
-        transfer=first.transfer or UNSPECIFIED,
-        assumed=assumed,
-    )
-
-
-def _field_order(interlaced: bool, order: int) -> Literal["progressive", "tff", "bff", "unknown"]:
+def _field_order(measured: Measured, order: int) -> Literal["progressive", "tff", "bff", "unknown"]:
     # AVFieldOrder: 2 TT, 3 BB, 4 TB, 5 BT; the second letter is the field displayed first.
-    if not interlaced:
+    if not measured.interlaced:
         return "progressive"
     return "tff" if order in {2, 5} else "bff" if order in {3, 4} else "unknown"
 

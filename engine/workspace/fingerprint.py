@@ -51,6 +51,7 @@ def pixels_of(plan: Plan) -> bytes:
         dumps(plan.job.target),
         repr(_tile_that_shows(plan)),
         repr(plan.job.keep_going_on_decode_errors),
+        repr(plan.tone),
     ):
         digest.update(part.encode() + b"\0")
     for array in (plan.info.pts[plan.source_index], plan.rects, plan.placements):

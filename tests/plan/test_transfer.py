@@ -25,7 +25,7 @@ from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import Orientation, StreamInfo
 from keyscale.engine.wording import Said
 
-FIELDS_OF_VERSION_5 = "0e5822201cb61152"
+FIELDS_OF_VERSION_5 = "0374fdb6e3bd442d"
 """SHA-256 over every field that a plan is made of, shortened."""
 
 
