@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from keyscale import __version__
+from keyscale.cli.apart import own_process
 from keyscale.cli.terminal import COMMAND_LINE_ERROR, SafeStream, printable, show_failure
 
 __all__ = ["BROKEN_PIPE", "COMMANDS", "app", "main", "run"]
@@ -39,6 +40,7 @@ COMMANDS = {
     "upscale": "Crop, upscale and verify a clip.",
     "batch": "Make many clips, each once.",
     "plan": "Show what upscale would do.",
+    "convert": "Write keyframes of any format as keyscale's own.",
     "models": "Networks and their weights: list, fetch, verify.",
     "config": "Defaults from files and the environment: show, path.",
     "remote": "Run on Modal GPUs: deploy, status, cancel, resume, clean.",
@@ -176,6 +178,7 @@ def run(argv: list[str] | None = None) -> int:
 
 def main() -> None:
     """The console script: `run`, and out."""
+    own_process()
     code = run()
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -76,7 +76,8 @@ def batch_clips(
         found = BatchClip(
             name=clip.name,
             video=str(clip.video),
-            keyframes=None if clip.keyframes is None else str(clip.keyframes),
+            # A file that is called so; it is standard input to a single job alone.
+            keyframes=None if clip.keyframes is None else "./-" if str(clip.keyframes) == "-" else str(clip.keyframes),
             output=str(place if isinstance(place, Path) else output_dir / meant),
             fault=place if isinstance(place, KeyscaleError) else None,
             where=clip.where,

@@ -25,6 +25,7 @@ Examples:
 
 def plan(*, json: bool, **values: Any) -> None:
     """Show what upscale would do with the same flags: frames, camera, model, chunks. Runs no network."""
+    from keyscale.cli.apart import look_at
     from keyscale.cli.terminal import write_data
     from keyscale.engine.request import request_of
 
@@ -32,7 +33,7 @@ def plan(*, json: bool, **values: Any) -> None:
     # After the flags: a wrong one is answered at once.
     from keyscale.engine.runners.prepare import prepare_plan
 
-    found, expected = prepare_plan(request.job, remote=request.remote is not None), None
+    found, expected = prepare_plan(request.job, remote=request.remote is not None, look=look_at()), None
     if request.remote is not None:
         from keyscale.engine.remote.prices import affordable_estimate
 

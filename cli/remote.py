@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,8 +16,6 @@ from keyscale.cli.progress import ProgressKind, renderer, shown
 from keyscale.cli.terminal import printable, write_data, write_path
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from keyscale.engine.remote.modal_client import Calls
     from keyscale.engine.remote.state import JobNote, RemoteState
     from keyscale.engine.storage.bucket import Storage
@@ -92,6 +90,11 @@ def _state_lines(note: JobNote, state: RemoteState | None, calls: Calls) -> list
         f"frames {call.start} to {call.end} (chunk {call.index}): {calls.state(call.id)}"
         for call in sorted(state.calls if state is not None else (), key=lambda call: call.start)
     ]
+    lines += [
+        f"frames {call.start} to {call.end} (chunk {call.index}): not known: Modal was asked for it and never named "
+        f"it; if it runs, it ends by {datetime.fromtimestamp(call.until).astimezone():%H:%M}"
+        for call in (state.unnamed if state is not None else ())
+    ]
     resume, cancel = (f"`keyscale remote {way} {note.job_id}`" for way in ("resume", "cancel"))
     if note.finished:
         lines.append(f"the file is finished, only clean-up is left; {cancel} does it")
@@ -101,7 +104,9 @@ def _state_lines(note: JobNote, state: RemoteState | None, calls: Calls) -> list
         else:
             lines.append(f"the finished file is gone before it was stored elsewhere; {resume} makes it anew")
     elif state is None:
-        lines.append(f"nothing is running; {resume} goes on from the finished chunks")
+        lines.append(
+            f"no call is known to run; {resume} goes on from the finished chunks, {cancel} removes what is in storage"
+        )
     elif not lines and state.sent:
         lines.append(f"no call runs; what was sent is in storage; {resume} goes on, {cancel} removes it")
     elif not lines:
@@ -112,16 +117,20 @@ def _state_lines(note: JobNote, state: RemoteState | None, calls: Calls) -> list
 @app.command("cancel")
 def cancel(job: JobArgument) -> None:
     """Stop a job's calls and remove what it staged; finished chunks on this machine are kept."""
-    from keyscale.engine.remote.state import find_note, forget_note
+    from keyscale.engine.remote.leftovers import UNKNOWN_CALLS
+    from keyscale.engine.remote.state import find_note, forget_note, is_damaged
     from keyscale.engine.workspace.folder import WorkFolder
 
     note = find_note(job)
+    damaged = is_damaged(note)
     removed = _end(note)
     if note.publishing and note.job.publish_to is not None:
         removed += _take_back(note.job.publish_to)
         WorkFolder.remove_finished(Path(note.job.output), note.publishing)
     forget_note(job)
     write_data(f"{job} is cancelled, {removed} objects were removed\n")
+    if damaged:
+        write_data(f"what was kept of it is damaged: {UNKNOWN_CALLS}\n")
 
 
 def _end(note: JobNote) -> int:
@@ -132,14 +141,27 @@ def _end(note: JobNote) -> int:
         StorageFault: something may be left in storage.
     """
     from keyscale.engine.errors import RemoteError
+    from keyscale.engine.remote.leftovers import calls_left
     from keyscale.engine.remote.modal_client import Calls
-    from keyscale.engine.remote.state import drop_state, state_of, state_path_of
+    from keyscale.engine.remote.state import (
+        drop_state,
+        is_damaged,
+        is_followed,
+        keep_unnamed,
+        state_of,
+        state_path_of,
+    )
     from keyscale.engine.storage.bucket import job_prefix
 
     job, state = note.job_id, state_of(note)
     with _storage() as storage:
         settings = storage.settings
+    if is_damaged(note):
+        drop_state(state_path_of(note), job)
+    unnamed = None
     while state is not None:
+        # A client that goes on cancels the call itself that it is just starting.
+        unnamed = state if state.unnamed and not is_followed(note) else None
         state.check_place(settings.endpoint, settings.bucket)
         calls, ended = Calls(), [call.id for call in state.calls]
         if ended:
@@ -152,8 +174,15 @@ def _end(note: JobNote) -> int:
         # Before what is staged: a client that still follows the job sees by it that it is over. Until then it may have
         # started calls in the place of those that were cancelled.
         state = None if drop_state(state_path_of(note), job, ended=ended) else state_of(note)
+    if unnamed is not None:
+        keep_unnamed(unnamed)
     with _storage() as storage:
-        return storage.delete_prefix(job_prefix(job))
+        removed = storage.delete_prefix(job_prefix(job))
+    if unnamed is not None and (may_run := calls_left(unnamed, ())) is not None:
+        raise RemoteError(
+            f"{job}: {may_run}", remedy=f"After that `keyscale remote cancel {job}` forgets the job; nothing is staged."
+        )
+    return removed
 
 
 @app.command("resume")
@@ -209,9 +238,13 @@ def clean(
     with _storage() as storage:
         for stale in storage.stale_jobs(age):
             if not dry_run:
-                if not _end_here(stale.job_id):
-                    running.append(stale.job_id)
+                # Before what is staged: a client that still follows the job sees by it that it is over.
+                stopped = _stop_here(stale.job_id)
                 storage.delete_prefix(job_prefix(stale.job_id))
+                if stopped:
+                    _forget_here(stale.job_id)
+                else:
+                    running.append(stale.job_id)
             what = stale.job_id if stale.destination is None else printable(f"on its way to {stale.destination}")
             tell(what, (stale.objects, stale.uploads, stale.size), stale.newest)
         if trials := storage.stale_trials(age):
@@ -230,20 +263,26 @@ def clean(
         )
 
 
-def _end_here(job_id: str) -> bool:
-    """Stop what this machine knows to run of a job, and forget the job; False where something may still run."""
+def _stop_here(job_id: str) -> bool:
+    """Stop what this machine knows to run of a job; False where something may still run."""
     from keyscale.engine.remote.leftovers import stop_calls
-    from keyscale.engine.remote.state import all_notes, drop_state, forget_note, state_path_of
+    from keyscale.engine.remote.state import all_notes, drop_state, state_path_of
 
-    if stop_calls(job_id):
+    if not stop_calls(job_id):
         return False
     for note in all_notes():
         if note.job_id == job_id:
-            # As for `cancel`: a client that still follows the job sees by it that it is over.
             drop_state(state_path_of(note), job_id)
-            if not note.publishing:
-                forget_note(job_id)
     return True
+
+
+def _forget_here(job_id: str) -> None:
+    """Forget a job of which nothing is left, unless its result is still to be stored elsewhere."""
+    from keyscale.engine.remote.state import all_notes, forget_note
+
+    for note in all_notes():
+        if note.job_id == job_id and not note.publishing:
+            forget_note(job_id)
 
 
 def _take_back(address: str) -> int:

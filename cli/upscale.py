@@ -59,16 +59,17 @@ def run_job(job: Job, remote: RemoteOptions | None, view: Renderer) -> Done:
     Raises:
         KeyscaleError: whatever failed; nothing half done has a finished name.
     """
+    from keyscale.cli.apart import look_at
     from keyscale.cli.signals import GRACE, show_events
     from keyscale.engine.runners.local import run_local
     from keyscale.engine.runners.prepare import prepare
 
     def start(stop: StopFlag) -> Generator[Event, None, None]:
         if remote is None:
-            return run_local(prepare(job), stop)
+            return run_local(prepare(job, look=look_at()), stop)
         from keyscale.engine.remote.run import run_remote
 
-        return run_remote(prepare(job, remote=True), remote, stop)
+        return run_remote(prepare(job, remote=True, look=look_at()), remote, stop)
 
     how = "" if job.resume else " without --no-resume"
     first = "" if remote is None else "calls are cancelled and staged files removed, "

@@ -5,11 +5,11 @@ from __future__ import annotations
 import atexit
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, environ
 from types import TracebackType
-from typing import Unpack
+from typing import Any, Unpack
 
 from keyscale.engine.argument_types import Options
 from keyscale.engine.arguments import describe_arguments, read_arguments, said_in_python
@@ -31,7 +31,7 @@ longest that Ctrl-C is not noticed."""
 
 def upscale(
     video: str | PathLike[str],
-    keyframes: str | PathLike[str] | Framing | None = None,
+    keyframes: str | PathLike[str] | Framing | Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None,
     output: str | PathLike[str] | None = None,
     **options: Unpack[Options],
 ) -> Upscaling:
@@ -45,7 +45,8 @@ def upscale(
 
     Args:
         video: the source; it is only read.
-        keyframes: the camera, as the path of a keyframes file or as a `Framing`; None is the whole picture.
+        keyframes: the camera, as the path of a keyframes file ("-" is standard input), as what such a file holds (a
+            list of dicts, or a dict), or as a `Framing`; None is the whole picture.
         output: the result; None is `NAME.keyscale.mp4` beside the source. Its extension chooses the container.
             `"r2://BUCKET/KEY"` is kept in the current folder under the key's last part and stored there too.
         options: {options}
@@ -59,7 +60,7 @@ def upscale(
 
 def plan(
     video: str | PathLike[str],
-    keyframes: str | PathLike[str] | Framing | None = None,
+    keyframes: str | PathLike[str] | Framing | Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None,
     output: str | PathLike[str] | None = None,
     **options: Unpack[Options],
 ) -> Plan:

@@ -16,6 +16,8 @@ class Options(TypedDict, total=False):
     """Begin at this second of the source. None is the keyframes file's trim, else 0."""
     end: float | None
     """End at this second of the source. None is the keyframes file's trim, else the source's end."""
+    until: Literal["longest", "video"]
+    """If the sound outlasts the picture: hold the last frame, or cut the sound."""
     keep_going_on_decode_errors: bool
     """Bridge source frames that cannot be decoded, and report how many; otherwise they are an error."""
     size: tuple[int, int] | str
@@ -38,6 +40,8 @@ class Options(TypedDict, total=False):
     """The encoder's own speed preset, such as medium, or 8 for AV1."""
     bit_depth: Literal[8, 10] | None
     """Bits a sample. Without it 8, and 10 for HDR sources."""
+    dynamic_range: Literal["keep", "sdr"]
+    """What becomes of an HDR source: keep it HDR, or map it to sdr (BT.709)."""
     audio: bool
     """Keep the sound."""
     verify: Literal["full", "quick"]

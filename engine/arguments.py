@@ -31,6 +31,9 @@ __all__ = [
     "signature_of",
 ]
 
+CAMERAS = ("Framing", "Sequence[Mapping[str, Any]]", "Mapping[str, Any]")
+"""What a camera may be beside the path of a file."""
+
 POSITIONAL = ("video", "keyframes", "output")
 """Arguments that need not be named."""
 
@@ -58,7 +61,10 @@ def read_arguments(given: Mapping[str, object], kind: type[Job] = Job) -> Reques
         request = replace(request_of(values, kind=kind), framing=framing)
         if request.remote is not None and framing is not None:
             raise UsageError(
-                say("is a Framing, and {remote=True} needs a file of keyframes"),
+                say(
+                    "is {}, and {remote=True} needs a file of keyframes",
+                    "a Framing" if isinstance(given.get("keyframes"), Framing) else "no file",
+                ),
                 option="keyframes",
                 remedy="Give the path of a keyframes file: `keyscale remote resume` has to find it again.",
             )
@@ -87,7 +93,7 @@ def signature_of(kind: type[Job] = Job) -> Signature:
 
 def annotation_of(each: Option) -> str:
     """The type of an argument, as Python writes it."""
-    also = " | Framing" if each.name == "keyframes" else ""
+    also = f" | {' | '.join(CAMERAS)}" if each.name == "keyframes" else ""
     return f"{each.form.annotation}{also}{' | None' if each.is_optional else ''}"
 
 
@@ -119,11 +125,28 @@ def said_in_python() -> Iterator[None]:
 def _framing(value: object) -> Framing | None:
     if isinstance(value, Framing):
         return _checked(value)
+    if isinstance(value, Mapping | list | tuple):
+        return _read(value, "keyframes hold")
     if value is not None and not isinstance(value, str | os.PathLike):
         raise UsageError(
-            f"is {short(value)}", option="keyframes", remedy="It must be the path of a keyframes file, or a Framing."
+            f"is {short(value)}",
+            option="keyframes",
+            remedy="It must be the path of a keyframes file, a list of dicts, or a Framing.",
         )
     return None
+
+
+def _read(document: object, what: str) -> Framing:
+    """Plain data, as a file of it is read; numbers may be of other libraries."""
+    try:
+        text = json.dumps(document, default=_plain)
+    except (OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise UsageError(f"{what} {error}", remedy="Its numbers must be floats.") from error
+    return parse_framing(text, "keyframes")
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else float(value)  # type: ignore[arg-type]
 
 
 def _checked(framing: Framing) -> Framing:
@@ -135,22 +158,22 @@ def _checked(framing: Framing) -> Framing:
             raise UsageError(f"keyframes is a Framing whose {name} are {short(parts)}", remedy="They must be a tuple.")
         for index, part in enumerate(parts):
             _check_part(part, kind, f"{name[:-1]} {index}")
-    try:
-        document = {
-            "keyframes": [
-                {"time": k.time, "x": k.x, "y": k.y, "width": k.width, "height": k.height}
-                | ({"ease": "hold"} if _holds(k, index) else {})
-                for index, k in enumerate(framing.keyframes)
-            ],
-            "interpolation": framing.interpolation,
-            "trim": dataclasses.asdict(framing.trim),
-            "segments": [dataclasses.asdict(segment) for segment in framing.segments],
-            "rotation": framing.rotation,
-        }
-        text = json.dumps(document, default=float)
-    except (OverflowError, RecursionError, TypeError, ValueError) as error:
-        raise UsageError(f"keyframes is a Framing that holds {error}", remedy="Its numbers must be floats.") from error
-    return parse_framing(text, "keyframes")
+    document = {
+        "keyframes": [
+            {"time": k.time, "x": k.x, "y": k.y, "width": k.width, "height": k.height}
+            | ({"ease": "hold"} if _holds(k, index) else {})
+            for index, k in enumerate(framing.keyframes)
+        ],
+        "interpolation": framing.interpolation,
+        "trim": dataclasses.asdict(framing.trim),
+        "segments": [dataclasses.asdict(segment) for segment in framing.segments],
+        "rotation": framing.rotation,
+        "units": framing.units,
+        "time_unit": framing.time_unit,
+        "source": None if framing.source is None else dict(zip(("width", "height"), framing.source, strict=True)),
+    }
+    form = framing.form or "a Framing"
+    return replace(_read(document, "keyframes is a Framing that holds"), form=form, notes=framing.notes)
 
 
 def _check_part(value: object, kind: type, what: str) -> None:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Codec", "Fallback", "Fit", "Mode", "Precision", "ProgressKind", "Verify"]
+__all__ = [
+    "Codec",
+    "DynamicRange",
+    "Fallback",
+    "Fit",
+    "Mode",
+    "Precision",
+    "ProgressKind",
+    "Until",
+    "Verify",
+    "highest_crf",
+]
 
 
 class Fit(StrEnum):
@@ -35,6 +46,13 @@ class Codec(StrEnum):
     AV1_NVENC = "av1_nvenc"
 
 
+class DynamicRange(StrEnum):
+    """What becomes of HDR: kept as it is, or mapped to SDR (BT.709)."""
+
+    KEEP = "keep"
+    SDR = "sdr"
+
+
 class Precision(StrEnum):
     """Arithmetic of the network; `AUTO` is int8 for shipped networks on the CPU, fp16 on CUDA, and fp32 elsewhere."""
 
@@ -43,6 +61,13 @@ class Precision(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+
+
+class Until(StrEnum):
+    """Where a result ends whose sound outlasts the picture: `LONGEST` holds the last frame, `VIDEO` cuts the sound."""
+
+    LONGEST = "longest"
+    VIDEO = "video"
 
 
 class Verify(StrEnum):
@@ -67,3 +92,11 @@ class ProgressKind(StrEnum):
     PLAIN = "plain"
     JSON = "json"
     NONE = "none"
+
+
+def highest_crf(codec: Codec) -> int | None:
+    """The largest CRF that an encoder takes; None for one that has none."""
+    if codec is Codec.PRORES:
+        return None
+    # What auto comes to depends on source and container: the plan checks it.
+    return 63 if codec in {Codec.AUTO, Codec.AV1, Codec.AV1_NVENC} else 51

@@ -100,4 +100,6 @@ def write_private(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         draft.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)  # of a full disk a part may have been written
         raise storage_error(error, path) from error

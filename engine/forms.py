@@ -12,6 +12,7 @@ from numbers import Integral, Rational, Real
 from typing import Any, ClassVar, NoReturn, TypeGuard
 
 from keyscale.engine.errors import UsageError
+from keyscale.engine.rates import NTSC
 from keyscale.engine.wording import say
 
 __all__ = [
@@ -42,9 +43,6 @@ SMALLEST_TILE = 32
 
 LARGEST_WHOLE = 2**1023
 """Beyond it a float holds no number, and Python refuses to write some thousands of digits into a message."""
-
-_NTSC = {"23.976": 24, "23.98": 24, "29.97": 30, "47.952": 48, "47.95": 48, "59.94": 60, "119.88": 120}
-"""How rates are written that are multiples of 1000/1001."""
 
 
 class ValueKind(StrEnum):
@@ -323,7 +321,7 @@ class Rate(Form):
         if len(text) > 32 or "e" in text.lower():
             raise Refused(f"{text[:32]!r} is not a rate", self._remedy)
         try:
-            rate = Fraction(_NTSC[text] * 1000, 1001) if text in _NTSC else Fraction(text)
+            rate = Fraction(NTSC[text] * 1000, 1001) if text in NTSC else Fraction(text)
         except (ValueError, ZeroDivisionError) as error:
             raise Refused(f"{text!r} is not a rate", self._remedy) from error
         if not 1 <= rate <= 480:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from keyscale.engine import forms
-from keyscale.engine.choices import Codec, Fit, Mode, Precision, Verify
+from keyscale.engine.choices import Codec, DynamicRange, Fit, Mode, Precision, Until, Verify, highest_crf
 from keyscale.engine.errors import UsageError
 from keyscale.engine.forms import SMALLEST_TILE
 from keyscale.engine.options import check_fields, option, options_of, value_of
@@ -39,7 +39,6 @@ __all__ = [
     "Verify",
     "check_job",
     "default_output",
-    "highest_crf",
     "is_address",
 ]
 
@@ -165,6 +164,12 @@ class Encoding:
         docs="bits a sample",
         default_docs="8; 10 for HDR sources and ProRes",
     )
+    dynamic_range: DynamicRange = option(
+        DynamicRange.KEEP,
+        "What becomes of an HDR source: keep it HDR, or map it to sdr (BT.709).",
+        "Output",
+        docs="what becomes of an HDR source: `keep` its PQ or HLG, or map it to `sdr` (BT.709); see [below](#hdr)",
+    )
     audio: bool = option(
         True,
         "Leave the sound out.",
@@ -225,7 +230,6 @@ class Compute:
         form=forms.Device(),
         docs="`cpu`, `mps`, `cuda` or `cuda:N`; `auto` takes CUDA, then MPS, then the CPU, and says which",
     )
-    """`auto`, `cpu`, `mps`, `cuda` or `cuda:N`."""
     precision: Precision = option(
         Precision.AUTO,
         "Arithmetic of the network; auto is int8 for keyscale's own on the CPU, fp16 on CUDA, else fp32.",
@@ -241,7 +245,6 @@ class Compute:
         form=forms.Tile(),
         docs=f"side of a tile in source pixels, {SMALLEST_TILE} or more; `auto` follows the memory, 0 never tiles",
     )
-    """Side of a tile in source pixels; None follows the memory, 0 never tiles."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,7 +265,8 @@ class Job:
     )
     keyframes: str | None = option(
         None,
-        "The camera: time -> crop rectangle. Without it the whole picture is used.",
+        "The camera: time -> crop rectangle, in any format that is read; - is standard input. Without it the whole "
+        "picture is the camera, and {fit=cover} cuts it to the target's shape.",
         "",
         form=forms.Path(),
         metavar="KEYFRAMES.json",
@@ -308,6 +312,9 @@ class Job:
     another one."""
     target: Target = field(default_factory=Target)
     trim: Trim = field(default_factory=Trim)
+    until: Until = option(
+        Until.LONGEST, "If the sound outlasts the picture: hold the last frame, or cut the sound.", "Input"
+    )
     encoding: Encoding = field(default_factory=Encoding)
     model: ModelChoice = field(default_factory=ModelChoice)
     compute: Compute = field(default_factory=Compute)
@@ -352,14 +359,6 @@ class Job:
                 remedy="Use the same keyscale version on both sides.",
             )
         check_fields(self)
-
-
-def highest_crf(codec: Codec) -> int | None:
-    """The largest CRF that an encoder takes; None for one that has none."""
-    if codec is Codec.PRORES:
-        return None
-    # What auto comes to depends on source and container: the plan checks it.
-    return 63 if codec in {Codec.AUTO, Codec.AV1, Codec.AV1_NVENC} else 51
 
 
 def check_job(job: J) -> J:

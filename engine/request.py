@@ -50,4 +50,10 @@ def request_of(values: Mapping[str, Any], *, kind: type[Job] = Job) -> Request:
         output = default_output(video, values.get("codec", Codec.AUTO))
     job = build(kind, {**values, "output": output}, publish_to=publish_to)
     remote = build(RemoteOptions, values)
+    if remote.remote and job.keyframes == "-":
+        raise UsageError(
+            say("is standard input, and {remote=True} needs a file of keyframes"),
+            option="keyframes",
+            remedy="Give the path of a keyframes file: `keyscale remote resume` has to find it again.",
+        )
     return Request(job=check_job(job), remote=remote if remote.remote else None)

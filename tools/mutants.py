@@ -49,8 +49,8 @@ MUTANTS = (
     Mutant(
         "at a cut the camera is the later keyframe's",
         "engine/camera/framing.py",
-        'np.searchsorted(self.times, times, side="right") - 1',
-        'np.searchsorted(self.times, times, side="left") - 1',
+        'np.searchsorted(begins, times, side="right") - 1',
+        'np.searchsorted(begins, times, side="left") - 1',
         "tests/camera/test_framing.py::TestCuts::test_two_keyframes_of_one_time_are_a_cut_to_the_later_in_the_file",
     ),
     Mutant(
@@ -67,6 +67,13 @@ MUTANTS = (
         "low = low + 0",
         "tests/plan/test_plan.py::test_windows_hold_the_rectangles_and_stay_inside",
     ),
+    Mutant(
+        "parts of the frame are not read as pixels",
+        "engine/camera/guard.py",
+        "if rects[:, 2:].max() <= 1 and",
+        "if rects[:, 2:].max() <= 0 and",
+        "tests/camera/test_formats.py::test_what_cannot_be_meant_is_an_error_that_names_the_unit",
+    ),
     # source
     Mutant(
         "untagged video is read as players read it",
@@ -76,11 +83,46 @@ MUTANTS = (
         "tests/source/test_colour.py::test_untagged_sources_are_read_as_players_read_them",
     ),
     Mutant(
+        "chroma lies where the result says",
+        "engine/source/colour.py",
+        "        with_chroma_location(frame, location),",
+        "        frame,",
+        "tests/source/test_chroma_siting.py::test_chroma_is_written_where_the_result_says",
+    ),
+    Mutant(
+        "each frame by its own colour",
+        "engine/source/reader.py",
+        "colour = colour_of_frame(picture, info.colour)",
+        "colour = info.colour",
+        "tests/source/test_changes.py::test_colours_stay_what_they_are",
+    ),
+    Mutant(
+        "HDR is rolled off as BT.2390 has it",
+        "engine/source/tone.py",
+        "knee = 1.5 * most - 0.5",
+        "knee = most - 0.01",
+        "tests/source/test_hdr_to_sdr.py::test_patches",
+    ),
+    Mutant(
         "colours are rounded, not cut off",
         "engine/source/colour.py",
         "values += np.float32(0.5)",
         "values += np.float32(0.0)",
         "tests/source/test_colour.py::test_codes_are_rounded_and_not_cut_off",
+    ),
+    Mutant(
+        "a joined recording goes on where its first part ends",
+        "engine/source/timeline.py",
+        "pts[start:stop][pts[start:stop] > SKIPPED] += shift",
+        "pts[start:stop][pts[start:stop] > SKIPPED] += 0 * shift",
+        "tests/source/test_timeline.py::test_the_same_recording_twice_and_three_times",
+    ),
+    Mutant(
+        "cropping is applied",
+        "engine/source/canvas.py",
+        "return pixels[self.top : height - self.bottom, self.left : width - self.right]",
+        "return pixels",
+        "tests/source/test_canvas.py::test_cropping_of_matroska_is_applied",
     ),
     # models
     Mutant(
@@ -97,6 +139,20 @@ MUTANTS = (
         'np.searchsorted(times, wanted + slack, side="right") - 1',
         'np.searchsorted(times, wanted - slack, side="right") - 1',
         "tests/plan/test_plan.py::test_at_its_own_rate_every_frame_is_shown_once",
+    ),
+    Mutant(
+        "a cut is on the frame that its rounded time means",
+        "engine/plan/camera_time.py",
+        "return min(rounding + tick + NOTICED, self.usual / 4)",
+        "return 0.0",
+        "tests/plan/test_camera_time.py::test_rounded_times_mean_the_frame",
+    ),
+    Mutant(
+        "the camera moves over a slide",
+        "engine/plan/camera_time.py",
+        "return np.where(np.repeat(long, count), np.maximum(wanted, begin), begin)",
+        "return begin",
+        "tests/plan/test_camera_time.py::test_the_camera_moves_over_a_slide",
     ),
     Mutant(
         "sound that is stretched is encoded anew",

@@ -18,7 +18,16 @@ import numpy as np
 import numpy.typing as npt
 
 from keyscale.engine.camera import keyframes
-from keyscale.engine.camera.keyframes import SMALLEST_SIDE, Contents, Interpolation, Keyframe, Segment
+from keyscale.engine.camera.contents import (
+    SMALLEST_SIDE,
+    Contents,
+    Interpolation,
+    Keyframe,
+    Segment,
+    SourceSize,
+    TimeUnit,
+    Units,
+)
 from keyscale.engine.errors import FramingError, UsageError
 from keyscale.engine.job import Trim
 
@@ -28,8 +37,12 @@ __all__ = [
     "Keyframe",
     "Rect",
     "Segment",
+    "SourceSize",
+    "TimeUnit",
+    "Units",
     "cover_all",
     "far_outside",
+    "framing_of",
     "load_framing",
     "parse_framing",
 ]
@@ -40,6 +53,9 @@ Indices = npt.NDArray[np.intp]
 
 SHRINKABLE = 1.0
 """Pixels by which a rectangle may be larger than the frame and still be shrunk to it (editors round)."""
+
+WHOLE = "the whole frame"
+"""The form of a camera without keyframes."""
 
 NOISE = 1e-6
 """Pixels below which a difference is float rounding."""
@@ -86,6 +102,17 @@ class Framing:
     """Stretches of the source with a speed of their own: by start, without overlaps."""
     rotation: float = 0.0
     """Degrees counter-clockwise, applied before the crop, on a canvas of the same size."""
+    units: Units | None = None
+    """What the keyframes' coordinates count; None is pixels, refused where they cannot be meant."""
+    time_unit: TimeUnit | None = None
+    """`FRAMES` where all times are frame numbers of the source, from 0; else seconds. None is seconds that were not
+    declared as such, refused where they cannot be meant."""
+    source: SourceSize | None = None
+    """Size of the picture that the keyframes were made for, which has the source's shape; None is the source's own."""
+    form: str = field(default="", compare=False)
+    """What the keyframes file was recognised as, in words."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What was assumed in reading it, for people to know."""
 
     def __post_init__(self) -> None:
         if not self.keyframes:
@@ -94,7 +121,18 @@ class Framing:
     @classmethod
     def whole(cls, width: float, height: float) -> Framing:
         """The camera without a keyframes file: the whole frame of `width` x `height` pixels, always."""
-        return cls((Keyframe(0.0, 0.0, 0.0, width, height),))
+        return cls((Keyframe(0.0, 0.0, 0.0, width, height),), form=WHOLE)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is no keyframes file."""
+        return self.form == WHOLE
+
+    @cached_property
+    def span(self) -> tuple[float, float]:
+        """Times of the first keyframe and of the last."""
+        times = [keyframe.time for keyframe in self.keyframes]
+        return min(times), max(times)
 
     @cached_property
     def keyframe_rects(self) -> Floats:
@@ -110,17 +148,18 @@ class Framing:
         """
         return _rect(self.rects_at(np.array([time], dtype=np.float64)))
 
-    def rects_at(self, times: Floats) -> Floats:
+    def rects_at(self, times: Floats, slack: float = 0.0) -> Floats:
         """The rectangles `(N, 4)` at `times` `(N,)`, seconds in any order; neither moved nor cut.
 
         At exactly the time of a keyframe its own rectangle comes back; where two keyframes share a time, the
-        later in the file. Before the first keyframe and after the last they stand still.
+        later in the file. Before the first keyframe and after the last they stand still. A cut is there up to
+        `slack` seconds early: what is asked for and what the file says may each be rounded.
 
         Raises:
             FramingError: catmull-rom overshoots to a rectangle without width or height; names the time.
         """
         track = self._track
-        left, right = track.around(times)
+        left, right = track.around(times, slack)
         moving = track.joined[left]
         length = np.where(moving, track.times[right] - track.times[left], 1.0)
         # Before the first keyframe the quotient is negative: there the first rectangle stands.
@@ -136,8 +175,8 @@ class Framing:
         self._refuse_overshoot(rects, times)
         return rects
 
-    def inside_at(self, times: Floats, width: float, height: float) -> tuple[Floats, Bools]:
-        """`rects_at(times)` moved inside a frame of `width` x `height` pixels, and which rows `(N,)` moved.
+    def inside_at(self, times: Floats, width: float, height: float, slack: float = 0.0) -> tuple[Floats, Bools]:
+        """`rects_at(times, slack)` moved inside a frame of `width` x `height` pixels, and which rows `(N,)` moved.
 
         A keyframe that is larger than the frame is told from catmull-rom overshooting between two keyframes that
         fit, which is shrunk to the frame.
@@ -146,9 +185,9 @@ class Framing:
             FramingError: a keyframe that is seen is larger than the frame by more than one pixel; names its
                 index in the file. Or see `rects_at`.
         """
-        rects = self.rects_at(times)
+        rects = self.rects_at(times, slack)
         rows = np.flatnonzero(_larger(rects, width, height))
-        for near in self._track.around(times[rows]):
+        for near in self._track.around(times[rows], slack):
             wrong = near[_larger(self._track.rects[near], width, height)]
             if wrong.size:
                 index = int(self._track.order[wrong[0]])
@@ -195,13 +234,19 @@ class _Track:
     order: Indices
     """Index in the file."""
 
-    def around(self, times: Floats) -> tuple[Indices, Indices]:
-        left = np.clip(np.searchsorted(self.times, times, side="right") - 1, 0, None)
+    def around(self, times: Floats, slack: float) -> tuple[Indices, Indices]:
+        begins = self.times
+        if slack:
+            cuts = np.append(False, ~self.joined[:-1])
+            # Keyframes closer before a cut than the slack never show: times have to stay in order.
+            begins = np.minimum.accumulate(np.where(cuts, begins - slack, begins)[::-1])[::-1]
+        left = np.clip(np.searchsorted(begins, times, side="right") - 1, 0, None)
         return left, np.minimum(left + 1, len(self.times) - 1)
 
 
 def load_framing(path: str | PathLike[str]) -> Framing:
-    """Read a keyframes file (docs/keyframes.md), UTF-8 of at most 64 MiB.
+    """Read a keyframes file of any format that is read (docs/keyframes.md), UTF-8 of at most 64 MiB; "-" is standard
+    input.
 
     Raises:
         UsageError: `path` is empty, or no path at all.
@@ -216,7 +261,7 @@ def load_framing(path: str | PathLike[str]) -> Framing:
         )
     if not name.strip():
         raise UsageError("path is empty", remedy="Name the keyframes file.")
-    return _framing(keyframes.load(name))
+    return framing_of(keyframes.load(name))
 
 
 def parse_framing(text: str | bytes, name: str) -> Framing:
@@ -225,7 +270,7 @@ def parse_framing(text: str | bytes, name: str) -> Framing:
     Raises:
         FramingError: not JSON (line and column), or a rule of the format is broken (index and field).
     """
-    return _framing(keyframes.parse(text, name))
+    return framing_of(keyframes.parse(text, name))
 
 
 def cover_all(rects: Floats, aspect: float) -> Floats:
@@ -245,8 +290,20 @@ def far_outside(rects: Floats, width: float, height: float) -> int:
     return int((np.abs(inside[:, :2] - rects[:, :2]) > inside[:, 2:] / 2 + NOISE).any(axis=1).sum())
 
 
-def _framing(contents: Contents) -> Framing:
-    return Framing(contents.keyframes, contents.interpolation, contents.trim, contents.segments, contents.rotation)
+def framing_of(contents: Contents) -> Framing:
+    """The camera of what a keyframes file says."""
+    return Framing(
+        contents.keyframes,
+        contents.interpolation,
+        contents.trim,
+        contents.segments,
+        contents.rotation,
+        contents.units,
+        contents.time_unit,
+        contents.source,
+        contents.form,
+        contents.notes,
+    )
 
 
 def _rect(rows: Floats) -> Rect:

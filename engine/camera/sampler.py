@@ -14,7 +14,7 @@ from PIL import Image
 
 from keyscale.engine.camera.geometry import FILTER_RADIUS, Geometry, Window
 
-__all__ = ["sample"]
+__all__ = ["resize", "sample"]
 
 Pixels = npt.NDArray[np.unsignedinteger[Any]]
 Box = tuple[float, float, float, float]
@@ -51,7 +51,7 @@ def sample(
             min(float(pixels.shape[1]), (x1 - window.x0) * scale),
             min(float(pixels.shape[0]), (y1 - window.y0) * scale),
         )
-    picture = _resize(pixels, box, (width, height))
+    picture = resize(pixels, box, (width, height))
     if (width, height) == target:
         return picture
     canvas = np.zeros((target[1], target[0], 3), dtype=pixels.dtype)
@@ -59,7 +59,8 @@ def sample(
     return canvas
 
 
-def _resize(pixels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:
+def resize(pixels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:
+    """The part `box` (left, top, right, bottom) of `pixels` `(H, W, 3)` at `size` (width, height), by Lanczos."""
     width, height = size
     x0, y0 = round(box[0]), round(box[1])
     whole = max(abs(a - b) for a, b in zip(box, (x0, y0, x0 + width, y0 + height), strict=True)) < 1e-6
@@ -72,8 +73,12 @@ def _resize(pixels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:
     for channel in range(3):
         plane = Image.fromarray(pixels[..., channel].astype(np.float32))
         resized = np.asarray(plane.resize(size, Image.Resampling.LANCZOS, box=box))
-        np.clip(resized + np.float32(0.5), 0, 65535, out=out[..., channel], casting="unsafe")
+        _store_rounded(resized, out[..., channel])
     return out
+
+
+def _store_rounded(values: npt.NDArray[np.float32], plane: Pixels) -> None:
+    np.clip(values + np.float32(0.5), 0, np.iinfo(plane.dtype).max, out=plane, casting="unsafe")
 
 
 def _unrotated(
@@ -101,16 +106,12 @@ def _unrotated(
     step_u, step_v = source(1, 0) - origin, source(0, 1) - origin
     affine = (step_u[0], step_v[0], origin[0], step_u[1], step_v[1], origin[1])
 
-    def warp(image: Image.Image) -> npt.NDArray[Any]:
-        turned = image.transform((columns, rows), Image.Transform.AFFINE, affine, resample=Image.Resampling.BICUBIC)
-        return np.asarray(turned)
-
-    upright: Pixels
-    if pixels.dtype == np.uint8:
-        upright = warp(Image.fromarray(pixels)).astype(np.uint8, copy=False)
-    else:
-        planes = [warp(Image.fromarray(pixels[..., c].astype(np.float32))) for c in range(3)]
-        upright = np.clip(np.stack(planes, axis=-1) + np.float32(0.5), 0, 65535).astype(np.uint16)
+    # Plane by plane as floats: of 8-bit pictures Pillow's bicubic transform cuts the fraction off, which darkens them.
+    upright = np.empty((rows, columns, 3), dtype=pixels.dtype)
+    for channel in range(3):
+        plane = Image.fromarray(pixels[..., channel].astype(np.float32))
+        turned = plane.transform((columns, rows), Image.Transform.AFFINE, affine, resample=Image.Resampling.BICUBIC)
+        _store_rounded(np.asarray(turned), upright[..., channel])
     return upright, (
         float(margin_x),
         float(margin_y),

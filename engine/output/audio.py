@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import av
-import numpy as np
-from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.packet import Packet
 
 from keyscale.engine.camera.timemap import TimeMap
 from keyscale.engine.output.concat import Timed
 from keyscale.engine.output.decode_audio import PIECE, AudioReport, AudioSource, Decoder, Tape, gapless, silence
-from keyscale.engine.output.time_stretch import CONTEXT, Samples, stretched
+from keyscale.engine.output.time_stretch import CONTEXT, stretched
+from keyscale.engine.source.sound import MOST_MIXED, Mixer, Samples, frame_of
 
 __all__ = ["AudioTarget", "choose_target", "encoded_audio", "mapped_audio"]
 
@@ -36,7 +34,7 @@ _BIT_RATES = {
     "opus": {1: 80_000, 2: 144_000, 3: 208_000, 4: 256_000, 5: 304_000, 6: 352_000, 7: 400_000, 8: 448_000},
 }
 _ENCODERS = {"aac": "aac", "opus": "libopus"}
-_FORMATS = {"aac": "fltp", "opus": "flt"}
+_FORMATS = {"aac": "fltp", "opus": "flt", "pcm_s24le": "s32"}
 
 
 @dataclass(frozen=True)
@@ -60,14 +58,33 @@ class AudioTarget:
 
 
 def choose_target(codec: str, *, sample_rate: int, layout: str) -> AudioTarget:
-    """The nearest that the encoder of `codec` (`aac` or `opus`) takes to the source's rate and channel layout."""
+    """The nearest that the encoder of `codec` (`aac`, `opus`, `pcm_s24le`) takes to the source's rate and layout.
+
+    Args:
+        codec: FFmpeg's name of the codec.
+        sample_rate: samples a second of the source.
+        layout: as `engine.source.sound.layout_of` tells it.
+    """
     channels = av.AudioLayout(layout).nb_channels
+    if codec == "pcm_s24le":
+        return AudioTarget(
+            codec=codec,
+            encoder=codec,
+            format=_FORMATS[codec],
+            sample_rate=sample_rate,
+            layout=layout,
+            bit_rate=0,
+            note="",
+        )
     kept = _LAYOUTS[codec].get(channels, "7.1")
+    unnamed = layout == f"{channels} channels"
     rate = 48000
     if codec == "aac":
         rate = next((each for each in _RATES if each >= sample_rate), _RATES[-1])
     notes = []
-    if kept != layout and not (channels == 6 and layout.startswith("5.1")):
+    if unnamed and channels > MOST_MIXED:
+        notes.append(f"of its {channels} channels the first {MOST_MIXED} are kept, as {kept}; mov and mkv hold all")
+    elif kept != layout and not (unnamed and channels <= 2) and not (channels == 6 and layout.startswith("5.1")):
         notes.append(f"its channels {layout} became {kept}")
     if rate < sample_rate:
         notes.append(f"its sample rate {sample_rate} became {rate}")
@@ -132,7 +149,9 @@ def encoded_audio(pieces: Iterator[Samples], target: AudioTarget, out: AudioStre
     """
     place = 0
     for piece in pieces:
-        frame = _to_frame(piece, target.format, target.layout, target.sample_rate, place)
+        # Packed, since planar frames of eight channels cannot be filled; the encoder's context turns them.
+        form = "s32" if target.format == "s32" else "flt"
+        frame = frame_of(piece, layout=target.layout, rate=target.sample_rate, place=place, format=form)
         place += piece.shape[1]
         for packet in out.encode(frame):
             yield _due(packet), packet
@@ -174,22 +193,10 @@ def _cut(source: AudioSource, time_map: TimeMap, target: AudioTarget, decoder: D
 
 
 def _resampled(pieces: Iterator[Samples], rate: int, target: AudioTarget) -> Iterator[Samples]:
-    resampler = AudioResampler("fltp", target.layout, target.sample_rate)
+    mixer = Mixer(target.layout, target.sample_rate)
     place = 0
     for piece in pieces:
-        frame = _to_frame(piece, "fltp", target.layout, rate, place)
+        frame = frame_of(piece, layout=target.layout, rate=rate, place=place)
         place += piece.shape[1]
-        for part in resampler.resample(frame):
-            yield part.to_ndarray().astype(np.float32, copy=False)
-    for part in resampler.resample(None):
-        yield part.to_ndarray().astype(np.float32, copy=False)
-
-
-def _to_frame(sound: Samples, form: str, layout: str, rate: int, place: int) -> AudioFrame:
-    # `form` is flt or fltp; `place` is the first sample's number.
-    array = np.ascontiguousarray(sound if form == "fltp" else sound.T.reshape(1, -1))
-    frame = AudioFrame.from_ndarray(array, format=form, layout=layout)
-    frame.sample_rate = rate
-    frame.pts = place
-    frame.time_base = Fraction(1, rate)
-    return frame
+        yield from mixer.mix(frame)
+    yield from mixer.mix(None)

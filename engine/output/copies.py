@@ -17,7 +17,8 @@ from keyscale.engine.errors import DecodeError
 from keyscale.engine.output.concat import Timed
 from keyscale.engine.output.metadata import map_span
 from keyscale.engine.plan.tracks import Container
-from keyscale.engine.source.open import demuxed, open_source
+from keyscale.engine.source.open import open_source
+from keyscale.engine.source.timeline import Retiming, shifted
 
 __all__ = ["CopiedSpan", "copied_audio", "copied_subtitles", "picture_of"]
 
@@ -43,6 +44,7 @@ def copied_audio(
     origin: Fraction,
     end: Fraction,
     span: CopiedSpan,
+    look_ahead: int = 0,
 ) -> Iterator[Timed]:
     """The packets of audio stream `index` from time 0 to `end` seconds of the result, at most half a packet longer.
 
@@ -54,12 +56,13 @@ def copied_audio(
         origin: container time in seconds of the first displayed video frame.
         end: where the result's video ends.
         span: filled in on the way.
+        look_ahead: of `open_source`.
 
     Raises:
         DecodeError: the source becomes unreadable.
     """
     last: int | None = None
-    with open_source(source) as demuxer:
+    with open_source(source, look_ahead=look_ahead) as demuxer:
         stream = _only(demuxer, index)
         base = _base(stream)
         shift = round(origin / base)
@@ -89,18 +92,27 @@ def copied_audio(
             yield float(pts * base), packet
 
 
-def copied_subtitles(source: str, index: int, out: Stream, *, origin: Fraction, time_map: TimeMap) -> Iterator[Timed]:
-    """The packets of subtitle stream `index` on the result's timeline, clipped to it.
+def copied_subtitles(
+    source: str,
+    index: int,
+    out: Stream,
+    *,
+    origin: Fraction,
+    time_map: TimeMap,
+    retiming: Retiming | None = None,
+    look_ahead: int = 0,
+) -> Iterator[Timed]:
+    """The packets of subtitle stream `index` on the result's timeline, clipped to it; `look_ahead` as above.
 
     Raises:
         DecodeError: the source becomes unreadable.
     """
     millisecond = Fraction(1, 1000)
     last = -1
-    with open_source(source) as demuxer:
+    with open_source(source, look_ahead=look_ahead) as demuxer:
         stream = _only(demuxer, index)
         base = _base(stream)
-        for packet in _packets(demuxer, stream):
+        for packet in _packets(demuxer, stream, retiming):
             if packet.pts is None:
                 continue
             start = packet.pts * base - origin
@@ -113,9 +125,9 @@ def copied_subtitles(source: str, index: int, out: Stream, *, origin: Fraction, 
             yield pts / 1000, packet
 
 
-def picture_of(source: str, index: int) -> Packet[Any] | None:
-    """The picture held by cover-art stream `index`; None where the stream is empty."""
-    with open_source(source) as demuxer:
+def picture_of(source: str, index: int, *, look_ahead: int = 0) -> Packet[Any] | None:
+    """The picture held by cover-art stream `index`; None where the stream is empty. `look_ahead` as above."""
+    with open_source(source, look_ahead=look_ahead) as demuxer:
         return next(_packets(demuxer, _only(demuxer, index)), None)
 
 
@@ -126,10 +138,10 @@ def _only(demuxer: InputContainer, index: int) -> Stream:
     return demuxer.streams[index]
 
 
-def _packets(demuxer: InputContainer, stream: Stream) -> Iterator[Packet[Any]]:
+def _packets(demuxer: InputContainer, stream: Stream, retiming: Retiming | None = None) -> Iterator[Packet[Any]]:
     position: Fraction | None = None
     try:
-        for packet in demuxed(demuxer, stream):
+        for packet, _ in shifted(demuxer, stream, retiming):
             if packet.size:
                 position = packet.pts * packet.time_base if packet.pts is not None else position
                 yield packet

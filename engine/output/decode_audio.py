@@ -11,15 +11,15 @@ from fractions import Fraction
 
 import numpy as np
 from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container.input import InputContainer
 from av.error import FFmpegError
 from av.stream import Discard
 
 from keyscale.engine.errors import DecodeError
-from keyscale.engine.output.time_stretch import Samples
 from keyscale.engine.source.open import demuxed, open_source
+from keyscale.engine.source.sound import Mixer, Samples, channels_of, decoded_sound, layout_of
+from keyscale.engine.source.timeline import Retiming, Span, shifted
 from keyscale.engine.wording import say
 
 __all__ = ["PIECE", "AudioReport", "AudioSource", "Decoder", "Tape", "gapless", "measure_audio", "silence"]
@@ -52,6 +52,15 @@ class AudioSource:
     """Container time in seconds of the first displayed video frame: source time 0."""
     rate: int
     """Samples a second as decoded (`measure_audio`); positions count these from source time 0."""
+    look_ahead: int = 0
+    """Of `open_source`."""
+    retiming: Retiming | None = None
+    """The source's times where they are not the container's, as `VideoInfo.retiming`."""
+
+    @property
+    def seekable(self) -> bool:
+        """Whether a time is found by a seek: not where it may occur twice."""
+        return self.retiming is None or not self.retiming.spans
 
 
 @dataclass
@@ -62,20 +71,21 @@ class AudioReport:
     """Packets that could not be decoded and became silence."""
 
 
-def measure_audio(path: str, index: int) -> tuple[int, str]:
-    """Sample rate and channel layout of stream `index` as decoded, which headers of HE-AAC get wrong.
+def measure_audio(path: str, index: int, *, look_ahead: int = 0) -> tuple[int, str]:
+    """Sample rate and channel layout (`layout_of`) of stream `index` as decoded, which headers of HE-AAC get wrong.
 
-    Where nothing of it can be decoded they are what the header says.
+    Where nothing of it can be decoded they are what the header says. `look_ahead` is that of `open_source`.
     """
-    with open_source(path) as demuxer:
+    with open_source(path, look_ahead=look_ahead) as demuxer:
         stream = _only(demuxer, index)
         try:
             for packet in demuxed(demuxer, stream):
-                for frame in packet.decode():
-                    return frame.sample_rate, frame.layout.name
+                for frame in decoded_sound(packet):
+                    return frame.sample_rate, layout_of(frame)
         except FFmpegError:
             pass
-        return stream.sample_rate or 48000, stream.layout.name if stream.channels else "stereo"
+        channels = channels_of(stream)
+        return stream.sample_rate or 48000, layout_of(stream) if channels else "stereo"
 
 
 def silence(channels: int, count: int) -> Samples:
@@ -165,7 +175,7 @@ class Decoder:
             DecodeError: what is needed cannot be decoded, and `keep_going` is False.
         """
         wanted = first / self._source.rate
-        if wanted > _SEEK_FROM:
+        if wanted > _SEEK_FROM and self._source.seekable:
             pieces = self._run(wanted, seek=True)
             head = next(pieces, None)
             # Some containers seek badly: then everything is decoded.
@@ -177,9 +187,9 @@ class Decoder:
         yield from self._run(wanted, seek=False)
 
     def _run(self, wanted: float, *, seek: bool) -> Generator[Placed]:
-        resampler: AudioResampler | None = None
-        form: tuple[str, str, int] | None = None
-        with open_source(self._source.path) as demuxer:
+        mixer = Mixer(self._layout, self._source.rate)
+        last: tuple[Span | None, int] = None, 0
+        with open_source(self._source.path, look_ahead=self._source.look_ahead) as demuxer:
             stream = _only(demuxer, self._source.index)
             if seek and stream.time_base:
                 target = (Fraction(wanted - _RUN_UP) + self._source.origin) / stream.time_base
@@ -187,34 +197,51 @@ class Decoder:
                     demuxer.seek(int(target), stream=stream)
                 except FFmpegError:
                     return
-            for frame in self._frames(demuxer, stream, wanted):
-                found = (frame.format.name, frame.layout.name, frame.sample_rate)
-                if resampler is None or found != form:
-                    resampler = AudioResampler("fltp", self._layout, self._source.rate)
-                    form = found
+            for frame, span in self._frames(demuxer, stream, wanted):
                 position = self._position(frame)
-                for part in resampler.resample(frame):
-                    yield position, part.to_ndarray().astype(np.float32, copy=False)
-                    position = None
+                for sound in mixer.mix(frame):
+                    if span is None or position is None:
+                        yield position, sound
+                        position = None
+                        continue
+                    place, kept = self._within(span, position, sound)
+                    if last[0] not in (None, span) and 0 < place - last[1] <= _JITTER * self._source.rate:
+                        # Where a part begins is known exactly: its time is not one that trembles.
+                        yield last[1], silence(sound.shape[0], place - last[1])
+                    if kept.shape[1]:
+                        yield place, kept
+                        last = span, place + kept.shape[1]
+                    position += sound.shape[1]
 
-    def _frames(self, demuxer: InputContainer, stream: AudioStream, wanted: float) -> Iterator[AudioFrame]:
-        packets = demuxed(demuxer, stream)
+    def _within(self, span: Span, position: int, sound: Samples) -> tuple[int, Samples]:
+        """The sound that is heard in its part of a joined recording: what reaches over a joint is cut off."""
+        rate, origin = self._source.rate, self._source.origin
+        cut = min(max(0, round((span.begins - origin) * rate) - position), sound.shape[1])
+        stop = sound.shape[1] if span.ends is None else max(cut, round((span.ends - origin) * rate) - position)
+        return position + cut, sound[:, cut:stop]
+
+    def _frames(
+        self, demuxer: InputContainer, stream: AudioStream, wanted: float
+    ) -> Iterator[tuple[AudioFrame, Span | None]]:
+        packets = shifted(demuxer, stream, self._source.retiming)
+        span: Span | None = None
         place = float("-inf")
         while True:
             frames: list[AudioFrame] = []
             try:
-                packet = next(packets, None)
-                if packet is None:
+                following = next(packets, None)
+                if following is None:
                     return
+                packet, span = following
                 if packet.pts is not None:
                     place = float(packet.pts * packet.time_base - self._source.origin)
-                frames = packet.decode()
+                frames = decoded_sound(packet)
             except EOFError:
                 return
             except FFmpegError as error:
                 if place >= wanted - _MARGIN:
                     self._fail(max(place, 0.0), error)
-            yield from frames
+            yield from ((frame, span) for frame in frames)
 
     def _position(self, frame: AudioFrame) -> int | None:
         if frame.pts is None or frame.time_base is None:

@@ -26,6 +26,7 @@ from keyscale.engine.output.metadata import mapped_chapters, needs_mdta, worth_k
 from keyscale.engine.output.streams import AudioTrack, Build, add_track, add_video, main_video
 from keyscale.engine.plan.tracks import Container, TrackPlan
 from keyscale.engine.source.open import open_source
+from keyscale.engine.source.timeline import Retiming
 from keyscale.engine.wording import say
 
 __all__ = ["Assembly", "AudioTrack", "Sink", "assemble"]
@@ -108,10 +109,12 @@ def assemble(
     origin: Fraction,
     time_map: TimeMap,
     tracks: tuple[TrackPlan, ...],
+    retiming: Retiming | None = None,
     on_progress: Callable[[float], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     keep_going: bool = False,
     extra_metadata: dict[str, str] | None = None,
+    look_ahead: int = 0,
 ) -> Assembly:
     """Write `output` from the chunks and the source's other tracks, and have it on disk on return.
 
@@ -126,10 +129,12 @@ def assemble(
         origin: container time in seconds of the source's first displayed video frame: source time 0.
         time_map: trim and speed, in seconds of the source.
         tracks: what `plan_tracks` decided for `container`.
+        retiming: the source's times where they are not the container's; `origin` is of these.
         on_progress: called with 0 to 1, never falling.
         should_stop: asked often; True ends the work.
         keep_going: audio that cannot be decoded becomes silence and is counted.
         extra_metadata: entries to add to the file's own, or to put in their place.
+        look_ahead: with which the source has to be opened for all its streams to be found, see `open_source`.
 
     Raises:
         EncoderError: the chunks do not join, or an encoder refuses its settings.
@@ -164,10 +169,12 @@ def assemble(
             origin=origin,
             time_map=time_map,
             tracks=tracks,
+            retiming=retiming,
             report=report,
             halt=halt,
             keep_going=keep_going,
             extra_metadata=extra_metadata or {},
+            look_ahead=look_ahead,
         )
         sink.settle()
     except BaseException as error:
@@ -196,12 +203,14 @@ def _write(
     origin: Fraction,
     time_map: TimeMap,
     tracks: tuple[TrackPlan, ...],
+    retiming: Retiming | None,
     report: Callable[[float], None],
     halt: Callable[[], None],
     keep_going: bool,
     extra_metadata: dict[str, str],
+    look_ahead: int,
 ) -> Assembly:
-    with open_source(source) as head:
+    with open_source(source, look_ahead=look_ahead) as head:
         options = {"max_interleave_delta": "500000"}
         metadata = worth_keeping(head.metadata) | extra_metadata
         if kind in ("mp4", "mov"):
@@ -213,7 +222,17 @@ def _write(
         out = av.open(sink, "w", format=_FORMATS[kind], container_options=options, buffer_size=1 << 18)
         out.metadata.update(metadata)
         out.set_chapters(mapped_chapters(head, origin, time_map))
-        build = Build(out, kind, source, origin, time_map, joint.frames / rate, keep_going)
+        build = Build(
+            out,
+            kind,
+            source,
+            origin,
+            time_map,
+            joint.frames / rate,
+            keep_going,
+            look_ahead=look_ahead,
+            retiming=retiming,
+        )
         video = add_video(build, chunks, rate, main_video(head, video_index))
         build.feeds.append(joined_video(chunks, joint, rate, video))
         for plan in tracks:

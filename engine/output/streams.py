@@ -23,6 +23,7 @@ from keyscale.engine.output.concat import Timed, only_video
 from keyscale.engine.output.copies import CopiedSpan, copied_audio, copied_subtitles, picture_of
 from keyscale.engine.output.decode_audio import AudioReport, AudioSource, measure_audio
 from keyscale.engine.plan.tracks import Container, TrackPlan
+from keyscale.engine.source.timeline import Retiming
 from keyscale.engine.wording import say
 
 __all__ = ["AudioTrack", "Build", "add_track", "add_video", "main_video"]
@@ -56,6 +57,8 @@ class Build:
     time_map: TimeMap
     duration: Fraction
     keep_going: bool
+    look_ahead: int
+    retiming: Retiming | None = None
     feeds: list[Iterator[Timed]] = field(default_factory=list)
     audio: list[Callable[[], AudioTrack]] = field(default_factory=list)
     reports: list[AudioReport] = field(default_factory=list)
@@ -102,7 +105,15 @@ def add_track(build: Build, plan: TrackPlan, source: Stream) -> None:
         out.time_base = Fraction(1, 1000)
         _describe(out, source)
         build.feeds.append(
-            copied_subtitles(build.source, plan.index, out, origin=build.origin, time_map=build.time_map)
+            copied_subtitles(
+                build.source,
+                plan.index,
+                out,
+                origin=build.origin,
+                time_map=build.time_map,
+                retiming=build.retiming,
+                look_ahead=build.look_ahead,
+            )
         )
     elif plan.kind == "cover":
         _add_cover(build, plan, source)
@@ -130,6 +141,7 @@ def _add_copied_audio(build: Build, plan: TrackPlan, source: Stream) -> None:
             origin=build.origin,
             end=build.duration,
             span=span,
+            look_ahead=build.look_ahead,
         )
     )
 
@@ -141,7 +153,7 @@ def _add_copied_audio(build: Build, plan: TrackPlan, source: Stream) -> None:
 
 
 def _add_encoded_audio(build: Build, plan: TrackPlan, source: AudioStream) -> None:
-    rate, layout = measure_audio(build.source, plan.index)
+    rate, layout = measure_audio(build.source, plan.index, look_ahead=build.look_ahead)
     target = choose_target(plan.codec or "aac", sample_rate=rate, layout=layout)
     if target.note:
         build.notes.append(f"Audio stream {plan.index}: {target.note}.")
@@ -151,13 +163,21 @@ def _add_encoded_audio(build: Build, plan: TrackPlan, source: AudioStream) -> No
     context = out.codec_context
     context.layout = target.layout
     context.format = target.format
-    context.bit_rate = target.bit_rate
+    if target.bit_rate:
+        context.bit_rate = target.bit_rate
     context.time_base = Fraction(1, target.sample_rate)
     _describe(out, source)
     report = AudioReport()
     build.reports.append(report)
     sound = mapped_audio(
-        AudioSource(path=build.source, index=plan.index, origin=build.origin, rate=rate),
+        AudioSource(
+            path=build.source,
+            index=plan.index,
+            origin=build.origin,
+            rate=rate,
+            retiming=build.retiming,
+            look_ahead=build.look_ahead,
+        ),
         time_map=build.time_map,
         target=target,
         duration=build.duration,
@@ -169,7 +189,7 @@ def _add_encoded_audio(build: Build, plan: TrackPlan, source: AudioStream) -> No
 
 
 def _add_cover(build: Build, plan: TrackPlan, source: Stream) -> None:
-    picture = picture_of(build.source, plan.index)
+    picture = picture_of(build.source, plan.index, look_ahead=build.look_ahead)
     if picture is None:
         build.notes.append(f"The cover art in stream {plan.index} is empty and was left out.")
         return

@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CONTEXT", "Samples", "stretched"]
+from keyscale.engine.source.sound import Samples
 
-Samples = npt.NDArray[np.float32]
-"""Sound `(channels, samples)`, full scale at -1 to 1."""
+__all__ = ["CONTEXT", "stretched"]
 
 _HALF = 0.020
 """Seconds of half a window, and from one window to the next."""

@@ -15,6 +15,7 @@ from keyscale.engine.job import Verify
 from keyscale.engine.output.mux import Assembly
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.source.open import frame_is_damaged, open_source
+from keyscale.engine.source.sound import decoded_sound
 
 __all__ = ["verify"]
 
@@ -75,7 +76,7 @@ def _check_header(stream: av.VideoStream, plan: Plan) -> None:
     codec = stream.codec_context.codec.canonical_name
     if codec != plan.encoder.codec:
         raise _differs("the codec", codec, plan.encoder.codec)
-    colour = plan.info.colour.encoded(plan.encoder.codec)
+    colour = plan.colour
     if stream.codec_context.colorspace != colour.matrix:
         raise _differs("the colour matrix", stream.codec_context.colorspace, colour.matrix)
 
@@ -132,7 +133,7 @@ def _check_sound(path: Path, assembly: Assembly, should_stop: Callable[[], bool]
                 if should_stop is not None and should_stop():
                     raise Interrupted("stopped while verifying")
                 try:
-                    heard += len(packet.decode())
+                    heard += len(decoded_sound(packet))
                 except av.FFmpegError:
                     broken += 1
         if not heard or (broken and track.action == "encode"):

@@ -146,6 +146,7 @@ def _read(
         plan.info,
         plan.info.pts[wanted].tolist(),
         deep=deep,
+        tone=plan.tone,
         keep_going=plan.job.keep_going_on_decode_errors,
         should_stop=stages.stopped,
         open_media=open_media,
@@ -266,11 +267,11 @@ def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Ta
         with ChunkWriter(
             folder.part(chunk),
             plan.encoder,
-            plan.info.colour.encoded(plan.encoder.codec),
+            plan.colour,
             (plan.job.target.width, plan.job.target.height),
             plan.rate,
-            mastering=plan.info.mastering,
-            light_level=plan.info.light_level,
+            mastering=plan.info.mastering if plan.tone is None else None,
+            light_level=plan.info.light_level if plan.tone is None else None,
         ) as writer:
             while item is not None and item.chunk is chunk:
                 writer.write(item.picture.result())

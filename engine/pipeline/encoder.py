@@ -139,7 +139,9 @@ class ChunkWriter:
         context.color_range = FULL if colour.full_range else LIMITED
         context.color_primaries = colour.primaries
         context.color_trc = colour.transfer
-        context.options = {**dict(settings.options), **hdr}
+        # PyAV has no attribute for it; every encoder of FFmpeg takes it as an option.
+        siting = {"chroma_sample_location": str(colour.chroma_location)}
+        context.options = {**dict(settings.options), **siting, **hdr}
         if settings.codec_tag is not None:
             context.codec_tag = settings.codec_tag
         stream.time_base = 1 / self._rate

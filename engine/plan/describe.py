@@ -74,9 +74,12 @@ def plan_to_json(plan: Plan, remote: RemoteEstimate | None = None) -> str:
             "encoder": plan.encoder.encoder,
             "pixel_format": plan.encoder.pixel_format,
             "bit_depth": plan.encoder.bit_depth,
+            "colour": plan.colour.describe(),
+            "dynamic_range": "keep" if plan.tone is None else "sdr",
             "crf": plan.encoder.crf,
             "preset": plan.encoder.preset,
         },
+        "camera": _camera_json(plan),
         "model": {
             "name": model.name,
             "scale": model.scale,
@@ -132,11 +135,6 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
     """Label and value rows, for a short table; `remote` where the job's chunks are made remotely."""
     info, model, estimate = plan.info, plan.model, plan.estimate
     shown = len(set(plan.source_index.tolist()))
-    camera = plan.rects[:, 2:]
-    low, high = camera.min(axis=0), camera.max(axis=0)
-    sees = f"{low[0]:.0f}x{low[1]:.0f}"
-    if (high - low).max() >= 1:
-        sees += f" to {high[0]:.0f}x{high[1]:.0f}"
     kind = "variable rate, mean " if info.variable_rate else ""
     rows = [
         (
@@ -145,12 +143,13 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
             f"{float(info.duration):.3f} s, {len(info.pts)} frames, {info.codec}, {info.bit_depth} bit, "
             f"{info.colour.describe()}",
         ),
+        ("Keyframes", _keyframes_row(plan)),
+        ("Camera", f"{_seen(plan)}; {shown} source frames shown, largest enlargement {plan.ratio:.3f}"),
         (
             "Target",
             f"{plan.job.output}: {plan.job.target.width}x{plan.job.target.height}, {float(plan.rate):.6g} fps, "
             f"{float(plan.duration):.3f} s, {plan.frames} frames, {plan.job.target.fit.value}",
         ),
-        ("Camera", f"sees {sees} pixels; {shown} source frames shown, largest enlargement {plan.ratio:.3f}"),
         ("Model", f"{model.name}, x{model.scale}" if model else "none: sampling only (Lanczos)"),
         *([("Runs in", " or ".join(map(str, plan.executions)))] if plan.executions and not remote else []),
         ("Encoder", _encoder_row(plan)),
@@ -158,6 +157,11 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
     ]
     sound = [f"{t.codec} {t.action}" for t in plan.tracks if t.kind == "audio" and t.action != "drop"]
     rows.append(("Sound", ", ".join(sound) or "none"))
+    rows += [
+        ("Left out", f"{t.kind} stream {t.index}{f' ({t.codec})' if t.codec else ''}: {t.reason}")
+        for t in plan.tracks
+        if t.action == "drop"
+    ]
     if remote is not None:
         where = "CPUs" if remote.gpu == "none" else f"{remote.gpu} GPUs"
         rows += [
@@ -175,6 +179,41 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
         rows.append(("Estimate", _estimate_row(plan, estimate.job_seconds)))
     rows.append(("Size", f"about {_bytes(estimate.likely_bytes)}, at most {_bytes(estimate.output_bytes)}"))
     return rows
+
+
+def _keyframes_row(plan: Plan) -> str:
+    """What was recognised, how many keyframes, and when they stand beside what of the source is used."""
+    if plan.framing.is_whole:
+        return "none: the camera is the whole picture"
+    count, (first, last) = len(plan.framing.keyframes), plan.framing.span
+    when = f"at {first:.3f} s" if first == last else f"from {first:.3f} to {last:.3f} s"
+    used = f"{plan.time_map.start:.3f} to {plan.time_map.end:.3f} s of the video are used"
+    return f"{plan.framing.form or 'a Framing'}: {_count(count, 'keyframe')} {when}; {used}"
+
+
+def _seen(plan: Plan) -> str:
+    """Size and place of what the camera sees, and which part of the frame that is."""
+    (x0, y0, w0, h0), (x1, y1, w1, h1) = plan.rects.min(axis=0), plan.rects.max(axis=0)
+    size = f"{w0:.0f}x{h0:.0f}" if max(w1 - w0, h1 - h0) < 1 else f"{w0:.0f}x{h0:.0f} to {w1:.0f}x{h1:.0f}"
+    across = f"x {x0:.0f}" if x1 - x0 < 1 else f"x {x0:.0f} to {x1:.0f}"
+    down = f"y {y0:.0f}" if y1 - y0 < 1 else f"y {y0:.0f} to {y1:.0f}"
+    areas = plan.rects[:, 2] * plan.rects[:, 3] / (plan.info.width * plan.info.height)
+    low, high = f"{areas.min():.0%}", f"{areas.max():.0%}"
+    part = low if low == high else f"{low} to {high}"
+    return f"sees {size} pixels at {across}, {down}: {part} of the frame"
+
+
+def _camera_json(plan: Plan) -> dict[str, Any]:
+    first, last = plan.framing.span
+    areas = plan.rects[:, 2] * plan.rects[:, 3] / (plan.info.width * plan.info.height)
+    return {
+        "form": None if plan.framing.is_whole else plan.framing.form,
+        "keyframes": 0 if plan.framing.is_whole else len(plan.framing.keyframes),
+        "first": None if plan.framing.is_whole else first,
+        "last": None if plan.framing.is_whole else last,
+        "used": {"start": plan.time_map.start, "end": plan.time_map.end},
+        "part_of_frame": {"least": float(areas.min()), "most": float(areas.max())},
+    }
 
 
 def _estimate_row(plan: Plan, seconds: float) -> str:
@@ -210,6 +249,8 @@ def _macs(count: int) -> str:
 def _encoder_row(plan: Plan) -> str:
     encoder = plan.encoder
     words = [encoder.encoder, f"{encoder.bit_depth} bit"]
+    if plan.tone is not None:
+        words.append(f"{str(plan.info.colour.hdr).upper()} mapped to SDR (BT.709), peak {plan.tone.peak:g} cd/m2")
     if encoder.crf is not None:
         words.append(f"CRF {encoder.crf}")
     if encoder.preset is not None:

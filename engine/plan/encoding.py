@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from keyscale.engine.choices import Codec, Mode, highest_crf
 from keyscale.engine.errors import UsageError
-from keyscale.engine.job import Codec, Encoding, Mode, highest_crf
+from keyscale.engine.job import Encoding
 from keyscale.engine.plan.tracks import Container, video_codec_fits
 from keyscale.engine.source.colour import Colour
 from keyscale.engine.wording import say
@@ -108,7 +109,7 @@ def _bit_depth(encoding: Encoding, family: _Family, colour: Colour) -> int:
         if wanted == 8:
             raise UsageError(
                 f"the source is HDR ({colour.hdr.upper()}), which shows bands at 8 bit",
-                remedy=say("Leave {bit_depth} out, or give 10."),
+                remedy=say("Leave {bit_depth} out, give 10, or map the source to SDR with {dynamic_range=sdr}."),
             )
         wanted = 10
     depth = wanted if wanted is not None else family.depths[0]

@@ -6,7 +6,8 @@ A question about behaviour is answered here, without running a network. Arrays, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -14,17 +15,26 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from keyscale.engine.camera.framing import Framing, cover_all, far_outside
+from keyscale.engine.camera.framing import Framing, cover_all
 from keyscale.engine.camera.geometry import Geometry, Window, place
+from keyscale.engine.camera.guard import refuse_misread_coordinates, refuse_misread_times
+from keyscale.engine.camera.keyframes import STANDARD_INPUT
+from keyscale.engine.camera.source_units import in_source_units
 from keyscale.engine.camera.timemap import Stretch, TimeMap
+from keyscale.engine.choices import DynamicRange
 from keyscale.engine.errors import FramingError, InputError, UsageError
 from keyscale.engine.job import Fit, Job
 from keyscale.engine.models.execution import Execution, possible_executions
 from keyscale.engine.models.registry import ModelSpec
+from keyscale.engine.plan.camera_time import FrameTimes, rounded
+from keyscale.engine.plan.camera_warnings import camera_warnings
 from keyscale.engine.plan.encoding import EncoderSettings, resolve_encoding
+from keyscale.engine.plan.ending import early_sound, source_end, told_of_end
 from keyscale.engine.plan.estimate import Estimate, make_estimate
 from keyscale.engine.plan.tracks import Container, TrackPlan, container_of, plan_tracks
+from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import VideoInfo
+from keyscale.engine.source.tone import SDR, ToneMapping, tone_mapping
 from keyscale.engine.wording import say
 
 __all__ = ["LANCZOS", "Chunk", "Plan", "make_plan"]
@@ -63,6 +73,7 @@ class Plan:
     job: Job
     info: VideoInfo
     framing: Framing
+    """In pixels of the displayed source, and in seconds."""
     rate: Fraction
     time_map: TimeMap
     container: Container
@@ -84,11 +95,18 @@ class Plan:
     tracks: tuple[TrackPlan, ...]
     warnings: tuple[str, ...]
     estimate: Estimate
+    tone: ToneMapping | None = None
+    """How an HDR source becomes SDR; None where it stays what it is."""
 
     @property
     def frames(self) -> int:
         """Output frames."""
         return len(self.source_index)
+
+    @property
+    def colour(self) -> Colour:
+        """Of the result's picture."""
+        return (self.info.colour if self.tone is None else SDR).encoded(self.encoder.codec)
 
     @property
     def scale(self) -> int:
@@ -138,29 +156,36 @@ def make_plan(
         FramingError: a rectangle that does not fit the frame.
     """
     warnings = list(info.notes)
-    camera = framing if framing is not None else Framing.whole(info.width, info.height)
+    frame_times = FrameTimes.of(info)
+    camera = _camera(job, info, framing)
     rate = job.target.rate if job.target.rate is not None else info.rate
     warnings += _rate_warnings(job, info, rate)
-    time_map = _time_map(job, info, camera, warnings)
+    whole = source_end(job, info)
+    time_map = _time_map(job, info, camera, frame_times, whole, warnings)
+    warnings += told_of_end(job, info, time_map.end)
+    if time_map.start == 0:
+        warnings += early_sound(job, info)
     container = container_of(job.output)
-    encoder = resolve_encoding(job.encoding, job.model.mode, info.colour, container, rate)
+    to_sdr = job.encoding.dynamic_range is DynamicRange.SDR and info.colour.hdr is not None
+    tone = tone_mapping(info.colour, info.mastering) if to_sdr else None
+    encoder = resolve_encoding(job.encoding, job.model.mode, info.colour if tone is None else SDR, container, rate)
 
     _check_length(info, time_map, rate)
     count = max(1, int(Fraction(time_map.duration).limit_denominator(10**9) * rate + Fraction(1, 2)))
-    source_index = _choose_frames(info, time_map, rate, count)
+    wanted = time_map.to_source(np.arange(count, dtype=np.float64) * rate.denominator / rate.numerator)
+    source_index = _choose_frames(info, wanted)
     target = (job.target.width, job.target.height)
-    try:
-        rects, moved = camera.inside_at(info.times()[source_index], info.width, info.height)
-    except FramingError as error:
-        if job.keyframes is not None:
-            error.message = f"{job.keyframes}: {error.message}"
-        raise
+    with _named(job):
+        lookups = frame_times.lookups(source_index, wanted)
+        rects, moved = camera.inside_at(lookups, info.width, info.height, frame_times.cut_slack(camera))
     if job.target.fit is Fit.COVER:
         rects = cover_all(rects, job.target.aspect)
     placements = place(rects, target, job.target.fit)
     geometry = Geometry(display=(info.width, info.height), lattice=info.lattice, rotation=camera.rotation % 360)
-    warnings += _camera_warnings(camera, info, moved)
-    if info.bit_depth > 8 and encoder.bit_depth == 8:
+    warnings += camera_warnings(
+        camera, job.target, info, (time_map.start, time_map.end), rects, moved, whole=framing is None
+    )
+    if info.bit_depth > 8 and tone is None and encoder.bit_depth == 8:
         warnings.append(say("the source has {} bits, the result 8: {bit_depth=10} keeps them", info.bit_depth))
 
     ratio = float(geometry.ratios(rects, placements).max())
@@ -174,13 +199,13 @@ def make_plan(
         info.video_index,
         container,
         time_map,
-        source_duration=float(info.duration),
+        source_duration=whole,
         audio=job.encoding.audio,
     )
     warnings += [
         f"{track.kind} stream {track.index} is left out: {track.reason}"
         for track in tracks
-        if track.action == "drop" and track.reason
+        if track.action == "drop" and track.missed
     ]
     return Plan(
         job=job,
@@ -201,7 +226,30 @@ def make_plan(
         tracks=tracks,
         warnings=tuple(warnings),
         estimate=make_estimate(job, info, encoder, model, executions, windows, source_index, speeds),
+        tone=tone,
     )
+
+
+@contextmanager
+def _named(job: Job) -> Iterator[None]:
+    """Let errors of the camera name its file."""
+    try:
+        yield
+    except FramingError as error:
+        if job.keyframes is not None:
+            name = "standard input" if job.keyframes == STANDARD_INPUT else job.keyframes
+            error.message = f"{name}: {error.message}"
+        raise
+
+
+def _camera(job: Job, info: VideoInfo, framing: Framing | None) -> Framing:
+    """The camera in pixels and seconds of the source, if it can be meant so."""
+    if framing is None:
+        return Framing.whole(info.width, info.height)
+    with _named(job):
+        refuse_misread_coordinates(framing, (info.width, info.height))
+        refuse_misread_times(framing, float(info.duration), float(info.rate))
+        return in_source_units(framing, info.width, info.height, info.times(), float(info.rate))
 
 
 def _rate_warnings(job: Job, info: VideoInfo, rate: Fraction) -> list[str]:
@@ -216,10 +264,13 @@ def _rate_warnings(job: Job, info: VideoInfo, rate: Fraction) -> list[str]:
     return warnings
 
 
-def _time_map(job: Job, info: VideoInfo, camera: Framing, warnings: list[str]) -> TimeMap:
-    whole = float(info.duration)
-    start = _first(job.trim.start, camera.trim.start, 0.0)
+def _time_map(
+    job: Job, info: VideoInfo, camera: Framing, frame_times: FrameTimes, whole: float, warnings: list[str]
+) -> TimeMap:
+    start = frame_times.meant(_first(job.trim.start, camera.trim.start, 0.0))
     end = _first(job.trim.end, camera.trim.end, whole)
+    # What is shorter than a rounding is meant as it stands.
+    end = frame_times.meant(end) if frame_times.meant(end) > start else end
     if not start >= 0:  # NaN as well
         raise UsageError(f"the trim starts at {start:g} s", remedy="Start at 0 or later.")
     if start >= whole:
@@ -236,7 +287,10 @@ def _time_map(job: Job, info: VideoInfo, camera: Framing, warnings: list[str]) -
     edges: list[Stretch] = []
     position = start
     for segment in sorted(camera.segments, key=lambda s: s.start):
-        first, last = max(segment.start, position), min(segment.end, end)
+        first, last = frame_times.meant(segment.start), frame_times.meant(segment.end)
+        if first == last:
+            first, last = segment.start, segment.end
+        first, last = max(first, position), min(last, end)
         if first >= last:
             continue
         if first > position:
@@ -270,28 +324,12 @@ def _first(*values: float | None) -> float:
     return next(value for value in values if value is not None)
 
 
-def _choose_frames(info: VideoInfo, time_map: TimeMap, rate: Fraction, count: int) -> npt.NDArray[np.int32]:
-    """Output frame n shows the last source frame at or before n / rate, mapped through trim and speed.
-
-    One tick of the time base is forgiven, since coarse ones round (66.67 ms to 67), but never half a frame: a time
-    base of one tick a frame rounds nothing.
-    """
+def _choose_frames(info: VideoInfo, wanted: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+    """An output frame that stands at second `wanted` of the source shows the last source frame at or before."""
     times = info.times()
-    wanted = time_map.to_source(np.arange(count, dtype=np.float64) * rate.denominator / rate.numerator)
-    usual = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-    slack = min(float(info.time_base), usual / 2) + 1e-9
+    slack = rounded(info) + 1e-9
     index = np.searchsorted(times, wanted + slack, side="right") - 1
     return np.maximum(index, 0).astype(np.int32)
-
-
-def _camera_warnings(camera: Framing, info: VideoInfo, moved: npt.NDArray[np.bool_]) -> list[str]:
-    warnings = []
-    outside = far_outside(camera.keyframe_rects, info.width, info.height)
-    if outside:
-        warnings.append(f"{outside} keyframe(s) lie far outside the {info.width}x{info.height} frame")
-    if count := int(np.count_nonzero(moved)):
-        warnings.append(f"the camera reaches over the frame's border in {count} frame(s) and is moved inside")
-    return warnings
 
 
 def _choose_model(models: Mapping[int, ModelSpec], ratio: float, warnings: list[str]) -> ModelSpec | None:

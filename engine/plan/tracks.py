@@ -19,6 +19,7 @@ __all__ = [
     "TrackPlan",
     "container_of",
     "content_type_of",
+    "is_readable",
     "plan_tracks",
     "video_codec_fits",
 ]
@@ -83,6 +84,12 @@ _COVER: dict[Container, frozenset[str]] = {
     "webm": frozenset(),
 }
 _AUDIO_ENCODER: dict[Container, str] = {"mp4": "aac", "mov": "aac", "mkv": "opus", "webm": "opus"}
+_MANY_CHANNELS: dict[Container, str] = {"mov": "pcm_s24le", "mkv": "pcm_s24le"}
+"""What holds more channels than the encoders above, where the container holds that."""
+_MOST_CHANNELS = 8
+
+_LOWEST_MP3 = 16_000
+"""Samples a second below which MP3 is of MPEG-2.5, which ISO 14496-12 files have no object type for."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,9 @@ class TrackPlan:
     codec: str | None
     """FFmpeg's codec name in the result; of the source where the stream is dropped."""
     reason: str
-    """Why, as a clause for people; of a dropped stream it is a warning. Empty where there is nothing to tell."""
+    """Why, as a clause for people. Empty where there is nothing to tell; never of a stream that is dropped."""
+    missed: bool = False
+    """Of a dropped stream: somebody may miss it who has not asked for that, which is worth a warning."""
 
 
 def container_of(path: str) -> Container:
@@ -144,7 +153,7 @@ def plan_tracks(
         time_map: trim and speed of the job.
         source_duration: seconds from the first displayed frame to the end of the last one; None where it is not
             known, then a time map that starts at 0 counts as untrimmed.
-        audio: False drops every audio stream, without a reason: it was asked for.
+        audio: False drops every audio stream, as it was asked for.
     """
     untouched = (
         time_map.is_uniform
@@ -164,28 +173,44 @@ def plan_tracks(
         elif stream.kind == "attachment":
             plans.append(_plan_attachment(stream, container))
         elif stream.kind == "video":
-            plans.append(TrackPlan(stream.index, "video", "drop", stream.codec, "only one video stream is upscaled"))
+            plans.append(_dropped(stream, "video", "only one video stream is upscaled"))
         else:
             plans.append(_plan_data(stream))
     return tuple(plans)
 
 
+def is_readable(stream: StreamInfo) -> bool:
+    """Whether something can come of an audio stream."""
+    return stream.codec is not None and stream.sample_rate != 0 and stream.channels != 0
+
+
+def _dropped(
+    stream: StreamInfo, kind: Literal["audio", "subtitle", "attachment", "cover", "video", "data"], reason: str
+) -> TrackPlan:
+    return TrackPlan(stream.index, kind, "drop", stream.codec, reason, missed=True)
+
+
 def _plan_audio(stream: StreamInfo, container: Container, *, untouched: bool, wanted: bool) -> TrackPlan:
     if not wanted:
-        return TrackPlan(stream.index, "audio", "drop", stream.codec, "")
+        return TrackPlan(stream.index, "audio", "drop", stream.codec, "the sound is not wanted")
     if stream.codec is None:
-        return TrackPlan(stream.index, "audio", "drop", None, "its codec is not known, so it cannot be read")
-    if stream.sample_rate == 0 or stream.channels == 0:
-        return TrackPlan(stream.index, "audio", "drop", stream.codec, "nothing in it can be decoded")
+        return _dropped(stream, "audio", "its codec is not known, so it cannot be read")
+    if not is_readable(stream):
+        return _dropped(stream, "audio", "nothing in it can be decoded")
     reason = ""
     if stream.codec not in _AUDIO[container]:
         reason = f"{container} does not hold {stream.codec} audio"
+    elif container == "mp4" and stream.codec == "mp3" and 0 < (stream.sample_rate or 0) < _LOWEST_MP3:
+        reason = f"mp4 does not hold mp3 audio of {stream.sample_rate} Hz"
     elif stream.disordered:
         reason = "its times step back, which no copy can"
     elif not untouched:
         reason = "trim and speed cut it to the sample"
     if reason:
-        return TrackPlan(stream.index, "audio", "encode", _AUDIO_ENCODER[container], reason)
+        codec = _AUDIO_ENCODER[container]
+        if (stream.channels or 0) > _MOST_CHANNELS:
+            codec = _MANY_CHANNELS.get(container, codec)
+        return TrackPlan(stream.index, "audio", "encode", codec, reason)
     return TrackPlan(stream.index, "audio", "copy", stream.codec, "")
 
 
@@ -197,26 +222,25 @@ def _plan_subtitle(stream: StreamInfo, container: Container) -> TrackPlan:
         reason += ", mkv does"
     elif container not in ("mp4", "mov") and stream.codec in _SUBTITLE["mp4"]:
         reason += ", mp4 and mov do"
-    return TrackPlan(stream.index, "subtitle", "drop", stream.codec, reason)
+    return _dropped(stream, "subtitle", reason)
 
 
 def _plan_attachment(stream: StreamInfo, container: Container) -> TrackPlan:
     if container == "mkv":
         return TrackPlan(stream.index, "attachment", "copy", stream.codec, "")
-    reason = f"{container} holds no attachments, mkv does"
-    return TrackPlan(stream.index, "attachment", "drop", stream.codec, reason)
+    return _dropped(stream, "attachment", f"{container} holds no attachments, mkv does")
 
 
 def _plan_cover(stream: StreamInfo, container: Container) -> TrackPlan:
     if stream.codec in _COVER[container]:
         return TrackPlan(stream.index, "cover", "copy", stream.codec, "")
-    reason = f"{container} does not hold cover art of codec {stream.codec or 'unknown'}"
-    return TrackPlan(stream.index, "cover", "drop", stream.codec, reason)
+    return _dropped(stream, "cover", f"{container} does not hold cover art of codec {stream.codec or 'unknown'}")
 
 
 def _plan_data(stream: StreamInfo) -> TrackPlan:
     # Timecode, chapter text and makers' private tracks come without a codec of their own: nobody misses them, and
     # chapters are carried over as chapters. What has a name (GPS, KLV, ID3) is worth a warning.
     if stream.codec in (None, "bin_data", "none"):
-        return TrackPlan(stream.index, "data", "drop", stream.codec, "")
-    return TrackPlan(stream.index, "data", "drop", stream.codec, f"{stream.codec} data is not carried over")
+        reason = "timecode, chapter text and makers' own data are not carried over as tracks"
+        return TrackPlan(stream.index, "data", "drop", stream.codec, reason)
+    return _dropped(stream, "data", f"{stream.codec} data is not carried over")

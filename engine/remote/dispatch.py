@@ -19,11 +19,12 @@ from keyscale.engine.events import Event, Note
 from keyscale.engine.output.concat import concatenate, scan_chunks
 from keyscale.engine.pipeline.chunks import Tally
 from keyscale.engine.plan.plan import Chunk, Plan
-from keyscale.engine.remote.modal_client import CallEnd, Calls, Outcome
+from keyscale.engine.remote.modal_client import Calls
+from keyscale.engine.remote.modal_errors import CallEnd, Outcome, Unanswered
 from keyscale.engine.remote.pieces import Piece, Pieces
 from keyscale.engine.remote.slots import Slots
 from keyscale.engine.remote.staging import Staging
-from keyscale.engine.remote.state import Call, RemoteState
+from keyscale.engine.remote.state import Call, RemoteState, Starting
 from keyscale.engine.runners.progress import Meter
 from keyscale.engine.storage.bucket import ObjectDamaged, ObjectMissing
 from keyscale.engine.wording import say
@@ -39,6 +40,8 @@ LEAVE_S = 3.0
 """How long threads are waited for in the end."""
 START_S = 10.0
 """How long calls are waited for in the end that are just being started, so that they can be cancelled."""
+UNNAMED_S = 600.0
+"""How long a call waits for its container at most, as far as anyone can say."""
 SHORTEST_S = 0.5
 """Seconds of the result below which a piece is not split."""
 
@@ -68,6 +71,7 @@ class FanOut:
         folder: WorkFolder,
         containers: int,
         slots: Slots | None = None,
+        longest_s: float,
         stop: StopFlag,
         tally: Tally,
         given_up: Callable[[str | None, float], None],
@@ -83,6 +87,7 @@ class FanOut:
             folder: takes the finished chunks.
             containers: calls of this job that run at once at most.
             slots: what it shares with other jobs; none are given back before `leave`, but for calls that ended.
+            longest_s: how long a call may take.
             stop: ends it.
             tally: counts frames.
             given_up: told of each call that came to nothing: its GPU, where it answered, and how many seconds it took
@@ -92,6 +97,7 @@ class FanOut:
         self._plan, self._calls, self._staging, self._folder = plan, calls, staging, folder
         self._state, self._path = state, path
         self._containers, self._stop, self._tally, self._given_up = containers, stop, tally, given_up
+        self._longest_s = longest_s
         self._task = read_task(state.task_json)
         self._pieces = Pieces((), 1)
         self._news: queue.Queue[_News | None] = queue.Queue()
@@ -103,19 +109,26 @@ class FanOut:
         """When this client began to wait for each call."""
         self._share = (slots or Slots(containers)).share(lambda: self._news.put(None))
         self._threads: list[threading.Thread] = []
-        self._starting: tuple[threading.Thread, Chunk, queue.Queue[str | KeyscaleError]] | None = None
+        self._starting: tuple[threading.Thread, Starting, queue.Queue[str | KeyscaleError]] | None = None
 
-    def calls(self) -> list[str]:
-        """Ids of all calls that may run; waits for one that is just being started."""
+    def settle(self) -> RemoteState:
+        """The state with all calls that may run; waits for one that is just being started."""
         if self._starting is not None:
-            thread, chunk, box = self._starting
+            thread, starting, box = self._starting
             thread.join(START_S)
             with contextlib.suppress(queue.Empty):
-                found = box.get_nowait()
-                if isinstance(found, str):
-                    call = Call(id=found, index=chunk.index, start=chunk.start, end=chunk.end)
-                    self._state = dataclasses.replace(self._state, calls=(*self._state.calls, call))
-        return [call.id for call in self._state.calls]
+                self._state = self._started(starting, box.get_nowait())
+        return self._state
+
+    def _started(self, starting: Starting, found: str | KeyscaleError) -> RemoteState:
+        """The state once Modal answered, or did not."""
+        if isinstance(found, Unanswered):
+            return self._state
+        calls = self._state.calls
+        if isinstance(found, str):
+            calls = (*calls, Call(id=found, index=starting.index, start=starting.start, end=starting.end))
+        others = tuple(one for one in self._state.starting if one != starting)
+        return dataclasses.replace(self._state, calls=calls, starting=others)
 
     def leave(self) -> bool:
         """Wait a little for threads that wait for calls, once these are cancelled; whether all of them ended.
@@ -157,7 +170,7 @@ class FanOut:
         strangers = [call.id for call in self._state.calls if call.id not in pieces.running]
         if strangers:
             self._start(partial(self._calls.cancel, strangers), "keyscale-strangers")
-        self._keep(tuple(call for call in self._state.calls if call.id in pieces.running))
+        self._keep_calls(tuple(call for call in self._state.calls if call.id in pieces.running))
         self._start(self._listen, "keyscale-reports")
         yield meter.begin(done_before)
         try:
@@ -211,8 +224,11 @@ class FanOut:
             except Exception as error:  # a thread has nobody to raise to, and the box is waited for
                 box.put(RemoteError(f"a chunk cannot be started ({type(error).__name__})"))
 
-        self._check_kept()
-        self._starting = self._start(act, f"keyscale-start-{chunk.index}"), chunk, box
+        until = time.time() + self._longest_s + UNNAMED_S
+        starting = Starting(index=chunk.index, start=chunk.start, end=chunk.end, until=until)
+        # Whoever finds this after a crash knows that a call may run whose id nobody has.
+        self._keep(dataclasses.replace(self._state, starting=(*self._state.starting, starting)))
+        self._starting = self._start(act, f"keyscale-start-{chunk.index}"), starting, box
         while True:
             try:
                 found = box.get(timeout=POLL_S)
@@ -222,9 +238,9 @@ class FanOut:
                 yield from self._progress(meter, done_before)
                 continue
             self._starting = None
+            self._keep(self._started(starting, found))
             if isinstance(found, KeyscaleError):
                 raise found
-            self._keep((*self._state.calls, Call(id=found, index=chunk.index, start=chunk.start, end=chunk.end)))
             return found
 
     def _watch(self, call_id: str, chunk: Chunk) -> None:
@@ -284,7 +300,8 @@ class FanOut:
         pieces, now = self._pieces, time.monotonic()
         waited = now - self._since.pop(news.call_id)
         self._answered(news.call_id)
-        self._keep(tuple(call for call in self._state.calls if call.id != news.call_id))
+        if news.outcome.ended:
+            self._keep_calls(tuple(call for call in self._state.calls if call.id != news.call_id))
         warning: str | None = None
         if news.fault is not None:
             raise news.fault
@@ -328,17 +345,15 @@ class FanOut:
             for report in self._calls.news(self._task.job_id, wait_s=NEWS_S):
                 self._reports.put(report)
 
-    def _check_kept(self) -> None:
-        """Raise a `RemoteError` where another command cancelled the job, which removes its state."""
-        if not self._path.exists():
-            raise self._cancelled()
+    def _keep_calls(self, calls: tuple[Call, ...]) -> None:
+        self._keep(dataclasses.replace(self._state, calls=calls))
 
-    def _keep(self, calls: tuple[Call, ...]) -> None:
+    def _keep(self, state: RemoteState) -> None:
+        """Keep the state; a `RemoteError` where another command cancelled the job, which removes what is kept."""
         # First of all, so that a call that was just started is cancelled where the job turns out to be.
-        before, self._state = self._state, dataclasses.replace(self._state, calls=calls)
-        if calls == before.calls:
-            self._check_kept()
-        elif not self._state.save_again(self._path):
+        before, self._state = self._state, state
+        kept = self._path.exists() if state == before else state.save_again(self._path)
+        if not kept:
             raise self._cancelled()
 
     def _cancelled(self) -> RemoteError:

@@ -21,6 +21,7 @@ from keyscale.engine.files import sha256_file, storage_error
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.source.media import Media, OpenMedia, excerpt_media, local_media
 from keyscale.engine.source.reader import BACK_OFF_SECONDS, DEINTERLACE_LEAD, Lost, read_frames
+from keyscale.engine.source.timeline import JOINT
 
 __all__ = ["Excerpt", "make_excerpt", "worth_excerpt"]
 
@@ -140,7 +141,7 @@ def make_excerpt(plan: Plan, path: Path, *, should_stop: Callable[[], bool]) -> 
 def _span(plan: Plan) -> tuple[int, int]:
     """pts of the first source frame that is decoded, those that the deinterlacer needs included, and of the last."""
     index, pts = plan.source_index, plan.info.pts
-    first = max(0, int(index.min()) - (DEINTERLACE_LEAD if plan.info.interlaced else 0))
+    first = max(0, int(index.min()) - (DEINTERLACE_LEAD if plan.info.may_be_interlaced else 0))
     return int(pts[first]), int(pts[index.max()])
 
 
@@ -177,6 +178,8 @@ def _needed(media: Media, last: int, should_stop: Callable[[], bool], *, from_ke
         for packet in media.packets():
             if should_stop():
                 raise _Inexact("stopped")
+            if packet is JOINT:
+                raise _Inexact("the decoder begins anew where recordings were joined, which an excerpt does not tell")
             if packet.size == 0 and packet.pts is None:
                 return
             begun = begun or packet.is_keyframe

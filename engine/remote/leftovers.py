@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
 
-from keyscale.engine.errors import RemoteError
+from keyscale.engine.errors import RemoteError, StorageError
 from keyscale.engine.remote.modal_client import Calls
-from keyscale.engine.remote.state import RemoteState, find_note, state_of
+from keyscale.engine.remote.state import RemoteState, drop_state, find_note, state_of
 from keyscale.engine.storage.bucket import Storage, StorageFault, StorageSettings, job_prefix
 
-__all__ = ["calls_left", "end_job", "remove_staged", "stop_calls"]
+__all__ = ["UNKNOWN_CALLS", "Left", "calls_left", "end_job", "leave_nothing", "stop_calls"]
 
 CLEAN_PATIENCE_S = 60.0
 """How long storage may be out of reach while what was staged is removed."""
-HASTY_PATIENCE_S = 15.0
+HASTY_PATIENCE_S = 10.0
 """The same where a user waits who interrupted the job."""
+UNKNOWN_CALLS = (
+    "calls that it had started are not known; without what it had staged they fail, or end with their time limit"
+)
+HASTY_TIMEOUT_S = 5.0
+"""How long one request may be silent then."""
 
 
-def end_job(state: RemoteState, storage: Storage, calls: Calls) -> list[str]:
+def end_job(state: RemoteState, storage: Storage, calls: Calls) -> str | None:
     """Cancel a job's calls and remove what it staged.
 
     Returns:
-        The calls that may still run, since Modal did not answer.
+        What is to be told of calls that may still run; None where none does.
 
     Raises:
         RemoteError: it is staged elsewhere.
@@ -31,17 +39,73 @@ def end_job(state: RemoteState, storage: Storage, calls: Calls) -> list[str]:
     state.check_place(storage.settings.endpoint, storage.settings.bucket)
     running = calls.cancel([call.id for call in state.calls], state.job_id)
     storage.delete_prefix(job_prefix(state.job_id))
-    return running
+    return calls_left(state, running)
 
 
-def remove_staged(settings: StorageSettings, job_id: str, *, is_hasty: Callable[[], bool]) -> None:
+@dataclass(frozen=True)
+class Left:
+    """What a job that ends could not end with it."""
+
+    message: str
+    calls_may_run: bool = False
+
+
+def leave_nothing(
+    settings: StorageSettings,
+    job_id: str,
+    state: RemoteState | None,
+    path: Path,
+    calls: Calls,
+    leave: Callable[[], bool],
+    *,
+    is_hasty: Callable[[], bool],
+) -> Left | None:
+    """Cancel the calls of a job that ends, remove what it staged, and with that its state.
+
+    Args:
+        settings: where it is staged.
+        job_id: of the job.
+        state: with all calls that may run; None where nothing was staged.
+        path: where the state is kept.
+        calls: Modal's.
+        leave: waits a little for what follows the calls; whether all of it ended.
+        is_hasty: whether a user waits; may come to be true meanwhile.
+
+    Returns:
+        What is left all the same, and how it is removed; the state stays then.
+    """
+    started = [call.id for call in state.calls] if state is not None else []
+    try:
+        running = calls.cancel(started, job_id) if started else []
+    finally:
+        ended = leave()
+    cancel = f"`keyscale remote cancel {job_id}`"
+    try:
+        _remove_staged(settings, job_id, is_hasty=is_hasty)
+        if not ended and not running:
+            leave()  # a call that ends late may have stored something
+            _remove_staged(settings, job_id, is_hasty=is_hasty)
+        may_run = calls_left(state, running) if state is not None else None
+        if state is None or may_run is None:
+            drop_state(path, job_id)
+            return None
+        known = tuple(call for call in state.calls if call.id in running)
+        replace(state, calls=known, starting=state.unnamed).save(path)
+        return Left(may_run, calls_may_run=True)
+    except StorageFault as fault:
+        return Left(f"{job_prefix(job_id)} may be left in storage ({fault.message}): {cancel} removes it")
+    except StorageError as error:
+        return Left(f"remote job {job_id} stays noted as unfinished ({error.message}): {cancel} forgets it")
+
+
+def _remove_staged(settings: StorageSettings, job_id: str, *, is_hasty: Callable[[], bool]) -> None:
     """Remove what a job staged; `is_hasty` may come to be true meanwhile.
 
     Raises:
         StorageFault: something may be left.
     """
     deadline = time.monotonic() + CLEAN_PATIENCE_S
-    with Storage(settings, patience_s=HASTY_PATIENCE_S) as storage:
+    with Storage(settings, patience_s=HASTY_PATIENCE_S, timeout_s=HASTY_TIMEOUT_S) as storage:
         while True:
             try:
                 storage.delete_prefix(job_prefix(job_id))
@@ -51,23 +115,39 @@ def remove_staged(settings: StorageSettings, job_id: str, *, is_hasty: Callable[
                     raise
 
 
-def stop_calls(job_id: str) -> list[str]:
-    """Cancel the calls that this machine knows of a job, if any; those that may still run, as Modal did not answer."""
+def stop_calls(job_id: str) -> bool:
+    """Cancel the calls that this machine knows of a job, if any; False where one may still run."""
     try:
         state = state_of(find_note(job_id))
     except RemoteError:
-        return []
-    started = [call.id for call in state.calls] if state is not None else []
-    if not started:
-        return []
+        return True
+    if state is None or not (state.calls or state.unnamed):
+        return True
     calls = Calls()
     try:
         calls.check_reachable()
     except RemoteError:
-        return started
-    return calls.cancel(started)
+        return False
+    return not calls.cancel([call.id for call in state.calls]) and not state.unnamed
 
 
-def calls_left(job_id: str, running: list[str]) -> str:
-    """What is to be told of calls that could not be cancelled."""
-    return f"Modal is out of reach, {len(running)} calls may still run: `keyscale remote cancel {job_id}` stops them"
+def calls_left(state: RemoteState, running: Collection[str]) -> str | None:
+    """What is to be told of calls that may still run; None where none does.
+
+    Args:
+        state: of their job.
+        running: ids of those that could not be cancelled.
+    """
+    told = []
+    if running:
+        told.append(
+            f"{len(running)} calls may still run, since Modal did not confirm their end: `keyscale remote cancel "
+            f"{state.job_id}` stops them"
+        )
+    if unnamed := state.unnamed:
+        until = datetime.fromtimestamp(max(call.until for call in unnamed)).astimezone()
+        told.append(
+            f"{len(unnamed)} calls may run that Modal never named: they find nothing to work on, and end by "
+            f"{until:%H:%M}"
+        )
+    return "; ".join(told) or None

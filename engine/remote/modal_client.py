@@ -1,7 +1,8 @@
 """Calls to the functions that are deployed on Modal: the one place, beside `modal_stub.py`, that imports its client.
 
 A call is waited for in a thread of its own, since waiting is what Modal's client does best: one request stays open
-for each call until there is an answer. What a call ends with is a `CallEnd`: Modal's exceptions are needed here alone.
+for each call until there is an answer. What a call ends with is a `CallEnd`, so that nobody else needs Modal's
+exceptions.
 """
 
 from __future__ import annotations
@@ -11,18 +12,29 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from keyscale.engine.errors import KeyscaleError, RemoteError
+from keyscale.engine.errors import Interrupted, RemoteError
 from keyscale.engine.patience import Patience
+from keyscale.engine.remote.modal_errors import (
+    DEPLOY,
+    CallEnd,
+    Outcome,
+    is_cancelled,
+    is_waiting,
+    judged,
+    outcome_of,
+    passing,
+    told_by,
+    unreachable,
+)
 from keyscale.engine.remote.names import APP, CHUNK, DEPLOYED, ENGINE, QUEUE
 from keyscale.engine.worker.contract import Deployment, read_deployment
 
-__all__ = ["CallEnd", "Calls", "Outcome"]
+__all__ = ["Calls"]
 
 CONNECT_S = 5.0
 """How long the server's port is knocked at before the client, which tries for a minute, is let loose."""
@@ -37,35 +49,11 @@ PATIENCE_S = 300.0
 START_PATIENCE_S = 60.0
 """The same while a call is being started: nothing is lost yet."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
-
-LOG_IN = "Set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run `modal setup`."
-LOGS = "Look at `modal app logs keyscale`."
-DEPLOY = "Run `keyscale remote deploy`."
-
-
-class CallEnd(Enum):
-    """How a call ended."""
-
-    ANSWERED = "answered"
-    """The function returned: `Outcome.answer`."""
-    TIMEOUT = "timeout"
-    """It took longer than the function may."""
-    CRASHED = "crashed"
-    """The container died, or the function raised what may pass."""
-    GONE = "gone"
-    """Its result is not kept any more, or it was cancelled elsewhere."""
-    FAILED = "failed"
-    """The same call would fail again: `Outcome.error`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """The end of a call."""
-
-    kind: CallEnd
-    answer: dict[str, Any] | None = None
-    error: RemoteError | None = None
-    """What to tell people, for all kinds but `ANSWERED`."""
+ASKS = 3
+"""How often a server that refuses is asked the same before it's believed: one refusal may be a fault of the moment."""
+ASK_PAUSE_S = 0.5
+DESCRIBE_POLL_S = 2.0
+"""How soon an interrupted client notices while it waits for the first container."""
 
 
 class Calls:
@@ -90,7 +78,7 @@ class Calls:
         """
         modal = _modal()
         _check_reachable(modal.config.config["server_url"])
-        with _told("ask what is deployed"):
+        with told_by(modal, "ask what is deployed"):
             try:
                 describe = modal.Function.from_name(APP, DEPLOYED)
                 describe.hydrate()
@@ -100,15 +88,14 @@ class Calls:
                 ) from None
             call = describe.spawn()
             try:
-                answer = call.get(timeout=DESCRIBE_S)
+                answer = self._first_answer(call)
             except TimeoutError:
-                _quietly(call.cancel)
                 raise RemoteError(
                     f"no container of {APP!r} answered within {DESCRIBE_S:.0f} s",
                     remedy="Look at `modal app logs keyscale`, and try again.",
                 ) from None
         deployment = read_deployment(answer)
-        with _told("find the functions"):
+        with told_by(modal, "find the functions"):
             try:
                 self._function = getattr(modal.Cls.from_name(APP, ENGINE)(), CHUNK)
                 self._queue = modal.Queue.from_name(QUEUE, create_if_missing=True)
@@ -117,13 +104,35 @@ class Calls:
                 raise RemoteError(f"{ENGINE}.{CHUNK} is not deployed", remedy=DEPLOY) from None
         return deployment
 
+    def _first_answer(self, call: Any) -> Any:
+        """What `describe` answers; a call that nobody waits for any more is cancelled.
+
+        Raises:
+            TimeoutError: nothing came in time.
+            Interrupted: `close` was called.
+        """
+        deadline = time.monotonic() + DESCRIBE_S
+        try:
+            while True:
+                if self._closed.is_set():
+                    raise Interrupted("interrupted")
+                try:
+                    return call.get(timeout=DESCRIBE_POLL_S)
+                except TimeoutError:
+                    if time.monotonic() >= deadline:
+                        raise
+        except (TimeoutError, Interrupted):
+            _quietly(call.cancel)
+            raise
+
     def spawn(self, job_json: str, chunk: Mapping[str, int], urls: Mapping[str, str]) -> str:
         """Start a call; its id.
 
         Raises:
+            Unanswered: it may have been started; nobody knows its id.
             RemoteError: it cannot be started.
         """
-        with _told("start a chunk"):
+        with told_by(_modal(), "start a chunk"):
             return self._persistently(lambda: str(self._spawn(job_json, chunk, urls)))
 
     def _spawn(self, job_json: str, chunk: Mapping[str, int], urls: Mapping[str, str]) -> str:
@@ -133,29 +142,42 @@ class Calls:
     def wait(self, call_id: str) -> Outcome:
         """Wait for a call to end, however long that takes; a server that is away for a while is borne.
 
-        `close` ends it with `GONE`.
+        Where Modal no longer knows how a call ended, it is cancelled, so that none runs on beside the one that takes
+        its place. `close` ends it with `GONE`.
         """
         modal = _modal()
         call = modal.FunctionCall.from_id(call_id)
-        patience = self._patience(self._patience_s)
-        while not self._closed.is_set():
+        patience, refusals = self._patience(self._patience_s), 0
+        outcome: Outcome | None = None
+        while outcome is None and not self._closed.is_set():
             try:
                 answer = call.get(timeout=WAIT_S)
             except modal.exception.InputCancellation:  # no `Exception`
-                return _outcome(CallEnd.GONE, "a call was cancelled elsewhere")
-            except Exception as error:  # whatever the function raised is raised here: `_judged` tells it apart
-                ended = _judged(modal, error)
-                if ended is not None:
-                    return ended
-                if _is_waiting(modal, error):
+                outcome = outcome_of(CallEnd.GONE, "a call was cancelled elsewhere")
+            except Exception as error:  # whatever the function raised is raised here: `judged` tells it apart
+                outcome = judged(modal, error)
+                if is_waiting(modal, error):
                     patience.renew()
-                elif not patience.bear():
-                    return Outcome(kind=CallEnd.FAILED, error=_unreachable("wait for a chunk"))
-                continue
-            if isinstance(answer, dict):
-                return Outcome(kind=CallEnd.ANSWERED, answer=answer)
-            return _outcome(CallEnd.FAILED, f"a chunk was answered with {type(answer).__name__}", DEPLOY)
-        return _outcome(CallEnd.GONE, "nobody waits for the chunk any more")
+                    refusals = 0
+                elif outcome is None and not patience.bear():
+                    outcome = Outcome(kind=CallEnd.FAILED, error=unreachable("wait for a chunk"), ended=False)
+                elif outcome is not None and not outcome.ended:
+                    refusals += 1
+                    outcome = self._refused(call_id, outcome, refusals)
+            else:
+                outcome = Outcome(kind=CallEnd.ANSWERED, answer=answer)
+                if not isinstance(answer, dict):
+                    outcome = outcome_of(CallEnd.FAILED, f"a chunk was answered with {type(answer).__name__}", DEPLOY)
+        return outcome or outcome_of(CallEnd.GONE, "nobody waits for the chunk any more", ended=False)
+
+    def _refused(self, call_id: str, outcome: Outcome, refusals: int) -> Outcome | None:
+        """What follows from so many refusals in a row to tell of a call; None to ask again, after a pause."""
+        if refusals < ASKS:
+            self._closed.wait(ASK_PAUSE_S * refusals)
+            return None
+        if outcome.kind is CallEnd.GONE and not self.cancel([call_id]):
+            return replace(outcome, ended=True)
+        return replace(outcome, kind=CallEnd.FAILED)
 
     def state(self, call_id: str) -> str:
         """What a call does, in a word: `running`, `finished`, or how it ended; or why that is not known."""
@@ -165,12 +187,14 @@ class Calls:
         except modal.exception.InputCancellation:
             return "cancelled"
         except Exception as error:  # as in `wait`
-            if _is_waiting(modal, error):
+            if is_waiting(modal, error):
                 return "running"
-            ended = _judged(modal, error)
-            if ended is None:
+            outcome = judged(modal, error)
+            if outcome is None:
                 return "not known: Modal is out of reach"
-            return "cancelled" if _is_cancelled(modal, error) else str(ended.error)
+            if not outcome.ended:
+                return f"not known: {outcome.error}"
+            return "cancelled" if is_cancelled(modal, error) else str(outcome.error)
         return "finished"
 
     def news(self, partition: str, *, wait_s: float) -> list[dict[str, Any]]:
@@ -189,19 +213,24 @@ class Calls:
         """Stop calls and forget what they report; tries all of them, for some seconds.
 
         Returns:
-            The calls that may still run, since Modal did not answer.
+            The calls that may still run, since Modal did not confirm their end.
         """
         modal = _modal()
         left = set(call_ids)
 
         def stop(call_id: str) -> None:
-            try:
-                modal.FunctionCall.from_id(call_id).cancel()
-            except modal.exception.NotFoundError:
-                pass
-            except Exception:  # this thread has nobody to raise it to; for the caller the call may still run
+            for ask in range(1, ASKS + 1):
+                try:
+                    modal.FunctionCall.from_id(call_id).cancel()
+                except modal.exception.NotFoundError:
+                    if ask < ASKS:  # else there really is no such call
+                        time.sleep(ASK_PAUSE_S)
+                        continue
+                except Exception:  # this thread has nobody to raise it to; for the caller the call may still run
+                    time.sleep(ASK_PAUSE_S)
+                    continue
+                left.discard(call_id)
                 return
-            left.discard(call_id)
 
         def forget() -> None:
             _quietly(lambda: self._queue.clear(partition=partition))
@@ -230,7 +259,7 @@ class Calls:
         while True:
             try:
                 return act()
-            except _passing(modal):
+            except passing(modal):
                 if not patience.bear() or self._closed.is_set():
                     raise
 
@@ -246,87 +275,6 @@ def _modal() -> Any:
     except ImportError as error:
         raise RemoteError("the package modal is not installed", remedy="pip install 'modal~=1.6.4'") from error
     return modal
-
-
-def _passing(modal: Any) -> tuple[type[BaseException], ...]:
-    """Faults of the way to the server, or of the server itself, that may pass."""
-    e = modal.exception
-    return (
-        e.ConnectionError,
-        e.ServiceError,
-        e.InternalError,
-        e.InternalFailure,
-        e.ResourceExhaustedError,
-        ConnectionError,
-        socket.gaierror,
-    )
-
-
-def _is_waiting(modal: Any, error: Exception) -> bool:
-    """Whether `get` only says that there is no result yet."""
-    e = modal.exception
-    return isinstance(error, TimeoutError) and not isinstance(error, e.FunctionTimeoutError | e.OutputExpiredError)
-
-
-def _is_cancelled(modal: Any, error: Exception) -> bool:
-    """Whether the call was cancelled: Modal says so in words alone where its container had begun to work."""
-    return isinstance(error, modal.exception.RemoteError) and "cancelled by user" in str(error)
-
-
-def _judged(modal: Any, error: Exception) -> Outcome | None:
-    """What an exception of `get` says of the call; None where it says something of the way to the server alone."""
-    e = modal.exception
-    if _is_waiting(modal, error) or (isinstance(error, _passing(modal)) and not isinstance(error, KeyscaleError)):
-        return None
-    if _is_cancelled(modal, error):
-        return _outcome(CallEnd.GONE, "a call was cancelled elsewhere")
-    ends: tuple[tuple[Any, CallEnd, str, str], ...] = (
-        # Raised by the function, as something that may pass.
-        (KeyscaleError, CallEnd.CRASHED, str(error), LOGS),
-        (e.FunctionTimeoutError, CallEnd.TIMEOUT, "a chunk took longer than the function may", LOGS),
-        ((e.OutputExpiredError, e.NotFoundError), CallEnd.GONE, "the result of a call is not kept any more", LOGS),
-        (e.AuthError, CallEnd.FAILED, "Modal does not accept the token", LOG_IN),
-        ((e.InvalidError, e.PermissionDeniedError, e.VersionError), CallEnd.FAILED, "Modal refuses the call", DEPLOY),
-        (Exception, CallEnd.CRASHED, f"a container failed ({_short(error)})", LOGS),
-    )
-    return next(_outcome(kind, text, remedy) for wanted, kind, text, remedy in ends if isinstance(error, wanted))
-
-
-def _outcome(kind: CallEnd, text: str, remedy: str = LOGS) -> Outcome:
-    return Outcome(kind=kind, error=RemoteError(text, remedy=remedy))
-
-
-def _short(error: BaseException) -> str:
-    """The first line of an exception's text, without what may be a link."""
-    line = next(iter(str(error).strip().splitlines()), "")
-    words = [word if "://" not in word and "X-Amz-" not in word else "(a link)" for word in line.split()]
-    return f"{type(error).__name__}: {' '.join(words)}"[:300] if words else type(error).__name__
-
-
-def _unreachable(action: str) -> RemoteError:
-    return RemoteError(
-        f"cannot {action}: Modal is not to be reached",
-        remedy="Check the network, then `keyscale remote resume` the job.",
-    )
-
-
-@contextlib.contextmanager
-def _told(action: str) -> Iterator[None]:
-    """Modal's exceptions as ours."""
-    modal = _modal()
-    e = modal.exception
-    try:
-        yield
-    except KeyscaleError:
-        raise
-    except e.AuthError as error:
-        raise RemoteError(f"Modal does not accept the token ({_short(error)})", remedy=LOG_IN) from None
-    except e.VersionError as error:
-        raise RemoteError(f"Modal does not take this client ({_short(error)})", remedy="pip install -U modal") from None
-    except _passing(modal):
-        raise _unreachable(action) from None
-    except e.Error as error:
-        raise RemoteError(f"cannot {action} ({_short(error)})", remedy=DEPLOY) from None
 
 
 def _check_reachable(url: str) -> None:

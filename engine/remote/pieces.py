@@ -15,7 +15,7 @@ from pathlib import Path
 from keyscale.engine import errors
 from keyscale.engine.errors import KeyscaleError, RemoteError
 from keyscale.engine.plan.plan import Chunk
-from keyscale.engine.remote.modal_client import CallEnd, Outcome
+from keyscale.engine.remote.modal_errors import CallEnd, Outcome, without_links
 from keyscale.engine.wording import from_data, say
 from keyscale.engine.worker.contract import Made, TooSlow
 from keyscale.engine.worker.links import LinkExpired
@@ -207,14 +207,17 @@ def _frames(outcome: Outcome) -> int:
 
 
 def refused(answer: dict[str, object], what: str) -> KeyscaleError:
-    """The error that a call answered with."""
-    kind = getattr(errors, str(answer.get("error")), RemoteError)
-    if not (isinstance(kind, type) and issubclass(kind, KeyscaleError)):
+    """The error that a call answered with, whatever is in its answer.
+
+    One that only this process can have (`Interrupted`) is no container's to raise, and becomes a `RemoteError`.
+    """
+    kind = getattr(errors, str(answer.get("error")), None)
+    if not (isinstance(kind, type) and issubclass(kind, KeyscaleError)) or issubclass(kind, errors.Interrupted):
         kind = RemoteError
     said = answer.get("said")
     message, remedy = said if isinstance(said, list) and len(said) == 2 else (None, None)
-    told = answer.get("remedy")
+    told, advice = answer.get("message"), answer.get("remedy")
     return kind(
-        say("{}: {}", what, from_data(message) or answer.get("message")),
-        remedy=None if told is None else from_data(remedy) or str(told),
+        say("{}: {}", what, from_data(message) or without_links(told) or "a container failed and did not say why"),
+        remedy=from_data(remedy) or without_links(advice) or None,
     )

@@ -11,22 +11,25 @@ from threading import Event as StopFlag
 
 from keyscale.engine.errors import RemoteError, StorageError
 from keyscale.engine.events import Event, Note, Phase
-from keyscale.engine.remote.leftovers import calls_left, end_job
+from keyscale.engine.remote.leftovers import UNKNOWN_CALLS, end_job
 from keyscale.engine.remote.modal_client import Calls
 from keyscale.engine.remote.state import (
     JobNote,
     RemoteState,
     absolute_job,
+    drop_state,
     forget_ended,
     forget_note,
+    is_damaged,
     keep_note,
     notes_of,
     state_of,
     state_path,
+    state_path_of,
 )
 from keyscale.engine.runners.prepare import Prepared
 from keyscale.engine.runners.run import Run
-from keyscale.engine.storage.bucket import Storage, new_job_id
+from keyscale.engine.storage.bucket import Storage, job_prefix, new_job_id
 from keyscale.engine.workspace.fingerprint import own_checkpoint
 from keyscale.engine.workspace.folder import WorkFolder
 
@@ -94,24 +97,35 @@ class NotedRun(Run):
         state = RemoteState.read(path)
         for note in notes_of(self.job):
             left = state_of(note)
-            if left is None or (state is not None and state.job_id == note.job_id):
+            is_own = state is not None and state.job_id == note.job_id
+            if is_own or (left is None and not is_damaged(note)):
                 continue
             try:
-                running = yield from self.during(Phase.STAGE, partial(_end, left, storage, calls))
+                may_run = yield from self.during(Phase.STAGE, partial(_end, note, left, storage, calls))
             except RemoteError as error:
                 remedy = f"`keyscale remote cancel {note.job_id}` ends it"
                 message = f"an earlier job for this output is left as it is ({error.message}): {remedy}"
                 yield Note(level="warning", message=message)
                 continue
-            if running:
-                yield Note(level="warning", message=calls_left(note.job_id, running))
-            else:
-                forget_note(note.job_id)
+            if may_run is not None:
+                yield Note(level="warning", message=may_run)
+                continue
+            if left is None:
+                message = f"what was kept of the earlier job {note.job_id} is damaged: {UNKNOWN_CALLS}"
+                yield Note(level="warning", message=message)
+            forget_note(note.job_id)
 
     def _unpublished(self) -> str | None:
         """The job of this very key whose finished file was still to be stored elsewhere."""
         return next((note.job_id for note in notes_of(self.job) if note.publishing == self.key), None)
 
 
-def _end(state: RemoteState, storage: Storage, calls: Calls, _: Callable[[int, int], None]) -> list[str]:
-    return end_job(state, storage, calls)
+def _end(
+    note: JobNote, state: RemoteState | None, storage: Storage, calls: Calls, _: Callable[[int, int], None]
+) -> str | None:
+    """What is to be told of calls that may still run, once all else of a job was ended."""
+    if state is not None:
+        return end_job(state, storage, calls)
+    storage.delete_prefix(job_prefix(note.job_id))
+    drop_state(state_path_of(note), note.job_id)
+    return None

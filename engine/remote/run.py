@@ -11,27 +11,27 @@ from functools import partial
 from pathlib import Path
 from threading import Event as StopFlag
 
-from keyscale.engine.errors import KeyscaleError, RemoteError, StorageError
+from keyscale.engine.errors import Interrupted, RemoteError
 from keyscale.engine.events import Done, Event, Note, Phase, RemoteUse
 from keyscale.engine.models import Execution, choose_execution, possible_executions
 from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.remote.dispatch import FanOut
-from keyscale.engine.remote.leftovers import calls_left, end_job, remove_staged
+from keyscale.engine.remote.leftovers import end_job, leave_nothing
 from keyscale.engine.remote.modal_client import PATIENCE_S, Calls
 from keyscale.engine.remote.prices import Budget, affordable, check_suited, cost, estimate
 from keyscale.engine.remote.resumable import NotedRun
 from keyscale.engine.remote.slots import Slots
-from keyscale.engine.remote.staging import Staging
-from keyscale.engine.remote.state import RemoteState, check_notes, drop_state, forget_note, state_path, take_up
+from keyscale.engine.remote.staging import Staging, kept_task
+from keyscale.engine.remote.state import RemoteState, check_notes, forget_note, state_path, take_up
 from keyscale.engine.run_options import RemoteOptions
 from keyscale.engine.runners.local import LocalRun
 from keyscale.engine.runners.prepare import Prepared, has_int8
-from keyscale.engine.runners.progress import Meter
+from keyscale.engine.runners.progress import Meter, signs_of_life
 from keyscale.engine.runners.shared import Shared
 from keyscale.engine.serialization import dumps
-from keyscale.engine.storage.bucket import Storage, StorageFault, StorageSettings, job_prefix, new_job_id
-from keyscale.engine.worker.contract import Deployment, Made, Task, read_task
+from keyscale.engine.storage.bucket import Storage, StorageSettings, new_job_id
+from keyscale.engine.worker.contract import Deployment, Made, Task
 from keyscale.engine.workspace.fingerprint import network_identity
 from keyscale.engine.workspace.folder import WorkFolder
 
@@ -42,9 +42,10 @@ __all__ = [
 
 STORAGE_PATIENCE_S = 60.0
 """How long storage may be out of reach, for each request."""
+CONNECTED_S = 10.0
+"""How long an interrupted trial of the bucket may take to remove its object."""
 SENT_S = 15.0
 """How long the end of an interrupted upload is waited for, which notices by itself."""
-POLL_S = 0.25
 
 
 def run_remote(
@@ -109,9 +110,14 @@ class RemoteRun(NotedRun):
     def load(self) -> Iterator[Event]:
         """As `Run.load`."""
 
+        tried = threading.Event()
+
         def connect(_: Callable[[int, int], None]) -> Deployment:
-            storage.check()
-            return self.calls.connect()
+            try:
+                storage.check()
+                return self.calls.connect()
+            finally:
+                tried.set()
 
         check_notes()
         try:
@@ -119,6 +125,13 @@ class RemoteRun(NotedRun):
             settings = StorageSettings.from_environment(os.environ)
             storage = self.storage = Storage(settings, patience_s=STORAGE_PATIENCE_S)
             deployment = self.deployment = yield from self.during(Phase.CONNECT, connect)
+        except Interrupted:
+            self.calls.close()
+            yield from signs_of_life(Meter(Phase.CONNECT, 0), tried, CONNECTED_S)
+            if not tried.is_set():
+                message = "a trial of the bucket may be left in storage: `keyscale remote clean` removes it"
+                yield Note(level="warning", message=message)
+            raise
         except RemoteError as error:
             if not self.options.fallback_local:
                 raise
@@ -204,6 +217,7 @@ class RemoteRun(NotedRun):
 
     def _make_there(self, missing: list[Chunk], folder: WorkFolder, path: Path, meter: Meter) -> Iterator[Event]:
         assert self.storage is not None
+        assert self.deployment is not None
         suffix = chunk_suffix(self.plan.encoder)
         state = yield from self._resumed(folder, path)
         if state is None:
@@ -221,6 +235,7 @@ class RemoteRun(NotedRun):
             folder=folder,
             containers=self._containers,
             slots=self.slots,
+            longest_s=self.deployment.timeout_s,
             stop=self.stop,
             tally=self.tally,
             given_up=self._pay,
@@ -245,7 +260,7 @@ class RemoteRun(NotedRun):
         if state is None:
             return None
         state.check_place(self.storage.settings.endpoint, self.storage.settings.bucket)
-        task = _task(state)
+        task = kept_task(state.task_json)
         staging = Staging(self.storage, state.job_id, chunk_suffix(self.plan.encoder))
         if (
             state.key == folder.folder.name
@@ -263,9 +278,9 @@ class RemoteRun(NotedRun):
             if task.excerpt_begins is not None or task.source_size == self.prepared.source_stat[0]:
                 return None  # staged in part: sent on under the same id; an excerpt is cut again, with the same bytes
         end = partial(end_job, state, self.storage, self.calls)
-        running = yield from self.during(Phase.STAGE, lambda _: end())
-        if running:
-            yield Note(level="warning", message=calls_left(state.job_id, running))
+        may_run = yield from self.during(Phase.STAGE, lambda _: end())
+        if may_run is not None:
+            yield Note(level="warning", message=may_run)
         else:
             forget_note(state.job_id)
         if self.job_id == state.job_id:
@@ -315,12 +330,16 @@ class RemoteRun(NotedRun):
 
     def _left(self, path: Path, meter: Meter) -> Iterator[Event]:
         """`_leave_nothing`, with signs of life."""
-        thread = threading.Thread(target=self._leave_nothing, args=(path,), name="keyscale-leave", daemon=True)
-        thread.start()
-        while thread.is_alive():
-            thread.join(POLL_S)
-            if meter.is_due(0):
-                yield meter.progress(0)
+        over = threading.Event()
+
+        def leave() -> None:
+            try:
+                self._leave_nothing(path)
+            finally:
+                over.set()
+
+        threading.Thread(target=leave, name="keyscale-leave", daemon=True).start()
+        yield from signs_of_life(meter, over)
         yield from self.told()
 
     def _leave_nothing(self, path: Path) -> None:
@@ -328,30 +347,15 @@ class RemoteRun(NotedRun):
         assert self.storage is not None
         if self._sending.acquire(timeout=SENT_S):  # what is on its way would arrive after all was removed
             self._sending.release()
-        state = RemoteState.read(path)
         self.calls.close()
-        calls = [call.id for call in state.calls] if state is not None else []
-        if self.fan_out is not None:
-            calls = self.fan_out.calls()
-        try:
-            running = self.calls.cancel(calls, self.job_id) if calls else []
-        finally:
-            ended = self.fan_out is None or self.fan_out.leave()
-        job_id = state.job_id if state is not None else self.job_id
-        cancel = f"`keyscale remote cancel {job_id}`"
-        try:
-            remove_staged(self.storage.settings, job_id, is_hasty=self.stop.is_set)
-            if not ended and self.fan_out is not None and not running:
-                self.fan_out.leave()  # a call that ends late may have stored something
-                remove_staged(self.storage.settings, job_id, is_hasty=self.stop.is_set)
-            if running:
-                self._warn(calls_left(job_id, running))
-            else:
-                drop_state(path, job_id)
-        except StorageFault as fault:
-            self._warn(f"{job_prefix(job_id)} may be left in storage ({fault.message}): {cancel} removes it")
-        except StorageError as error:
-            self._warn(f"remote job {job_id} stays noted as unfinished ({error.message}): {cancel} forgets it")
+        state = self.fan_out.settle() if self.fan_out is not None else RemoteState.read(path)
+        leave = self.fan_out.leave if self.fan_out is not None else lambda: True
+        settings, job_id = self.storage.settings, self.job_id if state is None else state.job_id
+        left = leave_nothing(settings, job_id, state, path, self.calls, leave, is_hasty=self.stop.is_set)
+        if left is not None:
+            self._warn(left.message)
+            if left.calls_may_run:
+                self.note_job(path)
 
     def _warn(self, message: str) -> None:
         self.notes.append(Note(level="warning", message=message))
@@ -406,10 +410,3 @@ class RemoteRun(NotedRun):
                 local_frames=self.local_frames,
             ),
         )
-
-
-def _task(state: RemoteState) -> Task | None:
-    try:
-        return read_task(state.task_json)
-    except KeyscaleError:
-        return None

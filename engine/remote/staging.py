@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from keyscale import __version__
-from keyscale.engine.errors import InputError
+from keyscale.engine.errors import InputError, KeyscaleError
 from keyscale.engine.files import sha256_file
 from keyscale.engine.models.execution import Execution
 from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.plan.transfer import dump_plan, for_transfer
 from keyscale.engine.remote.excerpt import make_excerpt, worth_excerpt
 from keyscale.engine.storage.bucket import Storage, job_prefix, source_key
-from keyscale.engine.worker.contract import Made, Task
+from keyscale.engine.worker.contract import Made, Task, read_task
 
-__all__ = ["LINK_SECONDS", "Staging"]
+__all__ = ["LINK_SECONDS", "Staging", "kept_task"]
 
 LINK_SECONDS = 24 * 3600
 """How long links are good for: longer than a chunk waits and works; a call that finds one expired is started anew."""
@@ -147,3 +147,11 @@ class Staging:
     def _name(self, piece: Chunk) -> str:
         # With its frames: a chunk that was split has several pieces.
         return f"{self.prefix}chunks/{piece.index:05d}-{piece.start}-{piece.end}"
+
+
+def kept_task(task_json: str) -> Task | None:
+    """What an earlier client gave its calls; None where another version of keyscale wrote it."""
+    try:
+        return read_task(task_json)
+    except KeyscaleError:
+        return None

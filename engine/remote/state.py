@@ -23,7 +23,7 @@ from keyscale.engine.files import storage_error, write_private
 from keyscale.engine.job import Job
 from keyscale.engine.serialization import dumps, loads
 from keyscale.engine.workspace.folder import REMOTE_STATE, REMOTE_STATE_VERSION
-from keyscale.engine.workspace.locks import lock_of
+from keyscale.engine.workspace.locks import held, lock_of
 
 LOCK_POLL_S = 0.02
 
@@ -31,6 +31,7 @@ __all__ = [
     "Call",
     "JobNote",
     "RemoteState",
+    "Starting",
     "absolute_job",
     "all_notes",
     "check_notes",
@@ -38,7 +39,10 @@ __all__ = [
     "find_note",
     "forget_ended",
     "forget_note",
+    "is_damaged",
+    "is_followed",
     "keep_note",
+    "keep_unnamed",
     "notes_of",
     "state_of",
     "state_path",
@@ -58,6 +62,17 @@ class Call:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Starting:
+    """A call that was asked for, and of which Modal has not told the id: it may run."""
+
+    index: int
+    start: int
+    end: int
+    until: float
+    """Unix time at which it is over at the latest, in seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RemoteState:
     """A job that is staged."""
 
@@ -74,6 +89,13 @@ class RemoteState:
     sent: bool = False
     """Whether all of it was."""
     calls: tuple[Call, ...] = field(default=())
+    starting: tuple[Starting, ...] = field(default=())
+
+    @property
+    def unnamed(self) -> tuple[Starting, ...]:
+        """Calls that may run and cannot be cancelled, since nobody knows their ids."""
+        now = time.time()
+        return tuple(call for call in self.starting if call.until > now)
 
     def save(self, path: Path) -> None:
         """Write it and its copy, each whole or not at all, readable by this user alone.
@@ -145,6 +167,37 @@ def state_of(note: JobNote) -> RemoteState | None:
     """What is staged of a note's job, and its calls; None where all of that was removed."""
     found = (RemoteState.read(path) for path in (state_path_of(note), _copy_path(note.job_id)))
     return next((state for state in found if state is not None and state.job_id == note.job_id), None)
+
+
+def is_followed(note: JobNote) -> bool:
+    """Whether a client works on the job: it holds the lock of the work folder."""
+    path = state_path_of(note).with_name("lock")
+    if not path.exists():
+        return False
+    try:
+        with held(path):
+            return False
+    except filelock.Timeout:
+        return True
+    except OSError:
+        return False
+
+
+def is_damaged(note: JobNote) -> bool:
+    """Whether a state of a note's job was kept that cannot be read: something of the job may run or lie in storage."""
+    if state_of(note) is not None:
+        return False
+    path = state_path_of(note)
+    return _copy_path(note.job_id).exists() or (path.exists() and RemoteState.read(path) is None)
+
+
+def keep_unnamed(state: RemoteState) -> None:
+    """Keep, beside the note, that calls of an ended job may run which cannot be cancelled; see `RemoteState.unnamed`.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    write_private(_copy_path(state.job_id), dumps(replace(state, calls=(), starting=state.unnamed)))
 
 
 def drop_state(path: Path, job_id: str, *, ended: Collection[str] | None = None) -> bool:
@@ -257,7 +310,8 @@ def forget_ended(job: Job, *, but: str | None = None, finished: bool = True) -> 
         finished: those too whose finished file is still to be stored elsewhere.
     """
     for note in notes_of(job):
-        if note.job_id != but and state_of(note) is None and (finished or not note.publishing):
+        is_over = state_of(note) is None and not is_damaged(note)
+        if note.job_id != but and is_over and (finished or not note.publishing):
             forget_note(note.job_id)
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from keyscale.engine.camera.framing import Framing, load_framing
 from keyscale.engine.errors import InputError, StorageError, UsageError
@@ -17,13 +18,20 @@ from keyscale.engine.models import ModelSpec, defaults_for, describe, needs_open
 from keyscale.engine.models.speeds import known_speeds
 from keyscale.engine.pipeline.encoder import check_encoder
 from keyscale.engine.plan.plan import LANCZOS, Plan, make_plan
-from keyscale.engine.source.probe import probe
+from keyscale.engine.source.probe import VideoInfo, probe
 from keyscale.engine.wording import say
 from keyscale.engine.workspace.fingerprint import read_stamp
 from keyscale.engine.workspace.folder import Identity, work_folder_of
 from keyscale.engine.workspace.locks import private_folder
 
-__all__ = ["Prepared", "check_absent", "check_source", "has_int8", "prepare", "prepare_plan"]
+__all__ = ["Look", "Prepared", "check_absent", "check_source", "has_int8", "prepare", "prepare_plan"]
+
+
+class Look(Protocol):
+    """What probes a source, as `probe` does."""
+
+    def __call__(self, path: str, /, *, tolerate_damage: bool, sound: bool) -> VideoInfo:
+        """What the file is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +46,7 @@ class Prepared:
     """A result that is made again whichever job it came from; one that has taken its place since is not."""
 
 
-def prepare_plan(job: Job, *, remote: bool = False, framing: Framing | None = None) -> Plan:
+def prepare_plan(job: Job, *, remote: bool = False, framing: Framing | None = None, look: Look = probe) -> Plan:
     """Probe, read the keyframes and plan. No network runs; torch is imported for a checkpoint's path only, and
     OpenVINO where it has to be asked what it can do on this CPU.
 
@@ -46,6 +54,7 @@ def prepare_plan(job: Job, *, remote: bool = False, framing: Framing | None = No
         job: what is asked for.
         remote: chunks are made elsewhere, so that nothing depends on what this machine can do.
         framing: the camera, instead of the job's keyframes file.
+        look: what probes the source, `probe` or `probe_apart`.
 
     Raises:
         KeyscaleError: the source, the keyframes, the model or the settings are wrong.
@@ -54,11 +63,11 @@ def prepare_plan(job: Job, *, remote: bool = False, framing: Framing | None = No
     if framing is None and job.keyframes is not None:
         framing = load_framing(job.keyframes)
     models = _models(job)
-    info = probe(job.source, tolerate_damage=job.keep_going_on_decode_errors)
+    info = look(job.source, tolerate_damage=job.keep_going_on_decode_errors, sound=job.encoding.audio)
     return make_plan(job, info, framing, models, known_speeds(), has_int8=remote or has_int8(job, models.values()))
 
 
-def prepare(job: Job, *, remote: bool = False, framing: Framing | None = None) -> Prepared:
+def prepare(job: Job, *, remote: bool = False, framing: Framing | None = None, look: Look = probe) -> Prepared:
     """Plan, and check all that can fail before long work: output, rights, space, encoder. Arguments as above.
 
     Raises:
@@ -66,7 +75,7 @@ def prepare(job: Job, *, remote: bool = False, framing: Framing | None = None) -
     """
     output = Path(job.output)
     before = _stat(job)
-    plan = prepare_plan(job, remote=remote, framing=framing)
+    plan = prepare_plan(job, remote=remote, framing=framing, look=look)
     check_absent(job, may_be_finished=job.publish_to is not None)
     _check_folder(output, plan, remote=remote)
     return Prepared(job=job, plan=plan, source_stat=before)
@@ -194,7 +203,7 @@ def _check_folder(output: Path, plan: Plan, *, remote: bool) -> None:
         with private_folder(folder) as private:
             check_encoder(
                 plan.encoder,
-                plan.info.colour.encoded(plan.encoder.codec),
+                plan.colour,
                 (plan.job.target.width, plan.job.target.height),
                 plan.rate,
                 private,

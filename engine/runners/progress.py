@@ -6,14 +6,14 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Literal, TypeVar
 
 from keyscale.engine.errors import Interrupted
 from keyscale.engine.events import Event, Phase, Progress
 from keyscale.engine.threads import start_helper
 
-__all__ = ["Meter", "in_background", "summed"]
+__all__ = ["Meter", "in_background", "signs_of_life", "summed"]
 
 T = TypeVar("T")
 
@@ -149,3 +149,11 @@ def in_background(
     if meter.total:
         yield meter.progress(meter.total)
     return result  # type: ignore[return-value]  # None only beside an error, or where T is None
+
+
+def signs_of_life(meter: Meter, over: threading.Event, longest_s: float | None = None) -> Iterator[Progress]:
+    """Events until something is over, or for so many seconds."""
+    end = None if longest_s is None else time.monotonic() + longest_s
+    while not over.wait(POLL_SECONDS) and (end is None or time.monotonic() < end):
+        if meter.is_due(0):
+            yield meter.progress(0)

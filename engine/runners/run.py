@@ -301,10 +301,12 @@ class Run(ABC):
                 origin=plan.info.origin,
                 time_map=plan.time_map,
                 tracks=plan.tracks,
+                retiming=plan.info.retiming,
                 on_progress=lambda share: report(round(share * plan.frames), plan.frames),
                 should_stop=self.stop.is_set,
                 keep_going=self.job.keep_going_on_decode_errors,
                 extra_metadata=stamp(plan, self.key),
+                look_ahead=plan.info.look_ahead,
             )
 
         assembly = yield from self.during(Phase.JOIN, work)

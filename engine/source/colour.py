@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
-__all__ = ["Colour", "PixelArray", "from_rgb", "guess_matrix", "to_rgb"]
+from keyscale.engine.source.frame_filters import with_chroma_location
+
+__all__ = ["Colour", "PixelArray", "colour_of_frame", "from_rgb", "guess_matrix", "to_rgb"]
 
 PixelArray = npt.NDArray[np.unsignedinteger[Any]]
 """RGB pixels `(H, W, 3)`: uint8 in 0..255, or uint16 in 0..65535."""
@@ -27,6 +29,10 @@ UNSPECIFIED = 2
 RGB_MATRIX = 0
 LIMITED, FULL = 1, 2
 PQ, HLG = 16, 18
+BT2020 = 9
+"""Of a matrix and of primaries."""
+LEFT, CENTRE, TOP_LEFT = 1, 2, 3
+"""`AVChromaLocation`: where a chroma sample lies among the luma samples that share it."""
 
 MATRIX_NAMES = {
     0: "rgb", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc", 10: "bt2020c",
@@ -67,6 +73,9 @@ class Colour:
     transfer: int = UNSPECIFIED
     assumed: bool = False
     """True where the stream names no matrix and `guess_matrix` chose it."""
+    chroma_location: int = 0
+    """Where chroma samples lie, `AVChromaLocation`; 0: frames that are read say it themselves, and those that are
+    written have it where `usual_chroma_location` says."""
 
     @property
     def hdr(self) -> Literal["pq", "hlg"] | None:
@@ -88,13 +97,35 @@ class Colour:
         ProRes has no place to say that a picture is of full range: its results are limited.
         """
         if self.matrix == RGB_MATRIX:
-            return Colour(matrix=1, full_range=False, primaries=self.primaries, transfer=self.transfer)
-        return replace(self, full_range=False) if codec == "prores" else self
+            colour = Colour(matrix=1, full_range=False, primaries=self.primaries, transfer=self.transfer)
+        else:
+            colour = replace(self, full_range=False) if codec == "prores" else self
+        return replace(colour, chroma_location=usual_chroma_location(colour.matrix, colour.primaries))
 
 
 def guess_matrix(height: int) -> int:
     """The matrix players assume for untagged video: BT.709 from 720 lines up, else BT.601."""
     return 1 if height >= 720 else 6
+
+
+def usual_chroma_location(matrix: int, primaries: int) -> int:
+    """Where the chroma of a stream lies that does not say: top left in BT.2020 (its table 4), else left."""
+    return TOP_LEFT if BT2020 in {matrix, primaries} else LEFT
+
+
+def colour_of_frame(frame: av.VideoFrame, first: Colour) -> Colour:
+    """The colour of one frame of a stream: what it says of itself, and for the rest what held for the first one."""
+    matrix, value_range = int(frame.colorspace), int(frame.color_range)
+    if frame.format.is_rgb or frame.format.has_palette:
+        return first if first.matrix == RGB_MATRIX else replace(first, matrix=RGB_MATRIX, full_range=True)
+    if matrix not in LUMA_WEIGHTS:
+        matrix = first.matrix if first.matrix != RGB_MATRIX else guess_matrix(frame.height)
+    full = frame.format.name.startswith("yuvj") or first.full_range
+    if value_range in {LIMITED, FULL}:
+        full = value_range == FULL
+    if (matrix, full) == (first.matrix, first.full_range):
+        return first
+    return replace(first, matrix=matrix, full_range=full)
 
 
 def to_rgb(frame: av.VideoFrame, colour: Colour, *, deep: bool, reformatter: VideoReformatter) -> PixelArray:
@@ -106,7 +137,13 @@ def to_rgb(frame: av.VideoFrame, colour: Colour, *, deep: bool, reformatter: Vid
             frame, format="rgb48le" if wide else "rgb24", interpolation=SWS_FLAGS, threads=1
         ).to_ndarray()
         return array.astype(np.uint16) * np.uint16(257) if deep and not wide else np.asarray(array)
+    if frame.format.name.startswith("grayf"):
+        return _float_grey_to_rgb(frame, deep=deep)
     # What the stream left open is written onto the frame, since swscale reads it there.
+    if colour.chroma_location:
+        frame = with_chroma_location(frame, colour.chroma_location)
+    if not colour.full_range and frame.format.name.startswith("yuvj"):
+        frame = _without_range_in_format(frame)
     value_range = FULL if colour.full_range else LIMITED
     frame.colorspace = colour.matrix
     frame.color_range = value_range
@@ -131,9 +168,32 @@ def to_rgb(frame: av.VideoFrame, colour: Colour, *, deep: bool, reformatter: Vid
     return np.asarray(array)
 
 
+def _float_grey_to_rgb(frame: av.VideoFrame, *, deep: bool) -> PixelArray:
+    """Grey in floats of 0 to 1; swscale takes them for limited whatever it is told."""
+    plane = frame.planes[0]
+    kind = ">f4" if frame.format.name.endswith("be") else "<f4"
+    rows = np.frombuffer(bytes(plane), kind).reshape(plane.height, -1)[:, : plane.width]
+    top, dtype = (65535, np.uint16) if deep else (255, np.uint8)
+    grey = (np.nan_to_num(rows).clip(0, 1) * top + 0.5).astype(dtype)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _without_range_in_format(frame: av.VideoFrame) -> av.VideoFrame:
+    """A `yuvj...` frame as one of `yuv...`: H.264's decoder keeps the format where only the range in it changes."""
+    plain = av.VideoFrame(frame.width, frame.height, frame.format.name.replace("yuvj", "yuv"))
+    for source, target in zip(frame.planes, plain.planes, strict=True):
+        rows = np.zeros((target.height, target.line_size), np.uint8)
+        rows[:, : target.width] = np.frombuffer(bytes(source), np.uint8).reshape(-1, source.line_size)[
+            :, : source.width
+        ]
+        target.update(rows.tobytes())
+    return plain
+
+
 def from_rgb(pixels: PixelArray, colour: Colour, pixel_format: str, *, reformatter: VideoReformatter) -> av.VideoFrame:
     """RGB `(H, W, 3)`, uint8 or uint16, as an encoder frame of `pixel_format` tagged with `colour`."""
     value_range = FULL if colour.full_range else LIMITED
+    location = colour.chroma_location or usual_chroma_location(colour.matrix, colour.primaries)
     if pixels.dtype == np.uint16:
         bits = av.VideoFormat(pixel_format).components[0].bits
         frame = av.VideoFrame.from_ndarray(_rgb_to_codes(pixels, colour, bits), format="yuv444p16le")
@@ -143,8 +203,9 @@ def from_rgb(pixels: PixelArray, colour: Colour, pixel_format: str, *, reformatt
         frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         frame.colorspace = RGB_MATRIX
         frame.color_range = FULL
+    # swscale takes the place from the frame that it fills, which is labelled as the one that it reads.
     converted = reformatter.reformat(
-        frame,
+        with_chroma_location(frame, location),
         format=pixel_format,
         interpolation=SWS_FLAGS,
         dst_colorspace=SWS_MATRIX[colour.matrix],

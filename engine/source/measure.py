@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import av
 import numpy as np
 import numpy.typing as npt
-from av.sidedata.sidedata import Type as SideDataType
 
 from keyscale.engine.errors import InputError
-from keyscale.engine.source.open import demuxed, frame_is_damaged, open_source, reason_of
+from keyscale.engine.source.frame_filters import FrameTags, frame_tags
+from keyscale.engine.source.matroska import is_whole
+from keyscale.engine.source.open import demuxed, frame_is_damaged, open_source, prepare_decoder, reason_of
+from keyscale.engine.source.order import choose_times, decoded
+from keyscale.engine.source.side_data import Type, side_data_of
+from keyscale.engine.source.streams import UNLISTED, Spans, stream_facts
+from keyscale.engine.source.timeline import PacketLog, Retiming, retimed_video
 from keyscale.engine.wording import say
 
 if TYPE_CHECKING:
@@ -46,14 +51,43 @@ MAX_PIXELS = 16384 * 8704
 """Largest picture decoded: that of the highest levels of HEVC and AV1. What declares more is damaged."""
 
 
-class Scan:
-    """Everything the container tells without decoding: streams, claims, packets of the video stream."""
+LEFT_OUT = {
+    Type.A53_CC: "closed captions (CEA-608 or 708) within the picture",
+    Type.STEREO3D: "the description of the picture as stereoscopic",
+    Type.SPHERICAL: "the description of the picture as spherical (360 degrees)",
+}
+"""Side data of frames that viewers may miss."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream, path: str) -> None:
+
+class Scan:
+    """Everything the container tells without decoding: streams, claims, packets of the video stream.
+
+    Args:
+        container: just opened.
+        stream: its video.
+        path: its name, for errors.
+        sound: whether the sound's codecs are asked for what they are.
+        look_ahead: with which the container was opened.
+        video_look_ahead: what of that is needed to find the video.
+    """
+
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        path: str,
+        *,
+        sound: bool = True,
+        look_ahead: int = 0,
+        video_look_ahead: int = 0,
+    ) -> None:
         context = stream.codec_context
         self.container = container.format.name
         self.index = stream.index
+        self.video_number = [each.index for each in container.streams.video].index(stream.index)
+        """How many streams of pictures stand before it."""
         self.codec = context.codec.canonical_name
+        self.has_tag = bool(context.codec_tag.strip("\0"))
         self.time_base: Fraction = stream.time_base or Fraction(1, 90_000)
         self.sample_aspect_ratio = stream.sample_aspect_ratio or context.sample_aspect_ratio
         self.average_rate = stream.average_rate
@@ -61,8 +95,10 @@ class Scan:
         self.header_frames = stream.frames or None
         self.header_duration = container.duration / av.time_base if container.duration else None
         self.is_mov = "mov" in self.container
+        self.streaming = bool(STREAMING & set(self.container.split(",")))
         self.has_size = context.width > 0 and context.height > 0  # FFmpeg drops one that is beyond its own limit
-        self._streams = [_stream_facts(s) for s in container.streams]
+        self.look_ahead, self.video_look_ahead = look_ahead, video_look_ahead
+        self._streams = [stream_facts(s, sound=sound) for s in container.streams]
         if context.width * context.height > MAX_PIXELS:
             raise InputError(
                 f"{path} declares pictures of {context.width}x{context.height} pixels",
@@ -72,10 +108,27 @@ class Scan:
 
     def streams(self, make: Callable[..., T]) -> tuple[T, ...]:
         """The streams as `make(**facts)` objects."""
-        return tuple(make(**facts, disordered=facts["index"] in self._disordered) for facts in self._streams)
+        joined = bool(self.log.parts)
+        return tuple(
+            make(
+                **facts,
+                **self._spans.times(facts["index"], facts["codec"]),
+                disordered=joined or facts["index"] in self._disordered,
+            )
+            for facts in self._streams
+        )
+
+    @property
+    def missing(self) -> int:
+        """Bytes to look into the file for streams of which too little was found so far; 0 where there are none."""
+        return self._spans.look_ahead(self._streams, unlisted=bool(UNLISTED & set(self.container.split(","))))
 
     def _read_packets(self, container: InputContainer, stream: VideoStream, path: str) -> None:
         pts: list[int] = []
+        is_stream = self.streaming
+        self.log = PacketLog(
+            stream.index, self.codec, may_step_ahead=is_stream, has_dts=is_stream or "flv" in self.container
+        )
         self.missing_pts = self.corrupt_packets = 0
         self.last_duration = 0
         last = None
@@ -86,14 +139,18 @@ class Scan:
         started = False
         latest: dict[int, int] = {}
         self._disordered: set[int] = set()
+        self._spans = Spans()
         try:
-            for packet in demuxed(container, *container.streams):
+            for packet in demuxed(container, *container.streams, on_unknown=self._spans.unknown):
+                self._spans.add(packet)
                 time_base = packet.time_base
                 if packet.pts is not None and time_base is not None:
                     ends = max(ends, float((packet.pts + (packet.duration or 0)) * time_base))
                     if packet.pts <= latest.get(packet.stream_index, packet.pts - 1):
                         self._disordered.add(packet.stream_index)
                     latest[packet.stream_index] = packet.pts
+                if packet.size:
+                    self.log.add(packet)
                 if packet.stream_index != stream.index or packet.size == 0:
                     continue
                 # Packets before the first keyframe can not be decoded, so they are never displayed. That keyframe may
@@ -116,6 +173,9 @@ class Scan:
         start = container.start_time / av.time_base if container.start_time else 0.0
         self.ends = ends
         self.read_seconds = max(0.0, ends - start)
+        claimed = self.header_duration or 0.0
+        self.claims_more = "matroska" in self.container and claimed - ends > max(0.5, 0.02 * claimed)
+        """The header tells a longer time than packets do: what is cut off, or a last frame that stands for long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +187,9 @@ class FirstFrame:
     pixel_format: str
     bit_depth: int
     is_rgb: bool
+    is_grey: bool
+    subsampled: bool
+    """Several luma samples share a chroma sample."""
     full_range_format: bool
     matrix: int
     range: int
@@ -135,6 +198,9 @@ class FirstFrame:
     display_matrix: bytes | None
     mastering: bytes | None
     light_level: bytes | None
+    left_out: tuple[str, ...]
+    """What comes with the frame and is not carried over, in words."""
+    tags: FrameTags
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -144,6 +210,8 @@ class Measured:
     pts: npt.NDArray[np.int64]
     last_duration: int
     by: Literal["packets", "decoding"]
+    retiming: Retiming | None
+    """Times that are not the container's; None where they are."""
     first_frame: FirstFrame
     interlaced: bool
     damaged: int
@@ -157,28 +225,31 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
         InputError: truncated (unless tolerated), or no frame can be decoded.
     """
     notes = _check_whole(path, scan, tolerate_damage=tolerate_damage)
-    head, facts, damaged, interlaced = _decode(path, scan.index, limit=HEAD_FRAMES)
+    retiming = choose_times(path, scan)
+    if scan.log.parts:
+        notes.append(
+            f"the source's times start again {len(scan.log.parts)} time(s), as in recordings that were joined: "
+            "each part follows the one before it"
+        )
+    head, facts, damaged, interlaced = _decode(path, scan, retiming, limit=HEAD_FRAMES)
     if facts is None:
         why = "" if scan.has_size else " (it declares no picture size, or one that is too large)"
         raise InputError(f"no frame of {path} can be decoded{why}", remedy="Check that it plays in a video player.")
-    if scan.container == "avi" and head != sorted(head):
-        raise InputError(
-            f"{path} tells no times of display: AVI has none, and its frames are not coded in the order of display",
-            remedy="Take the recording in another container (MP4, MKV, MOV), or encode it anew into one.",
-        )
-    pts = np.unique(scan.pts[scan.pts >= head[0]])
+    times = scan.pts if retiming is None else retiming.shown()
+    pts = np.unique(times[times >= head[0]])
     in_head = pts[pts <= head[-1]]
-    agree = not scan.missing_pts and np.array_equal(in_head, np.unique(head)) and len(pts) > 0
-    repeated = len(np.unique(scan.pts)) != len(scan.pts)
+    missing = scan.missing_pts if retiming is None or not retiming.ordered else 0
+    agree = not missing and np.array_equal(in_head, np.unique(head)) and len(pts) > 0
+    repeated = len(np.unique(times)) != len(times)
     by_decoding = bool(
-        scan.missing_pts or not len(pts) or ((not agree or repeated) and (scan.codec in HIDDEN_FRAMES or interlaced))
+        missing or not len(pts) or ((not agree or repeated) and (scan.codec in HIDDEN_FRAMES or interlaced))
     )
     if by_decoding:
-        head, facts, damaged, interlaced = _decode(path, scan.index, limit=None)
+        head, facts, damaged, interlaced = _decode(path, scan, retiming, limit=None)
         assert facts is not None
         pts = np.unique(np.array(head, dtype=np.int64))
-    elif _cuttable(scan):
-        pts, dropped = _without_broken_tail(path, scan, pts)
+    elif scan.streaming:
+        pts, dropped = _without_broken_tail(path, scan, retiming, pts)
         if dropped:
             notes.append(f"the last {dropped} frame(s) of the recording are cut off and left out")
     if not len(pts):
@@ -189,6 +260,7 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
         pts=pts,
         last_duration=scan.last_duration,
         by="decoding" if by_decoding else "packets",
+        retiming=retiming,
         first_frame=facts,
         interlaced=interlaced,
         damaged=damaged,
@@ -203,11 +275,11 @@ def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list
         problem = "its index points past the end of the file"
     elif scan.read_error:
         problem = f"reading stopped after {read:.2f} s: {scan.read_error}"
-    elif scan.corrupt_packets and not _cuttable(scan):
+    elif scan.corrupt_packets and not scan.streaming:
         problem = f"{scan.corrupt_packets} packet(s) are cut off, the last readable one ends at {read:.2f} s"
-    elif "matroska" in scan.container and claimed and claimed - scan.ends > max(0.5, 0.02 * claimed):
+    elif scan.claims_more and not is_whole(path):
         # Some muxers count from second 0, some from the first frame: the later end tells a whole file for sure.
-        problem = f"its header says {claimed:.2f} s, {read:.2f} s can be read"
+        problem = f"its header says {claimed or 0:.2f} s, {read:.2f} s can be read"
     if problem is None:
         return []
     if not tolerate_damage:
@@ -218,20 +290,18 @@ def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list
     return [f"the source is truncated or damaged: {problem}"]
 
 
-def _cuttable(scan: Scan) -> bool:
-    return bool(STREAMING & set(scan.container.split(",")))
-
-
-def _decode(path: str | Path, index: int, *, limit: int | None) -> tuple[list[int], FirstFrame | None, int, bool]:
+def _decode(
+    path: str | Path, scan: Scan, retiming: Retiming | None, *, limit: int | None
+) -> tuple[list[int], FirstFrame | None, int, bool]:
     """pts of good frames from the head, the first one's facts, how many were damaged, whether interlaced."""
     times: list[int] = []
     facts: FirstFrame | None = None
     damaged = interlaced = 0
-    with open_source(path) as container:
-        stream = container.streams[index]
+    with open_source(path, look_ahead=scan.video_look_ahead) as container:
+        stream = container.streams[scan.index]
         assert isinstance(stream, av.VideoStream)
-        stream.thread_type = "AUTO"
-        for frames in _decoded(container, stream):
+        prepare_decoder(stream)
+        for frames in decoded(_packets(container, stream, retiming), stream):
             if frames is None:
                 damaged += facts is not None
                 continue
@@ -248,27 +318,19 @@ def _decode(path: str | Path, index: int, *, limit: int | None) -> tuple[list[in
     return times, facts, damaged, 2 * interlaced > len(times)
 
 
-def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[list[av.VideoFrame] | None]:
-    """What each packet decodes to, None where it does not; ends where the file cannot be read on."""
-    packets = demuxed(container, stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except (av.FFmpegError, OSError):
-            return
-        if packet is None:
-            return
-        try:
-            yield packet.decode()
-        except av.FFmpegError:
-            yield None
+def _packets(
+    container: InputContainer, stream: VideoStream, retiming: Retiming | None, begin: int = 0
+) -> Iterator[Any]:
+    return demuxed(container, stream) if retiming is None else retimed_video(container, stream, retiming, begin=begin)
 
 
-def _without_broken_tail(path: str | Path, scan: Scan, pts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int]:
+def _without_broken_tail(
+    path: str | Path, scan: Scan, retiming: Retiming | None, pts: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], int]:
     """Drop planned frames after the last one that decodes, at the end of a format made to be cut anywhere."""
     good: list[int] = []
     for back in TAIL_SECONDS:
-        good = _decode_from(path, scan, int(pts[-1]) - int(back / scan.time_base))
+        good = _decode_from(path, scan, retiming, int(pts[-1]) - int(back / scan.time_base))
         if good and good[0] < pts[-1]:
             break
     if not good:
@@ -280,61 +342,41 @@ def _without_broken_tail(path: str | Path, scan: Scan, pts: npt.NDArray[np.int64
     return pts[keep], int(np.count_nonzero(~keep))
 
 
-def _decode_from(path: str | Path, scan: Scan, pts: int) -> list[int]:
+def _decode_from(path: str | Path, scan: Scan, retiming: Retiming | None, pts: int) -> list[int]:
     good: list[int] = []
-    with open_source(path) as container:
+    begin = 0 if retiming is None else retiming.keyframe_before(pts)
+    with open_source(path, look_ahead=scan.video_look_ahead) as container:
         stream = container.streams[scan.index]
         assert isinstance(stream, av.VideoStream)
+        prepare_decoder(stream)
         try:
-            container.seek(max(pts, int(scan.pts[0])), stream=stream)
-            for packet in demuxed(container, stream):
-                try:
-                    frames = packet.decode()
-                except av.FFmpegError:
-                    continue
-                good += [f.pts for f in frames if f.pts is not None and not frame_is_damaged(f)]
+            if retiming is None:
+                container.seek(max(pts, int(scan.pts[0])), stream=stream)
+            for frames in decoded(_packets(container, stream, retiming, begin), stream):
+                good += [f.pts for f in frames or () if f.pts is not None and not frame_is_damaged(f)]
         except (av.FFmpegError, OSError):
             return sorted(good)
     return sorted(good)
 
 
 def _frame_facts(frame: av.VideoFrame) -> FirstFrame:
-    # The stub types it by name; at run time it is a mapping by `Type`.
-    side: Any = frame.side_data
-
-    def raw(kind: SideDataType) -> bytes | None:
-        data = side.get(kind)
-        return bytes(data) if data is not None else None
-
+    side = side_data_of(frame)
     return FirstFrame(
         width=frame.width,
         height=frame.height,
         pixel_format=frame.format.name,
         bit_depth=max(8, frame.format.components[0].bits),
         is_rgb=frame.format.is_rgb or frame.format.has_palette,
+        is_grey=len(frame.format.components) < 3 and not frame.format.has_palette,
+        subsampled=(frame.format.chroma_width(8), frame.format.chroma_height(8)) != (8, 8),
         full_range_format=frame.format.name.startswith("yuvj"),
         matrix=int(frame.colorspace),
         range=int(frame.color_range),
         primaries=int(frame.color_primaries),
         transfer=int(frame.color_trc),
-        display_matrix=raw(SideDataType.DISPLAYMATRIX),
-        mastering=raw(SideDataType.MASTERING_DISPLAY_METADATA),
-        light_level=raw(SideDataType.CONTENT_LIGHT_LEVEL),
+        display_matrix=side.get(Type.DISPLAYMATRIX),
+        mastering=side.get(Type.MASTERING_DISPLAY_METADATA),
+        light_level=side.get(Type.CONTENT_LIGHT_LEVEL),
+        left_out=tuple(words for kind, words in LEFT_OUT.items() if kind in side),
+        tags=frame_tags(frame),
     )
-
-
-def _stream_facts(stream: Any) -> dict[str, Any]:
-    context = stream.codec_context
-    metadata = stream.metadata
-    facts: dict[str, Any] = {
-        "index": stream.index,
-        "kind": stream.type,
-        "codec": context.codec.canonical_name if context is not None else None,
-        "language": metadata.get("language"),
-        "title": metadata.get("title"),
-        "attached_picture": bool(stream.disposition & av.stream.Disposition.attached_pic),
-        "default": bool(stream.disposition & av.stream.Disposition.default),
-    }
-    if stream.type == "audio" and context is not None:
-        facts |= {"sample_rate": context.sample_rate, "channels": context.channels}
-    return facts

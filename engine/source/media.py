@@ -16,6 +16,7 @@ import av
 from keyscale.engine.errors import InputError
 from keyscale.engine.source.open import demuxed, open_source, open_stream
 from keyscale.engine.source.probe import VideoInfo
+from keyscale.engine.source.timeline import JOINT, retimed_video
 from keyscale.engine.wording import say
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class Media:
         self._info = info
         self._ratio = int(ratio)
         self._check = check
+        # An excerpt has the times that it was given; a whole source is read from its start where they are not its own.
+        self._retiming = info.retiming if begins is None else None
+        self._first = 0
 
     def seek(self, pts: int) -> None:
         """Go from the start to the last keyframe at or before `pts`, or near that: some formats only guess.
@@ -71,6 +75,9 @@ class Media:
         """
         if self.begins is not None and not len(self.stream.index_entries):
             return  # an excerpt of one keyframe has no index: that keyframe is where it stands
+        if self._retiming is not None:
+            self._first = self._retiming.keyframe_before(pts)
+            return
         try:
             self._container.seek(pts * self._ratio, stream=self.stream, backward=True)
         except (av.FFmpegError, OSError) as error:
@@ -81,14 +88,17 @@ class Media:
         self._check()
 
     def packets(self) -> Iterator[Any]:
-        """The video's packets from here on, and an empty one at the end.
+        """The video's packets from here on, and an empty one at the end; `JOINT` where the decoder has to begin anew.
 
         Raises:
             av.FFmpegError: damage.
             OSError: a local file cannot be read on.
             KeyscaleError: whatever the file object met.
         """
-        packets = demuxed(self._container, self.stream)
+        if self._retiming is None:
+            packets = demuxed(self._container, self.stream)
+        else:
+            packets = retimed_video(self._container, self.stream, self._retiming, begin=self._first)
         while True:
             try:
                 packet = next(packets, None)
@@ -99,7 +109,7 @@ class Media:
             self._check()
             if packet is None:
                 return
-            if self._ratio != 1:
+            if self._ratio != 1 and packet is not JOINT:
                 self._rebase(packet)
             yield packet
 
@@ -123,7 +133,7 @@ def local_media(info: VideoInfo) -> Iterator[Media]:
     Raises:
         InputError: it can no longer be read.
     """
-    with open_source(info.path) as container:
+    with open_source(info.path, look_ahead=info.video_look_ahead) as container:
         yield Media(container, info, index=info.video_index)
 
 
@@ -137,7 +147,7 @@ def stream_media(file: Any, info: VideoInfo) -> Iterator[Media]:
         InputError: it is not the source that `info` tells of.
     """
     guarded = _Guarded(file, info.path)
-    with _checked(guarded, info.container.partition(",")[0]) as container:
+    with _checked(guarded, info.container.partition(",")[0], info.video_look_ahead) as container:
         yield Media(container, info, index=info.video_index, check=guarded.check)
 
 
@@ -154,14 +164,14 @@ def excerpt_media(file: Any, info: VideoInfo, *, begins: int) -> Iterator[Media]
         InputError: it is not an excerpt of that source.
     """
     guarded = _Guarded(file, f"an excerpt of {info.path}")
-    with _checked(guarded, None) as container:
+    with _checked(guarded, None, 0) as container:
         yield Media(container, info, index=0, begins=begins, check=guarded.check)
 
 
 @contextmanager
-def _checked(guarded: _Guarded, demuxer: str | None) -> Iterator[InputContainer]:
+def _checked(guarded: _Guarded, demuxer: str | None, look_ahead: int) -> Iterator[InputContainer]:
     try:
-        with open_stream(guarded, demuxer=demuxer) as container:
+        with open_stream(guarded, demuxer=demuxer, look_ahead=look_ahead) as container:
             guarded.check()
             yield container
     except InputError:

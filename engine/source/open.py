@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
+from av.codec.context import Flags
 
 from keyscale.engine.errors import InputError
+from keyscale.engine.source.webp import HEAD_BYTES, as_film, film_of, is_animated
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-__all__ = ["demuxed", "frame_is_damaged", "open_source", "open_stream", "reason_of", "video_stream"]
+__all__ = [
+    "demuxed",
+    "drained",
+    "frame_is_damaged",
+    "open_source",
+    "open_stream",
+    "prepare_decoder",
+    "reason_of",
+    "video_stream",
+]
 
 NOT_VIDEO = frozenset({"hls", "dash", "concat", "tty", "ffmetadata", "srt", "ass", "webvtt", "lrc", "sdp", "rtsp"})
 """Demuxers of playlists and texts: such a file may name other files, or is no video at all."""
 
 
 @contextmanager
-def open_source(path: str | Path) -> Iterator[InputContainer]:
+def open_source(path: str | Path, *, look_ahead: int = 0) -> Iterator[InputContainer]:
     """Open a local media file for reading; it is closed at the end.
+
+    Args:
+        path: the file.
+        look_ahead: bytes in which all streams begin; 0 is FFmpeg's own guess, which misses late ones of formats that
+            do not list their streams.
 
     Raises:
         InputError: missing, not a file, no rights, empty, or no media format is recognised.
@@ -45,33 +62,52 @@ def open_source(path: str | Path) -> Iterator[InputContainer]:
     if info.st_size == 0:
         raise InputError(f"{name} is empty (0 bytes)", remedy="Copy or record the video again.")
     # The prefix keeps names such as "take:2.mp4" from being read as a protocol.
-    with _opened(f"file:{name}", name, "file", None) as container:
+    target: Any = f"file:{name}"
+    if _begins_as_animation(name):
+        target = io.BytesIO(film_of(name, info.st_size, info.st_mtime_ns))
+    with _opened(target, name, "file", None, look_ahead) as container:
         yield container
 
 
+def _begins_as_animation(name: str) -> bool:
+    try:
+        with Path(name).open("rb") as file:
+            return is_animated(file.read(HEAD_BYTES))
+    except OSError:
+        return False  # what is wrong with it is said where it is opened
+
+
 @contextmanager
-def open_stream(file: Any, *, demuxer: str | None = None) -> Iterator[InputContainer]:
+def open_stream(file: Any, *, demuxer: str | None = None, look_ahead: int = 0) -> Iterator[InputContainer]:
     """Open media that an object reads, with the checks of `open_source`; the object itself stays open.
 
     Args:
         file: has `read`, `seek`, `tell`, and a `name`, since FFmpeg goes by its extension too.
         demuxer: FFmpeg's name of the format; None has it found out.
+        look_ahead: as of `open_source`.
 
     Raises:
         InputError: it is not a video of that format.
     """
     file.seek(0, os.SEEK_SET)
+    if is_animated(file.read(HEAD_BYTES)):
+        file.seek(0, os.SEEK_SET)
+        film: Any = io.BytesIO(as_film(file, file.name))
+        film.name = file.name
+        file = film
+    file.seek(0, os.SEEK_SET)
     # Nothing else is opened from here, whatever the file refers to: no protocol has that name.
-    with _opened(file, file.name, "none", demuxer) as container:
+    with _opened(file, file.name, "none", demuxer, look_ahead) as container:
         yield container
 
 
 @contextmanager
-def _opened(target: Any, name: str, protocols: str, demuxer: str | None) -> Iterator[InputContainer]:
+def _opened(target: Any, name: str, protocols: str, demuxer: str | None, look_ahead: int) -> Iterator[InputContainer]:
+    options = {"protocol_whitelist": protocols}
+    if look_ahead:
+        options |= {"probesize": str(look_ahead), "analyzeduration": str(10**12)}
     try:
-        container = av.open(
-            target, format=demuxer, options={"protocol_whitelist": protocols}, metadata_errors="replace"
-        )
+        container = av.open(target, format=demuxer, options=options, metadata_errors="replace")
     except (PermissionError, FileNotFoundError) as error:
         raise InputError(f"cannot read {name}: {error.strerror}", remedy="Check the rights.") from error
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -88,13 +124,19 @@ def _opened(target: Any, name: str, protocols: str, demuxer: str | None) -> Iter
         yield container
 
 
-def demuxed(container: InputContainer, *streams: Stream) -> Iterator[Any]:
-    """The packets of `streams`; of one that appears in mid-file, which PyAV does not know, none."""
+def demuxed(
+    container: InputContainer, *streams: Stream, on_unknown: Callable[[], None] = lambda: None
+) -> Iterator[Any]:
+    """The packets of `streams`; of one that appears in mid-file, which PyAV does not know, none.
+
+    `on_unknown` is called for each packet of such a stream.
+    """
     while True:
         try:
             yield from container.demux(*streams)
             return
         except IndexError:
+            on_unknown()
             continue  # its packet is used up; the next round leaves the stream out
 
 
@@ -113,6 +155,30 @@ def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
         raise InputError(f"{path} has no video stream ({why})", remedy="Give a file with a picture track.")
     default = [s for s in usable if s.disposition & av.stream.Disposition.default]
     return (default or usable)[0]
+
+
+def prepare_decoder(stream: VideoStream) -> None:
+    """Set the decoder of a stream up before its first packet: all cores, and pictures cropped to the pixel.
+
+    Without the flag the decoder keeps columns on the left, so that rows begin at addresses that suit the CPU, and gives
+    wider pictures than it declares.
+    """
+    stream.thread_type = "AUTO"
+    stream.codec_context.flags |= Flags.unaligned
+
+
+def drained(stream: VideoStream) -> list[av.VideoFrame]:
+    """The frames that the decoder of a stream still holds; after that it begins anew.
+
+    Raises:
+        av.FFmpegError: damage.
+    """
+    try:
+        return stream.codec_context.decode(None)
+    except av.EOFError:
+        return []
+    finally:
+        stream.codec_context.flush_buffers()
 
 
 def frame_is_damaged(frame: av.VideoFrame) -> bool:

@@ -16,9 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from keyscale.engine.errors import InputError
-from keyscale.engine.source.colour import FULL, RGB_MATRIX, UNSPECIFIED, Colour, guess_matrix
-from keyscale.engine.source.measure import Measured, Scan, measure
+from keyscale.engine.source.canvas import Crop
+from keyscale.engine.source.clean_aperture import clean_apertures
+from keyscale.engine.source.colour import (
+    Colour,
+)
+from keyscale.engine.source.matroska import pixel_crops
+from keyscale.engine.source.measure import FirstFrame, Measured, Scan, measure
 from keyscale.engine.source.open import open_source, video_stream
+from keyscale.engine.source.source_colour import check_dolby_vision, colour_of_source
+from keyscale.engine.source.streams import FARTHEST, UNLISTED
+from keyscale.engine.source.timeline import Retiming
 
 __all__ = ["HeaderClaims", "Orientation", "StreamInfo", "VideoInfo", "probe"]
 
@@ -29,6 +37,9 @@ LONG_GAP_SECONDS = 60
 
 SLOWEST, FASTEST = Fraction(1, 1000), Fraction(1000)
 """Frames a second that a source can be taken for; beyond, its times are damaged, or no rate that an encoder takes."""
+
+FRAMES_ONLY = frozenset({"vp8", "vp9", "av1", "gif", "png", "apng", "webp", "jpegls", "jpeg2000", "bmp", "qtrle"})
+"""Codecs that know no fields."""
 
 STANDARD_RATES = tuple(
     sorted(
@@ -53,6 +64,10 @@ class StreamInfo:
     default: bool = False
     sample_rate: int | None = None
     channels: int | None = None
+    begins: float | None = None
+    """Measured: container time in seconds of its first packet; None where that is not known or not believed."""
+    ends: float | None = None
+    """Measured: container time in seconds of its end, without what an encoder fills its last packet up with."""
     disordered: bool = False
     """Measured: packet times step back, as pictures do in coding order; of sound, no container takes a copy."""
 
@@ -111,7 +126,7 @@ class VideoInfo:
     """Displayed width in square pixels, as a browser reports it."""
     height: int
     stored_width: int
-    """Width of the decoded picture, before orientation and sample aspect."""
+    """Width of the decoded picture as far as it is shown, before orientation and sample aspect."""
     stored_height: int
     sample_aspect_ratio: Fraction
     orientation: Orientation
@@ -136,8 +151,18 @@ class VideoInfo:
     """Raw `AVMasteringDisplayMetadata` of an HDR source."""
     light_level: bytes | None = None
     """Raw `AVContentLightMetadata` of an HDR source."""
+    crop: Crop = Crop()  # noqa: RUF009 - it is frozen
+    """What the container hides of the decoded picture; the codec's own cropping is done by the decoder."""
+    retiming: Retiming | None = None
+    """The packets' times where they are not the container's; `pts` and `origin` are of these."""
+    look_ahead: int = 0
+    """With which the file has to be opened (`open_source`) for all its streams to be found."""
+    video_look_ahead: int = 0
+    """The same for the video alone: it is opened again and again, and what is looked at is read each time."""
     notes: tuple[str, ...] = field(default=())
     """Warnings about the file, for the plan."""
+    frame_aspect: Fraction = Fraction(1)
+    """Sample aspect ratio in the first frame itself, 1 where it says none: what others differ from where it changes."""
 
     @property
     def origin(self) -> Fraction:
@@ -150,11 +175,22 @@ class VideoInfo:
         return int(self.pts[-1] - self.pts[0] + self.last_duration) * self.time_base
 
     @property
+    def may_be_interlaced(self) -> bool:
+        """Whether frames of this codec can be two fields: any of them may be, whatever the first ones are."""
+        return self.codec not in FRAMES_ONLY
+
+    @property
     def lattice(self) -> tuple[int, int]:
         """`(width, height)` of the stored picture after orientation: the pixels that the network sees."""
         if self.orientation.transpose:
             return self.stored_height, self.stored_width
         return self.stored_width, self.stored_height
+
+    @property
+    def decoded_size(self) -> tuple[int, int]:
+        """`(width, height)` of the first decoded picture, before it is cropped; later ones are scaled to it."""
+        crop = self.crop
+        return self.stored_width + crop.left + crop.right, self.stored_height + crop.top + crop.bottom
 
     def times(self) -> npt.NDArray[np.float64]:
         """Seconds of each frame on the source's own timeline `(N,)`."""
@@ -162,28 +198,33 @@ class VideoInfo:
         return seconds
 
 
-def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
+def probe(path: str | Path, *, tolerate_damage: bool = False, sound: bool = True) -> VideoInfo:
     """Read what `path` is; decodes a few frames at most, all of them for the rare streams that need it.
+
+    Args:
+        path: the file.
+        tolerate_damage: use what can be read of it.
+        sound: whether the sound is looked at; without, its packets are passed over.
 
     Raises:
         InputError: no such file, not a video, no video stream, truncated, or nothing in it can be decoded.
             With `tolerate_damage` truncation becomes a note.
     """
-    with open_source(path) as container:
-        stream = video_stream(container, path)
-        scan = Scan(container, stream, str(path))
+    scan, late = _scan(path, sound=sound)
+    check_dolby_vision(path, scan)
     measured = measure(path, scan, tolerate_damage=tolerate_damage)
     first = measured.first_frame
-    width, height = first.width, first.height
-    aspect = _sample_aspect(scan.sample_aspect_ratio)
+    crop = _crop(path, scan, first.width, first.height)
+    width, height = crop.size(first.width, first.height)
+    aspect = _sample_aspect(scan, first)
     shown_width, shown_height = _displayed(width, height, aspect)
     orientation = Orientation.from_matrix(first.display_matrix) if first.display_matrix else Orientation()
     if orientation.transpose:
         shown_width, shown_height = shown_height, shown_width
     rate, variable = _rate(measured, scan)
     last = _last_duration(measured, scan, rate)
-    notes = list(measured.notes)
-    colour = _colour(first, height)
+    notes = [*late, *measured.notes, *(f"{words} is left out" for words in first.left_out)]
+    colour = colour_of_source(path, scan, first)
     if colour.assumed:
         notes.append(f"the source names no colour matrix; {colour.describe()} as players do for {height} lines")
     gap = float(np.diff(measured.pts).max(initial=0) * scan.time_base)
@@ -199,13 +240,14 @@ def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
         height=shown_height,
         stored_width=width,
         stored_height=height,
+        crop=crop,
         sample_aspect_ratio=aspect,
         orientation=orientation,
         pixel_format=first.pixel_format,
         bit_depth=first.bit_depth,
         colour=colour,
         interlaced=measured.interlaced,
-        field_order=_field_order(measured.interlaced, scan.field_order),
+        field_order=_field_order(measured, scan.field_order),
         time_base=scan.time_base,
         pts=measured.pts,
         last_duration=last,
@@ -216,11 +258,57 @@ def probe(path: str | Path, *, tolerate_damage: bool = False) -> VideoInfo:
         damaged=measured.damaged,
         mastering=first.mastering,
         light_level=first.light_level,
+        retiming=measured.retiming,
+        look_ahead=scan.look_ahead,
+        video_look_ahead=scan.video_look_ahead,
         notes=tuple(notes),
+        frame_aspect=first.tags.sample_aspect or Fraction(1),
     )
 
 
-def _sample_aspect(ratio: Fraction | None) -> Fraction:
+def _crop(path: str | Path, scan: Scan, width: int, height: int) -> Crop:
+    crops: list[Crop] = []
+    if scan.is_mov:
+        crops = clean_apertures(path)
+    elif "matroska" in scan.container:
+        crops = pixel_crops(path)
+    crop = crops[scan.video_number] if scan.video_number < len(crops) else Crop()
+    return crop if crop.fits(width, height) else Crop()
+
+
+def _scan(path: str | Path, *, sound: bool) -> tuple[Scan, list[str]]:
+    """The scan of a file in which all streams were found, and what a person should know of those that were not."""
+    look_ahead = video_look_ahead = 0
+    while True:
+        with open_source(path, look_ahead=look_ahead) as container:
+            try:
+                stream = video_stream(container, path)
+            except InputError:
+                if look_ahead or not UNLISTED & set(container.format.name.split(",")):
+                    raise
+                look_ahead = video_look_ahead = min(container.size, FARTHEST)
+                continue
+            scan = Scan(
+                container,
+                stream,
+                str(path),
+                sound=sound,
+                look_ahead=look_ahead,
+                video_look_ahead=video_look_ahead,
+            )
+        if scan.missing <= look_ahead:
+            return scan, []
+        if scan.missing > FARTHEST:
+            begins = f"{scan.missing / 2**20:.0f} MiB into the file"
+            return scan, [f"a stream that begins {begins} is left out: remux it, so that its header lists all streams"]
+        look_ahead = scan.missing
+
+
+def _sample_aspect(scan: Scan, first: FirstFrame) -> Fraction:
+    ratio = scan.sample_aspect_ratio
+    if scan.streaming and first.tags.sample_aspect:
+        # No container declares it: what was read on opening may be that of a later frame.
+        ratio = first.tags.sample_aspect
     return ratio if ratio and ratio > 0 else Fraction(1)
 
 
@@ -231,33 +319,9 @@ def _displayed(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
     return width, max(1, round(height / aspect))
 
 
-def _colour(first: Any, height: int) -> Colour:
-    is_rgb = first.is_rgb
-    matrix = RGB_MATRIX if is_rgb else first.matrix
-    # RGB in the tag of a Y'CbCr stream, and reserved numbers, are mistakes of the muxer: treated as no tag.
-    assumed = not is_rgb and matrix not in {1, 4, 5, 6, 7, 9}
-    if not is_rgb and (matrix == 8 or 10 <= matrix <= 15):
-        # H.273: 8 YCgCo, 10 BT.2020 constant luminance, 11 to 15 Y'D'zD'x, chromaticity-derived, ICtCp, IPT.
-        raise InputError(
-            f"the source's colour matrix (H.273 number {matrix}) is not supported",
-            remedy="Convert it to BT.709 or to BT.2020 non-constant luminance first.",
-        )
-    if assumed:
-        # 2020 primaries with no matrix tag stand for 2020, whatever the height.
-        matrix = 9 if first.primaries == 9 else guess_matrix(height)
-    full = is_rgb or first.full_range_format or first.range == FULL
-    return Colour(
-        matrix=matrix,
-        full_range=full,
-        primaries=first.primaries or UNSPECIFIED,
-        transfer=first.transfer or UNSPECIFIED,
-        assumed=assumed,
-    )
-
-
-def _field_order(interlaced: bool, order: int) -> Literal["progressive", "tff", "bff", "unknown"]:
+def _field_order(measured: Measured, order: int) -> Literal["progressive", "tff", "bff", "unknown"]:
     # AVFieldOrder: 2 TT, 3 BB, 4 TB, 5 BT; the second letter is the field displayed first.
-    if not interlaced:
+    if not measured.interlaced:
         return "progressive"
     return "tff" if order in {2, 5} else "bff" if order in {3, 4} else "unknown"
 
@@ -283,6 +347,10 @@ def _rate(measured: Measured, scan: Scan) -> tuple[Fraction, bool]:
 
 def _last_duration(measured: Measured, scan: Scan, rate: Fraction) -> int:
     usual = float(np.median(np.diff(measured.pts))) if len(measured.pts) > 1 else float(1 / (rate * scan.time_base))
+    if scan.claims_more:
+        # The file is whole, so that players hold the last frame until the time that it tells.
+        end = Fraction(scan.header_duration or 0).limit_denominator(1_000_000) / scan.time_base
+        return max(1, round(end) - int(measured.pts[-1]))
     claimed = measured.last_duration
     # Only MP4 and MOV store durations; other demuxers guess them, sometimes as one tick.
     if claimed > 0 and (scan.is_mov or 0.5 * usual <= claimed <= 2 * usual):

@@ -16,10 +16,14 @@ from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 
 from keyscale.engine.errors import DecodeError, EnvironmentFault
-from keyscale.engine.source.colour import PixelArray, to_rgb
+from keyscale.engine.source.canvas import fitted
+from keyscale.engine.source.colour import PixelArray, colour_of_frame, to_rgb
+from keyscale.engine.source.frame_filters import AspectMeter
 from keyscale.engine.source.media import Media, OpenMedia, local_media
-from keyscale.engine.source.open import frame_is_damaged
+from keyscale.engine.source.open import drained, frame_is_damaged, prepare_decoder
 from keyscale.engine.source.probe import VideoInfo
+from keyscale.engine.source.timeline import JOINT
+from keyscale.engine.source.tone import ToneMapper, ToneMapping
 from keyscale.engine.wording import say
 
 __all__ = ["Lost", "SourceFrame", "read_frames"]
@@ -32,6 +36,9 @@ BACK_OFF_SECONDS = (0.0, 2.0, 10.0, 60.0)
 
 DEINTERLACE_LEAD = 3
 """Frames decoded before the wanted one so that the deinterlacer has its neighbours, as in one long run."""
+
+FRAMES_AFTER = 2
+"""Frames that the deinterlacer still gets after the last flagged one, which needs the next."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +65,11 @@ def read_frames(
     keep_going: bool,
     should_stop: Callable[[], bool],
     open_media: OpenMedia | None = None,
+    tone: ToneMapping | None = None,
 ) -> Iterator[SourceFrame | Lost]:
     """The frames with the pts in `wanted` (ascending, unique, from `info.pts`), each exactly once and in order.
 
-    They are read from the file that `info` names, or from what `open_media` opens.
+    They are read from the file that `info` names, or from what `open_media` opens. With `tone` HDR becomes SDR.
 
     Raises:
         DecodeError: a wanted frame is missing or damaged, unless `keep_going` makes it a `Lost`.
@@ -72,7 +80,7 @@ def read_frames(
     if not wanted:
         return
     decoder = _Decoder(info, open_media or (lambda: local_media(info)), keep_going=keep_going)
-    reformatter = VideoReformatter()
+    shown = _Shown(info, tone, deep=deep)
     expected = iter(wanted)
     want: int | None = next(expected)
     for frame in decoder.frames(wanted, should_stop):
@@ -89,18 +97,34 @@ def read_frames(
             yield lost
         elif frame.pts < want:
             continue
-        elif (frame.picture.width, frame.picture.height) != (info.stored_width, info.stored_height):
-            decoder.reason = f"the picture's size changes to {frame.picture.width}x{frame.picture.height}"
-            yield decoder.lose(want)
         else:
-            pixels = to_rgb(frame.picture, info.colour, deep=deep, reformatter=reformatter)
-            yield SourceFrame(want, info.orientation.apply(pixels))
+            yield SourceFrame(want, shown(frame.picture))
         want = next(expected, None)
         if want is None:
             return
     while want is not None and not should_stop():
         yield decoder.lose(want)
         want = next(expected, None)
+
+
+class _Shown:
+    """Decoded frames as they are displayed, each by its own colour and sample aspect ratio."""
+
+    def __init__(self, info: VideoInfo, tone: ToneMapping | None, *, deep: bool) -> None:
+        self._info = info
+        self._deep = deep
+        self._reformatter, self._aspect_of = VideoReformatter(), AspectMeter()
+        self._mapper = ToneMapper(tone) if tone is not None else None
+
+    def __call__(self, picture: av.VideoFrame) -> PixelArray:
+        """RGB `(H, W, 3)` on the oriented lattice."""
+        info, mapper = self._info, self._mapper
+        colour = colour_of_frame(picture, info.colour)
+        pixels = to_rgb(picture, colour, deep=self._deep or mapper is not None, reformatter=self._reformatter)
+        if mapper is not None:
+            pixels = mapper(pixels, deep=self._deep)
+        stretch = self._aspect_of(picture) / float(info.frame_aspect)
+        return info.orientation.apply(info.crop.apply(fitted(pixels, info.decoded_size, stretch)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,9 +167,9 @@ class _Decoder:
         """Decode one run after a seek (None: from the file's start); False where the seek landed too late."""
         lead, last = self._lead(run[0]), run[-1]
         with self.open_media() as media:
-            media.stream.thread_type = "AUTO"
+            prepare_decoder(media.stream)
             begun = not self._seek(media, lead, back_off)
-            pictures = self._pictures(media, run[0], last, should_stop)
+            pictures = self._pictures(media, run[0], last, should_stop, begun=begun)
             if not begun:
                 # Frames shown before the keyframe that the seek found lack their references.
                 pictures = itertools.dropwhile(lambda picture: not picture.key_frame, pictures)
@@ -154,7 +178,7 @@ class _Decoder:
                     return False
                 pictures = itertools.chain([first], pictures)
             seen = None
-            for frame in self._filtered(pictures):
+            for frame in _deinterlaced(pictures, self.info):
                 if seen is None or frame.pts > seen:
                     seen = frame.pts
                     yield frame
@@ -164,7 +188,7 @@ class _Decoder:
 
     def _lead(self, first: int) -> int:
         """The earliest pts that must be decoded so that `first` comes out as in one long run."""
-        if not self.info.interlaced:
+        if not self.info.may_be_interlaced:
             return first
         index = int(self.info.pts.searchsorted(first))
         return int(self.info.pts[max(0, index - DEINTERLACE_LEAD)])
@@ -180,9 +204,13 @@ class _Decoder:
         return True
 
     def _pictures(
-        self, media: Media, first: int, last: int, should_stop: Callable[[], bool]
+        self, media: Media, first: int, last: int, should_stop: Callable[[], bool], *, begun: bool
     ) -> Iterator[av.VideoFrame]:
-        """All that the decoder gives; a packet of `[first, last]` that it refuses is a loss."""
+        """All that the decoder gives; a packet of `[first, last]` that it refuses is a loss.
+
+        Not so after a seek until a keyframe came out, unless decoding has `begun` at the file's start: a packet may
+        need headers from the keyframe before it, and threads tell of that some packets later.
+        """
         packets = media.packets()
         while not should_stop():
             try:
@@ -192,7 +220,10 @@ class _Decoder:
                 self.reason = f"reading failed: {error}"
                 packet = None
             try:
-                frames = packet.decode() if packet is not None else media.stream.decode(None)
+                if packet is JOINT:
+                    frames = drained(media.stream)
+                else:
+                    frames = packet.decode() if packet is not None else media.stream.decode(None)
             except av.EOFError:
                 return
             except av.BlockingIOError as error:
@@ -203,19 +234,14 @@ class _Decoder:
                 ) from error
             except av.FFmpegError as error:
                 self.reason = str(error.strerror or error)
-                if packet is not None and packet.pts is not None and first <= packet.pts <= last:
-                    self.lose(packet.pts)
+                pts = None if packet is None or packet is JOINT else packet.pts
+                if begun and pts is not None and first <= pts <= last:
+                    self.lose(pts)
                 frames = []
+            begun = begun or any(frame.key_frame for frame in frames)
             yield from (frame for frame in frames if frame.pts is not None)
-            if packet is None or (packet.size == 0 and packet.pts is None):
+            if packet is None or (packet is not JOINT and packet.size == 0 and packet.pts is None):
                 return
-
-    def _filtered(self, pictures: Iterator[av.VideoFrame]) -> Iterator[_Decoded]:
-        if not self.info.interlaced:
-            for picture in pictures:
-                yield _Decoded(int(picture.pts or 0), picture)
-            return
-        yield from _deinterlaced(pictures, self.info)
 
 
 def _runs(wanted: list[int], gap: int) -> Iterator[list[int]]:
@@ -228,11 +254,30 @@ def _runs(wanted: list[int], gap: int) -> Iterator[list[int]]:
 
 
 def _deinterlaced(pictures: Iterator[av.VideoFrame], info: VideoInfo) -> Iterator[_Decoded]:
-    """bwdif, one frame a frame; frames that are not flagged as interlaced pass unchanged."""
+    """Each frame that is flagged as interlaced through bwdif, by its own field order; all others unchanged.
+
+    bwdif needs the frame before and the one after. It is therefore begun with the last frame that passed, which comes
+    out once more, and is given two more once the flagged ones are over.
+    """
     graph: Graph | None = None
+    shape: tuple[int, int, str] | None = None
+    before: av.VideoFrame | None = None
+    calm = 0
     for picture in pictures:
+        now = (picture.width, picture.height, picture.format.name)
+        if graph is not None and (now != shape or calm >= FRAMES_AFTER):
+            graph.vpush(None)
+            yield from _pulled(graph, info)
+            graph = None
+        if graph is None and picture.interlaced_frame:
+            graph, shape = _bwdif(picture, info), now
+            if before is not None and (before.width, before.height, before.format.name) == shape:
+                graph.vpush(before)
+        before = picture
         if graph is None:
-            graph = _bwdif(picture, info)
+            yield _Decoded(int(picture.pts or 0), picture)
+            continue
+        calm = 0 if picture.interlaced_frame else calm + 1
         graph.vpush(picture)
         yield from _pulled(graph, info)
     if graph is not None:
@@ -245,8 +290,7 @@ def _bwdif(picture: av.VideoFrame, info: VideoInfo) -> Graph:
     source = graph.add_buffer(
         width=picture.width, height=picture.height, format=picture.format, time_base=info.time_base
     )
-    parity = {"tff": "tff", "bff": "bff"}.get(info.field_order, "auto")
-    bwdif = graph.add("bwdif", f"mode=send_frame:parity={parity}:deint=interlaced")
+    bwdif = graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
     graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
     return graph
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from keyscale.engine.errors import RemoteError
 from keyscale.engine.storage.cleanup import Publication, StaleJob, abort_uploads, delete_job, stale_jobs
-from keyscale.engine.storage.client import Connection, stored_sha256
+from keyscale.engine.storage.client import Connection, bare_tag, stored_sha256
 from keyscale.engine.storage.download import receive
 from keyscale.engine.storage.errors import (
     ObjectDamaged,
@@ -138,7 +138,12 @@ class Storage:
             try:
                 found = connection.content(key, f"trial read of {key}")
             finally:
-                connection.call("delete_object", f"trial deletion of {key}", Key=key)
+                try:
+                    connection.call("delete_object", f"trial deletion of {key}", Key=key)
+                except StorageFault as fault:
+                    left = f"{key} is left in the bucket: `keyscale remote clean` removes it, once that is allowed."
+                    fault.remedy = f"{fault.remedy or ''} {left}".strip()
+                    raise
         finally:
             connection.close()
         if found != content:
@@ -292,7 +297,7 @@ class Storage:
             yield ObjectInfo(
                 key=item["Key"],
                 size=item["Size"],
-                etag=item["ETag"].strip('"'),
+                etag=bare_tag(item.get("ETag")),
                 modified=item["LastModified"].astimezone(UTC),
             )
 
@@ -375,7 +380,7 @@ class Storage:
         return ObjectInfo(
             key=key,
             size=found["ContentLength"],
-            etag=found["ETag"].strip('"'),
+            etag=bare_tag(found.get("ETag")),
             modified=found["LastModified"].astimezone(UTC),
             content_type=found.get("ContentType"),
             sha256=stored_sha256(found),

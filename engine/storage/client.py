@@ -193,6 +193,11 @@ class Connection:
         self.client.close()
 
 
+def bare_tag(tag: str | None) -> str:
+    """An ETag without quotes and without the mark of a weak one; empty where the server gives none."""
+    return (tag or "").removeprefix("W/").strip('"')
+
+
 def stored_sha256(answer: Mapping[str, Any]) -> str | None:
     """The SHA-256 that was stored with an object, out of an answer to GET or HEAD; None where there is none."""
     # Names of headers have no case, and some servers give them another.

@@ -260,7 +260,14 @@ def _make(
 
 
 def _source(task: Task, url: str, count: Callable[[int], None]) -> RangedFile:
-    return RangedFile(url, size=task.source_size, tag=task.source_tag or None, name="the source", on_bytes=count)
+    return RangedFile(
+        url,
+        size=task.source_size,
+        tag=task.source_tag or None,
+        sha256=task.source_sha256,
+        name="the source",
+        on_bytes=count,
+    )
 
 
 def _upscaler(workshop: Workshop, task: Task, plan: Plan, urls: Mapping[str, str], notes: list[str]) -> Upscaler | None:

@@ -64,6 +64,7 @@ class RangedFile(io.RawIOBase):
         name: str,
         size: int | None = None,
         tag: str | None = None,
+        sha256: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
         patience_s: float = PATIENCE_S,
         memory: int = MEMORY,
@@ -75,6 +76,7 @@ class RangedFile(io.RawIOBase):
             name: what errors call the file.
             size: bytes that it must have, where that is known.
             tag: its ETag, without quotes, where that is known.
+            sha256: of its content, where that is known: a server that stored it with the file may give another ETag.
             on_bytes: told how many bytes came over the network, piece by piece.
             patience_s: seconds without a single byte after which a fault that may pass becomes an error.
             memory: bytes to cache, at least a few blocks.
@@ -86,7 +88,7 @@ class RangedFile(io.RawIOBase):
         self.name = name
         self._server = _Server(url, name, size, on_bytes or (lambda _: None), patience_s)
         if tag:
-            self._server.expect(tag)
+            self._server.expect(tag, sha256)
         self._position = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._most = max(2, memory // BLOCK)
@@ -207,12 +209,14 @@ class _Server:
         self._patience_s = patience_s
         self._connection: http.client.HTTPConnection | None = None
         self._tag: str | None = None
+        self._sha256: str | None = None
+        """What stands for `_tag` in the first answer: some servers tell HEAD another ETag than GET."""
         self._modified: str | None = None
         self._closed = False
 
-    def expect(self, tag: str) -> None:
-        """Take no other version than the one with this ETag."""
-        self._tag = f'"{tag}"'
+    def expect(self, tag: str, sha256: str | None) -> None:
+        """Take no other version than the one with this ETag, or that was stored with this SHA-256."""
+        self._tag, self._sha256 = f'"{tag}"', sha256
 
     def fetch(self, start: int, stop: int) -> bytes:
         """Bytes `[start, stop)`, less where the file ends before `stop`."""
@@ -298,7 +302,11 @@ class _Server:
 
     def _identify(self, total: int, response: http.client.HTTPResponse) -> None:
         """Hold the answer against the first one: bytes of two versions make no file."""
-        tag, modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
+        tag = response.headers.get("ETag", "").removeprefix("W/") or None  # compression on the way makes it a weak one
+        modified = response.headers.get("Last-Modified")
+        if self._sha256 is not None and response.headers.get("x-amz-meta-sha256") == self._sha256:
+            self._tag = tag
+        self._sha256 = None
         known = [(self._tag, tag)] if self._tag and tag else [(self._modified, modified)]
         replaced = any(before and now and before != now for before, now in known)
         if (self.size is not None and total != self.size) or replaced:

@@ -46,11 +46,12 @@ def pixels_of(plan: Plan) -> bytes:
     """SHA-256 over what the plan decides of the pictures: frames, camera, geometry, encoder, chunks, network."""
     digest = hashlib.sha256()
     for part in (
-        repr((plan.info.colour, plan.info.orientation, plan.info.interlaced, plan.info.field_order)),
+        repr((plan.info.colour, plan.info.orientation, plan.info.crop, plan.info.interlaced, plan.info.field_order)),
         repr((plan.geometry, plan.rate, plan.encoder, plan.chunks, _network_without_name(plan), plan.container)),
         dumps(plan.job.target),
         repr(_tile_that_shows(plan)),
         repr(plan.job.keep_going_on_decode_errors),
+        repr(plan.tone),
     ):
         digest.update(part.encode() + b"\0")
     for array in (plan.info.pts[plan.source_index], plan.rects, plan.placements):

@@ -150,8 +150,8 @@ class TestForms:
                 "trim_start": 1.0,
                 "trimRange": {"start": 1, "end": 7},
                 "segments": segments,
-                "boundaries": [2, 3],
-                "segmentSpeeds": [2],
+                "boundaries": [0, 2, 3],
+                "segmentSpeeds": {"1": 2},
             },
         )
         assert framing.trim == Trim(start=1, end=7)
@@ -379,7 +379,8 @@ class TestRefusals:
         ("data", "message"),
         [
             ({"cuts": 1}, ": unknown key 'cuts'"),
-            ({"trimRange": [0, 1]}, ": trimRange is a list, it must be an object"),
+            ({"trimRange": [0, 1, 2]}, ": trimRange is a list of 3, it must hold a start and an end"),
+            ({"trimRange": 5}, ": trimRange is 5, it must be an object"),
             ({"trimRange": {"end": "1"}}, ": trimRange: field 'end' is '1', it must be a number"),
             ({"trim_end": -1}, ": field 'trim_end' is -1, it must be at least 0"),
             ({"trim_start": 3, "trim_end": 2}, ": trim: it ends at 2 s and starts at 3 s, nothing is left"),
@@ -864,7 +865,7 @@ class TestDocumentation:
 
     def test_every_example_is_read(self) -> None:
         examples = re.findall(r"```json\n(.*?)```", self.PAGE, re.DOTALL)
-        assert len(examples) == 7
+        assert len(examples) == 17
         for example in examples:
             parse_framing(example, "camera.json")
 

@@ -12,7 +12,7 @@ import pytest
 from support.clips import clicks_track, make_clip
 from support.numbered import SMALL, Result, grey, leftovers, run, small_job, times, write_video
 
-from keyscale.engine.errors import InputError, KeyscaleError
+from keyscale.engine.errors import KeyscaleError
 from keyscale.engine.job import Encoding, Fit, Job
 
 SECONDS = 20
@@ -221,28 +221,3 @@ def test_very_large_sources(tmp_path: Path, size: tuple[int, int]) -> None:
     result = run(small_job(source, tmp_path / "out.mp4", size=(54, 96), encoding=FINE))
     assert (result.plan.info.width, result.plan.info.height) == size
     np.testing.assert_allclose([float(picture[48, 27]) for picture in grey(result.path)], [200, 60], atol=4)
-
-
-def test_a_size_that_changes_in_mid_stream(tmp_path: Path) -> None:
-    """Two recordings in one transport stream: an error that says when, never a stretched or shifted picture."""
-    first = make_clip(tmp_path / "a.ts", frames=10, rate=25, size=SMALL).read_bytes()
-    second = make_clip(
-        tmp_path / "b.ts", frames=10, rate=25, size=(96, 80), video_start=Fraction(2), first_number=10
-    ).read_bytes()
-    source, output = tmp_path / "in.ts", tmp_path / "out.mp4"
-    source.write_bytes(first + second)
-    with pytest.raises(KeyscaleError, match="size changes to 96x80") as caught:
-        run(small_job(source, output, rate=Fraction(25)))
-    assert caught.value.exit_code == 3
-    assert "1.920 s" in caught.value.message
-    assert leftovers(tmp_path, "a.ts", "b.ts", "in.ts") == []
-
-
-def test_times_in_coding_order_are_refused_with_a_way_out(tmp_path: Path) -> None:
-    # FFmpeg's AVI demuxer numbers packets as they come; with B-frames those are not times of display.
-    pictures = [np.full((*SMALL[::-1], 3), 12 * n, dtype=np.uint8) for n in range(20)]
-    path = write_video(tmp_path / "in.avi", pictures, rate=25, options={"bf": "3", "b-adapt": "0"})
-    with pytest.raises(InputError, match="tells no times of display") as caught:
-        run(small_job(path, tmp_path / "out.mp4"))
-    assert "another container" in (caught.value.remedy or "")
-    assert leftovers(tmp_path, path.name) == []

@@ -227,7 +227,7 @@ def test_a_trim_beyond_the_end_is_the_end() -> None:
     assert plan.frames == 25
     assert any("60" in warning for warning in plan.warnings)
     # Up to a frame is how editors round: nothing to tell.
-    assert not planned(film(100, 25), 25, end=4.03).warnings
+    assert not planned(film(100, 25), 25, end=4.03, framing=WHOLE).warnings
 
 
 def test_a_rectangle_larger_than_the_frame() -> None:
@@ -256,6 +256,7 @@ def test_chunks_are_all_frames_once(frames: int, seconds: float) -> None:
 
 # The model
 
+WHOLE = camera()
 X4 = find("RealESRGAN_x4plus")
 X2 = find("RealESRGAN_x2plus")
 QUALITY = defaults_for(Mode.QUALITY)
@@ -426,7 +427,7 @@ def test_warnings() -> None:
     text = "\n".join(plan.warnings)
     for words in ("interlaced (tff)", "3 frame(s)", "a note of the probe", "far outside", "moved inside"):
         assert words in text
-    assert planned(film(50, 25), 25, models=QUALITY).warnings == ()
+    assert planned(film(50, 25), 25, models=QUALITY, framing=WHOLE).warnings == ()
 
 
 def test_the_estimate() -> None:
@@ -584,3 +585,6 @@ def test_the_plan_as_a_table() -> None:
     assert "RealESRGAN_x4plus" in rows["Model"]
     assert "Estimate" in rows
     assert "sampling only" in dict(summarise(planned(film(20, 25))))["Model"]
+    assert list(rows)[:3] == ["Source", "Keyframes", "Camera"]
+    assert rows["Keyframes"].endswith("1 keyframe at 0.000 s; 0.000 to 0.667 s of the video are used")
+    assert rows["Camera"].startswith("sees 270x480 pixels at x 100, y 100: 6% of the frame;")

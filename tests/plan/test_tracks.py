@@ -101,7 +101,8 @@ def test_every_audio_track_is_kept() -> None:
 
 
 def test_without_audio_it_is_dropped_and_nobody_is_warned() -> None:
-    assert plan_of(stream("audio", "aac"), "mp4", audio=False) == TrackPlan(1, "audio", "drop", "aac", "")
+    plan = plan_of(stream("audio", "aac"), "mp4", audio=False)
+    assert plan == TrackPlan(1, "audio", "drop", "aac", "the sound is not wanted", missed=False)
 
 
 def test_audio_of_an_unknown_codec_is_dropped_with_a_reason() -> None:
@@ -157,9 +158,28 @@ def test_a_second_video_is_dropped_with_a_reason() -> None:
     assert plan.reason
 
 
-def test_data_is_dropped_with_a_word_only_where_it_has_a_name() -> None:
-    assert plan_of(stream("data", None), "mov").reason == ""
-    assert "klv" in plan_of(stream("data", "klv"), "mov").reason
+def test_data_is_dropped_with_a_reason_and_a_warning_only_where_it_has_a_name() -> None:
+    plan = plan_of(stream("data", None), "mov")
+    assert (plan.action, plan.missed) == ("drop", False)
+    assert "timecode" in plan.reason
+    plan = plan_of(stream("data", "klv"), "mov")
+    assert plan.missed
+    assert "klv" in plan.reason
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 12000])
+def test_mp3_below_16_khz_is_encoded_for_mp4_alone(rate: int) -> None:
+    track = stream("audio", "mp3", sample_rate=rate, channels=1)
+    assert (plan_of(track, "mp4").action, plan_of(track, "mp4").codec) == ("encode", "aac")
+    assert f"{rate} Hz" in plan_of(track, "mp4").reason
+    assert plan_of(track, "mov").action == plan_of(track, "mkv").action == "copy"
+    assert plan_of(stream("audio", "mp3", sample_rate=16000, channels=1), "mp4").action == "copy"
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mp4", "aac"), ("mov", "pcm_s24le"), ("mkv", "pcm_s24le")])
+def test_more_than_eight_channels_are_encoded_as_pcm_where_that_holds_them(container: Container, codec: str) -> None:
+    track = stream("audio", "pcm_s16le", sample_rate=48000, channels=16)
+    assert plan_of(track, container, TimeMap((Stretch(1, 9, 1),))).codec == codec
 
 
 def test_the_upscaled_video_has_no_plan() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from keyscale.engine.errors import DecodeError, InputError, KeyscaleError, RemoteError
 from keyscale.engine.plan.plan import Chunk
-from keyscale.engine.remote.modal_client import CallEnd, Outcome
+from keyscale.engine.remote.modal_errors import CallEnd, Outcome
 from keyscale.engine.remote.pieces import ATTEMPTS, SLOW_CALLS, Piece, Pieces, refused
 from keyscale.engine.worker.contract import Made
 
@@ -304,3 +304,26 @@ def test_a_call_that_was_taken_over_is_tried_again_like_any_other() -> None:
     (piece,) = pieces.waiting
     assert isinstance(piece, Piece)
     assert (piece.starts, piece.due) == (1, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "told"),
+    [
+        ({"error": ["InputError"], "message": "m"}, RemoteError, "chunk 1: m"),
+        ({"error": "Interrupted", "message": "m"}, RemoteError, "chunk 1: m"),
+        ({"error": "os", "message": "m"}, RemoteError, "chunk 1: m"),
+        ({}, RemoteError, "chunk 1: a container failed and did not say why"),
+        ({"error": "InputError", "message": {"a": 1}}, InputError, "chunk 1: a container failed and did not say why"),
+        ({"message": "see https://x.example/a?X-Amz-Signature=1 there"}, RemoteError, "chunk 1: see (a link) there"),
+        ({"message": "a\nb" * 2_000_000}, RemoteError, None),
+        ({"error": "InputError", "message": "m", "said": "odd", "remedy": 5}, InputError, "chunk 1: m"),
+    ],
+)
+def test_whatever_a_container_answers_becomes_an_error_of_its_kind(
+    answer: dict[str, object], kind: type[KeyscaleError], told: str | None
+) -> None:
+    error = refused(answer, "chunk 1")
+    assert type(error) is kind
+    assert error.exit_code != 130
+    assert told is None or error.message == told
+    assert len(error.message) < 400

@@ -15,6 +15,8 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from keyscale.engine.source.sound import samples_of
+
 Samples = npt.NDArray[np.float32]
 
 CELL = 16
@@ -180,13 +182,12 @@ def sound_of(path: Path, track: int = 0) -> tuple[Fraction, Samples, int]:
     """
     with av.open(path) as container:
         stream = container.streams.audio[track]
-        resampler = av.AudioResampler(format="fltp")
         start: Fraction | None = None
         parts = []
         for frame in container.decode(stream):
             if start is None:
                 start = Fraction(frame.pts or 0) * (frame.time_base or 0)
-            parts += [part.to_ndarray().astype(np.float32) for part in resampler.resample(frame)]
+            parts.append(samples_of(frame))
         assert start is not None
         return start, np.concatenate(parts, axis=1), stream.rate
 

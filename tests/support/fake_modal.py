@@ -24,12 +24,25 @@ from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any, Literal, Self
 
+from grpclib import Status
+
 from support.forked import fork, say_to
 
 __all__ = ["FakeModal"]
 
 ADDRESS, TOKEN = "KEYSCALE_TEST_MODAL", "ak-of-the-tests"
 RETRIES = 8
+RPCS = {"spawn": "FunctionMap", "get": "FunctionGetOutputs", "cancel": "FunctionCallCancel"}
+EXCEPTIONS = {
+    Status.ABORTED: "ConflictError",
+    Status.FAILED_PRECONDITION: "ConflictError",
+    Status.NOT_FOUND: "NotFoundError",
+    Status.DATA_LOSS: "DataLossError",
+    Status.UNAUTHENTICATED: "AuthError",
+    Status.PERMISSION_DENIED: "PermissionDeniedError",
+    Status.UNAVAILABLE: "ServiceError",
+}
+"""What Modal's client raises for a status of gRPC."""
 
 
 # In the client's process
@@ -206,6 +219,7 @@ class FakeModal:
         self._news: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self._records: list[_Recorded] = []
         self._latency_s = 0.0
+        self._failures: dict[str, list[Status]] = defaultdict(list)
         self._paused = False
         self._door: socket.socket | None = None
         with socket.socket() as probe:
@@ -279,6 +293,22 @@ class FakeModal:
             self._paused = False
         self._open_door()
 
+    def fail_next(self, rpc: str, status: Status, times: int = 1) -> None:
+        """Let the next requests of that name fail; those that wait for a call's end are among them."""
+        with self._changed:
+            self._failures[rpc] += [status] * times
+            self._changed.notify_all()
+
+    def pass_on(self) -> None:
+        """Take back every `fail_next`."""
+        with self._changed:
+            self._failures.clear()
+
+    def accepted(self) -> list[str]:
+        """Calls of chunks that were ever accepted and have not ended."""
+        with self._changed:
+            return [call.id for call in self._works.values() if call.outcome is None]
+
     def set_latency(self, rpc: Literal["FunctionMap"], seconds: float, *, of: Literal["answer"]) -> None:  # noqa: ARG002
         """Hold back the answers to calls of chunks, until there is none; those of `describe` are not held back."""
         with self._changed:
@@ -311,9 +341,18 @@ class FakeModal:
                     pipe.send(("modal", ("ConnectionError", "the server is paused")))
                 elif token != TOKEN:
                     pipe.send(("modal", ("AuthError", "Token validation failed")))
+                elif failure := self._failure(RPCS.get(method, "")):
+                    pipe.send(failure)
                 else:
                     answer: Callable[..., tuple[str, Any]] = getattr(self, f"_on_{method}")
                     pipe.send(answer(*arguments))
+
+    def _failure(self, rpc: str) -> tuple[str, Any] | None:
+        with self._changed:
+            if not self._failures[rpc]:
+                return None
+            status = self._failures[rpc].pop(0)
+            return "modal", (EXCEPTIONS[status], f"{status.name}, as a test made it")
 
     def _on_hydrate(self) -> tuple[str, Any]:
         return "answer", None
@@ -344,8 +383,12 @@ class FakeModal:
             call = self._works.get(call_id)
             if call is None:
                 return "modal", ("NotFoundError", "no such call")
-            if not self._changed.wait_for(lambda: call.outcome is not None or self._paused, timeout_s):
+            if not self._changed.wait_for(
+                lambda: call.outcome is not None or self._paused or self._failures[RPCS["get"]], timeout_s
+            ):
                 return "timeout", None
+            if failure := self._failure(RPCS["get"]):
+                return failure
             if call.outcome is None:
                 return "modal", ("ConnectionError", "the server is paused")
             return call.outcome

@@ -253,6 +253,7 @@ class FaultyPlace(Place):
         self.proxy.pass_on()
         self.proxy.flow()
         self.modal.resume()
+        self.modal.pass_on()
 
     def leave(self) -> None:
         """Undo all faults, and end the clients of a test that failed."""

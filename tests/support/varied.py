@@ -105,6 +105,17 @@ VARIED: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "Motion JPEG": (".mov", lambda p: _write(p, codec="mjpeg", pixel_format="yuvj420p", tags=(5, 2, 2, 2))),
     "MPEG-4 in AVI": (".avi", lambda p: _write(p, codec="mpeg4", options={"g": "12", "b": "2M"})),
     "H.264 in AVI": (".avi", lambda p: _write(p, options=_x264(bf="0"))),
+    "MPEG-4 with B-frames in AVI": (
+        ".avi",
+        lambda p: _write(p, codec="mpeg4", options={"g": "12", "bf": "2", "b": "2M"}),
+    ),
+    "H.264 with B-frames in AVI": (".avi", lambda p: _write(p, options=_x264())),
+    "a program stream": (".mpg", lambda p: _write(p, codec="mpeg2video", options={"g": "12", "bf": "2", "b": "400k"})),
+    "an elementary stream": (".h264", lambda p: _write(p, options=_x264())),
+    "cropped by the codec": (
+        ".mp4",
+        lambda p: _write(p, options=_x264(**{"x264-params": "crop-rect=20,2,12,6"})),
+    ),
     "DNxHR": (
         ".mov",
         lambda p: _write(

@@ -385,3 +385,33 @@ def test_a_certificate_that_is_not_trusted_is_an_error_at_once(certificate: Path
             file.read(1)
         assert time.monotonic() - began < 2
         assert not server.ranges
+
+
+@pytest.mark.parametrize(
+    ("tag", "headers"),
+    [
+        pytest.param('W/"first"', {}, id="weak, as compression on the way makes it"),
+        pytest.param('"another"', {"x-amz-meta-sha256": "ab" * 32}, id="not what HEAD told, of what was stored"),
+        pytest.param("", {}, id="none"),
+    ],
+)
+def test_the_file_that_was_stored_is_read_whatever_form_its_etag_has(
+    server: RangeServer, tag: str, headers: dict[str, str]
+) -> None:
+    server.tag = tag
+    server.always = Fault(headers=headers)
+    with RangedFile(server.url(), name="clip.mp4", tag="first", sha256="ab" * 32) as file:
+        assert file.read(10) == CONTENT[:10]
+        server.always = None
+        file.seek(20 * BLOCK)
+        assert file.read(10) == CONTENT[20 * BLOCK :][:10]
+
+
+def test_another_file_than_the_one_that_was_stored_is_an_error(server: RangeServer) -> None:
+    server.tag = '"another"'
+    server.always = Fault(headers={"x-amz-meta-sha256": "cd" * 32})
+    with (
+        RangedFile(server.url(), name="clip.mp4", size=len(CONTENT), tag="first", sha256="ab" * 32) as file,
+        pytest.raises(LinkChanged, match="its content was replaced"),
+    ):
+        file.read(1)

@@ -93,6 +93,10 @@ class Faults:
         """Let the next `times` requests of that name fail; they add to those that wait already."""
         self._failures[rpc].extend(GRPCError(status, message) for _ in range(times))
 
+    def pass_on(self) -> None:
+        """Take back every `fail_next`."""
+        self._failures.clear()
+
     async def meet(self, rpc: str) -> None:
         """Wait or fail as asked for."""
         await asyncio.sleep(self.request_latency_s.get(rpc, 0.0))

@@ -209,6 +209,10 @@ class ModalServer:
         """Let the next requests of that name fail, whoever sends them."""
         self._on_loop(lambda: self._the_core.dispatcher.faults.fail_next(rpc, status, times, message))
 
+    def pass_on(self) -> None:
+        """Take back every `fail_next`."""
+        self._on_loop(self._the_core.dispatcher.faults.pass_on)
+
     def set_latency(self, rpc: str, seconds: float, *, of: Literal["request", "answer"] = "request") -> None:
         """Hold every request of that name back before anything is done, or its answer after all is done; 0 ends that.
 

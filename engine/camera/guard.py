@@ -1,0 +1,97 @@
+"""Keyframes that cannot be meant as they are written: an error that names the unit which they are likely in."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keyscale.engine.camera.framing import Framing
+from keyscale.engine.errors import FramingError
+
+__all__ = ["refuse_misread_coordinates", "refuse_misread_times"]
+
+ROUNDED = 1.001
+"""What parts of the frame may come to, rounded."""
+
+SMALL_SIDE = 300
+"""Pixels of the frame's shorter side, below which a rectangle within 100 pixels of the corner may well be meant."""
+
+FAR_BEYOND, VERY_FAR_BEYOND = 5, 40
+"""How many times the clip's length whole numbers, and any, have to reach before they are taken for another unit."""
+
+MOST_OF_IT = 0.5
+"""Part of the clip that frame numbers have to span, and other times where none lies in the clip as written."""
+
+
+def refuse_misread_coordinates(framing: Framing, size: tuple[int, int] | None = None) -> None:
+    """Raise a `FramingError` for coordinates that nobody means as pixels, unless the file declares its units.
+
+    Args:
+        framing: as it was read.
+        size: width and height of the displayed picture; None where there is no video to compare with.
+    """
+    if framing.units is not None:
+        return
+    rects = framing.keyframe_rects
+    low = float(rects[:, :2].min())
+    ends = rects[:, :2] + rects[:, 2:]
+    if rects[:, 2:].max() <= 1 and low >= -1 and ends.max() <= 1 + ROUNDED:
+        raise FramingError(
+            "all coordinates lie within 0..1: are these parts of the frame?",
+            remedy=f"{_declared(framing, 'units', 'normalized')}, or pixels if they are pixels.",
+        )
+    if size is None or min(size) < SMALL_SIDE or framing.source is not None:
+        return
+    # Pixels that all lie in the corner, and yet reach far across a hundred: a full height is 100.
+    if low >= 0 and ends.max() <= 100 * ROUNDED and (ends.max(axis=0) > 50).all() and rects[:, 2:].max() > 20:
+        raise FramingError(
+            f"all coordinates lie within 0..100 of a {size[0]}x{size[1]} frame: are these percent?",
+            remedy=f"{_declared(framing, 'units', 'percent')}, or pixels if they are pixels.",
+        )
+
+
+def refuse_misread_times(framing: Framing, duration: float, rate: float) -> None:
+    """Raise a `FramingError` for times that nobody means as seconds, unless the file declares their unit.
+
+    Args:
+        framing: as it was read.
+        duration: seconds of the source.
+        rate: its frames a second.
+    """
+    if framing.time_unit is not None or len(framing.keyframes) < 2 or duration <= 0:
+        return
+    times = np.array([k.time for k in framing.keyframes], dtype=np.float64)
+    first, last = float(times.min()), float(times.max())
+    # Keyframes are often set at the very end, which is a frame or so beyond the last one.
+    fits = duration * 1.05 + 2 / rate
+    guesses: list[tuple[str, str]] = []
+
+    def spans(count: float) -> bool:
+        # Where no keyframe lies in the clip as it is written, they may be those of a longer video.
+        return first <= duration or (last - first) / count >= MOST_OF_IT * duration
+
+    most_of_it = last / rate >= MOST_OF_IT * duration
+    if (times == np.rint(times)).all() and FAR_BEYOND * duration <= last <= fits * rate and most_of_it and spans(rate):
+        guesses.append(("frame numbers", "frames"))
+    for words, name, count in (("milliseconds", "ms", 1e3), ("microseconds", "us", 1e6)):
+        if last >= VERY_FAR_BEYOND * duration and last / count <= fits and spans(count):
+            guesses.append((words, name))
+            break
+    if guesses:
+        unit = guesses[0][1]
+        also = " (with fps, where it is not the video's own rate)" if unit == "frames" else ""
+        raise FramingError(
+            f"the keyframes' times reach {last:g} s, and the video lasts {duration:.3f} s: are these "
+            f"{' or '.join(words for words, _ in guesses)}?",
+            remedy=f"{_declared(framing, 'time_unit', unit)}{also}, or s if they are seconds.",
+        )
+
+
+def _declared(framing: Framing, key: str, value: str) -> str:
+    """How a file of its format declares what it counts."""
+    if framing.form == "CSV":
+        return f'Write a first line "# {key}: {value}"'
+    if framing.form == "JSON Lines":
+        return f'Write a first line {{"{key}": "{value}"}}'
+    if framing.form == "a list of keyframes":
+        return f'Write {{"{key}": "{value}", "keyframes": [...]}}'
+    return f'Say "{key}": "{value}" beside the keyframes'

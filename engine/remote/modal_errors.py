@@ -1,0 +1,179 @@
+"""What an exception of Modal's client means: how a call ended, or that nobody can say."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from keyscale.engine.errors import KeyscaleError, RemoteError
+
+__all__ = [
+    "DEPLOY",
+    "CallEnd",
+    "Outcome",
+    "Unanswered",
+    "is_cancelled",
+    "is_waiting",
+    "judged",
+    "outcome_of",
+    "passing",
+    "told_by",
+    "unreachable",
+    "without_links",
+]
+
+LONGEST_TOLD = 300
+
+PAY = "Look at the workspace's billing and its budget, on modal.com under Settings."
+LOG_IN = "Set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run `modal setup`."
+LOGS = "Look at `modal app logs keyscale`."
+DEPLOY = "Run `keyscale remote deploy`."
+
+
+class Unanswered(RemoteError):
+    """Modal did not answer. What was asked for may have been done all the same."""
+
+
+class CallEnd(Enum):
+    """How a call ended."""
+
+    ANSWERED = "answered"
+    """The function returned: `Outcome.answer`."""
+    TIMEOUT = "timeout"
+    """It took longer than the function may."""
+    CRASHED = "crashed"
+    """The container died, or the function raised what may pass."""
+    GONE = "gone"
+    """Its result is not kept any more, or it was cancelled elsewhere."""
+    FAILED = "failed"
+    """The same call would fail again: `Outcome.error`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The end of a call."""
+
+    kind: CallEnd
+    answer: dict[str, Any] | None = None
+    error: RemoteError | None = None
+    """What to tell people, for all kinds but `ANSWERED`."""
+    ended: bool = True
+    """Whether Modal said that the call ended. Where it did not, the call may run on, and is paid for."""
+
+
+def passing(modal: Any) -> tuple[type[BaseException], ...]:
+    """Faults of the way to the server, or of the server itself, that may pass."""
+    e = modal.exception
+    return (
+        e.ConnectionError,
+        e.ServiceError,
+        e.InternalError,
+        e.InternalFailure,
+        e.ResourceExhaustedError,
+        ConnectionError,
+        socket.gaierror,
+    )
+
+
+def is_waiting(modal: Any, error: Exception) -> bool:
+    """Whether `get` only says that there is no result yet."""
+    e = modal.exception
+    return isinstance(error, TimeoutError) and not isinstance(error, e.FunctionTimeoutError | e.OutputExpiredError)
+
+
+def is_cancelled(modal: Any, error: Exception) -> bool:
+    """Whether the call was cancelled: Modal says so in words alone where its container had begun to work."""
+    return isinstance(error, modal.exception.RemoteError) and "cancelled by user" in str(error)
+
+
+def judged(modal: Any, error: Exception) -> Outcome | None:
+    """What an exception of `get` says of the call; None where it says something of the way to the server alone.
+
+    How a call ended is in the server's answer. A request that was refused says nothing of it.
+    """
+    e = modal.exception
+    if is_waiting(modal, error) or (isinstance(error, passing(modal)) and not isinstance(error, KeyscaleError)):
+        return None
+    if is_cancelled(modal, error):
+        return outcome_of(CallEnd.GONE, "a call was cancelled elsewhere")
+    refusals = (
+        e.InvalidError,  # ConflictError is one: FAILED_PRECONDITION, ABORTED
+        e.PermissionDeniedError,
+        e.VersionError,
+        e.UnimplementedError,
+        e.AlreadyExistsError,
+    )
+    ends: tuple[tuple[Any, bool, CallEnd, str, str], ...] = (
+        # Raised by the function, as something that may pass.
+        (KeyscaleError, True, CallEnd.CRASHED, str(error), LOGS),
+        (e.FunctionTimeoutError, True, CallEnd.TIMEOUT, "a chunk took longer than the function may", LOGS),
+        (e.OutputExpiredError, True, CallEnd.GONE, "the result of a call is not kept any more", LOGS),
+        ((e.NotFoundError, e.DataLossError), False, CallEnd.GONE, "Modal does not know a call any more", LOGS),
+        (e.AuthError, False, CallEnd.FAILED, "Modal does not accept the token", LOG_IN),
+        (refusals, False, CallEnd.FAILED, f"Modal refuses to tell of a call ({_short(error)})", DEPLOY),
+        (Exception, True, CallEnd.CRASHED, f"a container failed ({_short(error)})", LOGS),
+    )
+    return next(
+        outcome_of(kind, text, remedy, ended=ended)
+        for wanted, ended, kind, text, remedy in ends
+        if isinstance(error, wanted)
+    )
+
+
+def outcome_of(kind: CallEnd, text: str, remedy: str = LOGS, *, ended: bool = True) -> Outcome:
+    """An outcome with its error."""
+    return Outcome(kind=kind, error=RemoteError(text, remedy=remedy), ended=ended)
+
+
+def without_links(told: object) -> str:
+    """What a server or a container says, as one line of at most 300 characters without what may be a link."""
+    if not isinstance(told, str):
+        return ""
+    words = ("(a link)" if "://" in word or "X-Amz-" in word else word for word in told[:10_000].split())
+    line = " ".join(words)
+    return line if len(line) <= LONGEST_TOLD else f"{line[: LONGEST_TOLD - 4]} ..."
+
+
+def _short(error: BaseException) -> str:
+    """An exception's kind and the first line of its text."""
+    line = without_links(next(iter(str(error).strip().splitlines()), ""))
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def unreachable(action: str, kind: type[RemoteError] = Unanswered) -> RemoteError:
+    """The error where Modal did not answer what `action` asked for."""
+    return kind(
+        f"cannot {action}: Modal is not to be reached",
+        remedy="Check the network, then `keyscale remote resume` the job.",
+    )
+
+
+@contextlib.contextmanager
+def told_by(modal: Any, action: str) -> Iterator[None]:
+    """Modal's exceptions as ours."""
+    e = modal.exception
+    try:
+        yield
+    except KeyscaleError:
+        raise
+    except e.AuthError as error:
+        raise RemoteError(f"Modal does not accept the token ({_short(error)})", remedy=LOG_IN) from None
+    except e.VersionError as error:
+        raise RemoteError(f"Modal does not take this client ({_short(error)})", remedy="pip install -U modal") from None
+    except passing(modal) as error:
+        if isinstance(error, e.ResourceExhaustedError) and _is_about_money(error):
+            raise RemoteError(f"cannot {action} ({_short(error)})", remedy=PAY) from None
+        never_arrived = isinstance(error, e.ResourceExhaustedError | socket.gaierror | ConnectionRefusedError)
+        raise unreachable(action, RemoteError if never_arrived else Unanswered) from None
+    except e.Error as error:
+        remedy = PAY if _is_about_money(error) else DEPLOY
+        raise RemoteError(f"cannot {action} ({_short(error)})", remedy=remedy) from None
+
+
+def _is_about_money(error: BaseException) -> bool:
+    return re.search(r"billing|budget|spend|payment|credit|funds", str(error), re.IGNORECASE) is not None

@@ -1,0 +1,223 @@
+"""Which times a source's frames have where the container's cannot be taken as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+from av.bitstream import BitStreamFilterContext
+
+from keyscale.engine.source.open import demuxed, drained, frame_is_damaged, open_source, prepare_decoder
+from keyscale.engine.source.timeline import JOINT, SKIPPED, UNSHOWN, PacketLog, Retiming, retimed_video
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
+
+    from keyscale.engine.source.measure import Scan
+
+__all__ = ["choose_times", "decoded"]
+
+CODING_TIMES = frozenset({"avi", "asf", "asf_o", "nuv"})
+"""Formats that store when a packet is decoded, not when its picture is shown. Of Matroska it is tracks that were taken
+over from AVI with their header (`V_MS/VFW/FOURCC`)."""
+
+ONE_BEHIND = frozenset({"mpeg1video", "mpeg2video", "mpeg4"})
+"""Codecs that hold back one picture at most, so that libavformat knows their order of display by the types."""
+
+CHECKED_FRAMES = 48
+"""Frames decoded from the head to check an order of display that was not decoded."""
+
+
+def choose_times(path: str | Path, scan: Scan) -> Retiming | None:
+    """The times of the packets of a scanned source; None where the container's are good, wherever it is entered.
+
+    - Times that start again: each part follows the one before it.
+    - Times of decoding alone (AVI): the n-th frame shown has the n-th of them, as players show it. What libavformat
+      makes of them for H.264 and streams with B-frames begins some frames late.
+    - No times (elementary streams): frames of equal length in the order of display.
+    - Times of some packets alone (MPEG program streams): those that are found when reading from the start, since after
+      a seek others are guessed.
+    """
+    log = scan.log
+    if not len(log.pts):
+        return None
+    if parts := log.parts:
+        own = replace(log.own(), joints=tuple(part.packet for part in parts))
+        return log.joined(_undecodable(path, scan, own), scan.time_base)
+    if all(pts <= SKIPPED for pts in log.pts):
+        return _even(path, scan)
+    if _stores_coding_times(scan) and all(dts is not None for dts in log.dts) and log.dts != log.pts:
+        return _in_order_of_display(path, scan)
+    if not log.guessed and not log.resized:
+        return None
+    shown = [pts for pts in log.pts if pts > SKIPPED]
+    own = log.own() if len(set(shown)) == len(shown) else _told_apart(path, scan)
+    return replace(own, joints=tuple(log.resized))
+
+
+def decoded(packets: Iterator[Any], stream: VideoStream) -> Iterator[list[av.VideoFrame] | None]:
+    """What each packet decodes to, None where it does not; ends where the file cannot be read on."""
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.FFmpegError, OSError):
+            return
+        if packet is None:
+            return
+        try:
+            yield drained(stream) if packet is JOINT else packet.decode()
+        except av.FFmpegError:
+            yield None
+
+
+def _stores_coding_times(scan: Scan) -> bool:
+    return scan.container in CODING_TIMES or ("matroska" in scan.container and scan.has_tag)
+
+
+def _numbered(log: PacketLog, joints: tuple[int, ...] = ()) -> Retiming:
+    """Each packet's number in place of its time: decoded frames then tell which packet they are of."""
+    own = log.own()
+    return replace(own, pts=np.where(own.pts == SKIPPED, SKIPPED, np.arange(len(own.pts))), joints=joints)
+
+
+def _order(path: str | Path, scan: Scan, *, limit: int | None = None) -> tuple[list[int], set[int]]:
+    """Numbers of packets in the order in which their frames are shown, and which of them are damaged."""
+    order: list[int] = []
+    damaged: set[int] = set()
+    with open_source(path, look_ahead=scan.video_look_ahead) as container:
+        stream = container.streams[scan.index]
+        assert isinstance(stream, av.VideoStream)
+        prepare_decoder(stream)
+        for frames in decoded(retimed_video(container, stream, _numbered(scan.log)), stream):
+            for frame in frames or ():
+                if frame.pts is not None:
+                    order.append(int(frame.pts))
+                    if frame_is_damaged(frame):
+                        damaged.add(order[-1])
+            if limit is not None and len(order) >= limit:
+                break
+    return order, damaged
+
+
+def _even(path: str | Path, scan: Scan) -> Retiming:
+    """Frames of equal length; how long they are, the codec's headers say, else libavformat takes 25 a second."""
+    order, damaged = _order(path, scan)
+    own = scan.log.own()
+    length = round(sum(scan.log.durations) / len(order)) if order else 0
+    for place, number in enumerate(order):
+        if number not in damaged:
+            own.pts[number] = place * (length or round(1 / (25 * scan.time_base)))
+    return replace(own, ordered=True)
+
+
+def _in_order_of_display(path: str | Path, scan: Scan) -> Retiming:
+    own = scan.log.own()
+    first = scan.log.keyframes[0] if scan.log.keyframes else 0
+    order, damaged = _cheap_order(path, scan, first), set[int]()
+    if order is None:
+        order, damaged = _order(path, scan)
+    # What was not decoded keeps its place: a frame that is lost, or one that says that the last is shown once more.
+    for number in sorted(set(range(first, len(own.pts))) - set(order)):
+        place = next((at for at, other in enumerate(order) if other > number), len(order))
+        order.insert(place, number)
+        damaged.add(number)
+    times = sorted(dts for dts in scan.log.dts[first:] if dts is not None)
+    own.pts[:] = UNSHOWN
+    for time, number in zip(times, [number for number in order if number >= first], strict=True):
+        if number not in damaged:
+            own.pts[number] = time
+    return replace(own, ordered=True)
+
+
+def _told_apart(path: str | Path, scan: Scan) -> Retiming:
+    """Guessed times, the n-th of them for the n-th frame shown; of two that are equal the later one by a frame."""
+    order, damaged = _order(path, scan)
+    own = scan.log.own()
+    times = np.sort(own.pts[[number for number in order if own.pts[number] > SKIPPED]])
+    steps = np.diff(times)
+    usual = int(np.median(steps[steps > 0])) if np.any(steps > 0) else 1
+    for place in np.flatnonzero(steps == 0):
+        room = times[place + 2] - times[place] if place + 2 < len(times) else 2 * usual
+        times[place + 1] += min(usual, max(1, int(room) // 2))
+    timed = iter(times.tolist())
+    for number in order:
+        if own.pts[number] > SKIPPED:
+            own.pts[number] = next(timed)
+    hidden = [number for number in range(len(own.pts)) if own.pts[number] > SKIPPED]
+    own.pts[sorted(set(hidden) - (set(order) - damaged))] = UNSHOWN
+    return own
+
+
+def _cheap_order(path: str | Path, scan: Scan, first: int) -> list[int] | None:
+    """The order of display without decoding all of it; None where that does not tell."""
+    pts = np.array(scan.log.pts[first:], np.int64)
+    if scan.codec in ONE_BEHIND and pts.min() > SKIPPED and len(np.unique(pts)) == len(pts):
+        order = [first + int(number) for number in np.argsort(pts)]
+    elif scan.codec in {"h264", "hevc"} and not _reorders(path, scan):
+        order = list(range(first, len(scan.log.pts)))
+    else:
+        return None
+    head, _ = _order(path, scan, limit=CHECKED_FRAMES)
+    head = [number for number in head if number >= first]
+    return order if head and head == order[: len(head)] else None
+
+
+def _reorders(path: str | Path, scan: Scan) -> bool:
+    """Whether H.264 or HEVC pictures are coded in another order than shown, by their picture order counts."""
+    with open_source(path, look_ahead=scan.video_look_ahead) as container:
+        stream = container.streams[scan.index]
+        assert isinstance(stream, av.VideoStream)
+        by_count = BitStreamFilterContext("dts2pts", stream)
+        number = 0
+        ahead: set[int] = set()
+        try:
+            for packet in demuxed(container, stream):
+                if not packet.size:
+                    continue
+                packet.pts, packet.dts, packet.duration = None, number, 1
+                number += 1
+                ahead |= {(out.pts or 0) - (out.dts or 0) for out in by_count.filter(packet)}
+                if len(ahead) > 1:
+                    return True
+            ahead |= {(out.pts or 0) - (out.dts or 0) for out in by_count.filter(None)}
+        except (av.FFmpegError, OSError):
+            return True
+        return len(ahead) > 1
+
+
+def _undecodable(path: str | Path, scan: Scan, own: Retiming) -> frozenset[int]:
+    """Packets at the head of each later part whose pictures lack what they are predicted from."""
+    numbered = _numbered(scan.log, own.joints)
+    edges = [*own.joints, len(own.pts)]
+    hidden: set[int] = set()
+    part = -1
+    waits = False
+    with open_source(path, look_ahead=scan.video_look_ahead) as container:
+        stream = container.streams[scan.index]
+        assert isinstance(stream, av.VideoStream)
+        prepare_decoder(stream)
+
+        def begun(frames: list[av.VideoFrame]) -> bool:
+            first = next((f.pts for f in frames if f.pts is not None and not frame_is_damaged(f)), None)
+            if first is None:
+                return False
+            numbers = range(edges[part], edges[part + 1])
+            hidden.update(number for number in numbers if SKIPPED < own.pts[number] < own.pts[first])
+            return True
+
+        for packet in retimed_video(container, stream, numbered):
+            try:
+                if packet is JOINT:
+                    if waits:
+                        begun(drained(stream))
+                    stream.codec_context.flush_buffers()
+                    part, waits = part + 1, True
+                elif waits:
+                    waits = not begun(packet.decode())
+            except av.FFmpegError:
+                continue
+    return frozenset(hidden)

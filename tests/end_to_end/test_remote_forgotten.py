@@ -1,0 +1,229 @@
+"""No call that Modal accepted is forgotten: it has ended, or `remote status` knows it and the client said so."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from grpclib import Status
+from support.faulty_place import DELETES, LISTS, READS_SOURCE, SENDS_SOURCE, Client, FaultyPlace
+
+ASKS_OFTEN = "import keyscale.engine.remote.modal_client as m; m.WAIT_S = 1"
+"""A request that waits for a call's end isn't failed by Modal's own server any more once it waits."""
+
+
+def begun(faulty: FaultyPlace, folder: Path, **more: str) -> Client:
+    """A client two of whose calls run and can do nothing."""
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(folder, first=ASKS_OFTEN, **more)
+    faulty.proxy.wait_held(2)
+    faulty.wait_started(folder, 2)
+    return client
+
+
+def status_of(faulty: FaultyPlace, folder: Path) -> str:
+    return faulty.run("remote", "status", environment=faulty.home(folder)).stdout
+
+
+@pytest.mark.parametrize(
+    "status", [Status.ABORTED, Status.FAILED_PRECONDITION, Status.NOT_FOUND, Status.DATA_LOSS, Status.UNAUTHENTICATED]
+)
+def test_one_refusal_to_tell_of_a_call_changes_nothing(faulty: FaultyPlace, tmp_path: Path, status: Status) -> None:
+    before = faulty.spawned()
+    client = begun(faulty, tmp_path)
+    faulty.modal.fail_next("FunctionGetOutputs", status)
+    time.sleep(1.5)
+    faulty.proxy.release()
+    faulty.check_done(client, tmp_path)
+    assert faulty.spawned() - before == 3
+
+
+@pytest.mark.parametrize("status", [Status.ABORTED, Status.UNAUTHENTICATED, Status.PERMISSION_DENIED])
+def test_calls_of_which_modal_refuses_to_tell_are_cancelled(
+    faulty: FaultyPlace, tmp_path: Path, status: Status
+) -> None:
+    client = begun(faulty, tmp_path)
+    faulty.modal.fail_next("FunctionGetOutputs", status, times=6)
+    assert client.end() == 5
+    client.check()
+    faulty.mend()
+    faulty.check_clean(tmp_path)
+    assert "no call is known to run" in status_of(faulty, tmp_path)
+
+
+def test_a_call_that_modal_does_not_know_any_more_is_cancelled_before_another_takes_its_place(
+    faulty: FaultyPlace, tmp_path: Path
+) -> None:
+    client = begun(faulty, tmp_path)
+    faulty.modal.fail_next("FunctionGetOutputs", Status.NOT_FOUND, times=6)
+    client.until(lambda event: "again" in event.get("message", ""))
+    deadline = time.monotonic() + 20
+    while sum(len(task.calls) for task in faulty.modal.running_tasks()) > 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert sum(len(task.calls) for task in faulty.modal.running_tasks()) <= 2
+    faulty.modal.pass_on()
+    faulty.proxy.release()
+    faulty.check_done(client, tmp_path)
+
+
+def test_calls_that_can_neither_be_followed_nor_cancelled_stay_known(faulty: FaultyPlace, tmp_path: Path) -> None:
+    client = begun(faulty, tmp_path)
+    faulty.modal.fail_next("FunctionGetOutputs", Status.UNAUTHENTICATED, times=6)
+    faulty.modal.fail_next("FunctionCallCancel", Status.UNAUTHENTICATED, times=50)
+    assert client.end() == 5
+    client.check()
+    assert "calls may still run, since Modal did not confirm their end" in client.notes
+    assert f"`keyscale remote cancel {client.job}` stops them" in client.notes
+    home = faulty.home(tmp_path)
+    refused = faulty.run("remote", "cancel", client.job, environment=home)
+    assert refused.returncode == 5
+    assert client.job in status_of(faulty, tmp_path)
+    faulty.modal.pass_on()
+    # Whatever has run on found nothing to work on, as it was removed.
+    assert faulty.run("remote", "cancel", client.job, environment=home).returncode == 0
+    faulty.mend()
+    faulty.check_clean(tmp_path)
+    assert "no remote job is unfinished" in status_of(faulty, tmp_path)
+
+
+def test_one_refusal_to_cancel_changes_nothing(faulty: FaultyPlace, tmp_path: Path) -> None:
+    client = begun(faulty, tmp_path)
+    faulty.modal.fail_next("FunctionCallCancel", Status.ABORTED)
+    client.signal(signal.SIGINT)
+    assert client.end() == 130
+    client.check()
+    faulty.check_clean(tmp_path)
+    assert "no call is known to run" in status_of(faulty, tmp_path)
+
+
+def test_a_call_that_is_named_too_late_for_an_interrupted_client_is_told_and_known(
+    faulty: FaultyPlace, tmp_path: Path
+) -> None:
+    faulty.proxy.hold(READS_SOURCE)
+    faulty.modal.set_latency("FunctionMap", 30, of="answer")
+    client = faulty.upscale(tmp_path, first="import keyscale.engine.remote.dispatch as d; d.START_S = 1")
+    faulty.proxy.wait_held(1)
+    client.signal(signal.SIGINT)
+    assert client.end() == 130
+    faulty.modal.set_latency("FunctionMap", 0, of="answer")
+    client.check()
+    assert "1 calls may run that Modal never named" in client.notes
+    told = status_of(faulty, tmp_path)
+    assert client.job in told
+    assert "never named it; if it runs, it ends by" in told
+    refused = faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path))
+    assert refused.returncode == 5
+    assert "never named" in refused.stderr
+    assert client.job in status_of(faulty, tmp_path)
+    # Later it is over for certain.
+    state = tmp_path / "state" / "remote" / f"{client.job}.state"
+    kept = json.loads(state.read_text())
+    kept["starting"][0]["until"] = time.time() - 1
+    state.write_text(json.dumps(kept))
+    assert faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path)).returncode == 0
+    assert "no remote job is unfinished" in status_of(faulty, tmp_path)
+    faulty.mend()
+    faulty.check_clean(tmp_path)
+
+
+def test_a_client_that_is_killed_while_modal_names_a_call_leaves_it_known(faulty: FaultyPlace, tmp_path: Path) -> None:
+    faulty.proxy.hold(READS_SOURCE)
+    faulty.modal.set_latency("FunctionMap", 30, of="answer")
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(1)
+    client.kill()
+    faulty.modal.set_latency("FunctionMap", 0, of="answer")
+    assert "never named it" in status_of(faulty, tmp_path)
+    faulty.proxy.cut()
+    faulty.mend()
+
+
+def test_storage_that_falls_silent_does_not_keep_an_interrupted_client(faulty: FaultyPlace, tmp_path: Path) -> None:
+    client = begun(faulty, tmp_path)
+    faulty.proxy.hold(LISTS)
+    faulty.proxy.hold(DELETES)
+    began = time.monotonic()
+    client.signal(signal.SIGINT)
+    assert client.end() == 130
+    assert time.monotonic() - began < 30
+    client.check()
+    assert f"`keyscale remote cancel {client.job}` removes it" in client.notes
+    faulty.proxy.cut()
+    faulty.mend()
+    assert faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path)).returncode == 0
+    faulty.check_clean(tmp_path)
+
+
+def test_a_trial_that_cannot_be_deleted_is_told(faulty: FaultyPlace, tmp_path: Path) -> None:
+    faulty.proxy.answer(DELETES, 403, "AccessDenied")
+    client = faulty.upscale(tmp_path)
+    assert client.end() == 5
+    client.check()
+    assert "temp/keyscale-check-" in client.last["remedy"]
+    assert "keyscale remote clean" in client.last["remedy"]
+    faulty.mend()
+    faulty.run("remote", "clean", "--older-than", "0s", environment=faulty.home(tmp_path))
+    faulty.check_clean(tmp_path)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_an_interrupted_trial_removes_its_object_or_says_that_it_may_be_left(
+    faulty: FaultyPlace, tmp_path: Path, answers: bool
+) -> None:
+    faulty.proxy.hold(DELETES)
+    client = faulty.upscale(tmp_path, first="import keyscale.engine.remote.run as r; r.CONNECTED_S = 2")
+    faulty.proxy.wait_held(1)
+    client.signal(signal.SIGINT)
+    if answers:
+        time.sleep(0.5)
+        faulty.proxy.release()
+    assert client.end() == 130
+    client.check()
+    assert ("`keyscale remote clean` removes it" in client.notes) is not answers
+    faulty.mend()
+    if not answers:
+        faulty.run("remote", "clean", "--older-than", "0s", environment=faulty.home(tmp_path))
+    faulty.check_clean(tmp_path)
+
+
+def test_clean_that_may_not_delete_keeps_the_job_known(faulty: FaultyPlace, tmp_path: Path) -> None:
+    client = begun(faulty, tmp_path)
+    client.kill()
+    faulty.proxy.release()
+    faulty.proxy.answer(DELETES, 403, "AccessDenied")
+    faulty.proxy.answer(lambda line: line.startswith("POST ") and "?delete" in line, 403, "AccessDenied")
+    home = faulty.home(tmp_path)
+    refused = faulty.run("remote", "clean", "--older-than", "0s", environment=home)
+    assert refused.returncode == 5
+    assert client.job in status_of(faulty, tmp_path)
+    faulty.mend()
+    cancelled = faulty.run("remote", "cancel", client.job, environment=home)
+    assert cancelled.returncode == 0, cancelled.stderr
+    faulty.check_clean(tmp_path)
+
+
+@pytest.mark.parametrize("way", ["resume", "cancel"])
+def test_a_job_whose_kept_state_is_damaged_leaves_nothing_in_storage(
+    faulty: FaultyPlace, tmp_path: Path, way: str
+) -> None:
+    faulty.proxy.hold(SENDS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(1)
+    client.kill()
+    faulty.proxy.cut()
+    faulty.mend()
+    (tmp_path / ".out.mp4.keyscale" / "remote.json").write_text("{")
+    (tmp_path / "state" / "remote" / f"{client.job}.state").write_text("")
+    if way == "resume":
+        follower = faulty.resume(tmp_path, client.job)
+        faulty.check_done(follower, tmp_path)
+        assert f"what was kept of the earlier job {client.job} is damaged" in follower.notes
+        return
+    cancelled = faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path))
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert "what was kept of it is damaged" in cancelled.stdout
+    faulty.check_clean(tmp_path)
+    assert "no remote job is unfinished" in status_of(faulty, tmp_path)
