@@ -21,6 +21,9 @@ THREE_DECIMALS, TWO_DECIMALS = 0.5e-3, 5e-3
 FINE_TICK = 0.002
 """Seconds of a tick up to which nobody sees that a frame is shown one early."""
 
+MILLISECOND = 1e-3
+"""By so much two times may differ that were rounded to milliseconds."""
+
 NOTICED = 1e-9
 """Seconds, and parts of a decimal, below which a difference is float rounding."""
 
@@ -96,18 +99,24 @@ class FrameTimes:
 
 
 def rounded(info: VideoInfo) -> float:
-    """Seconds by which the time base may have made a frame late, for which it is forgiven; never half a frame.
+    """Seconds by which rounding may have made a frame late, for which it is forgiven; never half a frame.
 
-    A fine base may round by a tick (66.67 ms to 67). A coarse one is taken to round only where its frames do not stand
-    on whole ticks of an even rate, and by no more than they are late there: one of a tick a frame rounds nothing.
+    A fine time base may round by a tick (66.67 ms to 67). Times that went through milliseconds before, from Matroska to
+    MP4 say, keep what that did to them, and joined parts are shifted by whole ticks: where no frame is off its place at
+    the source's rate by more than a millisecond and a tick, all are forgiven what the latest is late.
+
+    A coarse base is taken to round only where its frames do not stand on whole ticks of an even rate, and by no more
+    than they are late there: one of a tick a frame rounds nothing.
     """
     steps = np.diff(info.pts)
     if not len(steps):
         return 0.0
     tick, usual = float(info.time_base), float(np.median(steps))
-    if tick <= FINE_TICK:
-        return min(tick, usual * tick / 2)
     ticks, number = info.pts - info.pts[0], np.arange(len(info.pts), dtype=np.float64)
+    if tick <= FINE_TICK:
+        late = ticks * tick - number / float(info.rate)
+        off = float(np.abs(late).max())
+        return min(max(tick, float(late.max()) if off <= MILLISECOND + tick else 0.0), usual * tick / 2)
     late = ticks - number * float(number @ ticks) / float(number @ number)
     if np.abs(late).max() >= 1 or np.all(steps == usual):
         return 0.0

@@ -81,6 +81,35 @@ def test_at_its_own_rate_every_frame_is_shown_once(rate: Fraction | int, base: A
     assert planned(info, None).source_index.tolist() == list(range(2000))
 
 
+@pytest.mark.parametrize("base", [Fraction(1, 16000), Fraction(1, 90000)], ids=["MP4", "TS"])
+@pytest.mark.parametrize("rate", [24, 25, 30, 60, Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60000, 1001)])
+@pytest.mark.parametrize("start", [0, 7])
+def test_milliseconds_in_a_finer_time_base_are_rounded_all_the_same(
+    rate: Fraction | int, base: Fraction, start: int
+) -> None:
+    """MKV remuxed to MP4 without encoding: a third of the frames were dropped, and others doubled, without a word."""
+    times = [Fraction(round((n + start) / Fraction(rate) * 1000), 1000) for n in range(300)]
+    info = dataclasses.replace(film(300, rate, time_base=base), pts=np.array([round(t / base) for t in times]))
+    plan = planned(info, rate)
+    assert plan.source_index.tolist() == list(range(300))
+
+
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60000, 1001)])
+@pytest.mark.parametrize("off", [-3, 3, 10])
+def test_parts_that_were_joined_some_ticks_off_lose_no_frame(rate: Fraction, off: int) -> None:
+    """Four parts in 1/90000 s, each begun a few ticks early or late."""
+    base = Fraction(1, 90000)
+    pts = [round(n / rate / base) + n // 50 * off for n in range(200)]
+    plan = planned(dataclasses.replace(film(200, rate, time_base=base), pts=np.array(pts, dtype=np.int64)), rate)
+    assert plan.source_index.tolist() == list(range(200))
+
+
+def test_uneven_times_are_not_forgiven_as_rounding() -> None:
+    """Frames at 0, 40 and 90 ms shown every 40 ms: the one at 90 ms is not yet there at 80."""
+    info = uneven([0, 40, 90, 130, 200, 240], Fraction(1, 1000), 40)
+    assert planned(info, 25).source_index.tolist() == [0, 1, 1, 2, 3, 4, 5]
+
+
 def test_thirds_of_a_second_in_milliseconds() -> None:
     """15 frames a second are 0, 67, 133, 200 ms: output frame 1 at 66.67 ms shows the one of 67."""
     info = film(4, 15, time_base=Fraction(1, 1000))
