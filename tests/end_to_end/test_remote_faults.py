@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.clips import number_of, numbers_in
+from support.clips import clicks_track, make_clip, number_of, numbers_in
 from support.faulty_place import (
     DELETES,
     FETCHES_CHUNK,
@@ -373,3 +373,18 @@ def test_of_two_clients_for_one_output_the_second_is_turned_away(faulty: FaultyP
     assert "another process" in second.last["message"]
     faulty.proxy.release()
     faulty.check_done(first, tmp_path)
+
+
+@pytest.mark.parametrize("flags", [(), ("--start", "12")])
+def test_a_source_whose_sound_outlasts_the_picture_ends_as_a_local_one_does(
+    faulty: FaultyPlace, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    sound = clicks_track([1.0, 25.0], seconds=30, sample_rate=48000)
+    make_clip(tmp_path / "source.mkv", frames=20, rate=1, size=SIZE, sounds=[sound], audio_codec="flac")
+    client = faulty.upscale(tmp_path, *flags)
+    assert client.end() == 0, client.errors
+    client.check()
+    first = int(flags[1]) if flags else 0
+    held = [19] * 10
+    assert [number for _, number in numbers_in(tmp_path / "out.mp4")] == [*range(first, 20), *held]
+    assert faulty.left() == []
