@@ -276,7 +276,10 @@ class FakeModal:
 
     def kill_container(self, task_id: str, outcome: Literal["crashed", "preempted", "internal failure"]) -> None:
         with self._changed:
-            next(container for container in self._containers if container.id == task_id).kill(outcome)
+            lost = next(container for container in self._containers if container.id == task_id)
+            lost.kill(outcome)
+            if lost.work is None:  # nobody follows it
+                self._containers.remove(lost)
 
     def pause(self, *, for_s: float | None = None) -> None:
         self._close_door()

@@ -28,7 +28,7 @@ from support.remote_place import Place
 from support.s3.proxy import Proxy
 from support.s3.server import S3Server, via
 
-__all__ = ["Client", "FaultyPlace", "ForkedPlace", "faulty", "faulty_on", "faulty_place"]
+__all__ = ["Client", "FaultyPlace", "ForkedPlace", "faulty", "faulty_on", "faulty_place", "forked_place"]
 
 SILENCE_S = 5.0
 """Longest time between two events: the contract's 2 s, and what a machine adds that is busy with much else. How well
@@ -294,6 +294,10 @@ class ForkedPlace(FaultyPlace):
         super().__init__(folder, s3, cast(ModalServer, modal), proxy)
         self._fake = modal
 
+    def accepted(self) -> list[str]:
+        """Calls of chunks that Modal ever accepted and that have not ended."""
+        return self._fake.accepted()
+
     def deploy(self, *, containers: int = 3, **environment: str) -> None:
         timeout = environment.get("KEYSCALE_TIMEOUT")
         # A container gives up 3 s before; half of the frames fit into that, and not all.
@@ -328,10 +332,26 @@ def faulty_place(
     if request.param == "modal":
         yield from faulty_on(folder, rclone, request.getfixturevalue("container_python"))
         return
+    yield from _forked_on(folder, rclone)
+
+
+@pytest.fixture(scope="module")
+def _shared_forked(tmp_path_factory: pytest.TempPathFactory, rclone: S3Server) -> Iterator[ForkedPlace]:
+    yield from _forked_on(tmp_path_factory.mktemp("forked"), rclone)
+
+
+@pytest.fixture
+def forked_place(_shared_forked: ForkedPlace) -> Iterator[ForkedPlace]:
+    """A place with forked clients and containers alone, for tests that run many jobs."""
+    yield _shared_forked
+    _shared_forked.leave()
+
+
+def _forked_on(folder: Path, s3: S3Server) -> Iterator[ForkedPlace]:
     with (
         FakeModal(folder / "modal") as modal,
-        Proxy(rclone.endpoint) as proxy,
-        contextlib.closing(ForkedPlace(folder, rclone, modal, proxy)) as place,
+        Proxy(s3.endpoint) as proxy,
+        contextlib.closing(ForkedPlace(folder, s3, modal, proxy)) as place,
     ):
         place.deploy(containers=2)
         yield place

@@ -18,7 +18,7 @@ __all__ = ["no_accidents"]
 STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.startfile"}
 SERVED = {
     *("swift", "rclone", "server", "bucket", "proxy"),
-    *("place", "deployed", "swift_place", "faulty_place", "faulty", "container_python"),
+    *("place", "deployed", "swift_place", "faulty_place", "faulty", "forked_place", "container_python"),
 }
 """Fixtures that come with servers; they are started as processes."""
 
