@@ -118,6 +118,20 @@ MUTANTS = (
         "tests/source/test_timeline.py::test_the_same_recording_twice_and_three_times",
     ),
     Mutant(
+        "what is rounded at a joint is not carried over",
+        "engine/source/timeline.py",
+        "length_of(times, usual) * time_base",
+        "int(times[-1] - times[0] + usual) * time_base",
+        "tests/source/test_timeline.py::test_clocks_that_round_add_nothing_up_over_joints",
+    ),
+    Mutant(
+        "a frame is shown at its time, whatever its source and camera",
+        "engine/plan/plan.py",
+        "slack = rounded(info) + 1e-9",
+        "slack = 1e-9 - rounded(info)",
+        "tests/end_to_end/test_fuzz.py",
+    ),
+    Mutant(
         "cropping is applied",
         "engine/source/canvas.py",
         "return pixels[self.top : height - self.bottom, self.left : width - self.right]",

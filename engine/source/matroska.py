@@ -10,11 +10,14 @@ from typing import BinaryIO
 
 from keyscale.engine.source.canvas import Crop
 
-__all__ = ["is_whole", "pixel_crops"]
+__all__ = ["SEGMENTS_READ", "is_whole", "pixel_crops", "segments_in"]
 
 # Element IDs of RFC 9559 (Matroska) and RFC 8794 (EBML).
 SEGMENT, CLUSTER, TRACKS, TRACK_ENTRY, TRACK_TYPE, VIDEO = 0x18538067, 0x1F43B675, 0x1654AE6B, 0xAE, 0x83, 0xE0
 PIXEL_CROP = {"bottom": 0x54AA, "top": 0x54BB, "left": 0x54CC, "right": 0x54DD}
+
+SEGMENTS_READ = 2
+"""Files laid end to end that FFmpeg reads as one; of a third one it gives no packet, and says nothing."""
 
 VIDEO_TRACK = 1
 """`TrackType` of pictures."""
@@ -44,6 +47,12 @@ def pixel_crops(path: str | os.PathLike[str]) -> list[Crop]:
                     if entry.id == TRACK_ENTRY and (crop := _crop_of(file, entry, size)) is not None
                 ]
     return []
+
+
+def segments_in(path: str | os.PathLike[str]) -> int:
+    """How many files were laid end to end, as far as their sizes are known."""
+    with Path(path).open("rb") as file:
+        return sum(element.id == SEGMENT for element in _children(file, 0, os.fstat(file.fileno()).st_size))
 
 
 def is_whole(path: str | os.PathLike[str]) -> bool:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from keyscale.engine.errors import InputError
 from keyscale.engine.source.frame_filters import FrameTags, frame_tags
-from keyscale.engine.source.matroska import is_whole
+from keyscale.engine.source.matroska import SEGMENTS_READ, is_whole, segments_in
 from keyscale.engine.source.open import demuxed, frame_is_damaged, open_source, prepare_decoder, reason_of
 from keyscale.engine.source.order import choose_times, decoded
 from keyscale.engine.source.side_data import Type, side_data_of
@@ -280,6 +280,12 @@ def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list
     elif scan.claims_more and not is_whole(path):
         # Some muxers count from second 0, some from the first frame: the later end tells a whole file for sure.
         problem = f"its header says {claimed or 0:.2f} s, {read:.2f} s can be read"
+    elif "matroska" in scan.container and (count := segments_in(path)) > SEGMENTS_READ:
+        problem = f"{count} recordings were laid end to end in it, of which {SEGMENTS_READ} can be read"
+        if not tolerate_damage:
+            remedy = "Join them with mkvmerge instead, or use the first two with {keep_going_on_decode_errors=True}."
+            raise InputError(f"{path}: {problem}", remedy=say(remedy))
+        return [problem]
     if problem is None:
         return []
     if not tolerate_damage:

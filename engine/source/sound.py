@@ -65,6 +65,9 @@ def decoded_sound(packet: Any) -> list[AudioFrame]:
     Raises:
         av.FFmpegError: as PyAV does.
     """
+    # One that holds nothing but a time (it ends FLAC in NUT) decoders refuse; one without a time drains them.
+    if packet.size == 0 and packet.pts is not None:
+        return []
     frames: list[AudioFrame] = packet.decode()
     for frame in frames:
         _kept(frame.layout)

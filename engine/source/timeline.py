@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from keyscale.engine.source.open import demuxed
+from keyscale.engine.source.parts import Part, Track, is_ahead, is_back, length_of, near_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.stream import Stream
 
-__all__ = ["JOINT", "SKIPPED", "UNSHOWN", "PacketLog", "Part", "Retiming", "Span", "retimed_video", "shifted"]
+__all__ = ["JOINT", "SKIPPED", "UNSHOWN", "PacketLog", "Retiming", "Span", "retimed_video", "shifted"]
 
 UNSHOWN = -(2**63)
 """In place of a pts: the decoder needs the packet, no frame has its time."""
@@ -31,21 +32,8 @@ UNSHOWN = -(2**63)
 SKIPPED = UNSHOWN + 1
 """In place of a pts: the packet cannot be decoded, since its part has not had a keyframe yet."""
 
-FORWARD_SECONDS = 10
-"""A step ahead from which a stream that may be cut anywhere is taken to start again: FFmpeg's `dts_delta_threshold`."""
-
-WRAP_SECONDS = 3600
-"""A step ahead that is a joint whatever came before it."""
-
-STEPS_KNOWN = 8
-"""Packets after which it is known by how much a stream's times usually step ahead."""
-
-SAME_PLACE = 512
-"""Packets of one stream within which its times start again where those of the picture do."""
-
 OUTLASTS = Fraction(1, 4)
 """Seconds by which sound has to be longer than the picture of its part, so that the part is as long as the sound."""
-
 
 SEQUENCE_HEADER = b"\0\0\1\xb3"
 HEADER_BYTES = 256
@@ -143,51 +131,6 @@ def shifted(container: InputContainer, stream: Stream, retiming: Retiming | None
         yield packet, span
 
 
-@dataclass(frozen=True)
-class Part:
-    """Where a stream's times start again, while the file is read."""
-
-    packet: int
-    """The first one of the part."""
-    counts: dict[int, int]
-    """How many packets of each stream came before it in the file."""
-    ahead: bool
-    """Times step ahead there, not back."""
-
-
-@dataclass
-class _Track:
-    base: Fraction
-    kind: str
-    tick: float = 0.0
-    """`base` as a float: what is compared for each packet need not be exact."""
-    count: int = 0
-    low: int | None = None
-    """Earliest and latest time of the part that is read, and where its last packet ends."""
-    top: int | None = None
-    end: int = 0
-    dts: int | None = None
-    widest: int = 0
-    """Longest step ahead so far."""
-    intra: bool = True
-    parts: list[Part] = field(default_factory=list)
-    part_ends: list[int] = field(default_factory=list)
-    """Of each finished part."""
-
-    def finish_part(self, part: Part) -> None:
-        """Begin anew."""
-        self.parts.append(part)
-        self.part_ends.append(self.end)
-        self.low = self.top = self.dts = None
-        self.end, self.intra = 0, True
-
-    def ends(self, number: int | None) -> Fraction | None:
-        """Seconds at which the sound of its part `number` ends."""
-        if self.kind != "audio" or number is None:
-            return None
-        return [*self.part_ends, self.end][number] * self.base
-
-
 class PacketLog:
     """What is noted of packets while a file is read once from its start."""
 
@@ -204,15 +147,14 @@ class PacketLog:
         self.dts: list[int | None] = []
         self.durations: list[int] = []
         self.keyframes: list[int] = []
-        self.guessed = False
-        """A packet of the picture begins inside a unit of the container, which has the time of its first one alone."""
+        self.guessed: set[int] = set()
+        """Packets of the picture that begin inside a unit of the container, which has its first one's time alone."""
         self.resized: list[int] = []
         """Packets of the picture with which its size changes, where the decoder would drop the frame that it holds."""
         self._sequence_size: bytes | None = None
-        self._has_sequences = codec in {"mpeg1video", "mpeg2video"}
-        self._video = video
+        self._video, self._has_sequences = video, codec in {"mpeg1video", "mpeg2video"}
         self._may_step_ahead, self._has_dts = may_step_ahead, has_dts
-        self._tracks: dict[int, _Track] = {}
+        self._tracks: dict[int, Track] = {}
         self._started = False
 
     def add(self, packet: Any) -> None:
@@ -221,10 +163,10 @@ class PacketLog:
         track = self._tracks.get(packet.stream_index)
         if track is None:
             base = packet.time_base or Fraction(1)
-            track = self._tracks[packet.stream_index] = _Track(base, packet.stream.type, float(base))
+            track = self._tracks[packet.stream_index] = Track(base, packet.stream.type, float(base))
         if packet.pts is not None and not packet.is_discard:
-            ahead = self._may_step_ahead and _is_ahead(track, packet)
-            if ahead or _is_back(track, packet, has_dts=self._has_dts):
+            ahead = self._may_step_ahead and is_ahead(track, packet)
+            if ahead or is_back(track, packet, has_dts=self._has_dts):
                 counts = {index: each.count for index, each in self._tracks.items()}
                 track.finish_part(Part(track.count, counts, ahead))
                 # A gap in reception loses nothing that can be decoded; a cut in mid-group does.
@@ -253,7 +195,8 @@ class PacketLog:
             self.pts.append(UNSHOWN if packet.pts is None or packet.is_discard else packet.pts)
         self.dts.append(packet.dts)
         self.durations.append(packet.duration or 0)
-        self.guessed = self.guessed or packet.pos is None
+        if packet.pos is None:
+            self.guessed.add(number)
 
     def _note_size(self, packet: Any, number: int) -> None:
         head = bytes(memoryview(packet)[:HEADER_BYTES])
@@ -277,7 +220,7 @@ class PacketLog:
             part
             for part in track.parts
             if not part.ahead
-            or all(_near(each, part.counts.get(index, 0)) is not None for index, each in sounds.items())
+            or all(near_of(each, part.counts.get(index, 0)) is not None for index, each in sounds.items())
         ]
 
     def own(self) -> Retiming:
@@ -303,6 +246,11 @@ class PacketLog:
         shown = [np.sort(pts[a:b][pts[a:b] > SKIPPED]) for a, b in itertools.pairwise([*first, len(pts)])]
         steps = np.concatenate([np.diff(each) for each in shown])
         usual = int(np.median(steps)) if steps.size else max(1, int(np.median(self.durations)))
+        for start, stop, times in zip(first[:-1], stops[:-1], shown[:-1], strict=True):
+            # libavformat guesses the time of the last picture before a joint by what follows it.
+            last = start + int(np.argmax(pts[start:stop]))
+            if times.size > 1 and last in self.guessed and usual < times[-1] - times[-2] <= 3 * usual:
+                pts[last] = times[-1] = times[-2] + usual
         others = [index for index in self._tracks if index != self._video]
         numbers = {index: self._numbers(index, parts) for index in others}
         shifts: list[int] = []
@@ -310,15 +258,17 @@ class PacketLog:
         end = Fraction(0)
         for k, times in enumerate(shown):
             low = int(times[0]) * time_base if times.size else end
-            high = int(times[-1] + usual) * time_base if times.size else low
+            high = low + length_of(times, usual) * time_base if times.size else low
             for index in others:
                 ends = self._tracks[index].ends(numbers[index][k][1])
                 if ends is not None and ends - high > OUTLASTS:
                     # By whole frames, so that all parts stand on one grid.
                     high += ceil((ends - high) / (usual * time_base)) * usual * time_base
-            shifts.append(round((end - low) / time_base) if k else 0)
+            # Down: a frame that is a little early is shown all the same, one that is late only at the next time.
+            shifts.append((end - low) // time_base if k else 0)
             joints.append(low + shifts[-1] * time_base)
-            end = high + shifts[-1] * time_base
+            # Not from where the shift has put it, in whole ticks, lest that adds up.
+            end = (end if k else low) + high - low
         for start, stop, shift in zip(first, stops, shifts, strict=True):
             pts[start:stop][pts[start:stop] > SKIPPED] += shift
         spans = [
@@ -349,7 +299,7 @@ class PacketLog:
         used = -1
         for part in parts:
             count = part.counts.get(index, 0)
-            own = _near(track, count)
+            own = near_of(track, count)
             if own is None or own <= used:
                 found[-1] = found[-1][0], None
                 found.append((count, None))
@@ -357,40 +307,3 @@ class PacketLog:
                 used = own
                 found.append((track.parts[own].packet, own + 1))
         return found
-
-
-def _near(track: _Track, count: int) -> int | None:
-    """Which of the track's own new beginnings is near its packet `count`."""
-    near = [(abs(part.packet - count), number) for number, part in enumerate(track.parts)]
-    closest = min(near, default=(SAME_PLACE + 1, 0))
-    return closest[1] if closest[0] <= SAME_PLACE else None
-
-
-def _is_ahead(track: _Track, packet: Any) -> bool:
-    if track.top is None or packet.pts <= track.top:
-        return False
-    step = packet.pts - track.top
-    # Pictures that stand for long are no joints; what is far ahead stepped back, and libavformat took it for a wrap.
-    usual = track.count >= STEPS_KNOWN and step > 4 * track.widest
-    return bool(step * track.tick > (FORWARD_SECONDS if usual else WRAP_SECONDS))
-
-
-def _is_back(track: _Track, packet: Any, *, has_dts: bool) -> bool:
-    """Whether the track's times start again with this packet.
-
-    Times of display step back in ordinary streams too, by the depth of reordering; times of decoding do not, and no
-    keyframe is shown before a picture that is coded before it.
-    """
-    if track.top is None or track.low is None or packet.pts >= track.top:
-        return False
-    back = (track.top - packet.pts) * track.tick
-    begins_anew = packet.pts <= track.low
-    if track.kind != "video":
-        return bool(back > 0.5 or (back > 0.05 and begins_anew))
-    behind = (track.dts - packet.dts) * track.tick if track.dts is not None and packet.dts is not None else None
-    if packet.is_keyframe:
-        # Where every picture is one, a capture's times may tremble.
-        least = 0.1 if track.intra and not begins_anew else 0.005
-        return bool(back > least and (behind is None or not has_dts or behind > 0))
-    # Where pictures stand for long, those of display step back by seconds.
-    return bool(has_dts and behind is not None and behind > 0.1)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 from support.clips import numbered
+from support.embedded import pixel_crop
 from support.numbered import SMALL, Picture, grey, numbers, run, shown, small_job, turn, write_video
 
 from keyscale.engine.errors import InputError
@@ -71,30 +72,6 @@ def check(source: Path, crop: Crop, *, aspect: Fraction = Fraction(1)) -> None:
 
 def name_of(crop: Crop) -> str:
     return f"{crop.left},{crop.top},{crop.right},{crop.bottom}"
-
-
-def ebml(number: int, content: bytes) -> bytes:
-    return number.to_bytes((number.bit_length() + 7) // 8, "big") + bytes([0x80 | len(content)]) + content
-
-
-def pixel_crop(path: Path, crop: Crop, display: tuple[int, int] | None = None) -> Path:
-    """Write Matroska's cropping in place of the track's colour description, which the codec's own tags repeat."""
-    content = bytearray(path.read_bytes())
-    start = content.index(b"\x55\xb0", content.index(b"\x16\x54\xae\x6b"))
-    length = content[start + 2] & 0x7F
-    assert content[start + 2] & 0x80
-    end = start + 3 + length
-    sides = ((0x54CC, crop.left), (0x54BB, crop.top), (0x54DD, crop.right), (0x54AA, crop.bottom))
-    inside = b"".join(ebml(number, bytes([value])) for number, value in sides if value)
-    if display is not None:
-        # The muxer says 4, unknown, where it knows no shape; 0 is pixels.
-        content[content.index(b"\x54\xb2\x81\x04") + 3] = 0
-        inside += ebml(0x54B0, struct.pack(">H", display[0])) + ebml(0x54BA, struct.pack(">H", display[1]))
-    spare = end - start - len(inside)
-    assert spare >= 2 or spare == 0, spare
-    content[start:end] = inside + (b"\xec" + bytes([0x80 | (spare - 2)]) + bytes(spare - 2) if spare else b"")
-    path.write_bytes(content)
-    return path
 
 
 @pytest.mark.parametrize("crop", CROPS, ids=name_of)

@@ -12,22 +12,12 @@ import numpy as np
 import pytest
 from support.boxes import add_to_entry, box
 from support.clips import make_clip
+from support.embedded import exif, in_jpeg
 from support.numbered import numbered, numbers, run, shown, small_job, write_video
 
 from keyscale.engine.source.probe import probe
 
 SIZE = (64, 48)
-
-
-def exif(orientation: int = 1) -> bytes:
-    """A TIFF structure with the camera's make and the picture's orientation."""
-    entries = struct.pack("<HHII", 0x010F, 2, 9, 38) + struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
-    return b"II*\0\x08\0\0\0" + struct.pack("<H", 2) + entries + struct.pack("<I", 0) + b"FUJIFILM\0"
-
-
-def in_jpeg(picture: bytes, orientation: int = 1) -> bytes:
-    content = b"Exif\0\0" + exif(orientation)
-    return picture[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(content)) + content + picture[2:]
 
 
 def in_png(picture: bytes) -> bytes:

@@ -151,6 +151,38 @@ def test_channels_named_one_by_one_are_in_the_result(tmp_path: Path) -> None:
     assert channels_of_tones(copied.path) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("rate", [22050, 44100, 48000])
+@pytest.mark.parametrize("start", [None, 0.3])
+def test_a_packet_that_holds_nothing_is_no_damage(tmp_path: Path, rate: int, start: float | None) -> None:
+    """FLAC ends with one in NUT, which decoders refuse."""
+    clicks = clicks_track([0.5, 0.9], seconds=0.98, sample_rate=rate)
+    source = write_sound(tmp_path / "in.nut", [clicks], codec="flac", layout="stereo", rate=rate)
+    with av.open(source) as container:
+        assert [packet.size for packet in container.demux(audio=0) if packet.pts is not None][-1] == 0
+    result = run(small_job(source, tmp_path / "out.mp4", start=start))
+    assert np.abs(np.array(clicks_in(result.path)) - [0.5 - (start or 0), 0.9 - (start or 0)]).max() < 0.002
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "mp2", "flac"])
+def test_a_packet_of_nothing_in_mid_file_is_no_damage(tmp_path: Path, codec: str) -> None:
+    clicks = clicks_track([0.3, 0.7], seconds=1, sample_rate=48000)
+    whole = write_sound(tmp_path / "whole.nut", [clicks], codec=codec, layout="stereo")
+    with av.open(whole) as given, av.open(tmp_path / "in.nut", "w") as out:
+        streams = [out.add_stream_from_template(stream, opaque=True) for stream in given.streams]
+        for number, packet in enumerate(given.demux()):
+            if packet.pts is None:
+                continue
+            if packet.stream_index == 1 and packet.pts and number % 3 == 0:
+                nothing = av.Packet(b"")
+                nothing.pts = nothing.dts = packet.pts - 1
+                nothing.time_base, nothing.stream = packet.time_base, streams[1]
+                out.mux(nothing)
+            packet.stream = streams[packet.stream_index]
+            out.mux(packet)
+    result = run(small_job(tmp_path / "in.nut", tmp_path / "out.mp4", start=0.2))
+    assert np.abs(np.array(clicks_in(result.path)) - [0.1, 0.5]).max() < 0.002
+
+
 def test_without_sound_its_codec_is_not_asked(tmp_path: Path) -> None:
     source = named(tmp_path / "in.mov", ["R", "L"])
     result = run(small_job(source, tmp_path / "out.mp4", encoding=Encoding(audio=False)))

@@ -101,6 +101,44 @@ def test_the_same_recording_twice_and_three_times(tmp_path: Path) -> None:
     check(joined(tmp_path / "in.ts", one, one, one), 3 * FIRST, [*BOTH, *(2 + time for time in clicks(30))])
 
 
+@pytest.mark.parametrize("frames", [11, 12, 13])
+@pytest.mark.parametrize("suffix", [".mpg", ".vob", ".ts"])
+def test_the_last_picture_before_a_joint_has_its_time(tmp_path: Path, suffix: str, frames: int) -> None:
+    """In a program stream libavformat guesses it by the picture that follows, which is of another recording."""
+    options = {"g": "12", "bf": "2"}
+    one = recording(tmp_path / f"one{suffix}", frames=frames, codec="mpeg2video", options=options)
+    other = recording(tmp_path / f"other{suffix}", first=100, codec="mpeg2video", options=options)
+    both = joined(tmp_path / f"in{suffix}", one, other)
+    check(both, [*range(frames), *SECOND], [*clicks(frames), *(frames / RATE + time for time in clicks(30))])
+    assert probe(both).rate == RATE
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".flv", ".ts"])
+@pytest.mark.parametrize("rate", [Fraction(60000, 1001), Fraction(30000, 1001), Fraction(24000, 1001)], ids=float)
+def test_clocks_that_round_add_nothing_up_over_joints(tmp_path: Path, suffix: str, rate: Fraction) -> None:
+    """In milliseconds a frame of 16.68 ms seems to stand for 17, and 59 of them for one too many."""
+    contents: list[bytes] = []
+    frames: list[int] = []
+    # FFmpeg reads two files of Matroska laid end to end, and no third one.
+    for number, count in enumerate([59, 31, 44, 59, 23][: 2 if suffix == ".mkv" else 5]):
+        part = tmp_path / f"{number}{suffix}"
+        more = {"options": {"bf": "0"}, "first_number": 100 * number, "size": SMALL}
+        content = make_clip(part, frames=count, rate=rate, **more).read_bytes()  # type: ignore[arg-type]
+        contents.append(content[13:] if suffix == ".flv" and number else content)
+        frames += range(100 * number, 100 * number + count)
+    check(joined(tmp_path / f"in{suffix}", *contents), frames, [], rate=rate)
+
+
+@pytest.mark.parametrize(("suffix", "parts"), [(".mkv", 3), (".mkv", 5), (".webm", 3)])
+def test_more_files_of_matroska_than_ffmpeg_reads_are_refused(tmp_path: Path, suffix: str, parts: int) -> None:
+    """Of the third one it gives no packet, and no error: the result had the frames of two."""
+    one = recording(tmp_path / f"one{suffix}")
+    source = joined(tmp_path / f"in{suffix}", *[one] * parts)
+    with pytest.raises(InputError, match=f"{parts} recordings were laid end to end in it, of which 2 can be read"):
+        prepare_plan(small_job(source, tmp_path / "out.mp4"))
+    check(source, 2 * FIRST, BOTH, keep_going_on_decode_errors=True)
+
+
 @pytest.mark.parametrize("sound", [True, False], ids=["sound", "silent"])
 def test_parts_may_be_short(tmp_path: Path, sound: bool) -> None:
     short = recording(tmp_path / "short.ts", first=50, frames=6, sound=sound)
