@@ -9,8 +9,14 @@ from keyscale.engine.errors import FramingError
 
 __all__ = ["refuse_misread_coordinates", "refuse_misread_times"]
 
-ROUNDED = 1.001
-"""What parts of the frame may come to, rounded."""
+NO_PIXELS = 1.25
+"""Pixels of the largest side up to which nobody means pixels, while a camera may reach as far over the whole frame."""
+
+BESIDE = 1.0
+"""Parts of the frame by which a camera may reach over its borders."""
+
+PERCENT = (-5.0, 105.0)
+"""What percent may come to: editors let the camera reach a little over the borders."""
 
 SMALL_SIDE = 300
 """Pixels of the frame's shorter side, below which a rectangle within 100 pixels of the corner may well be meant."""
@@ -34,19 +40,26 @@ def refuse_misread_coordinates(framing: Framing, size: tuple[int, int] | None = 
     rects = framing.keyframe_rects
     low = float(rects[:, :2].min())
     ends = rects[:, :2] + rects[:, 2:]
-    if rects[:, 2:].max() <= 1 and low >= -1 and ends.max() <= 1 + ROUNDED:
+    high = float(ends.max())
+    if rects[:, 2:].max() <= NO_PIXELS and low >= -BESIDE and high <= 1 + BESIDE:
         raise FramingError(
-            "all coordinates lie within 0..1: are these parts of the frame?",
+            f"all coordinates lie within {_reach(low, high, 1)}: are these parts of the frame?",
             remedy=f"{_declared(framing, 'units', 'normalized')}, or pixels if they are pixels.",
         )
     if size is None or min(size) < SMALL_SIDE or framing.source is not None:
         return
     # Pixels that all lie in the corner, and yet reach far across a hundred: a full height is 100.
-    if low >= 0 and ends.max() <= 100 * ROUNDED and (ends.max(axis=0) > 50).all() and rects[:, 2:].max() > 20:
+    fits = low >= PERCENT[0] and high <= PERCENT[1]
+    if fits and (ends.max(axis=0) > 50).all() and rects[:, 2:].max() > 20:
         raise FramingError(
-            f"all coordinates lie within 0..100 of a {size[0]}x{size[1]} frame: are these percent?",
+            f"all coordinates lie within {_reach(low, high, 100)} of a {size[0]}x{size[1]} frame: are these percent?",
             remedy=f"{_declared(framing, 'units', 'percent')}, or pixels if they are pixels.",
         )
+
+
+def _reach(low: float, high: float, whole: int) -> str:
+    """From where to where coordinates reach: `0..1`, or where they reach over it, how far."""
+    return f"{min(low, 0.0):.4g}..{max(high, whole):.4g}"
 
 
 def refuse_misread_times(framing: Framing, duration: float, rate: float) -> None:

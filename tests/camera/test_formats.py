@@ -456,6 +456,30 @@ PERCENT = [{"time": t, "x": x, "y": 0, "width": 31.6, "height": 100} for t, x in
             '"units": "normalized"',
         ),
         ("time,x,y,width,height\n0,0.2,0.1,0.5,0.5", "within 0..1", "# units: normalized"),
+        *[
+            (
+                [{"time": 0, "x": x, "y": y, "width": 0.3, "height": height}, NORMALIZED[1]],
+                f"within {reach}: are these parts of the frame?",
+                '"units": "normalized"',
+            )
+            for x, y, height, reach in (
+                (-0.01, 0, 1.01, "-0.01..1.01"),
+                (0.1, -0.02, 1.04, "-0.02..1.02"),
+                (1.2, 0, 1, "0..1.5"),
+            )
+        ],
+        *[
+            (
+                [{"time": 0, "x": x, "y": y, "width": 31, "height": height}, PERCENT[1]],
+                f"within {reach} of a 1920x1080 frame: are these percent?",
+                '"units": "percent"',
+            )
+            for x, y, height, reach in (
+                (-0.5, 0, 100.5, "-0.5..100.5"),
+                (72, -1, 102, "-1..103"),
+                (-4, 2, 98, "-4..100"),
+            )
+        ],
         (PERCENT, "within 0..100 of a 1920x1080 frame: are these percent?", '"units": "percent"'),
         ("t,x1,y1,x2,y2\n0,20,10,60,90\n1,30,10,70,90", "are these percent?", "# units: percent"),
         (
@@ -500,6 +524,8 @@ def test_what_is_declared_is_meant(document: Any, declared: Json) -> None:
         [{"time": 0, "x": 0, "y": 0, "width": 90, "height": 160}],
         [{"time": 0, "x": 10, "y": 10, "width": 20, "height": 36}],
         [{"time": 0, "x": 0.5, "y": 0.5, "width": 607.5, "height": 1079}],
+        [{"time": 0, "x": -8, "y": 0, "width": 108, "height": 100}],
+        [{"time": 0, "x": 0, "y": 0, "width": 60, "height": 107}],
         pan("time", "x", "y", "width", "height", 10),
         pan("time", "x", "y", "width", "height", 5),
         pan("time", "x", "y", "width", "height", 22.5),
