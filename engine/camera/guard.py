@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
+from keyscale.engine.camera.contents import LARGEST
 from keyscale.engine.camera.framing import Framing
 from keyscale.engine.errors import FramingError
+from keyscale.engine.job import Trim
 
 __all__ = ["refuse_misread_coordinates", "refuse_misread_times"]
+
+Floats = npt.NDArray[np.float64]
 
 NO_PIXELS = 1.25
 """Pixels of the largest side up to which nobody means pixels, while a camera may reach as far over the whole frame."""
@@ -62,41 +67,77 @@ def _reach(low: float, high: float, whole: int) -> str:
     return f"{min(low, 0.0):.4g}..{max(high, whole):.4g}"
 
 
-def refuse_misread_times(framing: Framing, duration: float, rate: float) -> None:
+def refuse_misread_times(framing: Framing, duration: float, rate: float, trim: Trim | None = None) -> None:
     """Raise a `FramingError` for times that nobody means as seconds, unless the file declares their unit.
 
     Args:
         framing: as it was read.
         duration: seconds of the source.
         rate: its frames a second.
+        trim: what a flag says of the trim, which stands above the file's.
     """
-    if framing.time_unit is not None or len(framing.keyframes) < 2 or duration <= 0:
+    if framing.time_unit is not None or duration <= 0:
         return
     times = np.array([k.time for k in framing.keyframes], dtype=np.float64)
+    if len(times) > 1:
+        guess = _unit_of(times, duration, rate)
+        if guess is not None:
+            words, unit = guess
+            raise FramingError(
+                f"the keyframes' times reach {times.max():g} s, and the video lasts {duration:.3f} s: "
+                f"are these {words}?",
+                remedy=f"{_declared(framing, 'time_unit', unit)}{_with_fps(unit)}, or s if they are seconds.",
+            )
+    flags = trim or Trim()
+    cuts = [
+        float(value)
+        for value, flag in ((framing.trim.start, flags.start), (framing.trim.end, flags.end))
+        if value is not None and flag is None
+    ]
+    # The last stretch of editors that store splits ends nowhere.
+    edges = [edge for s in framing.segments for edge in (s.start, s.end) if edge < LARGEST]
+    for what, found in (("trim reaches", cuts), ("segments reach", edges)):
+        guess = _unit_of(np.array(found), duration, rate, whole=False) if found else None
+        if guess is not None:
+            words, unit = guess
+            raise FramingError(
+                f"the {what} {max(found):g} s, and the video lasts {duration:.3f} s: are these {words}?",
+                remedy=f"Write seconds. Where all times of the file are {words}: "
+                f"{_declared(framing, 'time_unit', unit)}{_with_fps(unit)}; or s if they are seconds.",
+            )
+
+
+def _unit_of(times: Floats, duration: float, rate: float, *, whole: bool = True) -> tuple[str, str] | None:
+    """The unit that times are likely in, in words and as it is declared; None where they may be seconds.
+
+    Args:
+        times: as seconds `(N,)`.
+        duration: seconds of the source.
+        rate: its frames a second.
+        whole: they are expected to span most of the clip.
+    """
     first, last = float(times.min()), float(times.max())
     # Keyframes are often set at the very end, which is a frame or so beyond the last one.
     fits = duration * 1.05 + 2 / rate
-    guesses: list[tuple[str, str]] = []
 
     def spans(count: float) -> bool:
         # Where no keyframe lies in the clip as it is written, they may be those of a longer video.
-        return first <= duration or (last - first) / count >= MOST_OF_IT * duration
+        return not whole or first <= duration or (last - first) / count >= MOST_OF_IT * duration
 
-    most_of_it = last / rate >= MOST_OF_IT * duration
+    most_of_it = not whole or last / rate >= MOST_OF_IT * duration
     if (times == np.rint(times)).all() and FAR_BEYOND * duration <= last <= fits * rate and most_of_it and spans(rate):
-        guesses.append(("frame numbers", "frames"))
+        also_ms = last >= VERY_FAR_BEYOND * duration
+        return ("frame numbers or milliseconds" if also_ms and spans(1e3) else "frame numbers"), "frames"
     for words, name, count in (("milliseconds", "ms", 1e3), ("microseconds", "us", 1e6)):
-        if last >= VERY_FAR_BEYOND * duration and last / count <= fits and spans(count):
-            guesses.append((words, name))
-            break
-    if guesses:
-        unit = guesses[0][1]
-        also = " (with fps, where it is not the video's own rate)" if unit == "frames" else ""
-        raise FramingError(
-            f"the keyframes' times reach {last:g} s, and the video lasts {duration:.3f} s: are these "
-            f"{' or '.join(words for words, _ in guesses)}?",
-            remedy=f"{_declared(framing, 'time_unit', unit)}{also}, or s if they are seconds.",
-        )
+        # A trim to 9999 is meant as the end of any clip, not as a hundredth of a second.
+        least = VERY_FAR_BEYOND * duration * (1 if whole else count / 1e3)
+        if least <= last <= fits * count and spans(count):
+            return words, name
+    return None
+
+
+def _with_fps(unit: str) -> str:
+    return " (with fps, where it is not the video's own rate)" if unit == "frames" else ""
 
 
 def _declared(framing: Framing, key: str, value: str) -> str:
