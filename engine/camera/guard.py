@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from keyscale.engine.camera.contents import LARGEST
+from keyscale.engine.camera.contents import LARGEST, Units
 from keyscale.engine.camera.framing import Framing
 from keyscale.engine.errors import FramingError
 from keyscale.engine.job import Trim
@@ -23,6 +23,11 @@ BESIDE = 1.0
 PERCENT = (-5.0, 105.0)
 """What percent may come to: editors let the camera reach a little over the borders."""
 
+LARGER = 1.5
+"""Whole frames of a side beyond which parts of the frame are taken for pixels; what is smaller may be a slip."""
+
+_WHOLE = {Units.NORMALIZED: 1, Units.PERCENT: 100}
+
 SMALL_SIDE = 300
 """Pixels of the frame's shorter side, below which a rectangle within 100 pixels of the corner may well be meant."""
 
@@ -34,15 +39,25 @@ MOST_OF_IT = 0.5
 
 
 def refuse_misread_coordinates(framing: Framing, size: tuple[int, int] | None = None) -> None:
-    """Raise a `FramingError` for coordinates that nobody means as pixels, unless the file declares its units.
+    """Raise a `FramingError` for coordinates that nobody means in the declared units, or as pixels where none are.
 
     Args:
         framing: as it was read.
         size: width and height of the displayed picture; None where there is no video to compare with.
     """
+    rects = framing.keyframe_rects
+    if framing.units in _WHOLE:
+        side, whole = float(rects[:, 2:].max()), _WHOLE[framing.units]
+        if side > LARGER * whole:
+            percent = whole == 1 and side <= PERCENT[1]
+            likely = Units.PERCENT if percent else Units.PIXELS
+            raise FramingError(
+                f"units are declared as {framing.units}, where {whole} is the whole frame, and a rectangle has a side "
+                f"of {side:g}: are these {likely}?",
+                remedy=_declared(framing, "units", likely) + (", or pixels if they are pixels." if percent else "."),
+            )
     if framing.units is not None:
         return
-    rects = framing.keyframe_rects
     low = float(rects[:, :2].min())
     ends = rects[:, :2] + rects[:, 2:]
     high = float(ends.max())
