@@ -26,6 +26,9 @@ VIDEO_SUFFIXES = frozenset(
 
 KEYFRAMES_SUFFIXES = (".json", ".keyframes.json")
 
+OTHER_KEYFRAMES_SUFFIXES = (".csv", ".jsonl", ".cmd")
+"""Of formats that are read and are no JSON, looked for where no JSON file is. `.txt` may be a transcript."""
+
 _OWN_RESULT = re.compile(r".\.keyscale\.(mp4|mov)$", re.IGNORECASE)
 """What `keyscale upscale` calls a result beside its source."""
 
@@ -52,7 +55,8 @@ def find_clips(
 ) -> tuple[Clip, ...]:
     """All clips of a batch, in a stable order: by input, within one as people sort names, in a manifest by line.
 
-    In a folder `talk.mp4` belongs to `talk.json` or `talk.keyframes.json`. Left out of folders and patterns are hidden
+    In a folder `talk.mp4` belongs to `talk.json` or `talk.keyframes.json`, and where neither is there to `talk.csv`,
+    `talk.jsonl` or `talk.cmd`. Left out of folders and patterns are hidden
     files and folders (keyscale's work folders among them), results that `keyscale upscale` left beside their sources
     (`talk.keyscale.mp4`), and all beneath `output_dir`. A video that two inputs name is one clip, that of the manifest
     where one of them is a manifest; what manifests name twice is two.
@@ -147,6 +151,7 @@ class Inputs:
             if not _is_keyframes(path) and path.name != PRESET_NAME and not (len(named) > 1 and self._is_output(path))
         )
         """Folders, files and patterns, in the order in which they were given."""
+        self._manifests = {_place(path) for path in self.sources if is_manifest(path)}
 
     def _checked(self, given: str | Path, *, alone: bool) -> Path:
         text = str(given)
@@ -212,11 +217,21 @@ class Inputs:
 
     def keyframes(self, video: Video) -> list[Path]:
         """The keyframes files that are there for a video: one, none, or one too many."""
-        return [path for path in self._candidates(video) if file_stat(path) is not None]
+        for suffixes in (KEYFRAMES_SUFFIXES, OTHER_KEYFRAMES_SUFFIXES):
+            found = [path for path in self._candidates(video, suffixes) if self._is_there(path)]
+            if found:
+                return found
+        return []
 
-    def _candidates(self, video: Video) -> list[Path]:
+    def _is_there(self, path: Path) -> bool:
+        # A list that is named as a manifest lists videos, beside whichever it lies.
+        return file_stat(path) is not None and not (
+            path.suffix.lower() in MANIFEST_SUFFIXES and _place(path) in self._manifests
+        )
+
+    def _candidates(self, video: Video, suffixes: Sequence[str]) -> list[Path]:
         folder = video.path.parent if self._keyframes_dir is None else self._keyframes_dir / video.relative.parent
-        return [folder / f"{video.path.stem}{suffix}" for suffix in KEYFRAMES_SUFFIXES]
+        return [folder / f"{video.path.stem}{suffix}" for suffix in suffixes]
 
     def clip(self, video: Video) -> Clip:
         """The video with its keyframes, or with the fault that it has none, or two."""
@@ -229,10 +244,15 @@ class Inputs:
             there = " and ".join(map(str, found))
             fault = FramingError(f"both {there} are there", remedy="Keep one of them.")
         elif not (found or self.whole_frame):
-            either, other = self._candidates(video)
+            either, other = self._candidates(video, KEYFRAMES_SUFFIXES)
+            *most, last = OTHER_KEYFRAMES_SUFFIXES
             fault = FramingError(
                 f"no keyframes file: neither {either} nor {other} is there",
-                remedy=say("Add it, or give {whole_frame=True} to use the whole picture."),
+                remedy=say(
+                    "Add it (or one ending in {} or {}), or give {whole_frame=True} to use the whole picture.",
+                    ", ".join(most),
+                    last,
+                ),
             )
         return Clip(
             name=video.name,

@@ -53,6 +53,9 @@ _NUMBERS = frozenset({float, int})
 
 _CLOCK = re.compile(r"(?:(\d{1,5}):)?(\d{1,7}):(\d{1,2}(?:[.,]\d{0,9})?)", re.ASCII)
 
+_SMPTE = re.compile(r"\d{1,2}[:;.]\d{2}[:;.]\d{2}[:;.]\d{2,3}", re.ASCII)
+"""Hours, minutes, seconds and frames of SMPTE 12M; drop-frame codes have semicolons or points."""
+
 _NULLABLE = frozenset(
     {"trim", "segments", "segment_data", "rotation", "interpolation", "fps", "start", "end"}
     | {"trim_start", "trim_end", "trimRange", "boundaries", "segmentSpeeds", "userSplits", "speeds"}
@@ -180,7 +183,20 @@ def number_of(value: Any, what: str, limits: Limits) -> float:
 def refuse(value: Any, what: str, limits: Limits) -> NoReturn:
     """Raise the error that says why a value is no number within its limits."""
     remedy = None
-    if type(value) not in _NUMBERS:
+    if isinstance(value, str) and _SMPTE.fullmatch(value.strip()):
+        raise FramingError(
+            f"{what} is {show(value)}, a timecode whose last part counts frames, which is not read",
+            remedy="Write \"00:00:02.500\" with the part of a second after a point, or give frame numbers as 'frame', "
+            "with 'fps'.",
+        )
+    if (
+        isinstance(value, str)
+        and value.strip()[:1] in {"-", "\u2212"}
+        and seconds_of_clock(value.strip()[1:]) is not None
+    ):
+        rule = "at least 0"
+        remedy = "Times count from the first displayed frame of the video."
+    elif type(value) not in _NUMBERS:
         rule = "a number"
         remedy = "Write the number without quotes." if isinstance(value, str) else None
     elif isinstance(value, float) and not math.isfinite(value):

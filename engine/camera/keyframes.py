@@ -6,6 +6,7 @@ Each format is a module of `formats/`: it recognises a text or plain data by its
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from os import PathLike
@@ -27,6 +28,7 @@ from keyscale.engine.camera.formats import (
     version1,
 )
 from keyscale.engine.errors import FramingError
+from keyscale.engine.wording import say
 
 __all__ = ["MAX_BYTES", "STANDARD_INPUT", "load", "parse"]
 
@@ -39,6 +41,25 @@ empty list takes three, and thirty times that in memory."""
 
 STANDARD_INPUT = "-"
 """The path that stands for standard input."""
+
+VIDEO = re.compile(
+    rb"(?P<mp4>.{4}(ftyp|moov|mdat|wide))|(?P<mkv>\x1aE\xdf\xa3)|(?P<avi>RIFF.{4}AVI )|(?P<ts>G.{187}G|.{4}G.{191}G)"
+    rb"|(?P<ps>\0\0\x01[\xba\xb3])|(?P<flv>FLV\x01)|(?P<ogg>OggS\0)|(?P<asf>0&\xb2u\x8ef\xcf\x11)|(?P<mxf>\x06\x0e\+4)",
+    re.DOTALL,
+)
+"""What files of video containers begin with."""
+
+_VIDEOS = {
+    "mp4": "MP4 or QuickTime",
+    "mkv": "Matroska or WebM",
+    "avi": "AVI",
+    "ts": "MPEG-TS",
+    "ps": "MPEG",
+    "flv": "FLV",
+    "ogg": "Ogg",
+    "asf": "Windows Media",
+    "mxf": "MXF",
+}
 
 TEXTS: tuple[tuple[Callable[[str], bool], Callable[[str, str], Contents]], ...] = (
     (autoflip.recognise_text, autoflip.read_text),
@@ -119,6 +140,11 @@ def parse_document(document: Any, name: str) -> Contents:
 
 
 def _decoded(text: str | bytes, name: str) -> str:
+    if isinstance(text, bytes) and (match := VIDEO.match(text)):
+        raise FramingError(
+            f"{name}: this is a video ({_VIDEOS[match.lastgroup or '']}), and no keyframes file",
+            remedy=say("{video} comes first, then {keyframes}."),
+        )
     if len(text) > MAX_BYTES:
         raise FramingError(
             f"{name}: the file is larger than {MAX_BYTES // 2**20} MiB",

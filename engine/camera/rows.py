@@ -194,6 +194,12 @@ def _axis(values: dict[str, Any], axis: str) -> Callable[[dict[str, Any], str], 
     def read(values: dict[str, Any], where: str) -> tuple[float, float]:
         if several is not None:
             raise FramingError(f"{where}: both '{several[0]}' and '{several[1]}' are given", remedy="Keep one of them.")
+        if end and centre:
+            raise FramingError(
+                f"{where}: '{end[0]}' does not go with '{centre[0]}'",
+                remedy=f"Give '{centre[0]}' with '{SIZES[axis][0]}', or both edges, as '{STARTS[axis][2]}' and "
+                f"'{ENDS[axis][0]}'.",
+            )
         if end:
             low_key = start[0] if start else STARTS[axis][0]
             low, high = number(values, low_key, where, ANY), number(values, end[0], where, ANY)

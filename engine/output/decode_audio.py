@@ -177,13 +177,19 @@ class Decoder:
         wanted = first / self._source.rate
         if wanted > _SEEK_FROM and self._source.seekable:
             pieces = self._run(wanted, seek=True)
-            head = next(pieces, None)
+            lost = self._report.lost
+            try:
+                head = next(pieces, None)
+            except DecodeError:
+                # What lies between two points of synchronisation (TrueHD) may need what came before.
+                head = None
             # Some containers seek badly: then everything is decoded.
             if head is not None and head[0] is not None and head[0] <= first:
                 yield head
                 yield from pieces
                 return
             pieces.close()
+            self._report.lost = lost
         yield from self._run(wanted, seek=False)
 
     def _run(self, wanted: float, *, seek: bool) -> Generator[Placed]:
@@ -226,6 +232,7 @@ class Decoder:
         packets = shifted(demuxer, stream, self._source.retiming)
         span: Span | None = None
         place = float("-inf")
+        heard = False
         while True:
             frames: list[AudioFrame] = []
             try:
@@ -240,7 +247,8 @@ class Decoder:
                 return
             except FFmpegError as error:
                 if place >= wanted - _MARGIN:
-                    self._fail(max(place, 0.0), error)
+                    self._fail(max(place, 0.0), error, stream.codec_context.name, heard=heard)
+            heard = heard or bool(frames)
             yield from ((frame, span) for frame in frames)
 
     def _position(self, frame: AudioFrame) -> int | None:
@@ -248,11 +256,17 @@ class Decoder:
             return None
         return round((frame.pts * frame.time_base - self._source.origin) * self._source.rate)
 
-    def _fail(self, place: float, error: FFmpegError) -> None:
+    def _fail(self, place: float, error: FFmpegError, codec: str, *, heard: bool) -> None:
         if not self._keep_going:
+            # A decoder that refuses a whole stream is no damage at one place.
+            until = "at" if heard or place == 0 else "from its beginning to"
             raise DecodeError(
-                f"audio stream {self._source.index} cannot be decoded at {place:.3f} s: {error.strerror}",
-                remedy=say("Give {keep_going_on_decode_errors=True} to have silence there."),
+                f"audio stream {self._source.index} ({codec}) cannot be decoded {until} {place:.3f} s: "
+                f"{error.strerror}",
+                remedy=say(
+                    "Give {keep_going_on_decode_errors=True} to have silence there, or {audio=False} to leave the "
+                    "sound out; finished chunks are kept."
+                ),
             ) from error
         self._report.lost += 1
 

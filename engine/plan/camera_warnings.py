@@ -15,6 +15,9 @@ __all__ = ["camera_warnings"]
 MANY = 3
 """Keyframes from which on a camera is expected to move: editors store two for one that stands."""
 
+SQUEEZED = 1000
+"""How many times the clip has to last as long as the keyframes: as where seconds are declared milliseconds."""
+
 CUT = 0.02
 """Part of the picture that may be cut off without a word."""
 
@@ -56,10 +59,31 @@ def camera_warnings(
 
 
 def _out_of_time(camera: Framing, info: VideoInfo, used: tuple[float, float]) -> list[str]:
-    if len(camera.keyframes) < 2:
-        return []
     times = np.array([keyframe.time for keyframe in camera.keyframes])
+    duration = float(info.duration)
+    warnings: list[str] = []
+    ends = max(duration, used[1])
+    if late := sum(segment.start >= ends for segment in camera.segments):
+        first = next(segment.start for segment in camera.segments if segment.start >= ends)
+        warnings.append(
+            f"{late} of {len(camera.segments)} segments lie after the video's end and do nothing: they begin at "
+            f"{first:g} s, and it lasts {duration:.3f} s"
+        )
+    return warnings + _keyframes_out_of_time(camera, times, info, used)
+
+
+def _keyframes_out_of_time(
+    camera: Framing, times: npt.NDArray[np.float64], info: VideoInfo, used: tuple[float, float]
+) -> list[str]:
     first, last = float(times.min()), float(times.max())
+    if len(times) == 1:
+        # One keyframe before the part that is used is a camera that stands.
+        if first < used[1]:
+            return []
+        return [
+            f"the only keyframe lies outside the clip: it is at {first:g} s, and {used[0]:g} to {used[1]:g} s of the "
+            "video are used, where the camera stands"
+        ]
     if first >= used[1] or (last <= used[0] and used[0] > 0):
         return [
             f"all keyframes lie outside the clip: they are from {first:g} to {last:g} s, and {used[0]:g} to "
@@ -71,6 +95,12 @@ def _out_of_time(camera: Framing, info: VideoInfo, used: tuple[float, float]) ->
         return [
             f"{beyond} of {len(times)} keyframes lie after the video's end: they reach {last:g} s, and it lasts "
             f"{float(info.duration):.3f} s"
+        ]
+    moves = float(np.ptp(camera.keyframe_rects, axis=0).max()) > 0 and last > first
+    if camera.time_unit is not None and moves and last * SQUEEZED <= float(info.duration) * 1.05:
+        return [
+            f"all keyframes lie within the first {last:g} s of {float(info.duration):.3f} s, and the camera stands "
+            "after them: is the unit of their times the declared one?"
         ]
     return []
 

@@ -248,7 +248,7 @@ def _camera(job: Job, info: VideoInfo, framing: Framing | None) -> Framing:
         return Framing.whole(info.width, info.height)
     with _named(job):
         refuse_misread_coordinates(framing, (info.width, info.height))
-        refuse_misread_times(framing, float(info.duration), float(info.rate))
+        refuse_misread_times(framing, float(info.duration), float(info.rate), job.trim)
         return in_source_units(framing, info.width, info.height, info.times(), float(info.rate))
 
 

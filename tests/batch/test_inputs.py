@@ -55,6 +55,37 @@ def test_two_keyframes_files_for_a_video_are_its_fault() -> None:
     assert clip.fault.message == "both in/talk.json and in/talk.keyframes.json are there"
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".cmd"])
+def test_keyframes_of_another_format_are_taken_where_there_is_no_json(suffix: str) -> None:
+    touch("in/talk.mp4", f"in/talk{suffix}", "in/talk.txt", "in/talk.srt", f"in/other{suffix}")
+    [clip] = find("in", whole_frame=False)
+    assert (clip.fault, clip.keyframes) == (None, Path(f"in/talk{suffix}"))
+    touch("in/talk.json")
+    [clip] = find("in", whole_frame=False)
+    assert (clip.fault, clip.keyframes) == (None, Path("in/talk.json"))
+
+
+def test_two_keyframes_files_of_other_formats_are_the_videos_fault() -> None:
+    touch("in/talk.mp4", "in/talk.jsonl", "in/talk.csv")
+    [clip] = find("in")
+    assert isinstance(clip.fault, FramingError)
+    assert clip.fault.message == "both in/talk.csv and in/talk.jsonl are there"
+
+
+def test_what_is_no_format_of_keyframes_is_left_alone() -> None:
+    touch("in/talk.mp4", "in/talk.txt", "in/talk.srt", "in/talk.keyframes.csv")
+    [clip] = find("in", whole_frame=False)
+    assert clip.fault is not None
+    assert "or one ending in .csv, .jsonl or .cmd" in str(clip.fault.remedy)
+
+
+def test_a_manifest_called_like_its_video_is_no_keyframes_file() -> None:
+    touch("in/talk.mp4")
+    touch("in/talk.csv", content="video,size\ntalk.mp4,64x64\n")
+    [clip] = find("in/talk.csv", whole_frame=True)
+    assert (clip.fault, clip.keyframes) == (None, None)
+
+
 def test_a_video_without_keyframes_is_a_fault_of_that_clip_alone() -> None:
     touch("in/a.mp4", "in/b.mp4", "in/b.json")
     lone, paired = find("in", whole_frame=False)

@@ -456,6 +456,30 @@ PERCENT = [{"time": t, "x": x, "y": 0, "width": 31.6, "height": 100} for t, x in
             '"units": "normalized"',
         ),
         ("time,x,y,width,height\n0,0.2,0.1,0.5,0.5", "within 0..1", "# units: normalized"),
+        *[
+            (
+                [{"time": 0, "x": x, "y": y, "width": 0.3, "height": height}, NORMALIZED[1]],
+                f"within {reach}: are these parts of the frame?",
+                '"units": "normalized"',
+            )
+            for x, y, height, reach in (
+                (-0.01, 0, 1.01, "-0.01..1.01"),
+                (0.1, -0.02, 1.04, "-0.02..1.02"),
+                (1.2, 0, 1, "0..1.5"),
+            )
+        ],
+        *[
+            (
+                [{"time": 0, "x": x, "y": y, "width": 31, "height": height}, PERCENT[1]],
+                f"within {reach} of a 1920x1080 frame: are these percent?",
+                '"units": "percent"',
+            )
+            for x, y, height, reach in (
+                (-0.5, 0, 100.5, "-0.5..100.5"),
+                (72, -1, 102, "-1..103"),
+                (-4, 2, 98, "-4..100"),
+            )
+        ],
         (PERCENT, "within 0..100 of a 1920x1080 frame: are these percent?", '"units": "percent"'),
         ("t,x1,y1,x2,y2\n0,20,10,60,90\n1,30,10,70,90", "are these percent?", "# units: percent"),
         (
@@ -482,6 +506,48 @@ def test_what_cannot_be_meant_is_an_error_that_names_the_unit(document: Any, que
 
 
 @pytest.mark.parametrize(
+    ("units", "width", "height", "likely"),
+    [
+        ("normalized", 608, 1080, "pixels"),
+        ("normalized", 31.6, 100, "percent"),
+        ("normalized", 0.3, 1080, "pixels"),
+        ("percent", 608, 1080, "pixels"),
+    ],
+)
+def test_units_that_are_declared_wrongly_are_named(units: str, width: float, height: float, likely: str) -> None:
+    with pytest.raises(FramingError) as caught:
+        plan_of(listed({"time": 0, "x": 0, "y": 0, "width": width, "height": height}, units=units))
+    assert f"units are declared as {units}" in caught.value.message
+    assert f"a side of {max(width, height):g}: are these {likely}?" in caught.value.message
+    assert f'"units": "{likely}"' in str(caught.value.remedy)
+
+
+def test_a_slip_beyond_the_frame_is_one_of_its_size() -> None:
+    with pytest.raises(FramingError, match="larger than the frame"):
+        plan_of(listed({"time": 0, "x": 0, "y": 0, "width": 0.3, "height": 1.2}, units="normalized"))
+
+
+@pytest.mark.parametrize(
+    ("data", "container"),
+    [
+        (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41", "MP4 or QuickTime"),
+        (b"\0\0\0\x08wide\0\0\0\0mdat", "MP4 or QuickTime"),
+        (b"\x1aE\xdf\xa3\x9fB\x86\x81\x01", "Matroska or WebM"),
+        (b"RIFF\xff\0\0\0AVI LIST", "AVI"),
+        ((b"G@\0\x10" + bytes(184)) * 3, "MPEG-TS"),
+        (b"\0\0\x01\xbaD\0\4", "MPEG"),
+    ],
+)
+def test_a_video_in_place_of_the_keyframes_is_told_with_the_order(data: bytes, container: str, tmp_path: Path) -> None:
+    path = tmp_path / "talk.video"
+    path.write_bytes(data + bytes(1000))
+    with pytest.raises(FramingError) as caught:
+        load_framing(path)
+    assert caught.value.message == f"{path}: this is a video ({container}), and no keyframes file"
+    assert caught.value.remedy == "VIDEO comes first, then KEYFRAMES.json."
+
+
+@pytest.mark.parametrize(
     ("document", "declared"),
     [
         (NORMALIZED, {"units": "pixels"}),
@@ -500,6 +566,8 @@ def test_what_is_declared_is_meant(document: Any, declared: Json) -> None:
         [{"time": 0, "x": 0, "y": 0, "width": 90, "height": 160}],
         [{"time": 0, "x": 10, "y": 10, "width": 20, "height": 36}],
         [{"time": 0, "x": 0.5, "y": 0.5, "width": 607.5, "height": 1079}],
+        [{"time": 0, "x": -8, "y": 0, "width": 108, "height": 100}],
+        [{"time": 0, "x": 0, "y": 0, "width": 60, "height": 107}],
         pan("time", "x", "y", "width", "height", 10),
         pan("time", "x", "y", "width", "height", 5),
         pan("time", "x", "y", "width", "height", 22.5),
@@ -542,6 +610,31 @@ def test_sizes_of_copies_are_rounded(size: tuple[int, int]) -> None:
         ([{"time": 0, "x": 0, "left": 0, "y": 0, "w": 5, "h": 5}], "both 'x' and 'left' are given", "Keep one"),
         ([{"time": 0, "ms": 0, "x": 0, "y": 0, "w": 5, "h": 5}], "both 'time' and 'ms' are given", "Keep one"),
         ([{"time": 0, "x": 0, "y": 0, "w": 5, "width": 5, "h": 5}], "both 'width' and 'w' are given", "Keep one"),
+        (
+            [{"cx": 5, "x2": 9, "y": 0, "h": 5, "t": 0}],
+            "'x2' does not go with 'cx'",
+            "'cx' with 'width', or both edges",
+        ),
+        ([{"t": 0, "x": 0, "w": 5, "center_y": 5, "bottom": 9}], "'bottom' does not go with 'center_y'", "'y1' and"),
+        ("t,x_center,right,y,h\n0,5,9,0,5", "'right' does not go with 'x_center'", "'x1' and 'x2'"),
+        *[
+            (
+                {"keyframes": [{"time": time, "x": 0, "y": 0, "w": 5, "h": 5}], **more},
+                f"keyframe 0: field 'time' is '{time}', a timecode whose last part counts frames",
+                "\"00:00:02.500\" with the part of a second after a point, or give frame numbers as 'frame'",
+            )
+            for time, more in (("00:00:02:15", {}), ("01:00:00;02", {"fps": 30}), ("0:00:02:07", {"time_unit": "s"}))
+        ],
+        *[
+            (
+                {"keyframes": [{"time": time, "x": 0, "y": 0, "w": 5, "h": 5}]},
+                f"keyframe 0: field 'time' is '{time}', it must be at least 0",
+                "Times count from the first displayed frame",
+            )
+            for time in ("-0:02", "-00:00:02.5", "-1:00,5")
+        ],
+        (listed(trim={"start": "00:00:02:15"}), "trim: field 'start' is '00:00:02:15', a timecode", "after a point"),
+        (listed(trim={"end": "-0:02"}), "trim: field 'end' is '-0:02', it must be at least 0", "first displayed frame"),
         ([{"time": 0, "x1": 9, "y1": 0, "x2": 9, "y2": 5}], "field 'x2' is 9, it must be above 'x1', 9", None),
         ([{"time": 0, "x1": 0, "y1": 0, "x2": 9}], "field 'y2' is missing", None),
         (

@@ -245,13 +245,14 @@ def test_gaps_are_silent_overlaps_are_dropped_and_jitter_is_smoothed() -> None:
     assert not jitter[300:].any()
 
 
-def broken_clip(path: Path) -> Path:
-    """A clip whose sound is unreadable from 0.5 to 0.7 s."""
+def broken_clip(path: Path, first: float = 0.5, until: float = 0.7, codec: str = "aac") -> Path:
+    """A clip whose sound is unreadable from 0.5 to 0.7 s, or as said."""
     whole = make_clip(
         path.with_name("whole.mkv"),
         frames=20,
         rate=10,
         sounds=[clicks_track([0.2, 1.5], seconds=2, sample_rate=RATE)],
+        audio_codec=codec,
     )
     with av.open(whole) as source, av.open(path, "w") as out:
         streams = [out.add_stream_from_template(stream, opaque=True) for stream in source.streams]
@@ -259,7 +260,7 @@ def broken_clip(path: Path) -> Path:
             if not packet.size:
                 continue
             good: Packet[av.stream.Stream] = packet
-            if packet.stream_index == 1 and 0.5 <= (packet.pts or 0) * packet.time_base < 0.7:
+            if packet.stream_index == 1 and first <= max(0, packet.pts or 0) * packet.time_base < until:
                 good = Packet(b"\xff" * packet.size)
                 good.pts, good.dts, good.duration = packet.pts, packet.dts, packet.duration
                 good.time_base = packet.time_base
@@ -281,6 +282,34 @@ def test_keeping_on_makes_it_silence_and_counts_it(tmp_path: Path) -> None:
     assert report.lost == 9
     assert np.abs(got[:, round(0.55 * RATE) : round(0.68 * RATE)]).max() < 1e-3
     assert np.abs(np.array(onsets(got[0], RATE)) / RATE - [0.2, 1.5]).max() < 0.005
+
+
+def test_who_reads_of_sound_that_cannot_be_decoded_is_told_how_to_go_on(tmp_path: Path) -> None:
+    path = broken_clip(tmp_path / "broken.mkv")
+    with pytest.raises(DecodeError) as caught:
+        mapped(path, TimeMap((Stretch(0, 2, 1.0),)))
+    assert "audio stream 1 (aac) cannot be decoded at 0.5" in caught.value.message
+    assert "--keep-going-on-decode-errors" in str(caught.value.remedy)
+    assert "--no-audio" in str(caught.value.remedy)
+
+
+def test_what_is_lost_counts_once_where_a_seek_ends_in_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = broken_clip(tmp_path / "broken.mkv")
+    counts = []
+    for seek_from in (10.0, 0.1):
+        monkeypatch.setattr(sound_module, "_SEEK_FROM", seek_from)
+        monkeypatch.setattr(sound_module, "_RUN_UP", 0.0)
+        report = AudioReport()
+        got = mapped(path, TimeMap((Stretch(0.55, 2, 1.0),)), report=report, keep_going=True)
+        assert np.abs(np.array(onsets(got[0], RATE)) / RATE - [1.5 - 0.55]).max() < 0.005
+        counts.append(report.lost)
+    assert counts[0] == counts[1] > 0
+
+
+def test_a_stream_that_its_decoder_refuses_is_told_as_a_whole(tmp_path: Path) -> None:
+    path = broken_clip(tmp_path / "broken.mkv", first=0, until=2.1, codec="ac3")
+    with pytest.raises(DecodeError, match=r"\(ac3\) cannot be decoded from its beginning to 0\.[34]\d\d s"):
+        mapped(path, TimeMap((Stretch(0.5, 2, 1.0),)))
 
 
 def test_damage_outside_the_trim_is_no_error(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from support.films import camera, film, planned, uneven
 from support.numbered import run, small_job, write_video
 
 from keyscale.engine.camera.framing import Framing, parse_framing
+from keyscale.engine.errors import FramingError
 from keyscale.engine.job import Fit
 from keyscale.engine.plan.describe import summarise
 from keyscale.engine.plan.plan import Plan
@@ -223,6 +224,100 @@ def test_a_camera_of_another_time_is_told() -> None:
     partly = camera([(0, 0, 0, 600, 900), (1, 90, 0, 600, 900), (3.5, 0, 0, 600, 900)])
     assert said(planned(film(50, 25), 25, framing=partly), "1 of 3 keyframes lie after the video's end")
     assert not planned(film(50, 25), 25, framing=camera([(0, 0, 0, 600, 900), (2, 90, 0, 600, 900)])).warnings
+
+
+@pytest.mark.parametrize(
+    ("at", "flags", "told"),
+    [
+        (2500, {}, "the only keyframe lies outside the clip: it is at 2500 s, and 0 to 2 s"),
+        (75.5, {"start": 1}, "it is at 75.5 s, and 1 to 2 s"),
+        (1.5, {"end": 1}, "it is at 1.5 s, and 0 to 1 s"),
+        (0, {"start": 1}, None),
+        (1.96, {}, None),
+    ],
+)
+def test_a_single_keyframe_after_what_is_used_is_told(at: float, flags: dict[str, Any], told: str | None) -> None:
+    plan = planned(film(50, 25), 25, framing=camera([(at, 0, 0, 600, 900)]), **flags)
+    assert said(plan, told) if told else not plan.warnings
+    assert np.ptp(plan.rects, axis=0).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("unit", "times", "told"),
+    [
+        ("ms", (0, 2, 4), True),
+        ("us", (0, 1_000, 4_000), True),
+        ("ms", (1, 5), True),
+        ("ms", (0, 40), False),
+        ("ms", (0, 2000, 4000), False),
+        (None, (0, 0.004), False),
+    ],
+)
+def test_keyframes_that_their_declared_unit_squeezes_into_the_start_are_told(
+    unit: str | None, times: tuple[float, ...], told: bool
+) -> None:
+    declared = {} if unit is None else {"time_unit": unit}
+    pan = camera([(time, 90 * n, 0, 600, 900) for n, time in enumerate(times)], **declared)
+    words = "is the unit of their times the declared one?"
+    assert said(planned(film(125, 25), 25, framing=pan), words) is told
+    still = camera([(time, 90, 0, 600, 900) for time in times], **declared)
+    assert not said(planned(film(125, 25), 25, framing=still), words)
+
+
+@pytest.mark.parametrize(
+    ("starts", "told"),
+    [
+        ((6,), "1 of 1 segments lie after the video's end and do nothing: they begin at 6 s, and it lasts 5.000 s"),
+        ((1, 5, 8), "2 of 3 segments lie after the video's end and do nothing: they begin at 5 s"),
+        ((0, 4.5), None),
+    ],
+)
+def test_segments_after_the_end_are_told(starts: tuple[float, ...], told: str | None) -> None:
+    segments = [{"start": start, "end": start + 1, "speed": 2} for start in starts]
+    plan = planned(film(125, 25), 25, framing=camera(segments=segments))
+    assert said(plan, told) if told else not plan.warnings
+    inside = sum(min(start + 1, 5) - start for start in starts if start < 5)
+    assert plan.time_map.duration == pytest.approx(5 - inside / 2)
+
+
+TWO = [(0, 0, 0, 608, 1080), (2, 90, 0, 608, 1080)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "question", "unit"),
+    [
+        ({"segments": [{"start": 1000, "end": 2000, "speed": 2}]}, "segments reach 2000 s", "ms"),
+        ({"segments": [{"start": 1e6, "end": 4e6, "speed": 2}]}, "segments reach 4e+06 s", "us"),
+        ({"segments": [{"start": 30, "end": 60, "speed": 0.5}]}, "segments reach 60 s", "frames"),
+        ({"trim": {"start": 1000, "end": 3000}}, "trim reaches 3000 s", "ms"),
+        ({"trim": {"end": 4500.5}}, "trim reaches 4500.5 s", "ms"),
+        ({"trim": {"start": 50}}, "trim reaches 50 s", "frames"),
+    ],
+)
+def test_trim_and_segments_in_another_unit_are_an_error_that_names_it(
+    fields: dict[str, Any], question: str, unit: str
+) -> None:
+    with pytest.raises(FramingError) as caught:
+        planned(film(125, 25), 25, framing=camera(TWO, **fields))
+    assert question in caught.value.message
+    assert "and the video lasts 5.000 s: are these " in caught.value.message
+    assert f'"time_unit": "{unit}"' in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("fields", "flags"),
+    [
+        ({"trim": {"end": 8}}, {}),
+        ({"trim": {"end": 9999}}, {}),
+        ({"trim": {"start": 1000, "end": 3000}}, {"start": 1, "end": 3}),
+        ({"segments": [{"start": 2, "end": 12, "speed": 2}]}, {}),
+        ({"segments": [{"start": 1000, "end": 2000, "speed": 2}], "time_unit": "s"}, {}),
+        ({"segment_data": {"boundaries": [0, 2, 4], "segmentSpeeds": {"1": 2}}}, {}),
+        ({"segment_data": {"userSplits": [2], "segmentSpeeds": {"1": 2}}}, {}),
+    ],
+)
+def test_trim_and_segments_that_may_be_seconds_are_taken(fields: dict[str, Any], flags: dict[str, Any]) -> None:
+    assert 0 < planned(film(125, 25), 25, framing=camera(TWO, **fields), **flags).time_map.duration <= 5
 
 
 def test_a_camera_that_never_moves_is_told() -> None:
