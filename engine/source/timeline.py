@@ -204,6 +204,8 @@ class PacketLog:
         self.dts: list[int | None] = []
         self.durations: list[int] = []
         self.keyframes: list[int] = []
+        self.positions: list[int | None] = []
+        """Of the container's unit that each packet is the first to begin in; None where it begins inside one."""
         self.guessed = False
         """A packet of the picture begins inside a unit of the container, which has the time of its first one alone."""
         self.resized: list[int] = []
@@ -253,6 +255,7 @@ class PacketLog:
             self.pts.append(UNSHOWN if packet.pts is None or packet.is_discard else packet.pts)
         self.dts.append(packet.dts)
         self.durations.append(packet.duration or 0)
+        self.positions.append(packet.pos)
         self.guessed = self.guessed or packet.pos is None
 
     def _note_size(self, packet: Any, number: int) -> None:
@@ -284,7 +287,7 @@ class PacketLog:
         """The container's own times, packet by packet."""
         return Retiming(pts=np.array(self.pts, np.int64), keyframes=np.array(self.keyframes, np.int64))
 
-    def joined(self, hidden: frozenset[int], time_base: Fraction) -> Retiming:
+    def joined(self, hidden: frozenset[int], time_base: Fraction, pts: npt.NDArray[np.int64]) -> Retiming:
         """Times where each part follows the one before: its first frame where the last one's time is over.
 
         Where the sound of a part is longer than its picture by more than `OUTLASTS`, the next one waits for its end.
@@ -294,8 +297,9 @@ class PacketLog:
         Args:
             hidden: packets of the picture that turned out not to be shown.
             time_base: of the picture.
+            pts: of the picture's packets in the order of coding `(N,)`, as they stand in their part.
         """
-        pts = np.array(self.pts, np.int64)
+        pts = pts.copy()
         pts[list(hidden)] = UNSHOWN
         parts = self.parts
         first = [0, *(part.packet for part in parts)]

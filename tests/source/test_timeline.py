@@ -414,6 +414,34 @@ def test_program_streams_with_many_pictures_to_a_packet(tmp_path: Path, name: st
     check(source, list(range(40, 87)), [0.167, 1.167], start=4 / 3, end=2.9)
 
 
+FINE = {"flags": "+qscale", "global_quality": str(3 * 118)}
+"""A quantiser of 3, in units of FF_QP2LAMBDA: packets then begin where libavformat guesses wrong."""
+
+SMALL_PICTURES: dict[str, tuple[str, dict[str, str], int]] = {
+    "MPEG-2": ("mpeg2video", {"g": "15", "bf": "2"} | FINE, 1),
+    "MPEG-2, groups of 10": ("mpeg2video", {"g": "10", "bf": "1"} | FINE, 1),
+    "MPEG-2, joined": ("mpeg2video", {"g": "15", "bf": "2"} | FINE, 2),
+    "H.264": ("libx264", {"g": "50", "bf": "2", "preset": "ultrafast"}, 1),
+    "H.264, one keyframe": ("libx264", {"g": "250", "bf": "0", "preset": "ultrafast"}, 1),
+    "H.264, joined": ("libx264", {"g": "50", "bf": "2", "preset": "ultrafast"}, 2),
+}
+
+
+@pytest.mark.parametrize("kind", SMALL_PICTURES)
+def test_program_streams_of_small_pictures_lose_none(tmp_path: Path, kind: str) -> None:
+    """Of MPEG-2 libavformat guesses times that step back; of H.264 only the first picture in a packet has one."""
+    codec, options, parts = SMALL_PICTURES[kind]
+    sound = clicks_track([0.5], seconds=12, sample_rate=48000, channels=1)
+    one = make_clip(tmp_path / "one.vob", frames=300, rate=25, size=SMALL, codec=codec, options=options,
+                    sounds=[sound], audio_codec="mp2")  # fmt: skip
+    source = joined(tmp_path / "in.vob", *parts * [one.read_bytes()])
+    info = probe(source)
+    assert info.rate == 25
+    assert set(steps(iter(info.pts.tolist()))) == {3600}
+    check(source, parts * list(range(300)), [0.5 + 12 * part for part in range(parts)], rate=Fraction(25))
+    check(source, list(range(80, 100)), [], rate=Fraction(25), start=3.2, end=4.0)
+
+
 @pytest.mark.parametrize(
     ("name", "rate", "more"),
     [
