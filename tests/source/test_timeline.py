@@ -44,7 +44,7 @@ def clicks(frames: int) -> list[float]:
 
 
 def recording(
-    path: Path, *, first: int = 0, frames: int = 30, begin: int = 0, sound: bool = True, **more: Any
+    path: Path, *, first: int = 0, frames: int = 30, begin: Fraction | int = 0, sound: bool = True, **more: Any
 ) -> bytes:
     """A recording of numbered frames with clicks, as a file's content."""
     codec, options, audio_codec = CODECS[path.suffix]
@@ -107,6 +107,27 @@ def test_parts_may_be_short(tmp_path: Path, sound: bool) -> None:
     long = recording(tmp_path / "long.ts", sound=sound)
     at = [0.1, 0.3, 0.5, *(0.6 + time for time in clicks(30))] if sound else []
     check(joined(tmp_path / "in.ts", short, short, short, long), 3 * list(range(50, 56)) + FIRST, at)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "bf"),
+    [
+        (".ts", "mpeg2video", 0),
+        (".ts", "libx264", 0),
+        (".ts", "libx264", 2),
+        (".ts", "libx265", 0),
+        (".mpg", "mpeg2video", 0),
+        (".flv", "libx264", 0),
+    ],
+)
+def test_parts_may_meet_at_one_time(tmp_path: Path, suffix: str, codec: str, bf: int) -> None:
+    """The first frame of the second part has the time of the last frame of the first one."""
+    coding: dict[str, Any] = {"sound": False, "codec": codec, "options": {"g": "15", "bf": str(bf)}}
+    one = recording(tmp_path / f"one{suffix}", **coding)
+    other = recording(tmp_path / f"other{suffix}", first=100, begin=Fraction(29, RATE), **coding)
+    both = joined(tmp_path / f"in{suffix}", one, other[13:] if suffix == ".flv" else other)
+    check(both, FIRST + SECOND, [])
+    check(both, [*FIRST[27:], *SECOND[:3]], [], start=0.9, end=1.1)
 
 
 @pytest.mark.parametrize("sound", [True, False], ids=["sound", "silent"])
