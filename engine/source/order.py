@@ -27,6 +27,12 @@ CODING_TIMES = frozenset({"avi", "asf", "asf_o", "nuv"})
 """Formats that store when a packet is decoded, not when its picture is shown. Of Matroska it is tracks that were taken
 over from AVI with their header (`V_MS/VFW/FOURCC`)."""
 
+WITHOUT_TIMES = frozenset(
+    {"avs2", "avs3", "cavsvideo", "dirac", "dnxhd", "evc", "h261", "h263", "h264", "hevc", "m4v", "mjpeg", "mpegvideo"}
+    | {"obu", "vc1", "vvc"}
+)
+"""Elementary streams: times of their packets are those of a parser, some of which count pictures and not ticks."""
+
 ONE_BEHIND = frozenset({"mpeg1video", "mpeg2video", "mpeg4"})
 """Codecs that hold back one picture at most, so that libavformat knows their order of display by the types."""
 
@@ -54,10 +60,10 @@ def choose_times(path: str | Path, scan: Scan) -> Retiming | None:
         own = replace(log.own(), joints=tuple(part.packet for part in parts))
         pts = own.pts if _is_regular(log) else _placed(path, scan, own.joints).pts
         return log.joined(_undecodable(path, scan, own), scan.time_base, pts)
-    if all(pts <= SKIPPED for pts in log.pts):
+    if all(pts <= SKIPPED for pts in log.pts) or (scan.container in WITHOUT_TIMES and not _is_even(log)):
         return _even(path, scan)
     if _stores_coding_times(scan) and all(dts is not None for dts in log.dts) and log.dts != log.pts:
-        return _in_order_of_display(path, scan)
+        return _in_order_of_display(path, scan, delay=_delay(scan))
     if not log.guessed and not log.resized:
         return None
     own = log.own() if _is_regular(log) else _placed(path, scan, ())
@@ -110,18 +116,34 @@ def _order(
     return order, damaged
 
 
+def _is_even(log: PacketLog) -> bool:
+    """Whether the packets' times are a frame apart, so that they can be taken."""
+    steps = np.diff(np.array(log.pts, np.int64))
+    return bool(np.ptp(np.append(steps, log.durations)) == 0)
+
+
 def _even(path: str | Path, scan: Scan) -> Retiming:
     """Frames of equal length; how long they are, the codec's headers say, else libavformat takes 25 a second."""
     order, damaged = _order(path, scan)
     own = scan.log.own()
+    own.pts[own.pts > SKIPPED] = UNSHOWN
     length = round(sum(scan.log.durations) / len(order)) if order else 0
+    usual = int(np.median(scan.log.durations))
+    if abs(length - usual) < usual / 10:
+        length = usual  # packets of headers alone have a duration too, and those before the rate is known another one
     for place, number in enumerate(order):
         if number not in damaged:
             own.pts[number] = place * (length or round(1 / (25 * scan.time_base)))
     return replace(own, ordered=True)
 
 
-def _in_order_of_display(path: str | Path, scan: Scan) -> Retiming:
+def _delay(scan: Scan) -> int:
+    """Ticks from a time of decoding to that of display: in ASF times of sound allow for it, in AVI they do not."""
+    first = min(dts for dts in scan.log.dts if dts is not None)
+    return max(0, scan.start_time - first) if "asf" in scan.container and scan.start_time is not None else 0
+
+
+def _in_order_of_display(path: str | Path, scan: Scan, *, delay: int) -> Retiming:
     own = scan.log.own()
     first = scan.log.keyframes[0] if scan.log.keyframes else 0
     order, damaged = _cheap_order(path, scan, first), set[int]()
@@ -136,7 +158,7 @@ def _in_order_of_display(path: str | Path, scan: Scan) -> Retiming:
     own.pts[:] = UNSHOWN
     for time, number in zip(times, [number for number in order if number >= first], strict=True):
         if number not in damaged:
-            own.pts[number] = time
+            own.pts[number] = time + delay
     return replace(own, ordered=True)
 
 

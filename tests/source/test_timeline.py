@@ -371,6 +371,52 @@ def test_pictures_in_asf_are_shown_when_they_are_due(tmp_path: Path, kind: str) 
     check(source, list(range(30)), [0.5, 1.5, 2.5], rate=Fraction(10))
 
 
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"bf": "2", "b-adapt": "0"}),
+        ("libx264", {"bf": "3", "b-pyramid": "none", "b-adapt": "0"}),
+        ("mpeg4", {"bf": "2"}),
+        ("libx264", {"bf": "0"}),
+    ],
+)
+def test_sound_in_asf_waits_for_b_frames(tmp_path: Path, codec: str, options: dict[str, str]) -> None:
+    """Its times allow for the delay of decoding, as the muxer shifts them together with those of the picture."""
+    source = make_clip(tmp_path / "in.wmv", frames=30, rate=10, size=SMALL, codec=codec,
+                       options={"g": "10"} | options, sounds=[SOUND], audio_codec="pcm_s16le")  # fmt: skip
+    check(source, list(range(30)), [0.5, 1.5, 2.5], rate=Fraction(10))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "size", "rate"),
+    [
+        ("in.drc", "vc2", (160, 96), Fraction(25)),
+        ("in.vc2", "vc2", (160, 96), Fraction(30)),
+        ("in.h263", "h263", (176, 144), Fraction(30000, 1001)),
+    ],
+)
+def test_streams_whose_parsers_count_otherwise(
+    tmp_path: Path, name: str, codec: str, size: tuple[int, int], rate: Fraction
+) -> None:
+    source = tmp_path / name
+    muxer = "h263" if codec == "h263" else "dirac"
+    with av.open(source, "w", format=muxer) as out:
+        stream = out.add_stream(codec, rate=rate)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.bit_rate = 600_000_000 if codec == "vc2" else 2_000_000
+        for number in range(40):
+            grey = np.full((size[1], size[0], 3), 40 + 4 * number, np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        out.mux(stream.encode(None))
+    info = probe(source)
+    assert info.rate == rate
+    times = info.pts.tolist()
+    assert len(set(steps(iter(times)))) == 1
+    levels = [np.frombuffer(each, np.uint8).mean() for each in pictures(source, times)]
+    assert np.abs(np.array(levels) - [40 + 4 * number for number in range(40)]).max() < 2
+
+
 ALONE: dict[str, tuple[str, str, dict[str, str], int]] = {
     "H.264": ("in.h264", "libx264", {"g": "10", "bf": "2", "b-adapt": "0"}, 30),
     "H.264 at 50": ("in.264", "libx264", {"g": "25", "bf": "0"}, 50),
