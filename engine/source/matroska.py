@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import BinaryIO
 
 from keyscale.engine.source.canvas import Crop
 
-__all__ = ["is_whole", "pixel_crops"]
+__all__ = ["is_whole", "pixel_crops", "segments_after"]
 
 # Element IDs of RFC 9559 (Matroska) and RFC 8794 (EBML).
 SEGMENT, CLUSTER, TRACKS, TRACK_ENTRY, TRACK_TYPE, VIDEO = 0x18538067, 0x1F43B675, 0x1654AE6B, 0xAE, 0x83, 0xE0
@@ -18,6 +19,10 @@ PIXEL_CROP = {"bottom": 0x54AA, "top": 0x54BB, "left": 0x54CC, "right": 0x54DD}
 
 VIDEO_TRACK = 1
 """`TrackType` of pictures."""
+
+EBML_HEADER = b"\x1a\x45\xdf\xa3"
+HEADER_BYTES = 64
+"""In which an EBML header names the type of its document."""
 
 MOST_TRACKS = 16 << 20
 """Bytes of `Tracks` that are read; attachments are not among them."""
@@ -62,6 +67,18 @@ def is_whole(path: str | os.PathLike[str]) -> bool:
             if end is None and element.id == CLUSTER:
                 end = element.start
         return end == size
+
+
+def segments_after(path: str | os.PathLike[str], position: int) -> int:
+    """How many recordings begin in the file behind `position`, as in files that were joined by their bytes."""
+    found = 0
+    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        at = content.find(EBML_HEADER, position)
+        while at >= 0:
+            head = content[at : at + HEADER_BYTES]
+            found += b"webm" in head or b"matroska" in head
+            at = content.find(EBML_HEADER, at + 1)
+    return found
 
 
 def _top_level(file: BinaryIO, size: int) -> Iterator[_Element]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from keyscale.engine.errors import InputError
 from keyscale.engine.source.frame_filters import FrameTags, frame_tags
-from keyscale.engine.source.matroska import is_whole
+from keyscale.engine.source.matroska import is_whole, segments_after
 from keyscale.engine.source.open import demuxed, frame_is_damaged, open_source, prepare_decoder, reason_of
 from keyscale.engine.source.order import choose_times, decoded
 from keyscale.engine.source.side_data import Type, side_data_of
@@ -131,7 +131,7 @@ class Scan:
             stream.index, self.codec, may_step_ahead=is_stream, has_dts=is_stream or "flv" in self.container
         )
         self.missing_pts = self.corrupt_packets = 0
-        self.last_duration = 0
+        self.last_duration = self.last_position = 0
         last = None
         ends = 0.0
         self.read_error: str | None = None
@@ -152,6 +152,7 @@ class Scan:
                     latest[packet.stream_index] = packet.pts
                 if packet.size:
                     self.log.add(packet)
+                self.last_position = max(self.last_position, packet.pos or 0)
                 if packet.stream_index != stream.index or packet.size == 0:
                     continue
                 # Packets before the first keyframe can not be decoded, so they are never displayed. That keyframe may
@@ -281,6 +282,8 @@ def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list
     elif scan.claims_more and not is_whole(path):
         # Some muxers count from second 0, some from the first frame: the later end tells a whole file for sure.
         problem = f"its header says {claimed or 0:.2f} s, {read:.2f} s can be read"
+    elif "matroska" in scan.container and (unread := segments_after(path, scan.last_position)):
+        problem = f"{unread} more recording(s) were joined to it by their bytes and cannot be read"
     if problem is None:
         return []
     if not tolerate_damage:
