@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from av.bitstream import BitStreamFilterContext
 
+from keyscale.engine.errors import InputError
 from keyscale.engine.source.open import demuxed, drained, frame_is_damaged, open_source, prepare_decoder
 from keyscale.engine.source.timeline import JOINT, SKIPPED, UNSHOWN, PacketLog, Retiming, retimed_video
 
@@ -35,6 +36,9 @@ WITHOUT_TIMES = frozenset(
 
 ONE_BEHIND = frozenset({"mpeg1video", "mpeg2video", "mpeg4"})
 """Codecs that hold back one picture at most, so that libavformat knows their order of display by the types."""
+
+LEAST_PART = 3
+"""Packets of the picture from which a part is not what a cut left over."""
 
 MISPLACED = 4
 """Frames by which a time that libavformat gave to the wrong picture is off at most."""
@@ -288,12 +292,29 @@ def _undecodable(path: str | Path, scan: Scan, own: Retiming) -> frozenset[int]:
         for packet in retimed_video(container, stream, numbered):
             try:
                 if packet is JOINT:
-                    if waits:
-                        begun(drained(stream))
+                    if waits and not begun(drained(stream)):
+                        _check_decoded(path, part, edges)
                     stream.codec_context.flush_buffers()
                     part, waits = part + 1, True
                 elif waits:
                     waits = not begun(packet.decode())
             except av.FFmpegError:
                 continue
+    if waits:
+        _check_decoded(path, part, edges)
     return frozenset(hidden)
+
+
+def _check_decoded(path: str | Path, part: int, edges: list[int]) -> None:
+    """A part of which nothing can be decoded, though it is no mere remainder, has another codec.
+
+    Raises:
+        InputError: that is so.
+    """
+    packets = edges[part + 1] - edges[part]
+    if packets >= LEAST_PART:
+        raise InputError(
+            f"no frame of part {part + 2} of the joined recording {path} can be decoded: it has another codec than the "
+            f"first part, or is damaged ({packets} packets)",
+            remedy="Split the file where its recordings were joined, and give each part by itself.",
+        )

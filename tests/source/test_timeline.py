@@ -130,6 +130,25 @@ def test_parts_may_meet_at_one_time(tmp_path: Path, suffix: str, codec: str, bf:
     check(both, [*FIRST[27:], *SECOND[:3]], [], start=0.9, end=1.1)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [("mpeg2video", "libx264"), ("libx264", "mpeg2video"), ("libx264", "libx265")]
+)
+def test_a_part_of_another_codec_is_an_error(tmp_path: Path, first: str, second: str) -> None:
+    one = recording(tmp_path / "one.ts", codec=first, options={"g": "10"})
+    other = recording(tmp_path / "other.ts", codec=second, options={"g": "10"})
+    with pytest.raises(InputError, match=r"part 2 .* another codec"):
+        probe(joined(tmp_path / "in.ts", one, other))
+
+
+@pytest.mark.parametrize("parts", [3, 4])
+@pytest.mark.parametrize("suffix", [".webm", ".mkv"])
+def test_recordings_that_cannot_be_reached_are_told(tmp_path: Path, suffix: str, parts: int) -> None:
+    """FFmpeg reads two segments of Matroska."""
+    one = recording(tmp_path / f"one{suffix}", frames=10)
+    with pytest.raises(InputError, match=f"{parts - 2} more recording"):
+        probe(joined(tmp_path / f"in{suffix}", *parts * [one]))
+
+
 @pytest.mark.parametrize("sound", [True, False], ids=["sound", "silent"])
 @pytest.mark.parametrize("order", ["ahead", "back"])
 def test_times_may_step_far(tmp_path: Path, order: str, sound: bool) -> None:
