@@ -22,6 +22,10 @@ SEGMENTS_READ = 2
 VIDEO_TRACK = 1
 """`TrackType` of pictures."""
 
+EBML_HEADER = b"\x1a\x45\xdf\xa3"
+HEADER_BYTES = 64
+"""In which an EBML header names the type of its document."""
+
 MOST_TRACKS = 16 << 20
 """Bytes of `Tracks` that are read; attachments are not among them."""
 

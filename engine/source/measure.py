@@ -91,6 +91,7 @@ class Scan:
         self.time_base: Fraction = stream.time_base or Fraction(1, 90_000)
         self.sample_aspect_ratio = stream.sample_aspect_ratio or context.sample_aspect_ratio
         self.average_rate = stream.average_rate
+        self.start_time = stream.start_time
         self.field_order = context.field_order
         self.header_frames = stream.frames or None
         self.header_duration = container.duration / av.time_base if container.duration else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
+import numpy.typing as npt
 from av.bitstream import BitStreamFilterContext
 
+from keyscale.engine.errors import InputError
 from keyscale.engine.source.open import demuxed, drained, frame_is_damaged, open_source, prepare_decoder
 from keyscale.engine.source.timeline import JOINT, SKIPPED, UNSHOWN, PacketLog, Retiming, retimed_video
 
@@ -25,8 +28,20 @@ CODING_TIMES = frozenset({"avi", "asf", "asf_o", "nuv"})
 """Formats that store when a packet is decoded, not when its picture is shown. Of Matroska it is tracks that were taken
 over from AVI with their header (`V_MS/VFW/FOURCC`)."""
 
+WITHOUT_TIMES = frozenset(
+    {"avs2", "avs3", "cavsvideo", "dirac", "dnxhd", "evc", "h261", "h263", "h264", "hevc", "m4v", "mjpeg", "mpegvideo"}
+    | {"obu", "vc1", "vvc"}
+)
+"""Elementary streams: times of their packets are those of a parser, some of which count pictures and not ticks."""
+
 ONE_BEHIND = frozenset({"mpeg1video", "mpeg2video", "mpeg4"})
 """Codecs that hold back one picture at most, so that libavformat knows their order of display by the types."""
+
+LEAST_PART = 3
+"""Packets of the picture from which a part is not what a cut left over."""
+
+MISPLACED = 4
+"""Frames by which a time that libavformat gave to the wrong picture is off at most."""
 
 CHECKED_FRAMES = 48
 """Frames decoded from the head to check an order of display that was not decoded."""
@@ -47,15 +62,15 @@ def choose_times(path: str | Path, scan: Scan) -> Retiming | None:
         return None
     if parts := log.parts:
         own = replace(log.own(), joints=tuple(part.packet for part in parts))
-        return log.joined(_undecodable(path, scan, own), scan.time_base)
-    if all(pts <= SKIPPED for pts in log.pts):
+        pts = own.pts if _is_regular(log) else _placed(path, scan, own.joints).pts
+        return log.joined(_undecodable(path, scan, own), scan.time_base, pts)
+    if all(pts <= SKIPPED for pts in log.pts) or (scan.container in WITHOUT_TIMES and not _is_even(log)):
         return _even(path, scan)
     if _stores_coding_times(scan) and all(dts is not None for dts in log.dts) and log.dts != log.pts:
-        return _in_order_of_display(path, scan)
-    if not log.guessed and not log.resized:
+        return _in_order_of_display(path, scan, delay=_delay(scan))
+    if None not in log.positions and not log.resized:
         return None
-    shown = [pts for pts in log.pts if pts > SKIPPED]
-    own = log.own() if len(set(shown)) == len(shown) else _told_apart(path, scan)
+    own = log.own() if _is_regular(log) else _placed(path, scan, ())
     return replace(own, joints=tuple(log.resized))
 
 
@@ -84,7 +99,9 @@ def _numbered(log: PacketLog, joints: tuple[int, ...] = ()) -> Retiming:
     return replace(own, pts=np.where(own.pts == SKIPPED, SKIPPED, np.arange(len(own.pts))), joints=joints)
 
 
-def _order(path: str | Path, scan: Scan, *, limit: int | None = None) -> tuple[list[int], set[int]]:
+def _order(
+    path: str | Path, scan: Scan, *, limit: int | None = None, joints: tuple[int, ...] = ()
+) -> tuple[list[int], set[int]]:
     """Numbers of packets in the order in which their frames are shown, and which of them are damaged."""
     order: list[int] = []
     damaged: set[int] = set()
@@ -92,7 +109,7 @@ def _order(path: str | Path, scan: Scan, *, limit: int | None = None) -> tuple[l
         stream = container.streams[scan.index]
         assert isinstance(stream, av.VideoStream)
         prepare_decoder(stream)
-        for frames in decoded(retimed_video(container, stream, _numbered(scan.log)), stream):
+        for frames in decoded(retimed_video(container, stream, _numbered(scan.log, joints)), stream):
             for frame in frames or ():
                 if frame.pts is not None:
                     order.append(int(frame.pts))
@@ -103,18 +120,34 @@ def _order(path: str | Path, scan: Scan, *, limit: int | None = None) -> tuple[l
     return order, damaged
 
 
+def _is_even(log: PacketLog) -> bool:
+    """Whether the packets' times are a frame apart, so that they can be taken."""
+    steps = np.diff(np.array(log.pts, np.int64))
+    return bool(np.ptp(np.append(steps, log.durations)) == 0)
+
+
 def _even(path: str | Path, scan: Scan) -> Retiming:
     """Frames of equal length; how long they are, the codec's headers say, else libavformat takes 25 a second."""
     order, damaged = _order(path, scan)
     own = scan.log.own()
+    own.pts[own.pts > SKIPPED] = UNSHOWN
     length = round(sum(scan.log.durations) / len(order)) if order else 0
+    usual = int(np.median(scan.log.durations))
+    if abs(length - usual) < usual / 10:
+        length = usual  # packets of headers alone have a duration too, and those before the rate is known another one
     for place, number in enumerate(order):
         if number not in damaged:
             own.pts[number] = place * (length or round(1 / (25 * scan.time_base)))
     return replace(own, ordered=True)
 
 
-def _in_order_of_display(path: str | Path, scan: Scan) -> Retiming:
+def _delay(scan: Scan) -> int:
+    """Ticks from a time of decoding to that of display: in ASF times of sound allow for it, in AVI they do not."""
+    first = min(dts for dts in scan.log.dts if dts is not None)
+    return max(0, scan.start_time - first) if "asf" in scan.container and scan.start_time is not None else 0
+
+
+def _in_order_of_display(path: str | Path, scan: Scan, *, delay: int) -> Retiming:
     own = scan.log.own()
     first = scan.log.keyframes[0] if scan.log.keyframes else 0
     order, damaged = _cheap_order(path, scan, first), set[int]()
@@ -129,27 +162,74 @@ def _in_order_of_display(path: str | Path, scan: Scan) -> Retiming:
     own.pts[:] = UNSHOWN
     for time, number in zip(times, [number for number in order if number >= first], strict=True):
         if number not in damaged:
-            own.pts[number] = time
+            own.pts[number] = time + delay
     return replace(own, ordered=True)
 
 
-def _told_apart(path: str | Path, scan: Scan) -> Retiming:
-    """Guessed times, the n-th of them for the n-th frame shown; of two that are equal the later one by a frame."""
-    order, damaged = _order(path, scan)
-    own = scan.log.own()
-    times = np.sort(own.pts[[number for number in order if own.pts[number] > SKIPPED]])
-    steps = np.diff(times)
-    usual = int(np.median(steps[steps > 0])) if np.any(steps > 0) else 1
-    for place in np.flatnonzero(steps == 0):
-        room = times[place + 2] - times[place] if place + 2 < len(times) else 2 * usual
-        times[place + 1] += min(usual, max(1, int(room) // 2))
-    timed = iter(times.tolist())
-    for number in order:
-        if own.pts[number] > SKIPPED:
-            own.pts[number] = next(timed)
-    hidden = [number for number in range(len(own.pts)) if own.pts[number] > SKIPPED]
-    own.pts[sorted(set(hidden) - (set(order) - damaged))] = UNSHOWN
-    return own
+def _is_regular(log: PacketLog) -> bool:
+    """Whether times that libavformat guessed can be taken: one for each packet, in even steps."""
+    if None not in log.positions:
+        return True
+    pts = np.array(log.pts[log.keyframes[0] if log.keyframes else 0 :], np.int64)
+    first = [0, *(part.packet - (len(log.pts) - len(pts)) for part in log.parts), len(pts)]
+    if np.any(pts == UNSHOWN):
+        return False
+    shown = [np.sort(each[each > SKIPPED]) for each in (pts[max(0, a) : b] for a, b in itertools.pairwise(first))]
+    steps = np.concatenate([np.diff(each) for each in shown])
+    # Pictures of film in a stream of fields last 2 or 3 of them.
+    usual = np.median(steps) if steps.size else 0
+    return bool(np.all((steps > 0.6 * usual) & (steps < 1.7 * usual)))
+
+
+def _placed(path: str | Path, scan: Scan, joints: tuple[int, ...]) -> Retiming:
+    """Frames in the order of display, each its duration behind the one before, held to the times that are stored.
+
+    Only the first picture that begins in a unit of the container has a stored time. Where a unit begins within a start
+    code libavformat gives its time to a wrong picture too.
+    """
+    log = scan.log
+    order, _ = _order(path, scan, joints=joints)
+    own = log.own()
+    stored = np.array([pos is not None for pos in log.positions]) & (own.pts > SKIPPED)
+    lengths = np.array(log.durations, np.int64)
+    usual = int(np.median(lengths[lengths > 0])) if np.any(lengths > 0) else round(1 / (25 * scan.time_base))
+    lengths[lengths <= 0] = usual
+    pts = np.where(own.pts == SKIPPED, SKIPPED, UNSHOWN)
+    for begin, end in itertools.pairwise([0, *joints, len(own.pts)]):
+        numbers = np.array([number for number in order if begin <= number < end], np.int64)
+        if not numbers.size:
+            continue
+        places = np.cumsum(lengths[numbers]) - lengths[numbers]
+        known = np.flatnonzero(stored[numbers])
+        known = known[_plausible(own.pts[numbers[known]] - places[known], usual)]
+        anchors: list[int] = []
+        for at in known.tolist():
+            before = anchors[-1] if anchors else None
+            if before is None or own.pts[numbers[at]] - own.pts[numbers[before]] >= at - before:
+                anchors.append(at)
+        if not anchors:
+            pts[numbers] = places
+            continue
+        times = np.interp(places, places[anchors], own.pts[numbers[anchors]])
+        head, tail = anchors[0], anchors[-1]
+        times[:head] = own.pts[numbers[head]] - (places[head] - places[:head])
+        times[tail:] = own.pts[numbers[tail]] + (places[tail:] - places[tail])
+        pts[numbers] = np.round(times).astype(np.int64)
+    return replace(own, pts=pts, ordered=True)
+
+
+def _plausible(offsets: npt.NDArray[np.int64], usual: int) -> npt.NDArray[np.bool_]:
+    """Which stored times, less the durations up to them, are not a few frames off what those around them agree on.
+
+    One that is further off is a picture that stands for long, or a gap in reception.
+    """
+    plausible = np.ones(len(offsets), np.bool_)
+    for at, offset in enumerate(offsets):
+        around = offsets[max(0, at - 2) : at + 3]
+        middle = np.sort(around)[len(around) // 2]
+        agreeing = np.count_nonzero(np.abs(around - middle) < usual / 2)
+        plausible[at] = agreeing < 2 or not usual / 2 <= abs(offset - middle) <= MISPLACED * usual
+    return plausible
 
 
 def _cheap_order(path: str | Path, scan: Scan, first: int) -> list[int] | None:
@@ -212,12 +292,29 @@ def _undecodable(path: str | Path, scan: Scan, own: Retiming) -> frozenset[int]:
         for packet in retimed_video(container, stream, numbered):
             try:
                 if packet is JOINT:
-                    if waits:
-                        begun(drained(stream))
+                    if waits and not begun(drained(stream)):
+                        _check_decoded(path, part, edges)
                     stream.codec_context.flush_buffers()
                     part, waits = part + 1, True
                 elif waits:
                     waits = not begun(packet.decode())
             except av.FFmpegError:
                 continue
+    if waits:
+        _check_decoded(path, part, edges)
     return frozenset(hidden)
+
+
+def _check_decoded(path: str | Path, part: int, edges: list[int]) -> None:
+    """A part of which nothing can be decoded, though it is no mere remainder, has another codec.
+
+    Raises:
+        InputError: that is so.
+    """
+    packets = edges[part + 1] - edges[part]
+    if packets >= LEAST_PART:
+        raise InputError(
+            f"no frame of part {part + 2} of the joined recording {path} can be decoded: it has another codec than the "
+            f"first part, or is damaged ({packets} packets)",
+            remedy="Split the file where its recordings were joined, and give each part by itself.",
+        )

@@ -92,15 +92,17 @@ def is_back(track: Track, packet: Any, *, has_dts: bool) -> bool:
     """Whether the track's times start again with this packet.
 
     Times of display step back in ordinary streams too, by the depth of reordering; times of decoding do not, and no
-    keyframe is shown before a picture that is coded before it.
+    keyframe is shown before a picture that is coded before it, or with it.
     """
-    if track.top is None or track.low is None or packet.pts >= track.top:
+    if track.top is None or track.low is None or packet.pts > track.top:
         return False
     back = (track.top - packet.pts) * track.tick
     begins_anew = packet.pts <= track.low
     if track.kind != "video":
         return bool(back > 0.5 or (back > 0.05 and begins_anew))
     behind = (track.dts - packet.dts) * track.tick if track.dts is not None and packet.dts is not None else None
+    if packet.is_keyframe and not back:
+        return bool(has_dts and behind is not None and behind >= 0 and packet.pos is not None)
     if packet.is_keyframe:
         # Where every picture is one, a capture's times may tremble.
         least = 0.1 if track.intra and not begins_anew else 0.005

@@ -147,8 +147,8 @@ class PacketLog:
         self.dts: list[int | None] = []
         self.durations: list[int] = []
         self.keyframes: list[int] = []
-        self.guessed: set[int] = set()
-        """Packets of the picture that begin inside a unit of the container, which has its first one's time alone."""
+        self.positions: list[int | None] = []
+        """Of the container's unit that each packet is the first to begin in; None where it begins inside one."""
         self.resized: list[int] = []
         """Packets of the picture with which its size changes, where the decoder would drop the frame that it holds."""
         self._sequence_size: bytes | None = None
@@ -195,8 +195,7 @@ class PacketLog:
             self.pts.append(UNSHOWN if packet.pts is None or packet.is_discard else packet.pts)
         self.dts.append(packet.dts)
         self.durations.append(packet.duration or 0)
-        if packet.pos is None:
-            self.guessed.add(number)
+        self.positions.append(packet.pos)
 
     def _note_size(self, packet: Any, number: int) -> None:
         head = bytes(memoryview(packet)[:HEADER_BYTES])
@@ -227,7 +226,7 @@ class PacketLog:
         """The container's own times, packet by packet."""
         return Retiming(pts=np.array(self.pts, np.int64), keyframes=np.array(self.keyframes, np.int64))
 
-    def joined(self, hidden: frozenset[int], time_base: Fraction) -> Retiming:
+    def joined(self, hidden: frozenset[int], time_base: Fraction, pts: npt.NDArray[np.int64]) -> Retiming:
         """Times where each part follows the one before: its first frame where the last one's time is over.
 
         Where the sound of a part is longer than its picture by more than `OUTLASTS`, the next one waits for its end.
@@ -237,8 +236,9 @@ class PacketLog:
         Args:
             hidden: packets of the picture that turned out not to be shown.
             time_base: of the picture.
+            pts: of the picture's packets in the order of coding `(N,)`, as they stand in their part.
         """
-        pts = np.array(self.pts, np.int64)
+        pts = pts.copy()
         pts[list(hidden)] = UNSHOWN
         parts = self.parts
         first = [0, *(part.packet for part in parts)]
@@ -249,7 +249,7 @@ class PacketLog:
         for start, stop, times in zip(first[:-1], stops[:-1], shown[:-1], strict=True):
             # libavformat guesses the time of the last picture before a joint by what follows it.
             last = start + int(np.argmax(pts[start:stop]))
-            if times.size > 1 and last in self.guessed and usual < times[-1] - times[-2] <= 3 * usual:
+            if times.size > 1 and self.positions[last] is None and usual < times[-1] - times[-2] <= 3 * usual:
                 pts[last] = times[-1] = times[-2] + usual
         others = [index for index in self._tracks if index != self._video]
         numbers = {index: self._numbers(index, parts) for index in others}

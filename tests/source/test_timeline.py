@@ -44,7 +44,7 @@ def clicks(frames: int) -> list[float]:
 
 
 def recording(
-    path: Path, *, first: int = 0, frames: int = 30, begin: int = 0, sound: bool = True, **more: Any
+    path: Path, *, first: int = 0, frames: int = 30, begin: Fraction | int = 0, sound: bool = True, **more: Any
 ) -> bytes:
     """A recording of numbered frames with clicks, as a file's content."""
     codec, options, audio_codec = CODECS[path.suffix]
@@ -145,6 +145,46 @@ def test_parts_may_be_short(tmp_path: Path, sound: bool) -> None:
     long = recording(tmp_path / "long.ts", sound=sound)
     at = [0.1, 0.3, 0.5, *(0.6 + time for time in clicks(30))] if sound else []
     check(joined(tmp_path / "in.ts", short, short, short, long), 3 * list(range(50, 56)) + FIRST, at)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "bf"),
+    [
+        (".ts", "mpeg2video", 0),
+        (".ts", "libx264", 0),
+        (".ts", "libx264", 2),
+        (".ts", "libx265", 0),
+        (".mpg", "mpeg2video", 0),
+        (".flv", "libx264", 0),
+    ],
+)
+def test_parts_may_meet_at_one_time(tmp_path: Path, suffix: str, codec: str, bf: int) -> None:
+    """The first frame of the second part has the time of the last frame of the first one."""
+    coding: dict[str, Any] = {"sound": False, "codec": codec, "options": {"g": "15", "bf": str(bf)}}
+    one = recording(tmp_path / f"one{suffix}", **coding)
+    other = recording(tmp_path / f"other{suffix}", first=100, begin=Fraction(29, RATE), **coding)
+    both = joined(tmp_path / f"in{suffix}", one, other[13:] if suffix == ".flv" else other)
+    check(both, FIRST + SECOND, [])
+    check(both, [*FIRST[27:], *SECOND[:3]], [], start=0.9, end=1.1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("mpeg2video", "libx264"), ("libx264", "mpeg2video"), ("libx264", "libx265")]
+)
+def test_a_part_of_another_codec_is_an_error(tmp_path: Path, first: str, second: str) -> None:
+    one = recording(tmp_path / "one.ts", codec=first, options={"g": "10"})
+    other = recording(tmp_path / "other.ts", codec=second, options={"g": "10"})
+    with pytest.raises(InputError, match=r"part 2 .* another codec"):
+        probe(joined(tmp_path / "in.ts", one, other))
+
+
+@pytest.mark.parametrize("parts", [3, 4])
+@pytest.mark.parametrize("suffix", [".webm", ".mkv"])
+def test_recordings_that_cannot_be_reached_are_told(tmp_path: Path, suffix: str, parts: int) -> None:
+    """FFmpeg reads two segments of Matroska."""
+    one = recording(tmp_path / f"one{suffix}", frames=10)
+    with pytest.raises(InputError, match=f"{parts} recordings were laid end to end"):
+        probe(joined(tmp_path / f"in{suffix}", *parts * [one]))
 
 
 @pytest.mark.parametrize("sound", [True, False], ids=["sound", "silent"])
@@ -388,6 +428,52 @@ def test_pictures_in_asf_are_shown_when_they_are_due(tmp_path: Path, kind: str) 
     check(source, list(range(30)), [0.5, 1.5, 2.5], rate=Fraction(10))
 
 
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"bf": "2", "b-adapt": "0"}),
+        ("libx264", {"bf": "3", "b-pyramid": "none", "b-adapt": "0"}),
+        ("mpeg4", {"bf": "2"}),
+        ("libx264", {"bf": "0"}),
+    ],
+)
+def test_sound_in_asf_waits_for_b_frames(tmp_path: Path, codec: str, options: dict[str, str]) -> None:
+    """Its times allow for the delay of decoding, as the muxer shifts them together with those of the picture."""
+    source = make_clip(tmp_path / "in.wmv", frames=30, rate=10, size=SMALL, codec=codec,
+                       options={"g": "10"} | options, sounds=[SOUND], audio_codec="pcm_s16le")  # fmt: skip
+    check(source, list(range(30)), [0.5, 1.5, 2.5], rate=Fraction(10))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "size", "rate"),
+    [
+        ("in.drc", "vc2", (160, 96), Fraction(25)),
+        ("in.vc2", "vc2", (160, 96), Fraction(30)),
+        ("in.h263", "h263", (176, 144), Fraction(30000, 1001)),
+    ],
+)
+def test_streams_whose_parsers_count_otherwise(
+    tmp_path: Path, name: str, codec: str, size: tuple[int, int], rate: Fraction
+) -> None:
+    source = tmp_path / name
+    muxer = "h263" if codec == "h263" else "dirac"
+    with av.open(source, "w", format=muxer) as out:
+        stream = out.add_stream(codec, rate=rate)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.bit_rate = 600_000_000 if codec == "vc2" else 2_000_000
+        for number in range(40):
+            grey = np.full((size[1], size[0], 3), 40 + 4 * number, np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        out.mux(stream.encode(None))
+    info = probe(source)
+    assert info.rate == rate
+    times = info.pts.tolist()
+    assert len(set(steps(iter(times)))) == 1
+    levels = [np.frombuffer(each, np.uint8).mean() for each in pictures(source, times)]
+    assert np.abs(np.array(levels) - [40 + 4 * number for number in range(40)]).max() < 2
+
+
 ALONE: dict[str, tuple[str, str, dict[str, str], int]] = {
     "H.264": ("in.h264", "libx264", {"g": "10", "bf": "2", "b-adapt": "0"}, 30),
     "H.264 at 50": ("in.264", "libx264", {"g": "25", "bf": "0"}, 50),
@@ -450,6 +536,34 @@ def test_program_streams_with_many_pictures_to_a_packet(tmp_path: Path, name: st
     )
     check(source, list(range(90)), [0.5, 1.5, 2.5])
     check(source, list(range(40, 87)), [0.167, 1.167], start=4 / 3, end=2.9)
+
+
+FINE = {"flags": "+qscale", "global_quality": str(3 * 118)}
+"""A quantiser of 3, in units of FF_QP2LAMBDA: packets then begin where libavformat guesses wrong."""
+
+SMALL_PICTURES: dict[str, tuple[str, dict[str, str], int]] = {
+    "MPEG-2": ("mpeg2video", {"g": "15", "bf": "2"} | FINE, 1),
+    "MPEG-2, groups of 10": ("mpeg2video", {"g": "10", "bf": "1"} | FINE, 1),
+    "MPEG-2, joined": ("mpeg2video", {"g": "15", "bf": "2"} | FINE, 2),
+    "H.264": ("libx264", {"g": "50", "bf": "2", "preset": "ultrafast"}, 1),
+    "H.264, one keyframe": ("libx264", {"g": "250", "bf": "0", "preset": "ultrafast"}, 1),
+    "H.264, joined": ("libx264", {"g": "50", "bf": "2", "preset": "ultrafast"}, 2),
+}
+
+
+@pytest.mark.parametrize("kind", SMALL_PICTURES)
+def test_program_streams_of_small_pictures_lose_none(tmp_path: Path, kind: str) -> None:
+    """Of MPEG-2 libavformat guesses times that step back; of H.264 only the first picture in a packet has one."""
+    codec, options, parts = SMALL_PICTURES[kind]
+    sound = clicks_track([0.5], seconds=12, sample_rate=48000, channels=1)
+    one = make_clip(tmp_path / "one.vob", frames=300, rate=25, size=SMALL, codec=codec, options=options,
+                    sounds=[sound], audio_codec="mp2")  # fmt: skip
+    source = joined(tmp_path / "in.vob", *parts * [one.read_bytes()])
+    info = probe(source)
+    assert info.rate == 25
+    assert set(steps(iter(info.pts.tolist()))) == {3600}
+    check(source, parts * list(range(300)), [0.5 + 12 * part for part in range(parts)], rate=Fraction(25))
+    check(source, list(range(80, 100)), [], rate=Fraction(25), start=3.2, end=4.0)
 
 
 @pytest.mark.parametrize(
