@@ -7,6 +7,7 @@ can be ended by what `status` names. A seed that failed is run alone by `-k "see
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -72,8 +73,9 @@ class Sequence:
             self.release()
         else:
             for client in self.clients:
-                if client.runs:
-                    client.signal(signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):
+                    if client.runs:
+                        client.signal(signal.SIGTERM)
             self.steps.append("SIGTERM to all")
 
     def begin(self, way: str) -> None:
@@ -102,6 +104,7 @@ class Sequence:
         self.faulty.proxy.release()
         self.faulty.proxy.pass_on()
         self.faulty.modal.pass_on()
+        self.faulty.modal.set_latency("FunctionMap", 0, of="answer")
 
     def break_storage(self) -> None:
         status, code = self.rng.choice(((403, "AccessDenied"), (503, "SlowDown"), (404, "NoSuchKey")))
@@ -122,12 +125,14 @@ class Sequence:
         if running := [client for client in self.clients if client.runs]:
             number = self.rng.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
             self.steps.append(number.name)
-            self.rng.choice(running).signal(number)
+            with contextlib.suppress(ProcessLookupError):
+                self.rng.choice(running).signal(number)
 
     def kill(self) -> None:
         if running := [client for client in self.clients if client.runs]:
             self.steps.append("kill")
-            self.rng.choice(running).kill()
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                self.rng.choice(running).kill()
 
     def lose_container(self) -> None:
         if tasks := self.faulty.modal.running_tasks():
