@@ -121,7 +121,22 @@ def _opened(target: Any, name: str, protocols: str, demuxer: str | None, look_ah
                 f"{name} is a {container.format.name} text or playlist, not a video",
                 remedy="Give the video file itself.",
             )
-        yield container
+        try:
+            yield container
+        finally:
+            _let_decoders_rest(container)
+
+
+def _let_decoders_rest(container: InputContainer) -> None:
+    """Wait for the decoders' threads, without Python's lock.
+
+    PyAV holds that while it frees a decoder, which waits for its threads; these want it for a line of FFmpeg's log
+    where another thread of the process listens to that (`frame_filters`). Each would wait for the other for ever.
+    """
+    for stream in container.streams:
+        context = stream.codec_context
+        if context is not None and context.is_open:
+            context.flush_buffers()
 
 
 def demuxed(

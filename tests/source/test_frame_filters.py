@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from av.video.format import names  # type: ignore[attr-defined]
 from av.video.reformatter import VideoReformatter
+from support.clips import make_clip
 from support.numbered import write_video
 
 from keyscale.engine.source.colour import Colour, to_rgb
@@ -100,3 +103,17 @@ def test_threads_read_their_own_frames() -> None:
         thread.join()
     assert found == {number: {number + 1} for number in range(4)}
     assert av.logging.get_level() == before
+
+
+@pytest.mark.processes
+def test_jobs_of_one_process_that_look_at_their_sources_do_not_wait_for_each_other_for_ever(tmp_path: Path) -> None:
+    """FFmpeg's log is listened to by one, while decoders of the others are freed; it hung within seconds."""
+    clip = str(make_clip(tmp_path / "in.mp4", frames=60, rate=25, size=(320, 192)))
+    program = f"""
+import threading
+from keyscale.engine.source.probe import probe
+threads = [threading.Thread(target=lambda: [probe({clip!r}) for _ in range(40)], daemon=True) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
