@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any, Self, TextIO, cast
 
@@ -41,24 +42,24 @@ PLAIN_INTERVAL = 5.0
 REFRESH_PER_SECOND = 8
 
 
-class Renderer:
+class Renderer(ABC):
     """Shows the events of one run or batch. A context manager; `handle` may be called from any thread."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:  # noqa: B027 - most hold nothing
         pass
 
+    @abstractmethod
     def handle(self, event: Event | BatchEvent) -> None:
         """Show one event.
 
         Raises:
             BrokenPipeError: the reader of stdout has left.
         """
-        raise NotImplementedError
 
-    def restore(self) -> None:
+    def restore(self) -> None:  # noqa: B027 - most draw nothing that stays
         """Give the terminal back just before the process is ended by force: no lock is taken."""
 
 
@@ -276,8 +277,9 @@ class Live(Lines):
 
         self._console.print(Text(text, style=style), soft_wrap=True)
 
+    @abstractmethod
     def _draw(self) -> RenderableType:
-        raise NotImplementedError
+        """What stands at the bottom of the terminal."""
 
 
 class _Silent(Lines):
@@ -312,8 +314,9 @@ class _Told(Lines):
                 case _:
                     pass  # the end of the process prints an error, whatever the renderer
 
+    @abstractmethod
     def _progress(self, progress: Progress) -> None:
-        raise NotImplementedError
+        """Show how far a phase is."""
 
     def _end_phase(self) -> None:
         pass

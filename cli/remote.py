@@ -91,8 +91,8 @@ def _state_lines(note: JobNote, state: RemoteState | None, calls: Calls) -> list
         for call in sorted(state.calls if state is not None else (), key=lambda call: call.start)
     ]
     lines += [
-        f"frames {call.start} to {call.end} (chunk {call.index}): not known: Modal was asked for it and never named "
-        f"it; if it runs, it ends by {datetime.fromtimestamp(call.until).astimezone():%H:%M}"
+        f"frames {call.start} to {call.end} (chunk {call.index}): not known: Modal never gave its id; "
+        f"if it runs, it ends by {datetime.fromtimestamp(call.until).astimezone():%H:%M}"
         for call in (state.unnamed if state is not None else ())
     ]
     resume, cancel = (f"`keyscale remote {way} {note.job_id}`" for way in ("resume", "cancel"))
@@ -168,7 +168,7 @@ def _end(note: JobNote) -> int:
             calls.check_reachable()
         if running := calls.cancel(ended):
             raise RemoteError(
-                f"{len(running)} calls of {job} may still run: Modal did not take their cancellation",
+                f"calls of {job} may still run: Modal did not take the cancellation of {len(running)}",
                 remedy=f"Check credentials and network, then run `keyscale remote cancel {job}` again.",
             )
         # Before what is staged: a client that still follows the job sees by it that it is over. Until then it may have

@@ -115,7 +115,7 @@ def stopping(
             if not data:
                 return None
             signum = data[0]
-            # The socket is told of every signal that has a Python handler.
+            # The socket receives the numbers of all signals that have a Python handler.
             if signum not in handled or (deadline is not None and signum == HANGUP):
                 continue
             if deadline is not None:

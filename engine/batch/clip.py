@@ -84,7 +84,7 @@ class ClipState:
     more_warnings: int = 0
     """How many it does not keep."""
     began_s: float | None = None
-    """When a worker first told of it, in seconds of the table's clock."""
+    """When a worker first reported on it, in seconds of the table's clock."""
     seconds: float | None = None
     """From then to its end."""
     output_bytes: int | None = None

@@ -145,7 +145,7 @@ class ClipTable:
         """Where the batch stands now.
 
         Clips that failed take their missing frames out of what is left, not out of the total. Once a clip is stopped
-        nothing is told of the remaining time: the batch ends with frames missing, and when they are made depends on
+        no remaining time is given: the batch ends with frames missing, and when they are made depends on
         when it is run again.
         """
         with self._lock:
@@ -223,7 +223,7 @@ class ClipTable:
                 self._condensed[clip.status] += 1
                 self._condensed_frames += (clip.frames or 0) * (clip.status is ClipStatus.DONE)
                 del self._latest[_place(clip)]
-            # What was wrong with those that were superseded has been mended, or is told of their successors.
+            # What was wrong with superseded clips has been fixed, or is reported for their successors.
             gone = [clip for clip in ended if self._latest.get(_place(clip)) != clip.index]
             for clip in gone:
                 self._past_frame += clip.made

@@ -85,7 +85,7 @@ class Segment:
     speed: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Contents:
     """What a keyframes file says, checked."""
 
@@ -93,18 +93,19 @@ class Contents:
     """In the order of the file, at least one."""
     interpolation: Interpolation = Interpolation.LINEAR
     trim: Trim = field(default_factory=Trim)
+    """Part of the source to use, seconds."""
     segments: tuple[Segment, ...] = ()
-    """By start, without overlaps."""
+    """Stretches of the source with a speed of their own: by start, without overlaps."""
     rotation: float = 0.0
-    """Degrees counter-clockwise."""
+    """Degrees counter-clockwise, applied before the crop, on a canvas of the same size."""
     units: Units | None = None
-    """Of the coordinates; None where the file doesn't say, which means pixels if they can be."""
+    """What the coordinates count; None where the file doesn't say, which means pixels if they can be."""
     time_unit: TimeUnit | None = None
-    """`SECONDS` where the file says in what it counts, `FRAMES` where only the source can tell when they stand; None
-    where the file doesn't say, which means seconds if they can be."""
+    """`FRAMES` where all times are frame numbers of the source, from 0; else seconds. None where the file doesn't say
+    in what it counts, which means seconds if they can be."""
     source: SourceSize | None = None
-    """What the coordinates were made for, where the file says."""
-    form: str = ""
+    """Size of the picture that the keyframes were made for, which has the source's shape; None is the source's own."""
+    form: str = field(default="", compare=False)
     """What the file was recognised as, in words."""
-    notes: tuple[str, ...] = ()
-    """What was assumed, for people to know."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What was assumed in reading it, for people to know."""

@@ -7,7 +7,7 @@ vectorised functions take and give rows of these four, as float64 `(N, 4)`.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from operator import attrgetter
@@ -29,7 +29,6 @@ from keyscale.engine.camera.contents import (
     Units,
 )
 from keyscale.engine.errors import FramingError, UsageError
-from keyscale.engine.job import Trim
 
 __all__ = [
     "Framing",
@@ -90,29 +89,8 @@ class Rect:
 
 
 @dataclass(frozen=True)
-class Framing:
+class Framing(Contents):
     """What a keyframes file says, and the camera that follows from it."""
-
-    keyframes: tuple[Keyframe, ...]
-    """In the order of the file, at least one."""
-    interpolation: Interpolation = Interpolation.LINEAR
-    trim: Trim = field(default_factory=Trim)
-    """Part of the source to use, seconds."""
-    segments: tuple[Segment, ...] = ()
-    """Stretches of the source with a speed of their own: by start, without overlaps."""
-    rotation: float = 0.0
-    """Degrees counter-clockwise, applied before the crop, on a canvas of the same size."""
-    units: Units | None = None
-    """What the keyframes' coordinates count; None is pixels, refused where they cannot be meant."""
-    time_unit: TimeUnit | None = None
-    """`FRAMES` where all times are frame numbers of the source, from 0; else seconds. None is seconds that were not
-    declared as such, refused where they cannot be meant."""
-    source: SourceSize | None = None
-    """Size of the picture that the keyframes were made for, which has the source's shape; None is the source's own."""
-    form: str = field(default="", compare=False)
-    """What the keyframes file was recognised as, in words."""
-    notes: tuple[str, ...] = field(default=(), compare=False)
-    """What was assumed in reading it, for people to know."""
 
     def __post_init__(self) -> None:
         if not self.keyframes:
@@ -292,18 +270,7 @@ def far_outside(rects: Floats, width: float, height: float) -> int:
 
 def framing_of(contents: Contents) -> Framing:
     """The camera of what a keyframes file says."""
-    return Framing(
-        contents.keyframes,
-        contents.interpolation,
-        contents.trim,
-        contents.segments,
-        contents.rotation,
-        contents.units,
-        contents.time_unit,
-        contents.source,
-        contents.form,
-        contents.notes,
-    )
+    return Framing(**vars(contents))
 
 
 def _rect(rows: Floats) -> Rect:

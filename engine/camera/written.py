@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -58,24 +58,18 @@ def write_version1(framing: Framing, path: str, *, overwrite: bool) -> None:
         raise StorageError(f"{path} is already there", remedy=taken)
     if output.is_dir():
         raise StorageError(f"{path} is a directory", remedy=say("Give a file name with {output}."))
+    draft = output.with_name(f".{output.name[:50]}.{os.getpid()}.tmp")
     try:
-        handle, draft = tempfile.mkstemp(prefix=f".{output.name[:50]}.", suffix=".tmp", dir=output.parent)
-    except (OSError, ValueError) as error:
-        if isinstance(error, ValueError):
-            raise StorageError(f"{path!r} is no usable name: {error}") from error
-        raise storage_error(error, output) from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with draft.open("w", encoding="utf-8") as file:
             file.write(as_version1(framing))
-        # Made for this user alone; a result is as any other new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(draft).chmod(0o666 & ~mask)
-        publish(Path(draft), output, overwrite=overwrite)
+        publish(draft, output, overwrite=overwrite)
+    except ValueError as error:
+        raise StorageError(f"{path!r} is no usable name: {error}") from error
     except OSError as error:
         raise storage_error(error, output) from error
     finally:
-        Path(draft).unlink(missing_ok=True)
+        with contextlib.suppress(OSError, ValueError):
+            draft.unlink(missing_ok=True)
 
 
 def _row(keyframe: Keyframe, unit: TimeUnit | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ Seconds = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
 
 THREE_DECIMALS, TWO_DECIMALS = 0.5e-3, 5e-3
-"""Seconds by which a time that was rounded to so many decimals misses what it stood for."""
+"""Largest rounding error, in seconds, of a time with three and with two decimals."""
 
 FINE_TICK = 0.002
 """Seconds of a tick up to which nobody sees that a frame is shown one early."""

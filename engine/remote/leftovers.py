@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -13,24 +13,26 @@ from keyscale.engine.remote.modal_client import Calls
 from keyscale.engine.remote.state import RemoteState, drop_state, find_note, state_of
 from keyscale.engine.storage.bucket import Storage, StorageFault, StorageSettings, job_prefix
 
-__all__ = ["UNKNOWN_CALLS", "Left", "calls_left", "end_job", "leave_nothing", "stop_calls"]
+__all__ = ["UNKNOWN_CALLS", "calls_left", "end_job", "leave_nothing", "stop_calls"]
 
 CLEAN_PATIENCE_S = 60.0
 """How long storage may be out of reach while what was staged is removed."""
 HASTY_PATIENCE_S = 10.0
 """The same where a user waits who interrupted the job."""
+HASTY_TIMEOUT_S = 5.0
+"""How long one request may be silent then."""
+
 UNKNOWN_CALLS = (
     "calls that it had started are not known; without what it had staged they fail, or end with their time limit"
 )
-HASTY_TIMEOUT_S = 5.0
-"""How long one request may be silent then."""
+"""What is said of a job whose kept state is damaged."""
 
 
 def end_job(state: RemoteState, storage: Storage, calls: Calls) -> str | None:
     """Cancel a job's calls and remove what it staged.
 
     Returns:
-        What is to be told of calls that may still run; None where none does.
+        A message about calls that may still run; None where none does.
 
     Raises:
         RemoteError: it is staged elsewhere.
@@ -42,14 +44,6 @@ def end_job(state: RemoteState, storage: Storage, calls: Calls) -> str | None:
     return calls_left(state, running)
 
 
-@dataclass(frozen=True)
-class Left:
-    """What a job that ends could not end with it."""
-
-    message: str
-    calls_may_run: bool = False
-
-
 def leave_nothing(
     settings: StorageSettings,
     job_id: str,
@@ -59,7 +53,7 @@ def leave_nothing(
     leave: Callable[[], bool],
     *,
     is_hasty: Callable[[], bool],
-) -> Left | None:
+) -> str | None:
     """Cancel the calls of a job that ends, remove what it staged, and with that its state.
 
     Args:
@@ -72,7 +66,7 @@ def leave_nothing(
         is_hasty: whether a user waits; may come to be true meanwhile.
 
     Returns:
-        What is left all the same, and how it is removed; the state stays then.
+        A message about what could not be ended, and how to end it; the state stays then.
     """
     started = [call.id for call in state.calls] if state is not None else []
     try:
@@ -80,22 +74,23 @@ def leave_nothing(
     finally:
         ended = leave()
     cancel = f"`keyscale remote cancel {job_id}`"
+    may_run = calls_left(state, running) if state is not None else None
+    also = f"; {may_run}" if may_run is not None else ""
     try:
         _remove_staged(settings, job_id, is_hasty=is_hasty)
         if not ended and not running:
             leave()  # a call that ends late may have stored something
             _remove_staged(settings, job_id, is_hasty=is_hasty)
-        may_run = calls_left(state, running) if state is not None else None
         if state is None or may_run is None:
             drop_state(path, job_id)
             return None
         known = tuple(call for call in state.calls if call.id in running)
         replace(state, calls=known, starting=state.unnamed).save(path)
-        return Left(may_run, calls_may_run=True)
+        return may_run
     except StorageFault as fault:
-        return Left(f"{job_prefix(job_id)} may be left in storage ({fault.message}): {cancel} removes it")
+        return f"{job_prefix(job_id)} may be left in storage ({fault.message}): {cancel} removes it{also}"
     except StorageError as error:
-        return Left(f"remote job {job_id} stays noted as unfinished ({error.message}): {cancel} forgets it")
+        return f"remote job {job_id} stays noted as unfinished ({error.message}): {cancel} forgets it{also}"
 
 
 def _remove_staged(settings: StorageSettings, job_id: str, *, is_hasty: Callable[[], bool]) -> None:
@@ -132,7 +127,7 @@ def stop_calls(job_id: str) -> bool:
 
 
 def calls_left(state: RemoteState, running: Collection[str]) -> str | None:
-    """What is to be told of calls that may still run; None where none does.
+    """A message about calls that may still run; None where none does.
 
     Args:
         state: of their job.
@@ -141,13 +136,17 @@ def calls_left(state: RemoteState, running: Collection[str]) -> str | None:
     told = []
     if running:
         told.append(
-            f"{len(running)} calls may still run, since Modal did not confirm their end: `keyscale remote cancel "
-            f"{state.job_id}` stops them"
+            f"{_calls(running)} may still run, since Modal did not confirm the cancellation: "
+            f"`keyscale remote cancel {state.job_id}` stops {'it' if len(running) == 1 else 'them'}"
         )
     if unnamed := state.unnamed:
         until = datetime.fromtimestamp(max(call.until for call in unnamed)).astimezone()
         told.append(
-            f"{len(unnamed)} calls may run that Modal never named: they find nothing to work on, and end by "
-            f"{until:%H:%M}"
+            f"{_calls(unnamed)} may run whose id Modal never gave: without what was staged nothing can be made, and "
+            f"by {until:%H:%M} all is over"
         )
     return "; ".join(told) or None
+
+
+def _calls(found: Collection[object]) -> str:
+    return "1 call" if len(found) == 1 else f"{len(found)} calls"

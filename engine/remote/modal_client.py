@@ -171,7 +171,7 @@ class Calls:
         return outcome or outcome_of(CallEnd.GONE, "nobody waits for the chunk any more", ended=False)
 
     def _refused(self, call_id: str, outcome: Outcome, refusals: int) -> Outcome | None:
-        """What follows from so many refusals in a row to tell of a call; None to ask again, after a pause."""
+        """How a call ended after `refusals` refusals in a row to say so; None to ask again, after a pause."""
         if refusals < ASKS:
             self._closed.wait(ASK_PAUSE_S * refusals)
             return None

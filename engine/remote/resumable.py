@@ -123,7 +123,7 @@ class NotedRun(Run):
 def _end(
     note: JobNote, state: RemoteState | None, storage: Storage, calls: Calls, _: Callable[[int, int], None]
 ) -> str | None:
-    """What is to be told of calls that may still run, once all else of a job was ended."""
+    """A message about calls that may still run, once the rest of a job has been ended; None where none does."""
     if state is not None:
         return end_job(state, storage, calls)
     storage.delete_prefix(job_prefix(note.job_id))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from functools import partial
 from pathlib import Path
 from threading import Event as StopFlag
 
-from keyscale.engine.errors import Interrupted, RemoteError
+from keyscale.engine.errors import Interrupted, RemoteError, StorageError
 from keyscale.engine.events import Done, Event, Note, Phase, RemoteUse
 from keyscale.engine.models import Execution, choose_execution, possible_executions
 from keyscale.engine.pipeline.encoder import chunk_suffix
@@ -35,10 +35,7 @@ from keyscale.engine.worker.contract import Deployment, Made, Task
 from keyscale.engine.workspace.fingerprint import network_identity
 from keyscale.engine.workspace.folder import WorkFolder
 
-__all__ = [
-    "RemoteRun",
-    "run_remote",
-]
+__all__ = ["RemoteRun", "run_remote"]
 
 STORAGE_PATIENCE_S = 60.0
 """How long storage may be out of reach, for each request."""
@@ -82,8 +79,7 @@ class RemoteRun(NotedRun):
     ) -> None:
         """What it shares with other jobs of this process: calls at once, dollars, and networks that run here."""
         super().__init__(prepared, stop, dumps(options))
-        self.options = options
-        self.slots, self.shared = slots, shared
+        self.options, self.slots, self.shared = options, slots, shared
         self.budget, self._is_alone = budget or Budget(options.max_cost), budget is None
         self._given_up = 0.0
         """Dollars for calls that came to nothing."""
@@ -109,7 +105,6 @@ class RemoteRun(NotedRun):
 
     def load(self) -> Iterator[Event]:
         """As `Run.load`."""
-
         tried = threading.Event()
 
         def connect(_: Callable[[int, int], None]) -> Deployment:
@@ -218,13 +213,10 @@ class RemoteRun(NotedRun):
     def _make_there(self, missing: list[Chunk], folder: WorkFolder, path: Path, meter: Meter) -> Iterator[Event]:
         assert self.storage is not None
         assert self.deployment is not None
-        suffix = chunk_suffix(self.plan.encoder)
         state = yield from self._resumed(folder, path)
+        staging = Staging(self.storage, self.job_id, chunk_suffix(self.plan.encoder))
         if state is None:
-            staging = Staging(self.storage, self.job_id, suffix)
             state = yield from self._stage(staging, folder, path)
-        else:
-            staging = Staging(self.storage, self.job_id, suffix)
         self.note_job(path)
         fan_out = self.fan_out = FanOut(
             self.plan,
@@ -262,23 +254,18 @@ class RemoteRun(NotedRun):
         state.check_place(self.storage.settings.endpoint, self.storage.settings.bucket)
         task = kept_task(state.task_json)
         staging = Staging(self.storage, state.job_id, chunk_suffix(self.plan.encoder))
-        if (
-            state.key == folder.folder.name
-            and self.job.resume
-            and task is not None
-            and task.execution == self.execution
-        ):
+        is_same = state.key == folder.folder.name and self.job.resume
+        if is_same and task is not None and task.execution == self.execution:
             self.job_id = state.job_id
             whole = yield from self.during(Phase.STAGE, lambda _: staging.is_there(state.source_key, task))
             if whole:
-                yield Note(
-                    level="info", message=f"remote job {self.job_id} goes on: {len(state.calls)} calls were started"
-                )
+                message = f"remote job {self.job_id} goes on: {len(state.calls)} calls were started"
+                yield Note(level="info", message=message)
                 return state
             if task.excerpt_begins is not None or task.source_size == self.prepared.source_stat[0]:
                 return None  # staged in part: sent on under the same id; an excerpt is cut again, with the same bytes
-        end = partial(end_job, state, self.storage, self.calls)
-        may_run = yield from self.during(Phase.STAGE, lambda _: end())
+        storage = self.storage
+        may_run = yield from self.during(Phase.STAGE, lambda _: end_job(state, storage, self.calls))
         if may_run is not None:
             yield Note(level="warning", message=may_run)
         else:
@@ -353,12 +340,10 @@ class RemoteRun(NotedRun):
         settings, job_id = self.storage.settings, self.job_id if state is None else state.job_id
         left = leave_nothing(settings, job_id, state, path, self.calls, leave, is_hasty=self.stop.is_set)
         if left is not None:
-            self._warn(left.message)
-            if left.calls_may_run:
+            self.notes.append(Note(level="warning", message=left))
+            # Another command may have removed the note just before.
+            with contextlib.suppress(StorageError):
                 self.note_job(path)
-
-    def _warn(self, message: str) -> None:
-        self.notes.append(Note(level="warning", message=message))
 
     # In the end
 

@@ -152,7 +152,7 @@ def in_background(
 
 
 def signs_of_life(meter: Meter, over: threading.Event, longest_s: float | None = None) -> Iterator[Progress]:
-    """Events until something is over, or for so many seconds."""
+    """Progress events until `over` is set, or for `longest_s` seconds."""
     end = None if longest_s is None else time.monotonic() + longest_s
     while not over.wait(POLL_SECONDS) and (end is None or time.monotonic() < end):
         if meter.is_due(0):

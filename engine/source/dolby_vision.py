@@ -8,10 +8,13 @@ and the block addition mappings of Matroska.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from keyscale.engine.source.boxes import VISUAL_ENTRY, all_boxes, boxes, sample_entries
+from keyscale.engine.source.matroska import block_additions
 
 __all__ = ["DolbyVision", "dolby_vision_of"]
 
@@ -21,12 +24,11 @@ BOXES = (b"dvcC", b"dvvC", b"dvwC")
 ALONE = {5: True, 10: False, 20: False}
 """Profiles whose picture may have no base that others can show: whether it never has one."""
 
-LARGEST_HEADER = 64 << 20
-"""Bytes of a header that is looked through."""
+LARGEST_RECORD = 64
+"""Bytes of a record that are read; it has 24."""
 
-MATROSKA_HEAD = 4 << 20
 TRANSPORT_HEAD = 2 << 20
-"""Bytes at the beginning in which the tracks of Matroska, and the tables of a transport stream, are looked for."""
+"""Bytes at the beginning in which the tables of a transport stream are looked for."""
 
 DESCRIPTOR = 0xB0
 """Of a transport stream's program map: DOVI_video_stream_descriptor."""
@@ -61,7 +63,8 @@ def dolby_vision_of(path: Path, container: str, index: int) -> DolbyVision | Non
         if "mov" in container:
             record = _in_mp4(file, index)
         elif "matroska" in container:
-            record = _in_matroska(file.read(MATROSKA_HEAD))
+            additions = block_additions(file)
+            record = next((additions[name] for name in BOXES if name in additions), None)
         elif container == "mpegts":
             record = _in_transport_stream(file.read(TRANSPORT_HEAD))
         else:
@@ -73,56 +76,15 @@ def dolby_vision_of(path: Path, container: str, index: int) -> DolbyVision | Non
 
 
 def _in_mp4(file: BinaryIO, index: int) -> bytes | None:
-    """In the sample entry of the track: moov, trak, mdia, minf, stbl, stsd."""
-    place, length = 0, file.seek(0, 2)
-    while place + 16 <= length:
-        file.seek(place)
-        head = file.read(16)
-        size = int.from_bytes(head[:4], "big")
-        begin = 16 if size == 1 else 8
-        size = int.from_bytes(head[8:16], "big") if size == 1 else size or length - place
-        if size < begin:
-            return None
-        if head[4:8] == b"moov" and size <= LARGEST_HEADER:
-            file.seek(place + begin)
-            movie = file.read(size - begin)
-            tracks = [content for name, content in _boxes(movie) if name == b"trak"]
-            return _in_track(tracks[index]) if index < len(tracks) else None
-        place += size
-    return None
-
-
-def _in_track(track: bytes) -> bytes | None:
-    content = track
-    for wanted in (b"mdia", b"minf", b"stbl", b"stsd"):
-        content = next((inner for name, inner in _boxes(content) if name == wanted), b"")
-    # Version, flags and a count stand before the entries; 78 bytes of a picture's description before its boxes.
-    for _, entry in _boxes(content[8:]):
-        for name, inner in _boxes(entry[78:]):
-            if name in BOXES:
-                return inner
-    return None
-
-
-def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    place = 0
-    while place + 8 <= len(content):
-        size = int.from_bytes(content[place : place + 4], "big")
-        if size < 8:
-            return
-        yield content[place + 4 : place + 8], content[place + 8 : place + size]
-        place += size
-
-
-def _in_matroska(head: bytes) -> bytes | None:
-    """In a BlockAdditionMapping: BlockAddIDType (0x41E7) names the record, BlockAddIDExtraData (0x41ED) holds it."""
-    for name in BOXES:
-        found = head.find(b"\x41\xe7\x84" + name)
-        data = head.find(b"\x41\xed", found, found + 64) if found >= 0 else -1
-        if data >= 0:
-            # The size is one byte, 0x80 and the count, for the 24 bytes of a record; longer forms are as good.
-            width = 9 - head[data + 2].bit_length()
-            return head[data + 2 + width : data + 2 + width + 24]
+    """In the sample entry of the track."""
+    size = file.seek(0, os.SEEK_END)
+    tracks = [trak for moov in boxes(file, 0, size, b"moov") for trak in boxes(file, *moov, b"trak")]
+    for mdia in boxes(file, *tracks[index], b"mdia") if index < len(tracks) else ():
+        for first, last in sample_entries(file, mdia):
+            for name, begin, end in all_boxes(file, first + VISUAL_ENTRY, last):
+                if name in BOXES:
+                    file.seek(begin)
+                    return file.read(min(end - begin, LARGEST_RECORD))
     return None
 
 

@@ -10,10 +10,11 @@ from typing import BinaryIO
 
 from keyscale.engine.source.canvas import Crop
 
-__all__ = ["SEGMENTS_READ", "is_whole", "pixel_crops", "segments_in"]
+__all__ = ["SEGMENTS_READ", "block_additions", "is_whole", "pixel_crops", "segments_in"]
 
 # Element IDs of RFC 9559 (Matroska) and RFC 8794 (EBML).
 SEGMENT, CLUSTER, TRACKS, TRACK_ENTRY, TRACK_TYPE, VIDEO = 0x18538067, 0x1F43B675, 0x1654AE6B, 0xAE, 0x83, 0xE0
+BLOCK_ADDITION_MAPPING, BLOCK_ADD_ID_TYPE, BLOCK_ADD_ID_EXTRA_DATA = 0x41E4, 0x41E7, 0x41ED
 PIXEL_CROP = {"bottom": 0x54AA, "top": 0x54BB, "left": 0x54CC, "right": 0x54DD}
 
 SEGMENTS_READ = 2
@@ -22,12 +23,11 @@ SEGMENTS_READ = 2
 VIDEO_TRACK = 1
 """`TrackType` of pictures."""
 
-EBML_HEADER = b"\x1a\x45\xdf\xa3"
-HEADER_BYTES = 64
-"""In which an EBML header names the type of its document."""
-
 MOST_TRACKS = 16 << 20
 """Bytes of `Tracks` that are read; attachments are not among them."""
+
+MOST_CONTENT = 4096
+"""Bytes of an element that are read."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,21 @@ def pixel_crops(path: str | os.PathLike[str]) -> list[Crop]:
     """The cropping of each video track, in the order of the file; none where it has no list of tracks."""
     with Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        for element in _top_level(file, size):
-            if element.id == TRACKS and element.end is not None and element.end - element.start <= MOST_TRACKS:
-                return [
-                    crop
-                    for entry in _children(file, element.start, min(element.end, size))
-                    if entry.id == TRACK_ENTRY and (crop := _crop_of(file, entry, size)) is not None
-                ]
-    return []
+        crops = (_crop_of(file, entry, size) for entry in _tracks(file, size))
+        return [crop for crop in crops if crop is not None]
+
+
+def block_additions(file: BinaryIO) -> dict[bytes, bytes]:
+    """What tracks say of additions to their blocks: data by type, such as `dvcC`."""
+    size = file.seek(0, os.SEEK_END)
+    found: dict[bytes, bytes] = {}
+    for entry in _tracks(file, size):
+        for mapping in _children(file, entry.start, min(entry.end or size, size)):
+            if mapping.id == BLOCK_ADDITION_MAPPING:
+                inner = list(_children(file, mapping.start, min(mapping.end or size, size)))
+                contents = {each.id: _content(file, each) for each in inner}
+                found[contents.get(BLOCK_ADD_ID_TYPE, b"")] = contents.get(BLOCK_ADD_ID_EXTRA_DATA, b"")
+    return found
 
 
 def segments_in(path: str | os.PathLike[str]) -> int:
@@ -75,6 +82,16 @@ def is_whole(path: str | os.PathLike[str]) -> bool:
             if end is None and element.id == CLUSTER:
                 end = element.start
         return end == size
+
+
+def _tracks(file: BinaryIO, size: int) -> Iterator[_Element]:
+    """The entries of the list of tracks."""
+    for element in _top_level(file, size):
+        if element.id == TRACKS and element.end is not None and element.end - element.start <= MOST_TRACKS:
+            yield from (
+                entry for entry in _children(file, element.start, min(element.end, size)) if entry.id == TRACK_ENTRY
+            )
+            return
 
 
 def _top_level(file: BinaryIO, size: int) -> Iterator[_Element]:
@@ -127,7 +144,13 @@ def _crop_of(file: BinaryIO, entry: _Element, size: int) -> Crop | None:
 
 
 def _unsigned(file: BinaryIO, element: _Element) -> int:
-    if element.end is None or element.end - element.start > 8:
-        return 0
+    content = _content(file, element)
+    return int.from_bytes(content, "big") if len(content) <= 8 else 0
+
+
+def _content(file: BinaryIO, element: _Element) -> bytes:
+    """What a small element holds."""
+    if element.end is None or element.end - element.start > MOST_CONTENT:
+        return b""
     file.seek(element.start)
-    return int.from_bytes(file.read(element.end - element.start), "big")
+    return file.read(element.end - element.start)

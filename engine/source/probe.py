@@ -18,9 +18,7 @@ import numpy.typing as npt
 from keyscale.engine.errors import InputError
 from keyscale.engine.source.canvas import Crop
 from keyscale.engine.source.clean_aperture import clean_apertures
-from keyscale.engine.source.colour import (
-    Colour,
-)
+from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.matroska import pixel_crops
 from keyscale.engine.source.measure import FirstFrame, Measured, Scan, measure
 from keyscale.engine.source.open import open_source, video_stream

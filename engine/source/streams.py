@@ -70,7 +70,7 @@ class _Span:
 
 
 class Spans:
-    """When each stream begins and ends, and where those begin that were not told of, by the packets of the whole file.
+    """When each stream begins and ends, and where those begin that no header lists, by the packets of the whole file.
 
     `unknown` is asked for where a packet of a stream comes that FFmpeg did not find when the file was opened.
     """

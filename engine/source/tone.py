@@ -136,18 +136,20 @@ def _index(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
     return values.astype(np.uint16)
 
 
+M1, M2, C1, C2, C3 = 2610 / 16384, 2523 / 4096 * 128, 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
+"""Constants of PQ: BT.2100 table 4."""
+
+
 def pq_eotf(signal: Floats) -> Floats:
-    """PQ signal 0..1 -> cd/m2: BT.2100 table 4."""
-    m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 4096 * 128, 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
-    power = signal ** (1 / m2)
-    return np.asarray(BRIGHTEST * (np.maximum(power - c1, 0) / (c2 - c3 * power)) ** (1 / m1), np.float64)
+    """PQ signal 0..1 -> cd/M2: BT.2100 table 4."""
+    power = signal ** (1 / M2)
+    return np.asarray(BRIGHTEST * (np.maximum(power - C1, 0) / (C2 - C3 * power)) ** (1 / M1), np.float64)
 
 
 def pq_inverse_eotf(light: Floats | float) -> Floats:
-    """cd/m2 -> PQ signal 0..1: BT.2100 table 4."""
-    m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 4096 * 128, 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
-    power = (np.asarray(light, np.float64) / BRIGHTEST) ** m1
-    return np.asarray(((c1 + c2 * power) / (1 + c3 * power)) ** m2, np.float64)
+    """cd/M2 -> PQ signal 0..1: BT.2100 table 4."""
+    power = (np.asarray(light, np.float64) / BRIGHTEST) ** M1
+    return np.asarray(((C1 + C2 * power) / (1 + C3 * power)) ** M2, np.float64)
 
 
 def hlg_inverse_oetf(signal: Floats) -> Floats:

@@ -51,7 +51,7 @@ class Clock:
 
 
 class Reporter(ClipTable):
-    """A table that begins with some clips and is told of them by events."""
+    """A table that begins with some clips and hears about them through events."""
 
     def __init__(
         self, clips: Iterable[BatchClip] = (), *, clock: Callable[[], float] = time.monotonic, **kwargs: Any

@@ -75,7 +75,7 @@ def test_calls_that_can_neither_be_followed_nor_cancelled_stay_known(faulty: Fau
     faulty.modal.fail_next("FunctionCallCancel", Status.UNAUTHENTICATED, times=50)
     assert client.end() == 5
     client.check()
-    assert "calls may still run, since Modal did not confirm their end" in client.notes
+    assert "2 calls may still run, since Modal did not confirm the cancellation" in client.notes
     assert f"`keyscale remote cancel {client.job}` stops them" in client.notes
     home = faulty.home(tmp_path)
     refused = faulty.run("remote", "cancel", client.job, environment=home)
@@ -110,13 +110,13 @@ def test_a_call_that_is_named_too_late_for_an_interrupted_client_is_told_and_kno
     assert client.end() == 130
     faulty.modal.set_latency("FunctionMap", 0, of="answer")
     client.check()
-    assert "1 calls may run that Modal never named" in client.notes
+    assert "1 call may run whose id Modal never gave" in client.notes
     told = status_of(faulty, tmp_path)
     assert client.job in told
-    assert "never named it; if it runs, it ends by" in told
+    assert "Modal never gave its id; if it runs, it ends by" in told
     refused = faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path))
     assert refused.returncode == 5
-    assert "never named" in refused.stderr
+    assert "never gave" in refused.stderr
     assert client.job in status_of(faulty, tmp_path)
     # Later it is over for certain.
     state = tmp_path / "state" / "remote" / f"{client.job}.state"
@@ -136,7 +136,7 @@ def test_a_client_that_is_killed_while_modal_names_a_call_leaves_it_known(faulty
     faulty.proxy.wait_held(1)
     client.kill()
     faulty.modal.set_latency("FunctionMap", 0, of="answer")
-    assert "never named it" in status_of(faulty, tmp_path)
+    assert "never gave its id" in status_of(faulty, tmp_path)
     faulty.proxy.cut()
     faulty.mend()
     # Whatever the call still stores is gone before another test looks.

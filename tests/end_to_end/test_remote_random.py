@@ -201,7 +201,7 @@ class Sequence:
         for job in self.known():
             state = self.folder / "state" / "remote" / f"{job}.state"
             done = self.faulty.run("remote", "cancel", job, environment=home)
-            if done.returncode == 5 and "never named" in done.stderr:
+            if done.returncode == 5 and "never gave" in done.stderr:
                 # Later it is over for certain.
                 state.write_text(re.sub(r'"until":[0-9.]+', '"until":0', state.read_text()))
                 done = self.faulty.run("remote", "cancel", job, environment=home)

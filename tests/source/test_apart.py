@@ -1,4 +1,4 @@
-"""A library that crashes on a source is told of, and takes a process with it that is there for that."""
+"""A library that crashes on a source takes down a process of its own, and the command reports the crash."""
 
 from __future__ import annotations
 
