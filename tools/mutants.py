@@ -70,7 +70,7 @@ MUTANTS = (
     Mutant(
         "parts of the frame are not read as pixels",
         "engine/camera/guard.py",
-        "if rects[:, 2:].max() <= 1 and",
+        "if rects[:, 2:].max() <= NO_PIXELS and",
         "if rects[:, 2:].max() <= 0 and",
         "tests/camera/test_formats.py::test_what_cannot_be_meant_is_an_error_that_names_the_unit",
     ),
@@ -157,7 +157,7 @@ MUTANTS = (
     Mutant(
         "a cut is on the frame that its rounded time means",
         "engine/plan/camera_time.py",
-        "return min(rounding + tick + NOTICED, self.usual / 4)",
+        "return min(rounding + self.rounded + NOTICED, self.usual / 4)",
         "return 0.0",
         "tests/plan/test_camera_time.py::test_rounded_times_mean_the_frame",
     ),
@@ -261,11 +261,27 @@ MUTANTS = (
     ),
     Mutant(
         "a container that dies costs a try and not the job",
-        "engine/remote/modal_client.py",
+        "engine/remote/modal_errors.py",
         'CallEnd.CRASHED, f"a container failed',
         'CallEnd.FAILED, f"a container failed',
         "tests/end_to_end/test_remote_faults.py::"
         "test_a_container_that_dies_in_the_middle_of_a_chunk_costs_only_time[forked]",
+    ),
+    Mutant(
+        "a call is forgotten only once it ended",
+        "engine/remote/dispatch.py",
+        "        if news.outcome.ended:\n",
+        "        if True:\n",
+        "tests/end_to_end/test_remote_forgotten.py::"
+        "test_calls_that_can_neither_be_followed_nor_cancelled_stay_known[forked]",
+    ),
+    Mutant(
+        "decoders rest before they are freed",
+        "engine/source/open.py",
+        "            context.flush_buffers()",
+        "            pass",
+        "tests/source/test_frame_filters.py::"
+        "test_jobs_of_one_process_that_look_at_their_sources_do_not_wait_for_each_other_for_ever",
     ),
     Mutant(
         "a damaged chunk is not joined",

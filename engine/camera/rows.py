@@ -12,6 +12,7 @@ from keyscale.engine.camera.fields import ANY, SIDE, TIME, number, number_of, ob
 from keyscale.engine.errors import FramingError
 
 __all__ = [
+    "ENDS",
     "KEYFRAME_KEYS",
     "RECTANGLE_KEYS",
     "SIZES",

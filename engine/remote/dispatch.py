@@ -169,8 +169,9 @@ class FanOut:
                 self._watch(call.id, part)
         strangers = [call.id for call in self._state.calls if call.id not in pieces.running]
         if strangers:
+            # They stay in the state: in the end all calls are cancelled, and only what Modal confirms is forgotten.
             self._start(partial(self._calls.cancel, strangers), "keyscale-strangers")
-        self._keep_calls(tuple(call for call in self._state.calls if call.id in pieces.running))
+        self._keep(self._state)
         self._start(self._listen, "keyscale-reports")
         yield meter.begin(done_before)
         try:
@@ -301,7 +302,8 @@ class FanOut:
         waited = now - self._since.pop(news.call_id)
         self._answered(news.call_id)
         if news.outcome.ended:
-            self._keep_calls(tuple(call for call in self._state.calls if call.id != news.call_id))
+            calls = tuple(call for call in self._state.calls if call.id != news.call_id)
+            self._keep(dataclasses.replace(self._state, calls=calls))
         warning: str | None = None
         if news.fault is not None:
             raise news.fault
@@ -344,9 +346,6 @@ class FanOut:
         while not self._calls.closed:
             for report in self._calls.news(self._task.job_id, wait_s=NEWS_S):
                 self._reports.put(report)
-
-    def _keep_calls(self, calls: tuple[Call, ...]) -> None:
-        self._keep(dataclasses.replace(self._state, calls=calls))
 
     def _keep(self, state: RemoteState) -> None:
         """Keep the state; a `RemoteError` where another command cancelled the job, which removes what is kept."""

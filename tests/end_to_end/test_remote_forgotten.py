@@ -198,7 +198,6 @@ def test_an_interrupted_trial_removes_its_object_or_says_that_it_may_be_left(
 def test_clean_that_may_not_delete_keeps_the_job_known(faulty: FaultyPlace, tmp_path: Path) -> None:
     client = begun(faulty, tmp_path)
     client.kill()
-    faulty.proxy.release()
     faulty.proxy.answer(DELETES, 403, "AccessDenied")
     faulty.proxy.answer(lambda line: line.startswith("POST ") and "?delete" in line, 403, "AccessDenied")
     home = faulty.home(tmp_path)

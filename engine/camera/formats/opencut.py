@@ -7,7 +7,7 @@ from typing import Any
 from keyscale.engine.camera.contents import Contents, SourceSize
 from keyscale.engine.camera.fields import RATE, list_of, number, object_of
 from keyscale.engine.camera.formats.version1 import clock_of, units_of
-from keyscale.engine.camera.rows import RECTANGLE_KEYS, SIZES, keyframes_of, unit_of_times
+from keyscale.engine.camera.rows import ENDS, SIZES, keyframes_of, unit_of_times
 
 __all__ = ["NAME", "read", "recognise"]
 
@@ -48,6 +48,4 @@ def read(document: Any, name: str) -> Contents:
 
 
 def _has_size(row: dict[str, Any], axis: str) -> bool:
-    others = SIZES["y" if axis == "x" else "x"]
-    ends = ("x2", "right") if axis == "x" else ("y2", "bottom")
-    return any(key in row for key in (*SIZES[axis], *ends) if key in RECTANGLE_KEYS and key not in others)
+    return any(key in row for key in (*SIZES[axis], *ENDS[axis]))
