@@ -109,8 +109,9 @@ def refuse_misread_times(framing: Framing, duration: float, rate: float, trim: T
         for value, flag in ((framing.trim.start, flags.start), (framing.trim.end, flags.end))
         if value is not None and flag is None
     ]
-    # The last stretch of editors that store splits ends nowhere.
-    edges = [edge for s in framing.segments for edge in (s.start, s.end) if edge < LARGEST]
+    # The last stretch of editors that store splits ends nowhere, and one that begins in the clip may end beyond it.
+    beyond = any(s.start >= duration for s in framing.segments)
+    edges = [edge for s in framing.segments for edge in (s.start, s.end) if edge < LARGEST] if beyond else []
     for what, found in (("trim reaches", cuts), ("segments reach", edges)):
         guess = _unit_of(np.array(found), duration, rate, whole=False) if found else None
         if guess is not None:

@@ -103,7 +103,8 @@ def rounded(info: VideoInfo) -> float:
 
     A fine time base may round by a tick (66.67 ms to 67). Times that went through milliseconds before, from Matroska to
     MP4 say, keep what that did to them, and joined parts are shifted by whole ticks: where no frame is off its place at
-    the source's rate by more than a millisecond and a tick, all are forgiven what the latest is late.
+    the source's rate by more than a millisecond and a tick, all are forgiven what the latest is late. Steps that are all
+    the same were not rounded: such a source has another rate than it says, and drifts.
 
     A coarse base is taken to round only where its frames do not stand on whole ticks of an even rate, and by no more
     than they are late there: one of a tick a frame rounds nothing.
@@ -115,8 +116,8 @@ def rounded(info: VideoInfo) -> float:
     ticks, number = info.pts - info.pts[0], np.arange(len(info.pts), dtype=np.float64)
     if tick <= FINE_TICK:
         late = ticks * tick - number / float(info.rate)
-        off = float(np.abs(late).max())
-        return min(max(tick, float(late.max()) if off <= MILLISECOND + tick else 0.0), usual * tick / 2)
+        went_through = np.abs(late).max() <= MILLISECOND + tick and not np.all(steps == usual)
+        return min(max(tick, float(late.max()) if went_through else 0.0), usual * tick / 2)
     late = ticks - number * float(number @ ticks) / float(number @ number)
     if np.abs(late).max() >= 1 or np.all(steps == usual):
         return 0.0

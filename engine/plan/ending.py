@@ -12,8 +12,11 @@ from keyscale.engine.wording import say
 
 __all__ = ["early_sound", "source_end", "told_of_end"]
 
-OUTLASTS = 0.05
-"""Seconds by which the sound has to be longer than the picture to count: ordinary recordings end that unevenly."""
+OUTLASTS = 0.064
+"""Seconds by which the sound has to be longer than the picture to count: three AAC packets of 48 kHz.
+
+Ordinary recordings end that unevenly, since an encoder fills its last packet and gives those it looked ahead for.
+"""
 
 EARLY = 0.1
 """Seconds of sound before the picture that need no word: codecs' lead-in (Opus 80 ms)."""
