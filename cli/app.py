@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -98,6 +99,12 @@ def _root(
 
 _ROOT_OPTIONS = frozenset({"--help", "-h", "--version", "-V"})
 
+_WORDS: dict[str, Callable[[list[str]], list[str]]] = {
+    "help": lambda rest: [*rest, "--help"],
+    "version": lambda rest: ["--version", *rest],
+}
+"""Words that mean an option of the program."""
+
 
 def _with_command(args: list[str], commands: list[str]) -> list[str]:
     """`args`, with `upscale` before a first one that is neither a command nor an option of the program; or `--help`."""
@@ -108,14 +115,16 @@ def _with_command(args: list[str], commands: list[str]) -> list[str]:
     if args[0] in commands or args[0] in _ROOT_OPTIONS:
         return args
     word = args[0]
+    if word in _WORDS and not Path(word).exists():
+        return _WORDS[word](args[1:])
     if re.fullmatch(r"\w+", word) and not Path(word).exists():
         from difflib import get_close_matches
 
-        if near := get_close_matches(word, commands, n=1, cutoff=0.7):
-            raise UsageError(
-                f"{word!r} is no command, and no such file is here",
-                remedy=f"Did you mean 'keyscale {near[0]}'?",
-            )
+        near = get_close_matches(word, commands, n=1, cutoff=0.7)
+        raise UsageError(
+            f"{word!r} is no command, and no such file is here",
+            remedy=f"Did you mean 'keyscale {near[0]}'?" if near else "'keyscale --help' lists the commands.",
+        )
     return ["upscale", *args]
 
 
@@ -129,14 +138,14 @@ def _verbosity(args: list[str]) -> int:
     )
 
 
-def _show_command_line_error(error: Any) -> int:
+def _show_command_line_error(error: Any, args: list[str]) -> int:
     message = error.format_message().strip()
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "keyscale"
     if type(error).__name__ == "NoArgsIsHelpError":
         SafeStream(sys.stderr).line(message)
     else:
-        SafeStream(sys.stderr).line(f"error: {printable(message)}\n  -> '{command} --help' shows what it takes.")
+        from keyscale.cli.mistakes import remedy_for
+
+        SafeStream(sys.stderr).line(f"error: {printable(message)}\n  -> {printable(remedy_for(error, args))}")
     return int(error.exit_code)
 
 
@@ -158,7 +167,7 @@ def run(argv: list[str] | None = None) -> int:
     except typer.Exit as stop:
         return stop.exit_code if args else 2
     except COMMAND_LINE_ERROR as error:
-        return _show_command_line_error(error)
+        return _show_command_line_error(error, args)
     except BrokenPipeError:
         return BROKEN_PIPE
     except SystemExit as stop:

@@ -123,6 +123,7 @@ class RunCommand(ConfiguredCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As of `ConfiguredCommand`."""
         # The parser takes what it is given.
+        given = list(args)
         asked = " ".join(args[: args.index("--")] if "--" in args else args)
         try:
             return super().parse_args(ctx, args)
@@ -133,8 +134,9 @@ class RunCommand(ConfiguredCommand):
 
                 told = error
                 if not isinstance(error, KeyscaleError):
-                    remedy = f"'{ctx.command_path} --help' shows what it takes."
-                    told = UsageError(cast(Any, error).format_message().strip(), remedy=remedy)
+                    from keyscale.cli.mistakes import remedy_for
+
+                    told = UsageError(cast(Any, error).format_message().strip(), remedy=remedy_for(error, given))
                 with renderer("json") as view:
                     view.handle(failure(told))
             raise

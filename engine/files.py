@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,13 @@ from keyscale.engine.errors import StorageError
 from keyscale.engine.system import sync
 from keyscale.engine.wording import say
 
-__all__ = ["cache_folder", "publish", "sha256_file", "storage_error", "write_private"]
+__all__ = ["VIDEO_SUFFIXES", "cache_folder", "publish", "sha256_file", "storage_error", "write_private"]
+
+VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in re.findall(r"\w+", "3g2 3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf nut ogv ts vob webm wmv y4m")
+)
+"""What is taken for a video in a folder and by a pattern; a file named by itself may be called anything."""
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:

@@ -124,6 +124,7 @@ class BatchRequest:
         False,
         "Make every clip again and replace its result, once the new one is verified, whatever made the old one.",
         "Output",
+        short="y",
         opposite="",
         no_setting=NOT_MEANT,
     )

@@ -19,7 +19,19 @@ ROOT = Path(__file__).resolve().parents[1]
 STUB = "modal_stub.py"
 
 GROUND = (
-    *("wording", "errors", "system", "serialization", "patience", "files", "rates", "forms", "options", "choices"),
+    *(
+        "wording",
+        "errors",
+        "system",
+        "serialization",
+        "patience",
+        "files",
+        "rates",
+        "forms",
+        "quantities",
+        "options",
+        "choices",
+    ),
     *("job", "run_options", "events", "settings", "machine", "threads"),
 )
 ROOMS = (
@@ -43,10 +55,11 @@ STANDS_ON = {
     "serialization": {"errors"},
     "files": {"errors", "system", "wording"},
     "rates": set[str](),
-    "forms": {"errors", "rates", "wording"},
+    "forms": {"errors"},
+    "quantities": {"errors", "forms", "rates", "wording"},
     "options": {"errors", "forms"},
     "choices": set[str](),
-    "job": {"choices", "errors", "forms", "options", "wording"},
+    "job": {"choices", "errors", "forms", "options", "quantities", "wording"},
     "run_options": {"choices", "forms", "job", "options", "wording"},
     "machine": {"errors", "system"},
     "events": {"errors", "job", "wording"},
