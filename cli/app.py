@@ -44,6 +44,7 @@ COMMANDS = {
     "convert": "Write keyframes of any format as keyscale's own.",
     "models": "Networks and their weights: list, fetch, verify.",
     "config": "Defaults from files and the environment: show, path.",
+    "doctor": "What works here, and what to do about the rest.",
     "remote": "Run on Modal GPUs: deploy, status, cancel, resume, clean.",
 }
 """The modules of this folder that hold a command or a group of them, and what help says of each."""

@@ -38,7 +38,7 @@ ROOMS = (
     *("camera", "source", "models", "plan", "workspace", "pipeline", "output", "worker", "storage", "runners"),
     *("remote", "batch"),
 )
-FRONT = ("request", "arguments", "argument_types", "api", "framing_ai")
+FRONT = ("request", "arguments", "argument_types", "api", "framing_ai", "doctor")
 ORDER = (*GROUND, *ROOMS, *FRONT)
 """Files and packages of the engine; each may import what stands left of it."""
 

@@ -70,8 +70,8 @@ class Calls:
         """Raise a `RemoteError` within seconds where Modal is not to be reached."""
         _check_reachable(_modal().config.config["server_url"])
 
-    def connect(self) -> Deployment:
-        """Find server, credentials and functions, and ask what is deployed; starts a small container.
+    def check_deployed(self) -> Any:
+        """The function `describe`, once server, credentials and deployment are there; starts nothing.
 
         Raises:
             RemoteError: whichever is missing, with what to set or run.
@@ -86,6 +86,17 @@ class Calls:
                 raise RemoteError(
                     f"the Modal app {APP!r} with the function {DEPLOYED!r} is not deployed", remedy=DEPLOY
                 ) from None
+        return describe
+
+    def connect(self) -> Deployment:
+        """Find server, credentials and functions, and ask what is deployed; starts a small container.
+
+        Raises:
+            RemoteError: whichever is missing, with what to set or run.
+        """
+        modal = _modal()
+        describe = self.check_deployed()
+        with told_by(modal, "ask what is deployed"):
             call = describe.spawn()
             try:
                 answer = self._first_answer(call)
