@@ -45,6 +45,7 @@ COMMANDS = {
     "models": "Networks and their weights: list, fetch, verify.",
     "config": "Defaults from files and the environment: show, path.",
     "doctor": "What works here, and what to do about the rest.",
+    "completion": "Let the shell complete commands, flags, values and files.",
     "remote": "Run on Modal GPUs: deploy, status, cancel, resume, clean.",
 }
 """The modules of this folder that hold a command or a group of them, and what help says of each."""
@@ -63,6 +64,22 @@ class Program(TyperGroup):
             return None
         module = import_module(f"keyscale.cli.{cmd_name}")
         return module.command() if hasattr(module, "command") else get_command(module.app)
+
+    def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """As of Click; a shell completes what stands without `upscale` too."""
+        if extra.get("resilient_parsing") and args and args[0] not in {*COMMANDS, *_ROOT_OPTIONS}:
+            args = ["upscale", *args]
+        return super().make_context(info_name, args, parent, **extra)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """As of Click; the flags of `upscale`, whose name may be left out, too."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            upscale = self.get_command(ctx, "upscale")
+            return found + upscale.shell_complete(
+                upscale.make_context("upscale", [], ctx, resilient_parsing=True), incomplete
+            )
+        return found
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - Click passes it
         """Write them with what they do."""
@@ -99,6 +116,9 @@ def _root(
 
 
 _ROOT_OPTIONS = frozenset({"--help", "-h", "--version", "-V"})
+
+COMPLETE = "_KEYSCALE_COMPLETE"
+"""The variable by which a shell's script asks what a command line may go on with."""
 
 _WORDS: dict[str, Callable[[list[str]], list[str]]] = {
     "help": lambda rest: [*rest, "--help"],
@@ -189,6 +209,11 @@ def run(argv: list[str] | None = None) -> int:
 def main() -> None:
     """The console script: `run`, and out."""
     own_process()
+    if asked := os.environ.get(COMPLETE):
+        from typer.completion import completion_init, shell_complete  # type: ignore[attr-defined]
+
+        completion_init()
+        sys.exit(shell_complete(get_command(app), {}, "keyscale", COMPLETE, asked))
     code = run()
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -37,10 +37,10 @@ _EXAMPLES = """\
 Examples:
 
 \b
-  keyscale batch clips/ -o out/                 every clips/NAME.mp4 with its NAME.json
-  keyscale batch clips/ -o out/ --recursive --mode quality --report out/report.json
-  keyscale batch manifest.csv -o out/           columns video, keyframes, output and any flag
-  keyscale batch inbox/ -o out/ --watch         goes on for what comes in, until Ctrl-C
+  keyscale batch clips/ -o out/          each clips/NAME.mp4 with NAME.json
+  keyscale batch clips/ -o out/ -r --mode quality --report report.json
+  keyscale batch manifest.csv -o out/    columns video, keyframes, any flag
+  keyscale batch inbox/ -o out/ --watch  goes on for what comes in
 
 Run it again and only what is new, changed or unfinished is done. Exit code 1 means that clips failed.
 """

@@ -65,6 +65,12 @@ def batch_options(kind: type[Job] = Job) -> dict[str, Option]:
 def parameter(each: Option) -> TyperArgument | TyperOption:
     """The parameter of a command that an option is. It only takes the text; `Option.read` says what that means."""
     about = str(say(each.help))
+
+    def complete(ctx: Any, args: list[str], incomplete: str) -> list[str]:  # noqa: ARG001 - Typer passes it
+        from keyscale.cli.completion import words_for
+
+        return words_for(each, incomplete, ctx.params)
+
     if not each.panel:
         return TyperArgument(
             param_decls=[each.name],
@@ -73,6 +79,7 @@ def parameter(each: Option) -> TyperArgument | TyperOption:
             metavar=each.metavar,
             help=about,
             show_default=False,
+            autocompletion=complete,
         )
     flag = f"--{each.key}/--{each.contrary}" if each.contrary else f"--{each.key}"
     counts = each.name == "verbose"
@@ -90,4 +97,5 @@ def parameter(each: Option) -> TyperArgument | TyperOption:
         envvar=list(each.variables) if each.no_setting and each.variables else None,
         show_envvar=True,
         rich_help_panel=each.panel,
+        autocompletion=complete,
     )

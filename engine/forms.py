@@ -85,6 +85,8 @@ class Form:
     """What a program has to give."""
     none: str | None = None
     """The word for the value None, where it is one that can be asked for."""
+    words: tuple[str, ...] = ()
+    """What is likely to be asked for, for shells that complete it."""
 
     def read(self, text: str) -> Any:
         """The value that this text stands for."""
@@ -248,6 +250,7 @@ class Tile(Form):
     """Side of a tile in source pixels; None follows the memory."""
 
     metavar = "auto|N"
+    words = ("auto",)
     annotation = 'int | Literal["auto"]'
     must_be = '"auto", or a whole number of source pixels, 0 or more'
     none = "auto"
@@ -277,6 +280,7 @@ class Device(Form):
     """Where a network runs."""
 
     metavar = "DEVICE"
+    words = ("auto", "cpu", "cuda", "mps")
     _known = re.compile(r"auto|cpu|mps|cuda(?::\d{1,3})?", re.ASCII)
 
     def read(self, text: str) -> str:

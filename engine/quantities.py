@@ -64,6 +64,7 @@ class Size(Form):
         "4k": (3840, 2160),
     }
     """Sizes that go by a name; `NNNNp` lies on its side, as everywhere."""
+    words = tuple(named)
 
     _pair = re.compile(r"(\d+) ?([x\u00d7*:]) ?(\d+)", re.ASCII)
     _shape = 100
@@ -116,6 +117,7 @@ class Rate(Form):
     """Frames a second as a fraction; None keeps the source's."""
 
     metavar = "RATE"
+    words = ("source", "24", "25", "29.97", "30", "50", "60")
     annotation = "float | Fraction | str"
     must_be = 'a number, a Fraction, or text such as "30000/1001" or "source"'
     none = "source"

@@ -1,4 +1,5 @@
-"""Writes what the declarations of options are the source of: tables in docs/, and the types of the Python API.
+"""Writes what the declarations of options are the source of: tables and the manual page in docs/, and the types of the
+Python API.
 
     python -m tools.option_tables           # write them
     python -m tools.option_tables --check   # say what is stale, with exit code 1
@@ -21,6 +22,7 @@ from keyscale.engine.job import Job
 from keyscale.engine.options import PANELS, Option, options_of
 from keyscale.engine.run_options import BatchRequest
 from keyscale.engine.wording import as_argument, say, worded
+from tools.man_page import PAGE, page
 
 ROOT = Path(__file__).resolve().parents[1]
 TYPES = ROOT / "engine" / "argument_types.py"
@@ -62,7 +64,7 @@ def argument_types(kind: type[Job] = Job) -> str:
 def stale(kind: type[Job] = Job) -> dict[Path, str]:
     """The files that are not as the declarations say, and what they should hold."""
     found = tables(kind)
-    wanted = {TYPES: argument_types(kind)}
+    wanted = {TYPES: argument_types(kind), PAGE: page()}
     for path in sorted((ROOT / "docs").glob("*.md")):
         text = path.read_text(encoding="utf-8")
         wanted[path] = _PLACE.sub(lambda place: f"{place[1]}\n{found[place[2]]}\n{place[3]}", text)
