@@ -36,7 +36,10 @@ _KEY = "keyscale.settings"
 _PREFIX = "KEYSCALE_"
 _YES, _NO = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off", ""})
 
-_OTHERS = "CACHE_DIR CONFIG CONFIG_DIR CONTAINERS GPU STATE_DIR TIMEOUT WEIGHTS_DIR WEIGHTS_URL"
+_OTHERS = (
+    "CACHE_DIR CONFIG CONFIG_DIR CONTAINERS DONE_CODE DONE_MESSAGE DONE_OUTPUT GPU STATE_DIR TIMEOUT WEIGHTS_DIR "
+    "WEIGHTS_URL"
+)
 OTHER_VARIABLES = frozenset(_PREFIX + name for name in _OTHERS.split())
 """Variables of the program that are no settings of a flag."""
 

@@ -35,14 +35,21 @@ finished chunks.
 """
 
 
-def upscale(*, progress: ProgressKind, quiet: bool, verbose: int, **values: Any) -> None:
+def upscale(
+    *, progress: ProgressKind, quiet: bool, verbose: int, notify: bool, on_done: str | None, **values: Any
+) -> None:
     """Crop VIDEO along KEYFRAMES.json, upscale what the camera sees, write a verified clip."""
+    from keyscale.cli.notices import announced
     from keyscale.cli.progress import renderer, shown
     from keyscale.cli.terminal import write_path
     from keyscale.engine.request import request_of
 
-    with shown(renderer(progress, quiet=quiet, verbosity=verbose)) as view:
+    with (
+        announced(values["output"] or values["video"], notify=notify, on_done=on_done) as ending,
+        shown(renderer(progress, quiet=quiet, verbosity=verbose)) as view,
+    ):
         request = request_of(values)
+        ending.output = request.job.output
         done = run_job(request.job, request.remote, view)
     if progress is not ProgressKind.JSON:
         write_path(done.output)

@@ -264,9 +264,7 @@ def _modal(environment: Mapping[str, str], *, ask_deployed: bool) -> Finding:
         calls = Calls()
         if not ask_deployed:
             calls.check_deployed()
-            return _ok(
-                "the token is taken and the functions are deployed; --ask-deployed asks a container which they are"
-            )
+            return _ok("the token is taken and the functions are deployed; their version only a container tells")
         found = calls.connect()
         calls.close()
         if found.version != version("keyscale"):

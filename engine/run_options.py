@@ -162,6 +162,22 @@ class Terminal:
         "Running",
         docs="how progress is shown, see below",
     )
+    notify: bool = option(
+        False,
+        "Ring the terminal's bell at the end, and ask the terminal for a notification.",
+        "Running",
+        docs="ring the terminal's bell at the end, and ask the terminal for a notification (OSC 9, or 777)",
+    )
+    on_done: str | None = option(
+        None,
+        "A command to run at the end, whatever the end is.",
+        "Running",
+        metavar="COMMAND",
+        remedy="Give a command, or leave it out.",
+        not_beside_inputs="it is a command that is run, and a folder of clips may be anyone's",
+        docs="a command for the system's shell, run at the end, whatever the end is; `KEYSCALE_DONE_OUTPUT`, "
+        "`KEYSCALE_DONE_CODE` (the exit code) and `KEYSCALE_DONE_MESSAGE` are in its environment",
+    )
     quiet: bool = option(False, "Only warnings, errors and the result.", "Running", short="q")
     verbose: int = option(
         0,
