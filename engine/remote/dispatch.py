@@ -20,8 +20,8 @@ from keyscale.engine.output.concat import concatenate, scan_chunks
 from keyscale.engine.pipeline.chunks import Tally
 from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.remote.modal_client import Calls
-from keyscale.engine.remote.modal_errors import CallEnd, Outcome, Unanswered
-from keyscale.engine.remote.pieces import Piece, Pieces
+from keyscale.engine.remote.modal_errors import CallEnd, Outcome, Unanswered, without_links
+from keyscale.engine.remote.pieces import Piece, Pieces, used
 from keyscale.engine.remote.slots import Slots
 from keyscale.engine.remote.staging import Staging
 from keyscale.engine.remote.state import Call, RemoteState, Starting
@@ -42,6 +42,8 @@ START_S = 10.0
 """How long calls are waited for in the end that are just being started, so that they can be cancelled."""
 UNNAMED_S = 600.0
 """How long a call waits for its container at most, as far as anyone can say."""
+MOST_NOTES = 20
+"""Of a chunk, that are shown."""
 SHORTEST_S = 0.5
 """Seconds of the result below which a piece is not split."""
 
@@ -109,7 +111,7 @@ class FanOut:
         """When this client began to wait for each call."""
         self._share = (slots or Slots(containers)).share(lambda: self._news.put(None))
         self._threads: list[threading.Thread] = []
-        self._starting: tuple[threading.Thread, Starting, queue.Queue[str | KeyscaleError]] | None = None
+        self._starting: tuple[threading.Thread, Starting, queue.Queue[str | KeyscaleError | None]] | None = None
 
     def settle(self) -> RemoteState:
         """The state with all calls that may run; waits for one that is just being started."""
@@ -117,11 +119,15 @@ class FanOut:
             thread, starting, box = self._starting
             thread.join(START_S)
             with contextlib.suppress(queue.Empty):
-                self._state = self._started(starting, box.get_nowait())
+                while True:
+                    self._state = self._started(starting, box.get_nowait())
         return self._state
 
-    def _started(self, starting: Starting, found: str | KeyscaleError) -> RemoteState:
-        """The state once Modal answered, or did not."""
+    def _started(self, starting: Starting, found: str | KeyscaleError | None) -> RemoteState:
+        """The state once Modal answered, or did not; None where it is asked anew after that."""
+        if found is None:
+            anew = dataclasses.replace(starting, until=self._until())
+            return dataclasses.replace(self._state, starting=(*self._state.starting, anew))
         if isinstance(found, Unanswered):
             return self._state
         calls = self._state.calls
@@ -213,20 +219,20 @@ class FanOut:
 
     def _spawn(self, chunk: Chunk, meter: Meter, done_before: int) -> Generator[Event, None, str]:
         """Start a call, in a thread: a server that is away may take a while to answer."""
-        box: queue.Queue[str | KeyscaleError] = queue.Queue()
+        box: queue.Queue[str | KeyscaleError | None] = queue.Queue()
         checkpoint = self._task.checkpoint is not None
 
         def act() -> None:
             try:
                 urls = self._staging.links(self._state.source_key, chunk, checkpoint=checkpoint)
-                box.put(self._calls.spawn(self._state.task_json, dataclasses.asdict(chunk), urls))
+                part = dataclasses.asdict(chunk)
+                box.put(self._calls.spawn(self._state.task_json, part, urls, lost=lambda: box.put(None)))
             except KeyscaleError as error:
                 box.put(error)
             except Exception as error:  # a thread has nobody to raise to, and the box is waited for
                 box.put(RemoteError(f"a chunk cannot be started ({type(error).__name__})"))
 
-        until = time.time() + self._longest_s + UNNAMED_S
-        starting = Starting(index=chunk.index, start=chunk.start, end=chunk.end, until=until)
+        starting = Starting(index=chunk.index, start=chunk.start, end=chunk.end, until=self._until())
         # Whoever finds this after a crash knows that a call may run whose id nobody has.
         self._keep(dataclasses.replace(self._state, starting=(*self._state.starting, starting)))
         self._starting = self._start(act, f"keyscale-start-{chunk.index}"), starting, box
@@ -238,11 +244,17 @@ class FanOut:
                     raise Interrupted("interrupted") from None
                 yield from self._progress(meter, done_before)
                 continue
-            self._starting = None
+            if found is not None:
+                self._starting = None
             self._keep(self._started(starting, found))
+            if found is None:
+                continue
             if isinstance(found, KeyscaleError):
                 raise found
             return found
+
+    def _until(self) -> float:
+        return time.time() + self._longest_s + UNNAMED_S
 
     def _watch(self, call_id: str, chunk: Chunk) -> None:
         """Wait for a call in a thread, and bring here what it made."""
@@ -290,7 +302,13 @@ class FanOut:
             raise RemoteError(
                 f"chunk {chunk.index} was answered with another one", remedy="Run `keyscale remote deploy`."
             )
-        return made
+        return dataclasses.replace(
+            made,
+            gpu=without_links(made.gpu),
+            container=without_links(made.container),
+            network=without_links(made.network),
+            notes=tuple(map(without_links, made.notes[:MOST_NOTES])),
+        )
 
     def _place(self, piece: Chunk) -> Path:
         """Where a piece goes until its chunk is whole; an interrupted run removes what is there."""
@@ -321,8 +339,7 @@ class FanOut:
                 self._finish(parts)
         else:
             warning = pieces.failed(news.call_id, news.outcome, now)
-            answer = news.outcome.answer or {}
-            self._given_up(answer.get("gpu"), float(answer.get("seconds", waited)))
+            self._given_up(*used(news.outcome.answer or {}, waited))
         if warning is not None:
             yield Note(level="warning", message=warning)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from pathlib import Path
 
 import pytest
+from grpclib import Status
 from support.clips import clicks_track, make_clip, number_of, numbers_in
 from support.faulty_place import (
     DELETES,
@@ -81,6 +83,40 @@ def test_storage_that_fails_at_one_step_ends_the_job_and_nothing_is_left(
     if code == "AccessDenied":
         assert "the key in R2_ACCESS_KEY_ID has no rights for that" in client.last["message"]
     faulty.mend()
+    faulty.check_clean(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("request_", "pattern", "put"),
+    [
+        pytest.param("HEAD ", rb"\r\nETag: [^\r]*", b"", id="none for HEAD"),
+        pytest.param("HEAD ", rb'\r\nETag: "', b'\r\nETag: "other', id="another for HEAD"),
+        pytest.param("GET ", rb"\r\nETag: ", b"\r\nETag: W/", id="weak for GET"),
+        pytest.param("", rb"\r\nETag: [^\r]*", b"", id="none at all"),
+    ],
+)
+def test_etags_as_gateways_change_them_cost_nothing(
+    faulty: FaultyPlace, tmp_path: Path, request_: str, pattern: bytes, put: bytes
+) -> None:
+    faulty.proxy.change(lambda line: line.startswith(request_), pattern, put)
+    faulty.check_done(faulty.upscale(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+def test_a_dead_proxy_is_told_within_seconds_and_nothing_is_to_be_resumed(
+    faulty: FaultyPlace, tmp_path: Path, variable: str
+) -> None:
+    dead = {"NO_PROXY": "", "no_proxy": "", variable: "http://me:secret@127.0.0.1:9"}
+    installed = "import importlib.util as u; find = u.find_spec; u.find_spec = lambda name: name or find(name)"
+    began = time.monotonic()
+    client = faulty.upscale(tmp_path, first=installed, **dead)
+    assert client.end() == 5
+    assert time.monotonic() - began < 15
+    client.check()
+    assert f"the proxy 127.0.0.1:9 that {variable} names" in client.last["message"]
+    assert f"Correct or unset {variable}, or name 127.0.0.1 in NO_PROXY." in client.last["remedy"]
+    assert "resume" not in json.dumps(client.last)
+    assert "secret" not in f"{client.events}{client.errors}"
     faulty.check_clean(tmp_path)
 
 
@@ -283,6 +319,30 @@ def test_a_modal_server_that_stays_away_ends_the_job_and_its_calls_can_be_cancel
     faulty.modal.resume()
     cancelled = faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path))
     assert cancelled.returncode == 0, cancelled.stderr
+    faulty.mend()
+    faulty.check_clean(tmp_path)
+
+
+@pytest.mark.parametrize("status", [Status.RESOURCE_EXHAUSTED, Status.FAILED_PRECONDITION])
+@pytest.mark.parametrize("when", ["before anything is sent", "before the first chunk"])
+def test_a_workspace_that_may_not_spend_more_is_told_at_once(
+    faulty: FaultyPlace, tmp_path: Path, status: Status, when: str
+) -> None:
+    spent = "Function call failed: workspace billing cycle spend limit reached"
+    if when == "before anything is sent":
+        faulty.modal.fail_next("FunctionMap", status, 9, spent)
+    faulty.proxy.hold(SENDS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    if when != "before anything is sent":
+        faulty.proxy.wait_held()
+        faulty.modal.fail_next("FunctionMap", status, 9, spent)
+        faulty.proxy.release()
+    began = time.monotonic()
+    assert client.end() == 5
+    assert time.monotonic() - began < 15
+    client.check()
+    assert spent in client.last["message"]
+    assert client.last["remedy"] == "Look at the workspace's billing and its budget, on modal.com under Settings."
     faulty.mend()
     faulty.check_clean(tmp_path)
 

@@ -40,6 +40,7 @@ EXCEPTIONS = {
     Status.DATA_LOSS: "DataLossError",
     Status.UNAUTHENTICATED: "AuthError",
     Status.PERMISSION_DENIED: "PermissionDeniedError",
+    Status.RESOURCE_EXHAUSTED: "ResourceExhaustedError",
     Status.UNAVAILABLE: "ServiceError",
 }
 """What Modal's client raises for a status of gRPC."""
@@ -219,7 +220,7 @@ class FakeModal:
         self._news: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self._records: list[_Recorded] = []
         self._latency_s = 0.0
-        self._failures: dict[str, list[Status]] = defaultdict(list)
+        self._failures: dict[str, list[tuple[Status, str]]] = defaultdict(list)
         self._paused = False
         self._door: socket.socket | None = None
         with socket.socket() as probe:
@@ -296,10 +297,10 @@ class FakeModal:
             self._paused = False
         self._open_door()
 
-    def fail_next(self, rpc: str, status: Status, times: int = 1) -> None:
+    def fail_next(self, rpc: str, status: Status, times: int = 1, message: str = "a fault that a test made") -> None:
         """Let the next requests of that name fail; those that wait for a call's end are among them."""
         with self._changed:
-            self._failures[rpc] += [status] * times
+            self._failures[rpc] += [(status, message)] * times
             self._changed.notify_all()
 
     def pass_on(self) -> None:
@@ -354,8 +355,8 @@ class FakeModal:
         with self._changed:
             if not self._failures[rpc]:
                 return None
-            status = self._failures[rpc].pop(0)
-            return "modal", (EXCEPTIONS[status], f"{status.name}, as a test made it")
+            status, message = self._failures[rpc].pop(0)
+            return "modal", (EXCEPTIONS[status], message)
 
     def _on_hydrate(self) -> tuple[str, Any]:
         return "answer", None
