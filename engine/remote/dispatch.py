@@ -113,6 +113,11 @@ class FanOut:
         self._threads: list[threading.Thread] = []
         self._starting: tuple[threading.Thread, Starting, queue.Queue[str | KeyscaleError | None]] | None = None
 
+    @property
+    def job_id(self) -> str:
+        """Of its state."""
+        return self._state.job_id
+
     def settle(self) -> RemoteState:
         """The state with all calls that may run; waits for one that is just being started."""
         if self._starting is not None:

@@ -423,6 +423,19 @@ def test_a_disk_that_is_full_when_a_chunk_comes_ends_the_job_as_a_fault_of_this_
     faulty.check_clean(tmp_path)
 
 
+def test_a_disk_that_is_full_when_a_job_is_noted_ends_it_before_anything_is_sent(
+    faulty: FaultyPlace, tmp_path: Path
+) -> None:
+    before = len(faulty.proxy.requests)
+    client = faulty.upscale(tmp_path, first="import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))")
+    assert client.end() == 4
+    client.check()
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert not any("/upscale_" in request and "PUT" in request for request in faulty.proxy.requests[before:])
+    faulty.check_clean(tmp_path)
+    assert "no remote job is unfinished" in faulty.run("remote", "status", environment=faulty.home(tmp_path)).stdout
+
+
 def test_of_two_clients_for_one_output_the_second_is_turned_away(faulty: FaultyPlace, tmp_path: Path) -> None:
     faulty.proxy.hold(READS_SOURCE)
     first = faulty.upscale(tmp_path)

@@ -221,6 +221,8 @@ class FakeModal:
         self._records: list[_Recorded] = []
         self._latency_s = 0.0
         self._failures: dict[str, list[tuple[Status, str]]] = defaultdict(list)
+        self._lost = 0
+        self._describing_s = 0.0
         self._paused = False
         self._door: socket.socket | None = None
         with socket.socket() as probe:
@@ -303,13 +305,29 @@ class FakeModal:
             self._failures[rpc] += [(status, message)] * times
             self._changed.notify_all()
 
+    def failures(self, rpc: str) -> int:
+        """How many of the next requests of that name will fail still."""
+        with self._changed:
+            return len(self._failures[rpc])
+
+    def lose_next(self, times: int = 1) -> None:
+        """Accept so many of the next calls of chunks and lose the answers, as a line that breaks in between does."""
+        with self._changed:
+            self._lost = times
+
+    def describe_slowly(self, seconds: float) -> None:
+        """Let a call that asks what is deployed take so long."""
+        with self._changed:
+            self._describing_s = seconds
+
     def pass_on(self) -> None:
-        """Take back every `fail_next`."""
+        """Take back every `fail_next` and `lose_next`."""
         with self._changed:
             self._failures.clear()
+            self._lost, self._describing_s = 0, 0.0
 
     def accepted(self) -> list[str]:
-        """Calls of chunks that were ever accepted and have not ended."""
+        """Calls that were ever accepted and have not ended."""
         with self._changed:
             return [call.id for call in self._works.values() if call.outcome is None]
 
@@ -370,17 +388,23 @@ class FakeModal:
             self._records.append(_Recorded("FunctionMap", SimpleNamespace(function_id=name)))
             self._works[call.id] = call
             if name == DEPLOYED:
-                call.outcome = (
-                    "answer",
-                    here(device="cpu", gpus=(), containers=self._most, timeout_s=int(self._timeout_s)),
-                )
+                told = here(device="cpu", gpus=(), containers=self._most, timeout_s=int(self._timeout_s))
+                threading.Timer(self._describing_s, self._end, (call, ("answer", told))).start()
                 return "answer", call.id
             self._waiting.append(call)
             self._hand_out()
+            if self._lost:
+                self._lost -= 1
+                return "modal", ("ConnectionError", "the line broke")
             end = time.monotonic() + self._latency_s
             while (left := end - time.monotonic()) > 0 and self._latency_s:
                 self._changed.wait(left)
         return "answer", call.id
+
+    def _end(self, call: _Work, outcome: tuple[str, Any]) -> None:
+        with self._changed:
+            call.outcome = call.outcome or outcome
+            self._changed.notify_all()
 
     def _on_get(self, call_id: str, timeout_s: float) -> tuple[str, Any]:
         with self._changed:
@@ -403,7 +427,8 @@ class FakeModal:
             if call is None:
                 return "modal", ("NotFoundError", "no such call")
             if call.outcome is None and not call.begun:
-                self._waiting.remove(call)
+                if call in self._waiting:  # else it is one that asks what is deployed
+                    self._waiting.remove(call)
                 call.outcome = ("modal", ("InputCancellation", "Input was cancelled by user"))
             elif call.outcome is None:
                 call.outcome = ("modal", ("RemoteError", "Input was cancelled by user"))

@@ -294,8 +294,13 @@ class ForkedPlace(FaultyPlace):
         super().__init__(folder, s3, cast(ModalServer, modal), proxy)
         self._fake = modal
 
+    @property
+    def fake(self) -> FakeModal:
+        """What only a stand-in for Modal can do."""
+        return self._fake
+
     def accepted(self) -> list[str]:
-        """Calls of chunks that Modal ever accepted and that have not ended."""
+        """Calls that Modal ever accepted and that have not ended."""
         return self._fake.accepted()
 
     def deploy(self, *, containers: int = 3, **environment: str) -> None:

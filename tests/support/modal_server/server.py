@@ -209,6 +209,10 @@ class ModalServer:
         """Let the next requests of that name fail, whoever sends them."""
         self._on_loop(lambda: self._the_core.dispatcher.faults.fail_next(rpc, status, times, message))
 
+    def failures(self, rpc: str) -> int:
+        """How many of the next requests of that name will fail still."""
+        return self._on_loop(lambda: self._the_core.dispatcher.faults.due(rpc))
+
     def pass_on(self) -> None:
         """Take back every `fail_next`."""
         self._on_loop(self._the_core.dispatcher.faults.pass_on)
