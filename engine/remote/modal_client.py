@@ -205,7 +205,7 @@ class Calls:
         return replace(outcome, kind=CallEnd.FAILED)
 
     def state(self, call_id: str) -> str:
-        """What a call does, in a word: `running`, `finished`, or how it ended; or why that is not known."""
+        """What a call does, in a word: `queued`, `running`, `finished`, or how it ended; or why that is not known."""
         modal = _modal()
         try:
             modal.FunctionCall.from_id(call_id).get(timeout=0)
@@ -213,7 +213,7 @@ class Calls:
             return "cancelled"
         except Exception as error:  # as in `wait`
             if is_waiting(modal, error):
-                return "running"
+                return {True: "running", False: "queued", None: "queued or running"}[self.has_begun(call_id)]
             outcome = judged(modal, error)
             if outcome is None:
                 return "not known: Modal is out of reach"
@@ -221,6 +221,19 @@ class Calls:
                 return f"not known: {outcome.error}"
             return "cancelled" if is_cancelled(modal, error) else str(outcome.error)
         return "finished"
+
+    def has_begun(self, call_id: str) -> bool | None:
+        """Whether a container works on a call, or has; None where Modal, which notes it by and by, doesn't tell."""
+        try:
+            found = list(_modal().FunctionCall.from_id(call_id).get_call_graph())
+        except Exception:  # only wanted to tell more
+            return None
+        while found:
+            one = found.pop()
+            if one.function_call_id == call_id:
+                return bool(one.task_id)
+            found += one.children
+        return None
 
     def news(self, partition: str, *, wait_s: float) -> list[dict[str, Any]]:
         """What containers report since the last time, after `wait_s` seconds at most; nothing where that fails."""

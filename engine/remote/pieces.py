@@ -55,6 +55,8 @@ class Piece:
     """How often no frame of it was made in a call's whole time."""
     due: float = 0.0
     """When it may be started, on the clock of whoever asks."""
+    has_begun: bool = False
+    """Whether a container works on it, as far as is known."""
     frames: int = 0
     """Reported as done by the call that runs."""
 
@@ -110,7 +112,7 @@ class Pieces:
             piece = self.waiting.popleft()
             if piece.due <= now:
                 piece.starts += 1
-                piece.frames = 0
+                piece.frames, piece.has_begun = 0, False
                 return piece
             self.waiting.append(piece)
         return None
@@ -130,11 +132,14 @@ class Pieces:
             return True
         return False
 
-    def reported(self, index: int, start: int, frames: int) -> None:
-        """A call says how far it is."""
-        for piece in self.running.values():
+    def reported(self, index: int, start: int, frames: int) -> str | None:
+        """A call says how far it is; the call's id where it is the first that is heard of it."""
+        for call_id, piece in self.running.items():
             if (piece.chunk.index, piece.chunk.start) == (index, start):
                 piece.frames = max(piece.frames, frames)
+                is_first, piece.has_begun = not piece.has_begun, True
+                return call_id if is_first else None
+        return None
 
     def finished(self, call_id: str, made: Made, path: Path) -> list[tuple[Made, Path]] | None:
         """A piece is here, in `path`; all of its chunk's in order once that is whole, else None."""

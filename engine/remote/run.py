@@ -23,6 +23,7 @@ from keyscale.engine.remote.resumable import NotedRun
 from keyscale.engine.remote.slots import Slots
 from keyscale.engine.remote.staging import Staging, kept_task
 from keyscale.engine.remote.state import RemoteState, check_notes, forget_note, state_path, take_up
+from keyscale.engine.remote.waiting import Waiting
 from keyscale.engine.run_options import RemoteOptions
 from keyscale.engine.runners.local import LocalRun
 from keyscale.engine.runners.prepare import Prepared, has_int8
@@ -224,6 +225,7 @@ class RemoteRun(NotedRun):
             containers=self._containers,
             slots=self.slots,
             longest_s=self.deployment.timeout_s,
+            waiting=Waiting(self.deployment.gpus, self.options.max_queue),
             stop=self.stop,
             tally=self.tally,
             given_up=self._pay,

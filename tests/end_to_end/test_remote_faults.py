@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from support.faulty_place import (
     STORES_CHUNK,
     Asked,
     FaultyPlace,
+    ForkedPlace,
 )
 from support.numbered import grey
 
@@ -289,6 +291,55 @@ def test_a_container_that_makes_no_frame_in_all_its_time_does_not_cost_it_for_ev
     assert faulty.spawned() - before == calls
     faulty.mend()
     faulty.check_clean(tmp_path)
+
+
+SOON = "import keyscale.engine.remote.waiting as w; w.TOLD_S = 0.3, 60.0, 300.0"
+
+
+def test_calls_that_wait_for_a_container_are_told_as_queued_and_the_job_goes_on_with_the_first(
+    forked_place: ForkedPlace, tmp_path: Path
+) -> None:
+    forked_place.fake.starve()
+    client = forked_place.upscale(tmp_path, first=SOON)
+    client.until(lambda event: "wait for a container" in event.get("message", ""))
+    told = forked_place.run("remote", "status", environment=forked_place.home(tmp_path)).stdout
+    assert len(re.findall(r"frames \d+ to \d+ \(chunk \d\): queued for 0:\d\d\n", told)) == 2
+    forked_place.proxy.hold(READS_SOURCE)
+    forked_place.fake.starve(scarce=False)
+    client.until(lambda event: "calls run, after" in event.get("message", ""))
+    told = forked_place.run("remote", "status", environment=forked_place.home(tmp_path)).stdout
+    assert len(re.findall(r"frames \d+ to \d+ \(chunk \d\): running, started 0:\d\d ago\n", told)) == 2
+    forked_place.proxy.release()
+    forked_place.check_done(client, tmp_path)
+    wait = r"2 calls wait for a container, for \d+ s so far; --max-queue ends the job after 30 min"
+    assert re.search(wait, client.notes)
+
+
+def test_a_job_whose_calls_wait_longer_than_it_may_ends_and_can_be_gone_on_with(
+    forked_place: ForkedPlace, tmp_path: Path
+) -> None:
+    forked_place.fake.starve()
+    client = forked_place.upscale(tmp_path, "--max-queue", "1")
+    assert client.end() == 5
+    client.check()
+    assert "a container was not to be had for 1 s: 2 calls only waited for one" in client.last["message"]
+    assert "give a longer --max-queue" in client.last["remedy"]
+    assert forked_place.accepted() == []
+    forked_place.check_clean(tmp_path)
+    forked_place.fake.starve(scarce=False)
+    forked_place.check_done(forked_place.upscale(tmp_path), tmp_path)
+
+
+def test_a_call_whose_reports_are_lost_does_not_count_as_queued(forked_place: ForkedPlace, tmp_path: Path) -> None:
+    forked_place.proxy.hold(READS_SOURCE)
+    deaf = "import keyscale.engine.remote.dispatch as d, time; d.ASK_S = 1; "
+    deaf += "d.Calls.news = lambda *_, wait_s: time.sleep(wait_s) or []"
+    client = forked_place.upscale(tmp_path, "--max-queue", "2", first=f"{deaf}; {SOON}")
+    forked_place.proxy.wait_held(2)
+    client.until(lambda event: "calls run, after" in event.get("message", ""))
+    time.sleep(2)
+    forked_place.proxy.release()
+    forked_place.check_done(client, tmp_path)
 
 
 def test_a_modal_server_that_is_away_for_a_while_is_waited_for(faulty: FaultyPlace, tmp_path: Path) -> None:

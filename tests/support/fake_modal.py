@@ -113,6 +113,10 @@ class _Call:
     def cancel(self) -> None:
         _ask("cancel", self.object_id)
 
+    def get_call_graph(self) -> list[SimpleNamespace]:
+        task_id = _ask("container_of", self.object_id)
+        return [SimpleNamespace(function_call_id=self.object_id, task_id=task_id, children=[])]
+
 
 class _Queue:
     def hydrate(self) -> None:
@@ -221,7 +225,7 @@ class FakeModal:
         self._records: list[_Recorded] = []
         self._latency_s = 0.0
         self._failures: dict[str, list[tuple[Status, str]]] = defaultdict(list)
-        self._lost = 0
+        self._lost, self._scarce = 0, False
         self._describing_s = 0.0
         self._paused = False
         self._door: socket.socket | None = None
@@ -315,16 +319,23 @@ class FakeModal:
         with self._changed:
             self._lost = times
 
+    def starve(self, *, scarce: bool = True) -> None:
+        """Let there be no container for calls, or all of them again; what works goes on."""
+        with self._changed:
+            self._scarce = scarce
+            self._hand_out()
+
     def describe_slowly(self, seconds: float) -> None:
         """Let a call that asks what is deployed take so long."""
         with self._changed:
             self._describing_s = seconds
 
     def pass_on(self) -> None:
-        """Take back every `fail_next` and `lose_next`."""
+        """Take back all that a test has let go wrong."""
         with self._changed:
             self._failures.clear()
             self._lost, self._describing_s = 0, 0.0
+        self.starve(scarce=False)
 
     def accepted(self) -> list[str]:
         """Calls that were ever accepted and have not ended."""
@@ -421,6 +432,10 @@ class FakeModal:
                 return "modal", ("ConnectionError", "the server is paused")
             return call.outcome
 
+    def _on_container_of(self, call_id: str) -> tuple[str, Any]:
+        with self._changed:
+            return "answer", next((one.id for one in self._containers if call_id in one.calls), "")
+
     def _on_cancel(self, call_id: str) -> tuple[str, Any]:
         with self._changed:
             call = self._works.get(call_id)
@@ -452,7 +467,7 @@ class FakeModal:
     # Containers; with the lock held
 
     def _hand_out(self) -> None:
-        while self._waiting:
+        while self._waiting and not self._scarce:
             free = next((container for container in self._containers if container.work is None), None)
             if free is None:
                 if len(self._containers) >= self._most:
