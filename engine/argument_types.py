@@ -72,3 +72,5 @@ class Options(TypedDict, total=False):
     """With remote: make here what cannot be made there, or fail."""
     max_cost: float | None
     """With remote: begin nothing that is estimated to cost more."""
+    max_queue: float
+    """With remote: give up where all calls wait for a GPU for so long."""

@@ -64,6 +64,16 @@ class RemoteOptions:
         default_docs="none",
     )
 
+    max_queue: float = option(
+        1800.0,
+        "With {remote}: give up where all calls wait for a GPU for so long.",
+        "Running",
+        metavar="SECONDS",
+        per_clip=False,
+        between=(1, 86400),
+        docs="with `--remote`: give up where all calls wait for a GPU for so long",
+    )
+
     def __post_init__(self) -> None:
         check_fields(self)
 

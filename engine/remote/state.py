@@ -60,6 +60,8 @@ class Call:
     index: int
     start: int
     end: int
+    since: float = 0.0
+    """Unix time at which it was started, in seconds; 0 where that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
