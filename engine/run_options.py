@@ -11,7 +11,7 @@ from keyscale.engine.job import NOT_MEANT
 from keyscale.engine.options import check_fields, option
 from keyscale.engine.wording import say
 
-__all__ = ["MODAL_ENABLED", "BatchRequest", "RemoteOptions", "Terminal"]
+__all__ = ["MODAL_ENABLED", "BatchRequest", "PreviewOutput", "RemoteOptions", "Terminal"]
 
 MODAL_ENABLED = "MODAL_ENABLED"
 """The variable that says whether jobs run remotely where nothing else does."""
@@ -139,6 +139,31 @@ class BatchRequest:
         default_docs="see [below](#what-runs-at-once)",
     )
     fail_fast: bool = option(False, "Stop everything at the first clip that fails.", "Running")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewOutput:
+    """What a preview is asked for beside the job that it shows."""
+
+    output: str | None = option(
+        None,
+        "The preview, a contact sheet. Without it NAME.preview.png beside the source.",
+        "Output",
+        form=forms.Path(),
+        short="o",
+        remedy=say("Name a file, or leave {output} out."),
+        no_setting="it names the result of a single run",
+        docs="the preview, a contact sheet",
+        default_docs="`NAME.preview.png` beside the source",
+    )
+    overwrite: bool = option(
+        False,
+        "Replace the preview if it is there.",
+        "Output",
+        short="y",
+        opposite="",
+        no_setting=NOT_MEANT,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
