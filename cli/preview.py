@@ -1,4 +1,4 @@
-"""`keyscale preview`: what `upscale` would show with the same flags, as a picture."""
+"""`keyscale preview`: what `upscale` would show with the same flags, as a picture or a page."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ _EXAMPLES = """\
 Examples:
 
 \b
-  keyscale preview talk.mp4 camera.json    gives talk.preview.png
+  keyscale preview talk.mp4 camera.json                       gives talk.preview.png
+  keyscale preview talk.mp4 camera.json -o camera.html        a page to scrub through
 """
 
 
-def preview(*, output: str | None, overwrite: bool, **values: Any) -> None:
+def preview(*, output: str | None, overwrite: bool, embed: bool, **values: Any) -> None:
     """Show the camera over VIDEO and what it will see, with the flags of upscale. Runs no network."""
     from pathlib import Path
 
@@ -33,7 +34,7 @@ def preview(*, output: str | None, overwrite: bool, **values: Any) -> None:
 
     check_kind(path)
     plan = prepare_plan(request.job, remote=request.remote is not None, look=look_at())
-    write_preview(plan, path, overwrite=overwrite)
+    write_preview(plan, path, overwrite=overwrite, embed=embed)
     write_path(path)
 
 

@@ -147,13 +147,14 @@ class PreviewOutput:
 
     output: str | None = option(
         None,
-        "The preview, a contact sheet. Without it NAME.preview.png beside the source.",
+        "The preview: .png is a contact sheet, .html a page to scrub through. Without it NAME.preview.png beside the "
+        "source.",
         "Output",
         form=forms.Path(),
         short="o",
         remedy=say("Name a file, or leave {output} out."),
         no_setting="it names the result of a single run",
-        docs="the preview, a contact sheet",
+        docs="the preview: `.png` is a contact sheet, `.html` a page",
         default_docs="`NAME.preview.png` beside the source",
     )
     overwrite: bool = option(
@@ -163,6 +164,14 @@ class PreviewOutput:
         short="y",
         opposite="",
         no_setting=NOT_MEANT,
+    )
+    embed: bool = option(
+        False,
+        "In a page: frames of the source, reduced, instead of a link to it.",
+        "Output",
+        opposite="",
+        no_setting="it is for a page that is sent elsewhere",
+        docs="in a page: frames of the source, reduced, instead of a link to it; such a page can be sent",
     )
 
 

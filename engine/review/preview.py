@@ -13,7 +13,7 @@ from keyscale.engine.wording import say
 
 __all__ = ["KINDS", "check_kind", "write_preview"]
 
-KINDS = (".png",)
+KINDS = (".png", ".html")
 """Extensions of what can be written."""
 
 
@@ -32,17 +32,28 @@ def check_kind(path: str) -> str:
     return suffix
 
 
-def write_preview(plan: Plan, path: str, *, overwrite: bool = False, should_stop: Callable[[], bool] = never) -> None:
-    """Write the preview of a plan.
+def write_preview(
+    plan: Plan, path: str, *, overwrite: bool = False, embed: bool = False, should_stop: Callable[[], bool] = never
+) -> None:
+    """Write the preview of a plan; `embed` puts frames of the source into a page instead of a link to it.
 
     Raises:
-        UsageError: the extension is none of `KINDS`.
+        UsageError: the extension is none of `KINDS`, or frames are to be embedded in what is no page.
         StorageError: the file is there and may not be replaced, or cannot be written.
         KeyscaleError: the source cannot be decoded.
     """
     suffix = check_kind(path)
+    if embed and suffix != ".html":
+        raise UsageError(
+            f"goes with a page alone, and {path} is none", option="embed", remedy=say("Leave {embed} out.")
+        )
     with drafted(path, overwrite=overwrite) as draft:
         if suffix == ".png":
             from keyscale.engine.review.sheet import contact_sheet
 
             contact_sheet(plan, should_stop).save(draft, "PNG")
+        elif suffix == ".html":
+            from keyscale.engine.review.page import preview_page
+
+            text = preview_page(plan, Path(path), embed=embed, should_stop=should_stop)
+            draft.write_text(text, encoding="utf-8", errors="xmlcharrefreplace")
