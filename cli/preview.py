@@ -1,4 +1,4 @@
-"""`keyscale preview`: what `upscale` would show with the same flags, as a picture or a page."""
+"""`keyscale preview`: what `upscale` would show with the same flags, as a picture, a page or a clip."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ Examples:
 \b
   keyscale preview talk.mp4 camera.json                       gives talk.preview.png
   keyscale preview talk.mp4 camera.json -o camera.html        a page to scrub through
+  keyscale preview talk.mp4 camera.json -o look.mp4           a small clip
 """
 
 

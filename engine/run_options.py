@@ -147,14 +147,14 @@ class PreviewOutput:
 
     output: str | None = option(
         None,
-        "The preview: .png is a contact sheet, .html a page to scrub through. Without it NAME.preview.png beside the "
-        "source.",
+        "The preview: .png is a contact sheet, .html a page to scrub through, .mp4 a small clip. Without it "
+        "NAME.preview.png beside the source.",
         "Output",
         form=forms.Path(),
         short="o",
         remedy=say("Name a file, or leave {output} out."),
         no_setting="it names the result of a single run",
-        docs="the preview: `.png` is a contact sheet, `.html` a page",
+        docs="the preview: `.png` is a contact sheet, `.html` a page, `.mp4` a small clip",
         default_docs="`NAME.preview.png` beside the source",
     )
     overwrite: bool = option(

@@ -13,7 +13,7 @@ from keyscale.engine.wording import say
 
 __all__ = ["KINDS", "check_kind", "write_preview"]
 
-KINDS = (".png", ".html")
+KINDS = (".png", ".html", ".mp4")
 """Extensions of what can be written."""
 
 
@@ -57,3 +57,7 @@ def write_preview(
 
             text = preview_page(plan, Path(path), embed=embed, should_stop=should_stop)
             draft.write_text(text, encoding="utf-8", errors="xmlcharrefreplace")
+        else:
+            from keyscale.engine.review.clip import write_preview_clip
+
+            write_preview_clip(plan, draft, should_stop)

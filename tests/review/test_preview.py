@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage  # type: ignore[import-untyped]
-from support.numbered import leftovers, write_video
+from support.numbered import leftovers, times, write_video
 from support.places import FRAMES, LOW, PAN, SIZE, SPAN, Pixels, camera, place, planned
 
 from keyscale.cli.app import run
@@ -226,3 +228,43 @@ def test_a_preview_that_is_there_is_replaced_where_that_is_said(clip: Path, tmp_
     target.write_text("old")
     assert run(["preview", str(clip), "--model", "lanczos", "-o", str(target), "-y"]) == 0
     assert opened(target).shape[1] == 1280
+
+
+def test_as_a_clip_it_has_the_camera_in_every_frame(clip: Path, tmp_path: Path) -> None:
+    """At the rate and of the length of the result; half speed from 1 s to 1.4 s makes it longer."""
+    document = PAN | {"segments": [{"start": 1.0, "end": 1.4, "speed": 0.5}]}
+    plan = planned(clip, document)
+    target = tmp_path / "look.mp4"
+    flags = ["--size", "90x160", "--fps", "source", "--model", "lanczos", "-o", str(target)]
+    assert run(["preview", str(clip), str(camera(tmp_path, document)), *flags]) == 0
+    with av.open(target) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+        pictures = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
+    assert times(target) == [Fraction(n, 25) for n in range(60)]
+    for frame in (0, 12, 25, 34, 35, 44, 45, 59):
+        picture = pictures[frame][: SIZE[1]]
+        source, shown = picture[:, : SIZE[0]], picture[:, SIZE[0] + 8 :]
+        outlined = np.argwhere((source[..., 0] > 215) & (source[..., 1] > 175) & (source[..., 2] < 105))
+        (top, left), (bottom, right) = outlined.min(axis=0), outlined.max(axis=0) + 1
+        x, y, across, down = plan.rects[frame]
+        # Chroma has half the pixels.
+        assert np.abs(np.array([left, top, right, bottom]) - [x, y, x + across, y + down]).max() <= 2.5, frame
+        middle = shown[88:92, shown.shape[1] // 2 - 2 : shown.shape[1] // 2 + 2].mean(axis=(0, 1))
+        number = plan.source_index[frame]
+        wanted = [LOW + SPAN * (x + across / 2) / SIZE[0], LOW + SPAN * (y + down / 2) / SIZE[1], LOW + 2 * number]
+        assert np.abs(middle - wanted).max() <= 4, frame
+
+
+def test_a_source_that_breaks_off_leaves_no_clip(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.mp4"
+    content = bytearray(clip.read_bytes())
+    begin, end = content.index(b"mdat") + 4, content.index(b"moov") - 4
+    middle = (begin + end) // 2
+    content[middle:end] = bytes(end - middle)
+    broken.write_bytes(content)
+    flags = ["--size", "90x160", "--fps", "source", "--model", "lanczos", "--no-audio"]
+    assert run(["preview", str(broken), *flags, "-o", str(tmp_path / "look.mp4")]) == 3
+    assert "cannot be decoded" in capsys.readouterr().err
+    assert leftovers(tmp_path) == ["broken.mp4"]
