@@ -9,7 +9,7 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from keyscale.engine.job import Job
 from keyscale.engine.options import Option, in_panels, option, options_of
-from keyscale.engine.run_options import BatchRequest, PreviewOutput, RemoteOptions, Terminal
+from keyscale.engine.run_options import BatchRequest, PreviewOutput, RemoteOptions, StillOutput, Terminal
 from keyscale.engine.wording import say
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "parameter",
     "plan_options",
     "preview_options",
+    "upscale_options",
 ]
 
 
@@ -54,8 +55,13 @@ class PlanOutput:
 
 
 def job_options(kind: type[Job] = Job) -> dict[str, Option]:
-    """What `upscale` takes, by name."""
+    """What is said of a job and of where it runs, by name."""
     return options_of(kind, RemoteOptions, Terminal)
+
+
+def upscale_options(kind: type[Job] = Job) -> dict[str, Option]:
+    """What `upscale` takes."""
+    return options_of(kind, RemoteOptions, StillOutput, Terminal)
 
 
 def plan_options(kind: type[Job] = Job) -> dict[str, Option]:

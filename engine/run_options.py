@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass
 from math import inf
 
-from keyscale.engine import forms
+from keyscale.engine import forms, quantities
 from keyscale.engine.choices import Fallback, ProgressKind
 from keyscale.engine.job import NOT_MEANT
 from keyscale.engine.options import check_fields, option
 from keyscale.engine.wording import say
 
-__all__ = ["MODAL_ENABLED", "BatchRequest", "PreviewOutput", "RemoteOptions", "Terminal"]
+__all__ = ["MODAL_ENABLED", "BatchRequest", "PreviewOutput", "RemoteOptions", "StillOutput", "Terminal"]
 
 MODAL_ENABLED = "MODAL_ENABLED"
 """The variable that says whether jobs run remotely where nothing else does."""
@@ -172,6 +172,23 @@ class PreviewOutput:
         opposite="",
         no_setting="it is for a page that is sent elsewhere",
         docs="in a page: frames of the source, reduced, instead of a link to it; such a page can be sent",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StillOutput:
+    """What `keyscale upscale` is asked for alone."""
+
+    still: float | None = option(
+        None,
+        "Instead of the clip the frame at this second of it, as NAME.png; of 16 bits where the clip has more than 8.",
+        "Output",
+        form=quantities.Time(),
+        between=(0, inf),
+        remedy="Give seconds from 0 on.",
+        no_setting="it is for looking at a single frame",
+        docs="of `upscale` alone: instead of the clip the frame at this second of it, as a PNG",
+        default_docs="none",
     )
 
 

@@ -60,7 +60,7 @@ STANDS_ON = {
     "options": {"errors", "forms"},
     "choices": set[str](),
     "job": {"choices", "errors", "forms", "options", "quantities", "wording"},
-    "run_options": {"choices", "forms", "job", "options", "wording"},
+    "run_options": {"choices", "forms", "job", "options", "quantities", "wording"},
     "machine": {"errors", "system"},
     "events": {"errors", "job", "wording"},
     "settings": {"errors", "forms", "job", "options", "wording"},
