@@ -32,7 +32,8 @@ Examples:
   keyscale talk.mp4 camera.json         gives talk.keyscale.mp4, 1080x1920 at 30 a second
   keyscale upscale talk.mp4 camera.json -o clip.mp4 --mode quality
   keyscale upscale talk.mp4 --size 3840x2160 --fps source --start 1:30 --end 2:00
-  keyscale plan talk.mp4 camera.json    shows what would be done
+  keyscale plan talk.mp4 camera.json    tells what would be done
+  keyscale preview talk.mp4 camera.json shows it: talk.preview.png
 
 The word upscale may be left out. 'keyscale COMMAND --help' lists the flags.
 """
@@ -41,6 +42,7 @@ COMMANDS = {
     "upscale": "Crop, upscale and verify a clip.",
     "batch": "Make many clips, each once.",
     "plan": "Show what upscale would do.",
+    "preview": "Show the camera over the video, and what it will see.",
     "convert": "Write keyframes of any format as keyscale's own.",
     "models": "Networks and their weights: list, fetch, verify.",
     "config": "Defaults from files and the environment: show, path.",

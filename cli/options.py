@@ -9,10 +9,19 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from keyscale.engine.job import Job
 from keyscale.engine.options import Option, in_panels, option, options_of
-from keyscale.engine.run_options import BatchRequest, RemoteOptions, Terminal
+from keyscale.engine.run_options import BatchRequest, PreviewOutput, RemoteOptions, StillOutput, Terminal
 from keyscale.engine.wording import say
 
-__all__ = ["GroupedCommand", "PlanOutput", "batch_options", "job_options", "parameter", "plan_options"]
+__all__ = [
+    "GroupedCommand",
+    "PlanOutput",
+    "batch_options",
+    "job_options",
+    "parameter",
+    "plan_options",
+    "preview_options",
+    "upscale_options",
+]
 
 
 class GroupedCommand(TyperCommand):
@@ -46,8 +55,13 @@ class PlanOutput:
 
 
 def job_options(kind: type[Job] = Job) -> dict[str, Option]:
-    """What `upscale` takes, by name."""
+    """What is said of a job and of where it runs, by name."""
     return options_of(kind, RemoteOptions, Terminal)
+
+
+def upscale_options(kind: type[Job] = Job) -> dict[str, Option]:
+    """What `upscale` takes."""
+    return options_of(kind, RemoteOptions, StillOutput, Terminal)
 
 
 def plan_options(kind: type[Job] = Job) -> dict[str, Option]:
@@ -60,6 +74,13 @@ def batch_options(kind: type[Job] = Job) -> dict[str, Option]:
     own = options_of(BatchRequest)
     others = {name: each for name, each in job_options(kind).items() if name not in {"video", "keyframes", "update"}}
     return {each.name: each for each in in_panels((own | (others | own)).values())}
+
+
+def preview_options(kind: type[Job] = Job) -> dict[str, Option]:
+    """What `preview` takes: the output is the preview's."""
+    own = options_of(PreviewOutput)
+    others = {name: each for name, each in job_options(kind).items() if name != "update"}
+    return {each.name: each for each in in_panels((others | own).values())}
 
 
 def parameter(each: Option) -> TyperArgument | TyperOption:

@@ -36,7 +36,7 @@ GROUND = (
 )
 ROOMS = (
     *("camera", "source", "models", "plan", "workspace", "pipeline", "output", "worker", "storage", "runners"),
-    *("remote", "batch"),
+    *("remote", "batch", "review"),
 )
 FRONT = ("request", "arguments", "argument_types", "api", "framing_ai", "doctor")
 ORDER = (*GROUND, *ROOMS, *FRONT)
@@ -60,7 +60,7 @@ STANDS_ON = {
     "options": {"errors", "forms"},
     "choices": set[str](),
     "job": {"choices", "errors", "forms", "options", "quantities", "wording"},
-    "run_options": {"choices", "forms", "job", "options", "wording"},
+    "run_options": {"choices", "forms", "job", "options", "quantities", "wording"},
     "machine": {"errors", "system"},
     "events": {"errors", "job", "wording"},
     "settings": {"errors", "forms", "job", "options", "wording"},
@@ -81,7 +81,7 @@ REMOTE = frozenset({"modal", "grpclib"}) | S3
 """What only a remote job loads, once it runs."""
 
 EARLY = dict.fromkeys(
-    [f"cli/{name}.py" for name in ("batch", "config", "options", "plan", "progress", "settings", "upscale")],
+    [f"cli/{name}.py" for name in ("batch", "config", "options", "plan", "preview", "progress", "settings", "upscale")],
     ("", *GROUND),
 ) | {"cli/batch_jobs.py": ("", *GROUND, "batch", "request")}
 """Module of the command line -> what it may import of the engine on being imported itself: commands are built of the

@@ -15,12 +15,12 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-from keyscale.cli.options import PlanOutput, job_options
+from keyscale.cli.options import PlanOutput, upscale_options
 from keyscale.engine.arguments import POSITIONAL, annotation_of, arguments_of
 from keyscale.engine.batch.manifest import columns_of
 from keyscale.engine.job import Job
 from keyscale.engine.options import PANELS, Option, options_of
-from keyscale.engine.run_options import BatchRequest
+from keyscale.engine.run_options import BatchRequest, PreviewOutput
 from keyscale.engine.wording import as_argument, say, worded
 from tools.man_page import PAGE, page
 
@@ -43,9 +43,10 @@ def columns(kind: type[Job] = Job) -> str:
 
 def tables(kind: type[Job] = Job) -> dict[str, str]:
     """Every table, by its name in the documentation."""
-    of_a_job = [*job_options(kind).values(), *options_of(PlanOutput).values()]
+    of_a_job = [*upscale_options(kind).values(), *options_of(PlanOutput).values()]
     return {panel: table(each for each in of_a_job if each.panel == panel) for panel in PANELS} | {
         "batch": table(options_of(BatchRequest).values()),
+        "preview": table(options_of(PreviewOutput).values()),
         "columns": columns(kind),
     }
 

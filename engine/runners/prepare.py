@@ -24,7 +24,7 @@ from keyscale.engine.workspace.fingerprint import read_stamp
 from keyscale.engine.workspace.folder import Identity, work_folder_of
 from keyscale.engine.workspace.locks import private_folder
 
-__all__ = ["Look", "Prepared", "check_absent", "check_source", "has_int8", "prepare", "prepare_plan"]
+__all__ = ["Look", "Prepared", "check_absent", "check_source", "has_int8", "prepare", "prepare_plan", "prepare_still"]
 
 
 class Look(Protocol):
@@ -65,6 +65,16 @@ def prepare_plan(job: Job, *, remote: bool = False, framing: Framing | None = No
     models = _models(job)
     info = look(job.source, tolerate_damage=job.keep_going_on_decode_errors, sound=job.encoding.audio)
     return make_plan(job, info, framing, models, known_speeds(), has_int8=remote or has_int8(job, models.values()))
+
+
+def prepare_still(job: Job, *, look: Look = probe) -> Prepared:
+    """Plan a job of which one frame is made: neither its output nor its encoder has to be usable.
+
+    Raises:
+        KeyscaleError: as of `prepare_plan`.
+    """
+    before = _stat(job)
+    return Prepared(job=job, plan=prepare_plan(job, look=look), source_stat=before)
 
 
 def prepare(job: Job, *, remote: bool = False, framing: Framing | None = None, look: Look = probe) -> Prepared:

@@ -16,7 +16,7 @@ MISTAKES = [
     # Words and names in the wrong place.
     ("upscal talk.mp4", "'upscal' is no command", "'keyscale upscale'"),
     ("btach clips -o out", "'btach' is no command", "'keyscale batch'"),
-    ("preview talk.mp4", "'preview' is no command", "keyscale --help"),
+    ("preveiw talk.mp4", "'preveiw' is no command", "'keyscale preview'"),
     ("models lits", "No such command 'lits'", "keyscale models --help"),
     ("camera.json talk.mp4", "talk.mp4 as a video", "VIDEO KEYFRAMES.json"),
     ("camera.json", "named as keyframes", "The video comes first"),
