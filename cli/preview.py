@@ -14,7 +14,7 @@ Examples:
 
 \b
   keyscale preview talk.mp4 camera.json                 talk.preview.png
-  keyscale preview talk.mp4 camera.json -o camera.html  a page to scrub through
+  keyscale preview talk.mp4 camera.json -o camera.html  a page to scrub
   keyscale preview talk.mp4 camera.json -o look.mp4     a small clip
 """
 
