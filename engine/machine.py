@@ -8,17 +8,22 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from keyscale.engine.errors import EnvironmentFault
 from keyscale.engine.system import address_space_limit, usable_cores
 
 __all__ = [
+    "Gpus",
     "check_address_space",
     "choose_device",
     "describe_device",
+    "find_gpus",
     "give_back_memory",
+    "lacks_kernels",
     "may_have_gpu",
     "share_cores",
 ]
@@ -100,16 +105,61 @@ def choose_device(asked: str) -> str:
     """`auto` -> the best device that is there; anything else is taken at its word and checked on loading."""
     if asked != "auto":
         return asked
+    return next(iter(find_gpus().fit), "cpu")
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """GPUs of this machine that torch knows of."""
+
+    fit: tuple[str, ...] = ()
+    """Those that networks can run on, by order of merit: `cuda`, or `cuda:N` of several, and `mps`."""
+    unfit: tuple[str, ...] = ()
+    """What is wrong with each of the others, for people."""
+
+
+def find_gpus() -> Gpus:
+    """The GPUs of this machine; torch is imported where a driver tells of one."""
     if not may_have_gpu():
-        return "cpu"
+        return Gpus()
     share_cores()
     import torch
 
+    fit, unfit = [], []
     if torch.cuda.is_available():
-        return "cuda"
+        for number in range(torch.cuda.device_count()):
+            device = f"cuda:{number}"
+            if (wrong := lacks_kernels(device)) is None:
+                fit.append(device)
+            else:
+                unfit.append(wrong)
+        if torch.cuda.device_count() == 1:
+            fit = ["cuda"] * len(fit)
     if torch.backends.mps.is_available():
-        return "mps"
-    return "cpu"
+        fit.append("mps")
+    return Gpus(tuple(fit), tuple(unfit))
+
+
+def lacks_kernels(device: str) -> str | None:
+    """What is wrong with a CUDA device that torch was not built for, for people; None for one that it was.
+
+    A binary runs on what has its major and at least its minor compute capability, one for `sm_90a` on that alone;
+    PTX (`compute_90`) is compiled for everything from its own on (CUDA C++ Programming Guide, 5.1).
+    """
+    import torch
+
+    has = torch.cuda.get_device_capability(device)
+    built = [re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", arch) for arch in torch.cuda.get_arch_list()]
+    if not any(built):  # ROCm
+        return None
+    for kind, major, minor, only in (match.groups() for match in built if match):
+        least = int(major), int(minor)
+        if has == least or (kind == "compute" and has >= least) or (not only and has[0] == least[0] and has >= least):
+            return None
+    return (
+        f"{describe_device(device)} does not run with torch {torch.__version__}, which has no kernels for its "
+        f"compute capability {has[0]}.{has[1]}"
+    )
 
 
 def describe_device(device: str) -> str:

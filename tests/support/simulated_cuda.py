@@ -712,7 +712,7 @@ def simulated_cuda(
         for key, value in replaced.items():
             stack.enter_context(mock.patch.object(torch.cuda, key, value))
         stack.enter_context(mock.patch.object(torch.version, "cuda", "13.0"))
-        stack.enter_context(mock.patch("keyscale.engine.machine.may_have_gpu", return_value=True))
+        stack.enter_context(mock.patch("keyscale.engine.machine._may_have_cuda", return_value=True))
         stack.enter_context(mock.patch.object(threading.Thread, "run", run_in_mode))
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrite)
         torch.__future__.set_overwrite_module_params_on_conversion(True)
