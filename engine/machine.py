@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keyscale.engine.errors import EnvironmentFault
-from keyscale.engine.system import address_space_limit, usable_cores
+from keyscale.engine.system import address_space_limit, bound_cores, usable_cores
 
 __all__ = [
     "Gpus",
@@ -50,11 +50,16 @@ def share_cores() -> None:
 
     The network's threads meet at a barrier after every layer. One that spins there keeps the encoder, the decoder or
     another job from the core that the last one is waiting for, and both slow down by more than their share; how
-    much varies widely with what else runs (`bench/contention.py` measures it). What the user set in OpenMP's own
-    variables stands.
+    much varies widely with what else runs (`bench/contention.py` measures it). A container's quota of CPU time is
+    unknown to OpenMP: with a thread for each core all of them would be stopped until the next period, most of the time.
+    What the user set in OpenMP's own variables stands.
     """
-    if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
+    if "torch" in sys.modules:
+        return
+    if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    if usable_cores() < bound_cores():
+        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
 
 
 def may_have_gpu() -> bool:
@@ -184,11 +189,12 @@ def check_address_space() -> None:
         EnvironmentFault: `ulimit -v`, or what a batch system sets in its place, is too low.
     """
     limit = address_space_limit()
-    needed = LEAST_SPACE + SPACE_EACH_CORE * usable_cores()
+    # Libraries start their threads by the cores that they see, whatever the quota.
+    needed = LEAST_SPACE + SPACE_EACH_CORE * bound_cores()
     if limit is not None and limit < needed:
         raise EnvironmentFault(
             f"this process is limited to {limit // MIB} MiB of address space, and its libraries need more than "
-            f"{needed // MIB} MiB on {usable_cores()} cores",
+            f"{needed // MIB} MiB on {bound_cores()} cores",
             remedy="Raise the limit (`ulimit -v unlimited`, or the batch system's own), or run on fewer cores "
             "(`taskset -c 0,1 keyscale ...`).",
         )

@@ -27,12 +27,13 @@ if "keyscale.engine.batch.process" in sys.orig_argv and "scout" not in sys.orig_
     from pathlib import Path
     from support.simulated_cuda import simulated_cuda
     simulation = simulated_cuda(count=2)
-    for gpu in simulation.__enter__():
+    gpus = simulation.__enter__()
+    for gpu in gpus:
         gpu.name = f"GPU {{gpu.index}}"
     faults = Path({faults!r})
     if left := int(faults.read_text()):
         faults.write_text(str(left - 1))
-        for gpu in simulation.gen.gi_frame.f_globals["_gpus"]:
+        for gpu in gpus:
             gpu.fail_launch(60, RuntimeError("CUDA error: an illegal memory access was encountered"), sticky=True)
 """
 """What a worker's interpreter runs first: two GPUs, which fail for good after some kernels in as many processes as a

@@ -42,7 +42,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-__all__ = ["POISON", "SimulatedGpu", "device_without_driver", "simulated_cuda"]
+__all__ = ["ARCHITECTURES", "POISON", "SimulatedGpu", "device_without_driver", "simulated_cuda"]
 
 POISON = 0xA5
 """Every byte of pinned memory that was not written yet."""
@@ -719,4 +719,4 @@ def simulated_cuda(
         stack.callback(_gpus.clear)
         stack.enter_context(_FunctionMode())
         stack.enter_context(_DispatchMode())  # type: ignore[no-untyped-call]
-        yield _gpus
+        yield list(_gpus)
