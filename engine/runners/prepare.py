@@ -211,6 +211,7 @@ def _check_folder(output: Path, plan: Plan, *, remote: bool) -> None:
                 (plan.job.target.width, plan.job.target.height),
                 plan.rate,
                 private,
+                plan.job.compute.device,
             )
     except OSError as error:
         raise storage_error(error, folder) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,17 @@ from support.pictures import most, picture, whole
 from support.simulated_cuda import ARCHITECTURES, SimulatedGpu, device_without_driver, simulated_cuda
 
 from keyscale.engine.camera.geometry import Window
-from keyscale.engine.errors import DeviceError, DeviceLost
-from keyscale.engine.job import Compute, Job, ModelChoice, Precision
+from keyscale.engine.choices import Codec
+from keyscale.engine.errors import DeviceError, DeviceLost, EncoderError
+from keyscale.engine.job import Compute, Encoding, Job, ModelChoice, Precision
 from keyscale.engine.machine import find_gpus, lacks_kernels
 from keyscale.engine.models import load_model
 from keyscale.engine.models import torch_networks as networks
 from keyscale.engine.models.torch_model import LEAST_AUTOMATIC, SIZES, Model
+from keyscale.engine.pipeline import chunks
+from keyscale.engine.pipeline.encoder import ChunkWriter
 from keyscale.engine.pipeline.upscaler import Upscaler
+from keyscale.engine.runners.prepare import prepare
 
 SIZE = (40, 32)
 WINDOW = Window(4, 4, 36, 28)
@@ -413,6 +418,38 @@ def test_a_card_without_kernels_that_is_asked_for_is_an_error_before_any_work(tm
     assert caught.value.exit_code == 4
     assert not gpu.launches
     assert not list(tmp_path.glob("*.mp4"))
+
+
+# NVENC
+
+
+@pytest.mark.parametrize(("device", "gpu"), [("cuda:1", "'gpu': '1'"), ("cuda:3", "'gpu': '3'"), ("cuda", None)])
+@pytest.mark.parametrize("codec", [Codec.H264_NVENC, Codec.HEVC_NVENC])
+def test_nvenc_is_asked_for_on_the_gpu_that_is_named(
+    tmp_path: Path, device: str, gpu: str | None, codec: Codec
+) -> None:
+    try:
+        prepare(replace(job(tmp_path, device), encoding=Encoding(codec=codec)))
+    except EncoderError as error:
+        assert gpu is None or gpu in str(error)
+        assert gpu is not None or "gpu" not in str(error).partition("{")[2]
+    else:
+        pytest.skip("NVENC is here: the error that tells what it was given does not come")
+
+
+def test_the_encoder_is_told_where_networks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    class Noted(ChunkWriter):
+        def __init__(self, *given: Any, device: str, **more: Any) -> None:
+            told.append(device)
+            super().__init__(*given, device=device, **more)
+
+    monkeypatch.setattr(chunks, "ChunkWriter", Noted)
+    with simulated_cuda(count=2) as gpus:
+        gpus[0].capability = (6, 0)
+        run(job(tmp_path, "auto"))
+    assert told == ["cuda:1"]
 
 
 # Contexts that die
