@@ -111,11 +111,12 @@ def run_chunks(
     pictures: Channel[_Picture] = Channel(stages, 1)
     sampled: Channel[_Sampled] = Channel(stages, sampler_threads + 1)
     pool = ThreadPoolExecutor(sampler_threads, thread_name_prefix="keyscale-sampler")
+    device = plan.job.compute.device if upscaler is None else upscaler.model.place
     stages.start("reader", lambda: _read(plan, chunks, groups, stages, tally, open_media, claim))
     tally.waits = network_lock is not None and upscaler is not None
     stages.start("upscaler", lambda: _upscale_locked(upscaler, groups, pictures, stages, tally, network_lock))
     stages.start("sampler", lambda: _sample(plan, pictures, sampled, pool))
-    stages.start("writer", lambda: _write(plan, folder, sampled, tally))
+    stages.start("writer", lambda: _write(plan, folder, sampled, tally, device))
     try:
         while not stages.wait(POLL_SECONDS):
             yield tally
@@ -290,7 +291,7 @@ def _sample(plan: Plan, pictures: Channel[_Picture], sampled: Channel[_Sampled],
     sampled.close()
 
 
-def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Tally) -> None:
+def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Tally, device: str) -> None:
     """Encode pictures chunk by chunk; a chunk that is not complete leaves no file."""
     source = iter(sampled)
     item = next(source, None)
@@ -304,6 +305,7 @@ def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Ta
             plan.rate,
             mastering=plan.info.mastering if plan.tone is None else None,
             light_level=plan.info.light_level if plan.tone is None else None,
+            device=device,
         ) as writer:
             while item is not None and item.chunk is chunk:
                 writer.write(item.picture.result())
