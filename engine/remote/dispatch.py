@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event as StopFlag
 from typing import Any
 
-from keyscale.engine.errors import Interrupted, KeyscaleError, RemoteError, VerificationError
+from keyscale.engine.errors import Interrupted, KeyscaleError, RemoteError, StorageError, VerificationError
 from keyscale.engine.events import Event, Note
 from keyscale.engine.output.concat import concatenate, scan_chunks
 from keyscale.engine.pipeline.chunks import Tally
@@ -138,7 +138,7 @@ class FanOut:
         if found is None:
             anew = dataclasses.replace(starting, until=self._until())
             return dataclasses.replace(self._state, starting=(*self._state.starting, anew))
-        if isinstance(found, Unanswered):
+        if isinstance(found, Unanswered | StorageError):
             return self._state
         calls = self._state.calls
         if isinstance(found, str):
@@ -246,7 +246,7 @@ class FanOut:
             except KeyscaleError as error:
                 box.put(error)
             except Exception as error:  # a thread has nobody to raise to, and the box is waited for
-                box.put(RemoteError(f"a chunk cannot be started ({type(error).__name__})"))
+                box.put(Unanswered(f"a chunk cannot be started ({type(error).__name__})"))
 
         starting = Starting(index=chunk.index, start=chunk.start, end=chunk.end, until=self._until())
         # Whoever finds this after a crash knows that a call may run whose id nobody has.

@@ -48,7 +48,7 @@ FULL = {4}
 """A client may also find no room on this machine, where its disk was filled."""
 ENDINGS = {0, 5, 128 + signal.SIGHUP, 128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGKILL}
 """A client may also end by the signal itself, where it came before anything had begun."""
-EARLY = {-signal.SIGHUP, -signal.SIGTERM}
+EARLY = {-signal.SIGHUP, -signal.SIGINT, -signal.SIGTERM}
 REQUESTS = (SENDS_SOURCE, READS_SOURCE, STORES_CHUNK, FETCHES_CHUNK, DELETES, LISTS)
 
 

@@ -9,7 +9,7 @@ import modal
 import modal.exception
 import pytest
 
-from keyscale.engine.errors import InputError, Interrupted, RemoteError
+from keyscale.engine.errors import InputError, Interrupted, RemoteError, StorageError
 from keyscale.engine.remote.modal_client import Calls
 from keyscale.engine.remote.modal_errors import CallEnd, Unanswered, judged, told_by
 from keyscale.engine.storage.proxies import proxy_for
@@ -72,6 +72,17 @@ def test_what_a_function_raised_is_told_in_one_short_line_without_links(raised: 
     assert type(outcome.error) is RemoteError
     assert 0 < len(outcome.error.message) < 400
     assert "X-Amz" not in outcome.error.message
+
+
+def test_a_disk_without_room_for_temporary_files_is_told_as_such_and_ends_no_call() -> None:
+    lacking = FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+    with pytest.raises(StorageError, match="No usable temporary directory") as caught, told_by(modal, "start a chunk"):
+        raise lacking
+    assert "TMPDIR" in str(caught.value.remedy)
+    outcome = judged(modal, lacking)
+    assert outcome is not None
+    assert not outcome.ended
+    assert outcome.kind is CallEnd.GONE
 
 
 class Asked:
