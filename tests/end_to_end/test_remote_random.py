@@ -36,7 +36,8 @@ from support.faulty_place import (
 )
 from support.s3.server import S3Server
 
-OFTEN, MORE, REAL = range(6), range(6, 1000), range(5000, 5100)
+OFTEN, MORE = range(6), range(6, 1000)
+REAL_OFTEN, REAL = range(5000, 5002), range(5002, 5100)
 IMPATIENT = (
     "import keyscale.engine.remote.leftovers as e; import keyscale.engine.remote.run as r; "
     "import keyscale.engine.remote.dispatch as d; import keyscale.engine.remote.modal_client as m; "
@@ -281,8 +282,13 @@ def modal_place(
     yield from faulty_on(tmp_path_factory.mktemp("modal"), rclone, container_python)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [pytest.param(seed, id=f"seed-{seed}") for seed in REAL])
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(seed, id=f"seed-{seed}", marks=() if seed in REAL_OFTEN else pytest.mark.slow)
+        for seed in (*REAL_OFTEN, *REAL)
+    ],
+)
 def test_the_same_holds_with_modals_own_client_protocol_and_containers(
     modal_place: FaultyPlace, tmp_path: Path, seed: int
 ) -> None:
