@@ -24,7 +24,7 @@ from keyscale.engine.remote.modal_errors import CallEnd, Outcome, Unanswered, wi
 from keyscale.engine.remote.pieces import Piece, Pieces, used
 from keyscale.engine.remote.slots import Slots
 from keyscale.engine.remote.staging import Staging
-from keyscale.engine.remote.state import Call, RemoteState, Starting
+from keyscale.engine.remote.state import Call, RemoteState, Starting, was_cancelled
 from keyscale.engine.remote.waiting import Waiting
 from keyscale.engine.runners.progress import Meter
 from keyscale.engine.storage.bucket import ObjectDamaged, ObjectMissing
@@ -394,5 +394,4 @@ class FanOut:
         before, self._state = self._state, state
         kept = self._path.exists() if state == before else state.save_again(self._path)
         if not kept:
-            message = f"the job {self._state.job_id} was cancelled by another command"
-            raise RemoteError(message, remedy="Run the command again: finished chunks are kept.")
+            raise was_cancelled(self._state.job_id)

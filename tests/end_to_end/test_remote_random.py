@@ -237,6 +237,11 @@ class Sequence:
             assert [number for _, number in numbers_in(output)] == list(range(FRAMES))
             assert any(client.last["event"] == "done" for client in self.clients if client.events)
 
+    def sweep(self) -> None:
+        """Leave nothing to the next sequence."""
+        self.faulty.leave()
+        self.faulty.run("remote", "clean", "--older-than", "0s", environment=self.faulty.home(self.folder))
+
     def end(self) -> None:
         """All that is known can be ended by what `status` names."""
         self.faulty.mend()
@@ -305,4 +310,5 @@ def play(sequence: Sequence, seed: int) -> None:
         sequence.end()
     except BaseException as error:
         error.add_note(f"seed {seed}: {'; '.join(sequence.steps)}")
+        sequence.sweep()
         raise
