@@ -380,7 +380,7 @@ class FanOut:
         while not self._calls.closed:
             for report in self._calls.news(self._task.job_id, wait_s=NEWS_S):
                 self._reports.put(report)
-            if time.monotonic() - asked < ASK_S:
+            if time.monotonic() - asked < min(ASK_S, self._waiting.longest_s / 3):
                 continue
             # A report may be lost.
             for call_id, piece in dict(self._pieces.running).items():

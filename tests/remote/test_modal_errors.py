@@ -105,6 +105,27 @@ def test_a_deployed_function_that_fails_to_tell_what_it_is_is_a_fault_of_its_own
     assert caught.value.exit_code == 5
 
 
+@pytest.mark.parametrize("raised", [TimeoutError(), OSError("no space"), TimeoutError("the read timed out")])
+def test_a_timeout_of_the_functions_own_is_not_taken_for_an_answer_that_is_still_to_come(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception
+) -> None:
+    asked: list[str] = []
+
+    class Call:
+        def get(self, timeout: float) -> None:  # noqa: ARG002 - as Modal's
+            asked.append("get")
+            raise raised
+
+        def cancel(self) -> None:
+            asked.append("cancel")
+
+    monkeypatch.setattr("modal.FunctionCall.from_id", lambda _: Call())
+    monkeypatch.setattr("keyscale.engine.remote.modal_client.ASK_PAUSE_S", 0.0)
+    outcome = Calls().wait("fc-1")
+    assert (outcome.kind, outcome.ended) == (CallEnd.GONE, True)
+    assert asked == ["get"] * 3 + ["cancel"]
+
+
 # Proxies
 
 
