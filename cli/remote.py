@@ -122,7 +122,7 @@ def _state_lines(note: JobNote, state: RemoteState | None, calls: Calls) -> list
 def cancel(job: JobArgument) -> None:
     """Stop a job's calls and remove what it staged; finished chunks on this machine are kept."""
     from keyscale.engine.remote.leftovers import UNKNOWN_CALLS
-    from keyscale.engine.remote.state import find_note, forget_note, is_damaged
+    from keyscale.engine.remote.state import find_note, forget_note, is_damaged, is_followed
     from keyscale.engine.workspace.folder import WorkFolder
 
     note = find_note(job)
@@ -131,8 +131,11 @@ def cancel(job: JobArgument) -> None:
     if note.publishing and note.job.publish_to is not None:
         removed += _take_back(note.job.publish_to)
         WorkFolder.remove_finished(Path(note.job.output), note.publishing)
-    forget_note(job)
     write_data(f"{job} is cancelled, {removed} objects were removed\n")
+    if is_followed(note):
+        write_data("a client still works on it: it ends, and removes what it sends meanwhile\n")
+    else:
+        forget_note(job)
     if damaged:
         write_data(f"what was kept of it is damaged: {UNKNOWN_CALLS}\n")
 
@@ -282,10 +285,10 @@ def _stop_here(job_id: str) -> bool:
 
 def _forget_here(job_id: str) -> None:
     """Forget a job of which nothing is left, unless its result is still to be stored elsewhere."""
-    from keyscale.engine.remote.state import all_notes, forget_note
+    from keyscale.engine.remote.state import all_notes, forget_note, is_followed
 
     for note in all_notes():
-        if note.job_id == job_id and not note.publishing:
+        if note.job_id == job_id and not note.publishing and not is_followed(note):
             forget_note(job_id)
 
 

@@ -276,6 +276,21 @@ MUTANTS = (
         "test_calls_that_can_neither_be_followed_nor_cancelled_stay_known[forked]",
     ),
     Mutant(
+        "a call whose acceptance was lost stays known",
+        "engine/remote/dispatch.py",
+        "starting=(*self._state.starting, anew)",
+        "starting=self._state.starting",
+        "tests/end_to_end/test_remote_forgotten.py::"
+        "test_a_call_whose_acceptance_was_lost_and_that_was_asked_for_anew_is_told_and_known[Ctrl-C]",
+    ),
+    Mutant(
+        "what a container says is shown without links",
+        "engine/remote/pieces.py",
+        "if text is not None and without_links(text) == text",
+        "if text is not None",
+        "tests/remote/test_pieces.py::test_sentences_that_name_options_are_shown_without_links_and_in_one_line",
+    ),
+    Mutant(
         "decoders rest before they are freed",
         "engine/source/open.py",
         "            context.flush_buffers()",

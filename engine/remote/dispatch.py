@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event as StopFlag
 from typing import Any
 
-from keyscale.engine.errors import Interrupted, KeyscaleError, RemoteError, VerificationError
+from keyscale.engine.errors import Interrupted, KeyscaleError, RemoteError, StorageError, VerificationError
 from keyscale.engine.events import Event, Note
 from keyscale.engine.output.concat import concatenate, scan_chunks
 from keyscale.engine.pipeline.chunks import Tally
@@ -24,7 +24,7 @@ from keyscale.engine.remote.modal_errors import CallEnd, Outcome, Unanswered, wi
 from keyscale.engine.remote.pieces import Piece, Pieces, used
 from keyscale.engine.remote.slots import Slots
 from keyscale.engine.remote.staging import Staging
-from keyscale.engine.remote.state import Call, RemoteState, Starting
+from keyscale.engine.remote.state import Call, RemoteState, Starting, was_cancelled
 from keyscale.engine.remote.waiting import Waiting
 from keyscale.engine.runners.progress import Meter
 from keyscale.engine.storage.bucket import ObjectDamaged, ObjectMissing
@@ -138,7 +138,7 @@ class FanOut:
         if found is None:
             anew = dataclasses.replace(starting, until=self._until())
             return dataclasses.replace(self._state, starting=(*self._state.starting, anew))
-        if isinstance(found, Unanswered):
+        if isinstance(found, Unanswered | StorageError):
             return self._state
         calls = self._state.calls
         if isinstance(found, str):
@@ -246,7 +246,7 @@ class FanOut:
             except KeyscaleError as error:
                 box.put(error)
             except Exception as error:  # a thread has nobody to raise to, and the box is waited for
-                box.put(RemoteError(f"a chunk cannot be started ({type(error).__name__})"))
+                box.put(Unanswered(f"a chunk cannot be started ({type(error).__name__})"))
 
         starting = Starting(index=chunk.index, start=chunk.start, end=chunk.end, until=self._until())
         # Whoever finds this after a crash knows that a call may run whose id nobody has.
@@ -380,7 +380,7 @@ class FanOut:
         while not self._calls.closed:
             for report in self._calls.news(self._task.job_id, wait_s=NEWS_S):
                 self._reports.put(report)
-            if time.monotonic() - asked < ASK_S:
+            if time.monotonic() - asked < min(ASK_S, self._waiting.longest_s / 3):
                 continue
             # A report may be lost.
             for call_id, piece in dict(self._pieces.running).items():
@@ -394,5 +394,4 @@ class FanOut:
         before, self._state = self._state, state
         kept = self._path.exists() if state == before else state.save_again(self._path)
         if not kept:
-            message = f"the job {self._state.job_id} was cancelled by another command"
-            raise RemoteError(message, remedy="Run the command again: finished chunks are kept.")
+            raise was_cancelled(self._state.job_id)

@@ -186,13 +186,17 @@ class Calls:
         patience, refusals = self._patience(self._patience_s), 0
         outcome: Outcome | None = None
         while outcome is None and not self._closed.is_set():
+            asked = time.monotonic()
             try:
                 answer = call.get(timeout=WAIT_S)
             except modal.exception.InputCancellation:  # no `Exception`
                 outcome = outcome_of(CallEnd.GONE, "a call was cancelled elsewhere")
             except Exception as error:  # whatever the function raised is raised here: `judged` tells it apart
                 outcome = judged(modal, error)
-                if is_waiting(modal, error):
+                if is_waiting(modal, error) and time.monotonic() - asked < WAIT_S / 2:
+                    # Too early: so it is the function's own, and would be raised again for ever.
+                    outcome = outcome_of(CallEnd.GONE, f"a container failed ({short(error)})", ended=False)
+                if is_waiting(modal, error) and outcome is None:
                     patience.renew()
                     refusals = 0
                 elif outcome is None and not patience.bear():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from keyscale.engine.errors import KeyscaleError, RemoteError
+from keyscale.engine.errors import KeyscaleError, RemoteError, StorageError
 
 __all__ = [
     "DEPLOY",
@@ -131,6 +131,8 @@ def judged(modal: Any, error: Exception) -> Outcome | None:
         ),
         (e.RemoteError if is_money else (), True, CallEnd.FAILED, f"Modal ended a call ({short(error)})", PAY),
         (e.Error if is_money else (), False, CallEnd.FAILED, f"Modal does not tell of a call ({short(error)})", PAY),
+        # Of this machine or of the container's, nobody can say: Modal's client needs room for temporary files.
+        (OSError, False, CallEnd.GONE, f"a container failed, or cannot be followed ({short(error)})", LOGS),
         (Exception, True, CallEnd.CRASHED, f"a container failed ({short(error)})", LOGS),
     )
     return next(
@@ -168,7 +170,7 @@ def unreachable(action: str, kind: type[RemoteError] = Unanswered, *, has_begun:
 
 @contextlib.contextmanager
 def told_by(modal: Any, action: str, *, has_begun: bool = True) -> Iterator[None]:
-    """Modal's exceptions as ours; `has_begun` as of `unreachable`."""
+    """Modal's exceptions as ours, and those of its client; `has_begun` as of `unreachable`."""
     e = modal.exception
     try:
         yield
@@ -186,6 +188,11 @@ def told_by(modal: Any, action: str, *, has_begun: bool = True) -> Iterator[None
     except e.Error as error:
         remedy = PAY if is_about_money(modal, error) else DEPLOY
         raise RemoteError(f"cannot {action} ({short(error)})", remedy=remedy) from None
+    except TimeoutError:
+        raise unreachable(action, has_begun=has_begun) from None
+    except OSError as error:
+        remedy = "Free some space, or let TMPDIR name a folder that can be written: Modal's client needs one."
+        raise StorageError(f"cannot {action} ({short(error)})", remedy=remedy) from None
 
 
 def never_arrived(modal: Any, error: BaseException) -> bool:

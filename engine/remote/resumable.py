@@ -143,6 +143,8 @@ class NotedRun(Run):
         yield from signs_of_life(meter, over, HASTY_S, self.stop.is_set)
         yield from self.told()
         if not over.is_set():
+            with contextlib.suppress(StorageError):
+                self.note_job(path)
             job_id = self.fan_out.job_id if self.fan_out is not None else self.job_id
             message = (
                 f"remote job {job_id} is left as it is, since Modal or storage did not answer in time: calls may still "
@@ -156,11 +158,14 @@ class NotedRun(Run):
         if self.sending.acquire(timeout=SENT_S):  # what is on its way would arrive after all was removed
             self.sending.release()
         self.calls.close()
+        dropped = not path.exists()
         state = self.fan_out.settle() if self.fan_out is not None else RemoteState.read(path)
         leave = self.fan_out.leave if self.fan_out is not None else lambda: True
         settings, job_id = self.storage.settings, self.job_id if state is None else state.job_id
         left = leftovers.leave_nothing(settings, job_id, state, path, self.calls, leave, is_hasty=self.stop.is_set)
-        if left is not None:
+        if left is None and dropped:
+            forget_note(job_id)  # which a command that cancelled the job left to this client
+        elif left is not None:
             self.notes.append(Note(level="warning", message=left))
             # Another command may have removed the note just before.
             with contextlib.suppress(StorageError):

@@ -22,7 +22,14 @@ from keyscale.engine.remote.prices import Budget, affordable, check_suited, cost
 from keyscale.engine.remote.resumable import NotedRun
 from keyscale.engine.remote.slots import Slots
 from keyscale.engine.remote.staging import Staging, kept_task
-from keyscale.engine.remote.state import RemoteState, check_notes, forget_note, state_path, take_up
+from keyscale.engine.remote.state import (
+    RemoteState,
+    check_notes,
+    forget_note,
+    state_path,
+    take_up,
+    was_cancelled,
+)
 from keyscale.engine.remote.waiting import Waiting
 from keyscale.engine.run_options import RemoteOptions
 from keyscale.engine.runners.local import LocalRun
@@ -310,7 +317,8 @@ class RemoteRun(NotedRun):
             if source != Path(self.job.source):
                 source.unlink(missing_ok=True)
         state = dataclasses.replace(state, task_json=dumps(sent), sent=True)
-        state.save(path)
+        if not state.save_again(path):
+            raise was_cancelled(self.job_id)
         return state
 
     # In the end

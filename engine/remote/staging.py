@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from keyscale import __version__
-from keyscale.engine.errors import InputError, KeyscaleError
+from keyscale.engine.errors import InputError, Interrupted, KeyscaleError
 from keyscale.engine.files import sha256_file
 from keyscale.engine.models.execution import Execution
 from keyscale.engine.plan.plan import Chunk, Plan
@@ -98,6 +98,8 @@ class Staging:
             InputError: the source cannot be read, or changes.
             Interrupted: `should_stop` said so; what was sent stays.
         """
+        if should_stop():  # whoever removes what was staged may have done so already
+            raise Interrupted("stopped before anything was sent")
         self.storage.put(f"{self.prefix}plan", data)
         if checkpoint is not None:
             self.storage.upload(checkpoint, f"{self.prefix}checkpoint", should_stop=should_stop)

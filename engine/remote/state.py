@@ -49,6 +49,7 @@ __all__ = [
     "state_path",
     "state_path_of",
     "take_up",
+    "was_cancelled",
 ]
 
 
@@ -337,6 +338,12 @@ def take_up(path: Path, job: Job, key: str, place: tuple[str, str]) -> None:
         if state is not None and (state.endpoint, state.bucket) == place and state.key == key:
             state.save(path)
             return
+
+
+def was_cancelled(job_id: str) -> RemoteError:
+    """The error where another command cancelled a job, which removes what is kept of it."""
+    message = f"the job {job_id} was cancelled by another command"
+    return RemoteError(message, remedy="Run the command again: finished chunks are kept.")
 
 
 def absolute_job(job: Job, checkpoint: Path | None) -> Job:

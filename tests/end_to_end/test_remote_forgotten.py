@@ -214,7 +214,7 @@ def test_ctrl_c_while_it_is_asked_what_is_deployed_leaves_no_call(forked_place: 
 
 
 @pytest.mark.parametrize("silent", [LISTS, DELETES], ids=["when listed", "when deleted from"])
-@pytest.mark.parametrize("longest_s", [2.5, pytest.param(12.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("longest_s", [1.5, pytest.param(12.0, marks=pytest.mark.slow)])
 def test_storage_that_falls_silent_does_not_keep_an_interrupted_client(
     faulty: FaultyPlace, tmp_path: Path, silent: Asked, longest_s: float
 ) -> None:

@@ -286,6 +286,36 @@ def test_a_client_whose_job_is_cancelled_by_another_command_ends_and_says_so(
     faulty.check_clean(tmp_path)
 
 
+@pytest.mark.parametrize("way", ["cancel", "clean"])
+@pytest.mark.parametrize("dies", [False, True], ids=["it ends", "it is killed"])
+def test_a_job_that_is_cancelled_while_its_client_sends_stays_known_until_that_has_ended(
+    faulty: FaultyPlace, tmp_path: Path, way: str, dies: bool
+) -> None:
+    release = faulty.proxy.hold(SENDS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(1)
+    home = faulty.home(tmp_path)
+    words = ("cancel", client.job) if way == "cancel" else ("clean", "--older-than", "0s")
+    done = faulty.run("remote", *words, environment=home)
+    assert done.returncode == 0, done.stderr
+    assert ("a client still works on it" in done.stdout) is (way == "cancel")
+    assert client.job in faulty.run("remote", "status", environment=home).stdout
+    if dies:
+        client.kill()
+        release()
+        time.sleep(0.3)  # what had been sent arrives
+        assert client.job in faulty.run("remote", "status", environment=home).stdout
+        assert faulty.run("remote", "cancel", client.job, environment=home).returncode == 0
+    else:
+        release()
+        assert client.end() == 5
+        client.check()
+        assert "cancelled by another command" in client.last["message"]
+    assert faulty.left() == []
+    assert "no remote job is unfinished" in faulty.run("remote", "status", environment=home).stdout
+    faulty.check_clean(tmp_path)
+
+
 def test_a_call_that_is_just_being_started_is_cancelled_too_where_another_command_ends_the_job(
     faulty: FaultyPlace,
     tmp_path: Path,

@@ -36,7 +36,8 @@ from support.faulty_place import (
 )
 from support.s3.server import S3Server
 
-OFTEN, MORE, REAL = range(6), range(6, 1000), range(5000, 5100)
+OFTEN, MORE = range(6), range(6, 1000)
+REAL_OFTEN, REAL = range(5000, 5002), range(5002, 5100)
 IMPATIENT = (
     "import keyscale.engine.remote.leftovers as e; import keyscale.engine.remote.run as r; "
     "import keyscale.engine.remote.dispatch as d; import keyscale.engine.remote.modal_client as m; "
@@ -48,7 +49,7 @@ FULL = {4}
 """A client may also find no room on this machine, where its disk was filled."""
 ENDINGS = {0, 5, 128 + signal.SIGHUP, 128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGKILL}
 """A client may also end by the signal itself, where it came before anything had begun."""
-EARLY = {-signal.SIGHUP, -signal.SIGTERM}
+EARLY = {-signal.SIGHUP, -signal.SIGINT, -signal.SIGTERM}
 REQUESTS = (SENDS_SOURCE, READS_SOURCE, STORES_CHUNK, FETCHES_CHUNK, DELETES, LISTS)
 
 
@@ -236,6 +237,11 @@ class Sequence:
             assert [number for _, number in numbers_in(output)] == list(range(FRAMES))
             assert any(client.last["event"] == "done" for client in self.clients if client.events)
 
+    def sweep(self) -> None:
+        """Leave nothing to the next sequence."""
+        self.faulty.leave()
+        self.faulty.run("remote", "clean", "--older-than", "0s", environment=self.faulty.home(self.folder))
+
     def end(self) -> None:
         """All that is known can be ended by what `status` names."""
         self.faulty.mend()
@@ -281,8 +287,13 @@ def modal_place(
     yield from faulty_on(tmp_path_factory.mktemp("modal"), rclone, container_python)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [pytest.param(seed, id=f"seed-{seed}") for seed in REAL])
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(seed, id=f"seed-{seed}", marks=() if seed in REAL_OFTEN else pytest.mark.slow)
+        for seed in (*REAL_OFTEN, *REAL)
+    ],
+)
 def test_the_same_holds_with_modals_own_client_protocol_and_containers(
     modal_place: FaultyPlace, tmp_path: Path, seed: int
 ) -> None:
@@ -299,4 +310,5 @@ def play(sequence: Sequence, seed: int) -> None:
         sequence.end()
     except BaseException as error:
         error.add_note(f"seed {seed}: {'; '.join(sequence.steps)}")
+        sequence.sweep()
         raise

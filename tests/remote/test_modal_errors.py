@@ -9,7 +9,7 @@ import modal
 import modal.exception
 import pytest
 
-from keyscale.engine.errors import InputError, Interrupted, RemoteError
+from keyscale.engine.errors import InputError, Interrupted, RemoteError, StorageError
 from keyscale.engine.remote.modal_client import Calls
 from keyscale.engine.remote.modal_errors import CallEnd, Unanswered, judged, told_by
 from keyscale.engine.storage.proxies import proxy_for
@@ -74,6 +74,17 @@ def test_what_a_function_raised_is_told_in_one_short_line_without_links(raised: 
     assert "X-Amz" not in outcome.error.message
 
 
+def test_a_disk_without_room_for_temporary_files_is_told_as_such_and_ends_no_call() -> None:
+    lacking = FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+    with pytest.raises(StorageError, match="No usable temporary directory") as caught, told_by(modal, "start a chunk"):
+        raise lacking
+    assert "TMPDIR" in str(caught.value.remedy)
+    outcome = judged(modal, lacking)
+    assert outcome is not None
+    assert not outcome.ended
+    assert outcome.kind is CallEnd.GONE
+
+
 class Asked:
     """A call of `describe` that fails so."""
 
@@ -92,6 +103,27 @@ def test_a_deployed_function_that_fails_to_tell_what_it_is_is_a_fault_of_its_own
     with pytest.raises(RemoteError, match="'describe'") as caught:
         Calls()._first_answer(Asked(error))
     assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize("raised", [TimeoutError(), OSError("no space"), TimeoutError("the read timed out")])
+def test_a_timeout_of_the_functions_own_is_not_taken_for_an_answer_that_is_still_to_come(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception
+) -> None:
+    asked: list[str] = []
+
+    class Call:
+        def get(self, timeout: float) -> None:  # noqa: ARG002 - as Modal's
+            asked.append("get")
+            raise raised
+
+        def cancel(self) -> None:
+            asked.append("cancel")
+
+    monkeypatch.setattr("modal.FunctionCall.from_id", lambda _: Call())
+    monkeypatch.setattr("keyscale.engine.remote.modal_client.ASK_PAUSE_S", 0.0)
+    outcome = Calls().wait("fc-1")
+    assert (outcome.kind, outcome.ended) == (CallEnd.GONE, True)
+    assert asked == ["get"] * 3 + ["cancel"]
 
 
 # Proxies

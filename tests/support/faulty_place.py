@@ -95,7 +95,10 @@ class Client:
         self.until(lambda event: event.get("phase") == phase)
 
     def signal(self, number: signal.Signals) -> None:
-        os.kill(self._process.pid, number)
+        pid = self._process.pid
+        while os.getpgid(pid) != pid:  # a forked one that is not the program yet
+            time.sleep(0.01)
+        os.kill(pid, number)
 
     def limit_files(self, size: int) -> None:
         """Let no file that it writes grow beyond so many bytes, as on a disk that is full; on Linux alone."""
@@ -179,7 +182,10 @@ class FaultyPlace(Place):
 
     def client(self, *arguments: str | Path, first: str = "", **environment: str) -> Client:
         """`keyscale ARGUMENTS`, with its events; `first` is Python that runs before, to shorten a wait."""
-        program = f"import sys\n{first}\nfrom keyscale.cli.app import main\nmain()"
+        # As the installed command has it while it loads.
+        quiet = "import os, signal, sys; signal.signal(signal.SIGINT, lambda *_: os._exit(130))"
+        loud = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+        program = f"{quiet}\n{first}\n{loud}\nfrom keyscale.cli.start import main\nmain()"
         process = subprocess.Popen(
             [sys.executable, "-c", program, *map(str, arguments), "--progress", "json"],
             cwd=self.folder,

@@ -54,13 +54,16 @@ def fork(act: Callable[..., object], *arguments: object, environment: Mapping[st
 
 
 def _become(act: Callable[..., object], arguments: Sequence[object], environment: dict[str, str], folder: str) -> None:
-    os.setsid()
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
-    # multiprocessing's own: a process that was started has it as Python sets it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    act(*arguments)
+    try:
+        os.setsid()
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+        # multiprocessing's own: a process that was started has it as Python sets it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        act(*arguments)
+    except KeyboardInterrupt:  # before the program itself looks after signals
+        os._exit(128 + signal.SIGINT)
 
 
 def say_to(out: int, err: int) -> None:
