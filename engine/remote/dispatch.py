@@ -23,6 +23,7 @@ from keyscale.engine.remote.modal_client import Calls
 from keyscale.engine.remote.modal_errors import CallEnd, Outcome, Unanswered
 from keyscale.engine.remote.pieces import Piece, Pieces
 from keyscale.engine.remote.slots import Slots
+from keyscale.engine.remote.spending import Account
 from keyscale.engine.remote.staging import Staging
 from keyscale.engine.remote.state import Call, RemoteState, Starting
 from keyscale.engine.runners.progress import Meter
@@ -52,6 +53,8 @@ class _News:
 
     call_id: str
     outcome: Outcome
+    at: float
+    """When the call's end was known; what it made is fetched after that."""
     made: Made | None = None
     path: Path | None = None
     fault: KeyscaleError | None = None
@@ -74,7 +77,7 @@ class FanOut:
         longest_s: float,
         stop: StopFlag,
         tally: Tally,
-        given_up: Callable[[str | None, float], None],
+        account: Account,
     ) -> None:
         """Nothing is started.
 
@@ -90,13 +93,12 @@ class FanOut:
             longest_s: how long a call may take.
             stop: ends it.
             tally: counts frames.
-            given_up: told of each call that came to nothing: its GPU, where it answered, and how many seconds it took
-                at most; what it raises ends the job.
+            account: told of each call, and asked before one is started.
         """
         self.mades: list[Made] = []
         self._plan, self._calls, self._staging, self._folder = plan, calls, staging, folder
         self._state, self._path = state, path
-        self._containers, self._stop, self._tally, self._given_up = containers, stop, tally, given_up
+        self._containers, self._stop, self._tally, self._account = containers, stop, tally, account
         self._longest_s = longest_s
         self._task = read_task(state.task_json)
         self._pieces = Pieces((), 1)
@@ -105,8 +107,6 @@ class FanOut:
         self._reports: queue.Queue[dict[str, Any]] = queue.Queue()
         self._busy: set[str] = set()
         """Calls that are not answered yet: fetching a result keeps no container. Each has a slot."""
-        self._since: dict[str, float] = {}
-        """When this client began to wait for each call."""
         self._share = (slots or Slots(containers)).share(lambda: self._news.put(None))
         self._threads: list[threading.Thread] = []
         self._starting: tuple[threading.Thread, Starting, queue.Queue[str | KeyscaleError]] | None = None
@@ -205,6 +205,11 @@ class FanOut:
         if len(self._busy) >= self._containers or not self._pieces.is_due(now):
             self._share.withdraw()
             return None
+        if not self._account.may_begin(self._pieces.longest, now):
+            self._share.withdraw()
+            if not self._pieces.running:
+                raise self._account.refusal(self._pieces.frames_left)
+            return None  # what runs is paid, and finished
         return self._pieces.take(now) if self._share.take() else None
 
     def _progress(self, meter: Meter, done_before: int) -> Iterator[Event]:
@@ -248,7 +253,7 @@ class FanOut:
         """Wait for a call in a thread, and bring here what it made."""
 
         def act() -> None:
-            outcome = self._calls.wait(call_id)
+            outcome, at = self._calls.wait(call_id), time.monotonic()
             made = path = fault = None
             try:
                 if outcome.answer is not None and outcome.answer.get("status") == "ok":
@@ -263,9 +268,9 @@ class FanOut:
                 fault = error
             except Exception as error:  # a thread has nobody to raise to, and its news is waited for
                 fault = RemoteError(f"chunk {chunk.index} cannot be fetched ({type(error).__name__})")
-            self._news.put(_News(call_id, outcome, made, path, fault))
+            self._news.put(_News(call_id, outcome, at, made, path, fault))
 
-        self._since[call_id] = time.monotonic()
+        self._account.begun(call_id, chunk.frames, time.monotonic())
         self._busy.add(call_id)
         self._start(act, f"keyscale-call-{chunk.index}")
 
@@ -299,8 +304,11 @@ class FanOut:
 
     def _judge(self, news: _News) -> Iterator[Event]:
         pieces, now = self._pieces, time.monotonic()
-        waited = now - self._since.pop(news.call_id)
         self._answered(news.call_id)
+        if news.made is not None:
+            self._account.made(news.call_id, news.at, news.made)
+        else:
+            self._account.given_up(news.call_id, news.at, news.outcome.answer or {}, longest_s=self._longest_s)
         if news.outcome.ended:
             calls = tuple(call for call in self._state.calls if call.id != news.call_id)
             self._keep(dataclasses.replace(self._state, calls=calls))
@@ -321,8 +329,6 @@ class FanOut:
                 self._finish(parts)
         else:
             warning = pieces.failed(news.call_id, news.outcome, now)
-            answer = news.outcome.answer or {}
-            self._given_up(answer.get("gpu"), float(answer.get("seconds", waited)))
         if warning is not None:
             yield Note(level="warning", message=warning)
 

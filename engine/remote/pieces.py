@@ -100,6 +100,16 @@ class Pieces:
         """Frames that are there, and those that running calls report."""
         return self._done + sum(min(piece.frames, piece.chunk.frames) for piece in self.running.values())
 
+    @property
+    def longest(self) -> int:
+        """Frames of the longest piece that waits."""
+        return max((piece.chunk.frames for piece in self.waiting), default=0)
+
+    @property
+    def frames_left(self) -> int:
+        """Frames of pieces that wait or run."""
+        return sum(piece.chunk.frames for piece in (*self.waiting, *self.running.values()))
+
     def is_due(self, now: float) -> bool:
         """Whether `take` would give one."""
         return any(piece.due <= now for piece in self.waiting)

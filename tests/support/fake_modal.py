@@ -135,7 +135,6 @@ def _contain(pipe: Connection, name: str, timeout_s: float, frame_s: float, log:
     say_to(opened, opened)
     from keyscale.engine.pipeline.encoder import ChunkWriter
     from keyscale.engine.worker.chunk import make_chunk, workshop
-    from keyscale.engine.worker.contract import read_task
 
     own = workshop("cpu")
     own.container = name
@@ -154,8 +153,8 @@ def _contain(pipe: Connection, name: str, timeout_s: float, frame_s: float, log:
             own.close()
             return
 
-        def report(news: dict[str, Any], partition: str = read_task(job_json).job_id) -> None:
-            pipe.send(("news", (partition, news)))
+        def report(job_id: str, news: dict[str, Any]) -> None:
+            pipe.send(("news", (job_id, news)))
 
         try:
             pipe.send(("answer", make_chunk(own, job_json, chunk, urls, report, timeout_s=timeout_s)))

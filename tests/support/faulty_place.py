@@ -303,6 +303,10 @@ class ForkedPlace(FaultyPlace):
         # A container gives up 3 s before; half of the frames fit into that, and not all.
         self._fake.deploy(containers, float(timeout or 900), frame_s=0.06 if timeout else 0.0)
 
+    def slow_down(self, frame_s: float) -> None:
+        """Let one container, a new one, take so many seconds a frame."""
+        self._fake.deploy(1, 900.0, frame_s=frame_s)
+
     def client(self, *arguments: str | Path, first: str = "", **environment: str) -> Client:
         given = [*map(str, arguments), "--progress", "json"]
         return self._follow(self._forked(given, environment, first))

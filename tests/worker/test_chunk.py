@@ -295,7 +295,12 @@ def test_progress_is_reported_and_what_that_raises_ends_the_call(
     monkeypatch.setattr(chunk_module, "REPORT_SECONDS", 0.0)
     chunk = staged.plan.chunks[1]
     told: list[dict[str, Any]] = []
-    make_chunk(shop, dumps(staged.task), dataclasses.asdict(chunk), staged.links(chunk), told.append)
+
+    def tell(job_id: str, news: dict[str, Any]) -> None:
+        assert job_id == staged.task.job_id
+        told.append(news)
+
+    make_chunk(shop, dumps(staged.task), dataclasses.asdict(chunk), staged.links(chunk), tell)
     assert told
     assert {(news["index"], news["start"]) for news in told} == {(1, 20)}
     frames = [news["frames"] for news in told]
@@ -305,7 +310,7 @@ def test_progress_is_reported_and_what_that_raises_ends_the_call(
     class Cancelled(BaseException):
         pass
 
-    def cancel(news: dict[str, Any]) -> None:
+    def cancel(*_: object) -> None:
         raise Cancelled
 
     other = staged.plan.chunks[2]
