@@ -239,8 +239,12 @@ def process_framing_ai(
     source_start_time: float | None = None,
     source_end_time: float | None = None,
     rotation: float | None = 0,
+    fan_out: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """The whole job, from `{user_id}/{input_key}` to `{user_id}/{output_key}`: progress, and last the result."""
+    """The whole job, from `{user_id}/{input_key}` to `{user_id}/{output_key}`: progress, and last the result.
+
+    Long results are made by containers of `Engine`, unless `fan_out` is False.
+    """
     yield from _framing_ai(dict(locals()))
 
 
@@ -260,6 +264,7 @@ def process_framing_ai_job(
     source_end_time: float | None = None,
     rotation: float | None = 0,
     queue: modal.Queue | None = None,
+    fan_out: bool = True,
 ) -> dict[str, Any]:
     """The same as a function that can be spawned, followed and cancelled: progress goes to `queue`, if there is one."""
     arguments = dict(locals())
