@@ -139,8 +139,12 @@ class _Engine:
     @modal.enter(snap=True)
     def load(self) -> None:
         """Import what takes seconds, before the memory is kept for later containers; no GPU is there yet."""
+        from keyscale.engine.models.openvino import load_openvino
+
         self._keep_to_cores()
-        import_module("torch" if GPUS else "openvino")
+        import_module("torch")
+        if not GPUS:
+            load_openvino()
         import_module("keyscale.engine.worker.chunk")
         import_module("keyscale.engine.pipeline.upscaler")
 

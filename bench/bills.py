@@ -14,6 +14,7 @@ import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -28,8 +29,8 @@ from support.s3.proxy import Proxy  # noqa: E402
 from support.s3.rclone import RcloneServer  # noqa: E402
 
 
-def measure(jobs: int, seed: int) -> list[Billed]:
-    """Run the jobs and print each as it ends."""
+def measure(jobs: int, seed: int) -> Iterator[Billed]:
+    """Run the jobs."""
     with tempfile.TemporaryDirectory(prefix="keyscale-bench-") as name:
         folder = Path(name)
         (folder / "s3").mkdir()
@@ -41,7 +42,7 @@ def measure(jobs: int, seed: int) -> list[Billed]:
                 Proxy(s3.endpoint) as proxy,
                 closing(ForkedPlace(folder, s3, modal, proxy)) as place,
             ):
-                return bills(place, modal, folder, jobs, seed)
+                yield from bills(place, modal, folder, jobs, seed)
         finally:
             s3.close()
 
@@ -53,11 +54,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     given = parser.parse_args()
-    found = measure(given.jobs, given.seed)
-    for one in found:
+    found = []
+    for one in measure(given.jobs, given.seed):
+        found.append(one)
         print(
             f"{one.what}: bill ${one.bill:.5f}, estimate {one.estimate / one.bill:.3f} of it, summary "
-            f"{one.told / one.bill:.3f}; {one.containers} containers, {one.requests[0]} writes, {one.requests[1]} reads"
+            f"{one.told / one.bill:.3f}; containers: {one.containers}, writes and reads: {one.requests}",
+            flush=True,
         )
     for name, ratios in (
         ("estimate", [one.estimate / one.bill for one in found]),
