@@ -141,7 +141,6 @@ class _Engine:
         """Import what takes seconds, before the memory is kept for later containers; no GPU is there yet."""
         from keyscale.engine.models.openvino import load_openvino
 
-        self._keep_to_cores()
         import_module("torch")
         if not GPUS:
             load_openvino()
@@ -151,18 +150,15 @@ class _Engine:
     @modal.enter(snap=False)
     def open(self) -> None:
         """See that the device is there, and let it do its first work before the first chunk waits for that."""
+        from keyscale.engine.system import keep_to_cores
         from keyscale.engine.worker.chunk import workshop
 
-        self._keep_to_cores()
+        # Libraries start a thread for each core that they see, which is the machine's and not the reservation. Not
+        # before the snapshot: it is restored on machines with other cores.
+        keep_to_cores(self.cores)
         self._workshop = workshop(DEVICE)
         if GPUS:
             self._workshop.warm()
-
-    def _keep_to_cores(self) -> None:
-        # Libraries start a thread for each core that they see, which is the machine's and not the reservation.
-        from keyscale.engine.system import keep_to_cores
-
-        keep_to_cores(self.cores)
 
     @modal.exit()
     def close(self) -> None:

@@ -115,7 +115,8 @@ def _speed(plan: Plan, gpu: str, cores: int, encoder: str, preset: str | None, s
         per_mac = measured_speed(speeds, _network_key(kind.name, network), 1)
         macs = plan.estimate.macs / plan.frames
         network_s = macs * (2 / (kind.tflops * 1e12 * FP16_SHARE) if per_mac is None else per_mac)
-        own = measured_speed(speeds, _cores_key(network, encoder, preset), area)
+        on_gpu = kind.name != "none"
+        own = measured_speed(speeds, _cores_key(network, encoder, preset), area) if on_gpu else None
         sampling = SAMPLING_S[min(SAMPLING_S, key=lambda scale: abs(scale - plan.scale))] * area / FULL_HD
         around = CORE_FRAME_S * SLOWER.get(encoder, 1.0) * area / FULL_HD
         if encoder.endswith("_nvenc"):
@@ -124,7 +125,7 @@ def _speed(plan: Plan, gpu: str, cores: int, encoder: str, preset: str | None, s
         stages = [busy / (CORES_SHARE * cores)]
         if own is None:
             stages.append(sampling / max(1, cores // 2))  # so many threads sample
-        if kind.name == "none":
+        if not on_gpu:
             stages = [stages[0] + network_s * CORES / cores]  # one after the other on the same cores
         frame_s = max(network_s, *stages)
     return _Speed(frame_s, CALL_S if call is None else call, START_S if start is None else start, making is not None)
@@ -320,8 +321,9 @@ def remember_calls(plan: Plan, mades: Sequence[Made], cores: int, call_s: float 
 
         making = [made.stages.making / (made.frames * area) for made in own]
         keep(_making_key(gpu, cores, network, encoder.encoder, encoder.preset), area, making)
-        busy = [made.stages.cpu / (made.frames * area) for made in own]
-        keep(_cores_key(network, encoder.encoder, encoder.preset), area, busy)
+        if gpu != "none":  # there the network would be in it
+            busy = [made.stages.cpu / (made.frames * area) for made in own]
+            keep(_cores_key(network, encoder.encoder, encoder.preset), area, busy)
         inferred = [made for made in own if made.stages.macs]
         per_mac = [made.stages.network / made.stages.macs for made in inferred]
         keep(_network_key(gpu, network), 1, per_mac, [float(made.frames) for made in inferred])
