@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,7 +32,8 @@ Examples:
   keyscale talk.mp4 camera.json         gives talk.keyscale.mp4, 1080x1920 at 30 a second
   keyscale upscale talk.mp4 camera.json -o clip.mp4 --mode quality
   keyscale upscale talk.mp4 --size 3840x2160 --fps source --start 1:30 --end 2:00
-  keyscale plan talk.mp4 camera.json    shows what would be done
+  keyscale plan talk.mp4 camera.json    tells what would be done
+  keyscale preview talk.mp4 camera.json shows it: talk.preview.png
 
 The word upscale may be left out. 'keyscale COMMAND --help' lists the flags.
 """
@@ -40,9 +42,12 @@ COMMANDS = {
     "upscale": "Crop, upscale and verify a clip.",
     "batch": "Make many clips, each once.",
     "plan": "Show what upscale would do.",
+    "preview": "Show the camera over the video, and what it will see.",
     "convert": "Write keyframes of any format as keyscale's own.",
     "models": "Networks and their weights: list, fetch, verify.",
     "config": "Defaults from files and the environment: show, path.",
+    "doctor": "What works here, and what to do about the rest.",
+    "completion": "Let the shell complete commands, flags, values and files.",
     "remote": "Run on Modal GPUs: deploy, status, cancel, resume, clean.",
 }
 """The modules of this folder that hold a command or a group of them, and what help says of each."""
@@ -61,6 +66,22 @@ class Program(TyperGroup):
             return None
         module = import_module(f"keyscale.cli.{cmd_name}")
         return module.command() if hasattr(module, "command") else get_command(module.app)
+
+    def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """As of Click; a shell completes what stands without `upscale` too."""
+        if extra.get("resilient_parsing") and args and args[0] not in {*COMMANDS, *_ROOT_OPTIONS}:
+            args = ["upscale", *args]
+        return super().make_context(info_name, args, parent, **extra)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """As of Click; the flags of `upscale`, whose name may be left out, too."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            upscale = self.get_command(ctx, "upscale")
+            return found + upscale.shell_complete(
+                upscale.make_context("upscale", [], ctx, resilient_parsing=True), incomplete
+            )
+        return found
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - Click passes it
         """Write them with what they do."""
@@ -98,6 +119,15 @@ def _root(
 
 _ROOT_OPTIONS = frozenset({"--help", "-h", "--version", "-V"})
 
+COMPLETE = "_KEYSCALE_COMPLETE"
+"""The variable by which a shell's script asks what a command line may go on with."""
+
+_WORDS: dict[str, Callable[[list[str]], list[str]]] = {
+    "help": lambda rest: [*rest, "--help"],
+    "version": lambda rest: ["--version", *rest],
+}
+"""Words that mean an option of the program."""
+
 
 def _with_command(args: list[str], commands: list[str]) -> list[str]:
     """`args`, with `upscale` before a first one that is neither a command nor an option of the program; or `--help`."""
@@ -108,14 +138,16 @@ def _with_command(args: list[str], commands: list[str]) -> list[str]:
     if args[0] in commands or args[0] in _ROOT_OPTIONS:
         return args
     word = args[0]
+    if word in _WORDS and not Path(word).exists():
+        return _WORDS[word](args[1:])
     if re.fullmatch(r"\w+", word) and not Path(word).exists():
         from difflib import get_close_matches
 
-        if near := get_close_matches(word, commands, n=1, cutoff=0.7):
-            raise UsageError(
-                f"{word!r} is no command, and no such file is here",
-                remedy=f"Did you mean 'keyscale {near[0]}'?",
-            )
+        near = get_close_matches(word, commands, n=1, cutoff=0.7)
+        raise UsageError(
+            f"{word!r} is no command, and no such file is here",
+            remedy=f"Did you mean 'keyscale {near[0]}'?" if near else "'keyscale --help' lists the commands.",
+        )
     return ["upscale", *args]
 
 
@@ -129,14 +161,14 @@ def _verbosity(args: list[str]) -> int:
     )
 
 
-def _show_command_line_error(error: Any) -> int:
+def _show_command_line_error(error: Any, args: list[str]) -> int:
     message = error.format_message().strip()
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "keyscale"
     if type(error).__name__ == "NoArgsIsHelpError":
         SafeStream(sys.stderr).line(message)
     else:
-        SafeStream(sys.stderr).line(f"error: {printable(message)}\n  -> '{command} --help' shows what it takes.")
+        from keyscale.cli.mistakes import remedy_for
+
+        SafeStream(sys.stderr).line(f"error: {printable(message)}\n  -> {printable(remedy_for(error, args))}")
     return int(error.exit_code)
 
 
@@ -158,7 +190,7 @@ def run(argv: list[str] | None = None) -> int:
     except typer.Exit as stop:
         return stop.exit_code if args else 2
     except COMMAND_LINE_ERROR as error:
-        return _show_command_line_error(error)
+        return _show_command_line_error(error, args)
     except BrokenPipeError:
         return BROKEN_PIPE
     except SystemExit as stop:
@@ -179,6 +211,11 @@ def run(argv: list[str] | None = None) -> int:
 def main() -> None:
     """The console script: `run`, and out."""
     own_process()
+    if asked := os.environ.get(COMPLETE):
+        from typer.completion import completion_init, shell_complete  # type: ignore[attr-defined]
+
+        completion_init()
+        sys.exit(shell_complete(get_command(app), {}, "keyscale", COMPLETE, asked))
     code = run()
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -37,10 +37,10 @@ _EXAMPLES = """\
 Examples:
 
 \b
-  keyscale batch clips/ -o out/                 every clips/NAME.mp4 with its NAME.json
-  keyscale batch clips/ -o out/ --recursive --mode quality --report out/report.json
-  keyscale batch manifest.csv -o out/           columns video, keyframes, output and any flag
-  keyscale batch inbox/ -o out/ --watch         goes on for what comes in, until Ctrl-C
+  keyscale batch clips/ -o out/          each clips/NAME.mp4 with NAME.json
+  keyscale batch clips/ -o out/ -r --mode quality --report report.json
+  keyscale batch manifest.csv -o out/    columns video, keyframes, any flag
+  keyscale batch inbox/ -o out/ --watch  goes on for what comes in
 
 Run it again and only what is new, changed or unfinished is done. Exit code 1 means that clips failed.
 """
@@ -60,43 +60,47 @@ def batch(
     progress: ProgressKind,
     quiet: bool,
     verbose: int,
+    notify: bool,
+    on_done: str | None,
     **flags: Any,
 ) -> None:
     """Crop and upscale many videos, each once; go on where an earlier run stopped."""
     from keyscale.cli.batch_progress import batch_renderer
+    from keyscale.cli.notices import announced
     from keyscale.engine.errors import StorageError
     from keyscale.engine.events import Note
 
     output_dir = Path(output)
     report_path = Path(report) if report is not None else output_dir / "report.json"
-    with shown(batch_renderer(progress, quiet=quiet, verbosity=verbose, report=str(report_path))) as view:
-        _check_local({"output": output, "keyframes_dir": keyframes_dir, "report": report})
-        found, more = _clips(
-            inputs,
-            output_dir,
-            flags,
-            on_unreadable=lambda message: view.handle(Note(level="warning", message=message)),
-            watch=watch,
-            keyframes_dir=keyframes_dir,
-            recursive=recursive,
-            whole_frame=whole_frame,
-        )
-        _check_places(output_dir, report_path)
-        from keyscale.engine.batch.supervisor import BatchOptions
+    with announced(output, notify=notify, on_done=on_done):
+        with shown(batch_renderer(progress, quiet=quiet, verbosity=verbose, report=str(report_path))) as view:
+            _check_local({"output": output, "keyframes_dir": keyframes_dir, "report": report})
+            found, more = _clips(
+                inputs,
+                output_dir,
+                flags,
+                on_unreadable=lambda message: view.handle(Note(level="warning", message=message)),
+                watch=watch,
+                keyframes_dir=keyframes_dir,
+                recursive=recursive,
+                whole_frame=whole_frame,
+            )
+            _check_places(output_dir, report_path)
+            from keyscale.engine.batch.supervisor import BatchOptions
 
-        remote = build(RemoteOptions, flags)
-        options = BatchOptions(
-            jobs=jobs,
-            remote=remote if remote.remote else None,
-            fail_fast=fail_fast,
-            look_for_gpus=flags["device"] in {"auto", "cuda"} and (flags["model"] or "").lower() != "lanczos",
-            report=report_path,
-        )
-        last = _run(found, more, options, view)
-    if last.report.failed:
-        raise typer.Exit(1)
-    if last.unwritten is not None:
-        raise StorageError(last.unwritten.message, remedy=last.unwritten.remedy)
+            remote = build(RemoteOptions, flags)
+            options = BatchOptions(
+                jobs=jobs,
+                remote=remote if remote.remote else None,
+                fail_fast=fail_fast,
+                device="cpu" if (flags["model"] or "").lower() == "lanczos" else flags["device"],
+                report=report_path,
+            )
+            last = _run(found, more, options, view)
+        if last.report.failed:
+            raise typer.Exit(1)
+        if last.unwritten is not None:
+            raise StorageError(last.unwritten.message, remedy=last.unwritten.remedy)
 
 
 def command() -> RunCommand:

@@ -124,6 +124,7 @@ class Bars(BatchLines, Live):
     def _total(self, progress: BatchProgress) -> None:
         with self._drawing:
             self._last = (progress, self._clock())
+        self._share.show(progress.frame, progress.total, "batch")
 
     def _finish(self, report: Report) -> None:
         # What comes now is the end: nothing is drawn beneath it any more.

@@ -9,10 +9,19 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from keyscale.engine.job import Job
 from keyscale.engine.options import Option, in_panels, option, options_of
-from keyscale.engine.run_options import BatchRequest, RemoteOptions, Terminal
+from keyscale.engine.run_options import BatchRequest, PreviewOutput, RemoteOptions, StillOutput, Terminal
 from keyscale.engine.wording import say
 
-__all__ = ["GroupedCommand", "PlanOutput", "batch_options", "job_options", "parameter", "plan_options"]
+__all__ = [
+    "GroupedCommand",
+    "PlanOutput",
+    "batch_options",
+    "job_options",
+    "parameter",
+    "plan_options",
+    "preview_options",
+    "upscale_options",
+]
 
 
 class GroupedCommand(TyperCommand):
@@ -46,8 +55,13 @@ class PlanOutput:
 
 
 def job_options(kind: type[Job] = Job) -> dict[str, Option]:
-    """What `upscale` takes, by name."""
+    """What is said of a job and of where it runs, by name."""
     return options_of(kind, RemoteOptions, Terminal)
+
+
+def upscale_options(kind: type[Job] = Job) -> dict[str, Option]:
+    """What `upscale` takes."""
+    return options_of(kind, RemoteOptions, StillOutput, Terminal)
 
 
 def plan_options(kind: type[Job] = Job) -> dict[str, Option]:
@@ -62,9 +76,22 @@ def batch_options(kind: type[Job] = Job) -> dict[str, Option]:
     return {each.name: each for each in in_panels((own | (others | own)).values())}
 
 
+def preview_options(kind: type[Job] = Job) -> dict[str, Option]:
+    """What `preview` takes: the output is the preview's."""
+    own = options_of(PreviewOutput)
+    others = {name: each for name, each in job_options(kind).items() if name != "update"}
+    return {each.name: each for each in in_panels((others | own).values())}
+
+
 def parameter(each: Option) -> TyperArgument | TyperOption:
     """The parameter of a command that an option is. It only takes the text; `Option.read` says what that means."""
     about = str(say(each.help))
+
+    def complete(ctx: Any, args: list[str], incomplete: str) -> list[str]:  # noqa: ARG001 - Typer passes it
+        from keyscale.cli.completion import words_for
+
+        return words_for(each, incomplete, ctx.params)
+
     if not each.panel:
         return TyperArgument(
             param_decls=[each.name],
@@ -73,6 +100,7 @@ def parameter(each: Option) -> TyperArgument | TyperOption:
             metavar=each.metavar,
             help=about,
             show_default=False,
+            autocompletion=complete,
         )
     flag = f"--{each.key}/--{each.contrary}" if each.contrary else f"--{each.key}"
     counts = each.name == "verbose"
@@ -90,4 +118,5 @@ def parameter(each: Option) -> TyperArgument | TyperOption:
         envvar=list(each.variables) if each.no_setting and each.variables else None,
         show_envvar=True,
         rich_help_panel=each.panel,
+        autocompletion=complete,
     )

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any, Self, TextIO, cast
 
+from keyscale.cli.notices import TerminalShare
 from keyscale.cli.terminal import SafeStream, printable, write_data
 from keyscale.engine.choices import ProgressKind
 
@@ -246,6 +247,7 @@ class Live(Lines):
         from rich.live import Live
 
         super().__init__(out, err, **how)
+        self._share = TerminalShare(err, os.environ)
         self._height = 1
         """Of the block, in lines."""
         # Rich would take a bar into a pipe for a mistake; a person who asks for one there wants it.
@@ -265,12 +267,14 @@ class Live(Lines):
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+        self._err.write(self._share.end())
+        self._err.flush()
 
     def restore(self) -> None:
         """As of `Renderer.restore`."""
         up = f"\x1b[{self._height - 1}A" if self._height > 1 else ""
         with contextlib.suppress(OSError, ValueError):
-            os.write(self._err.fileno(), f"\r{up}\x1b[0J\x1b[?25h".encode())
+            os.write(self._err.fileno(), f"\r{up}\x1b[0J\x1b[?25h{self._share.end()}".encode())
 
     def _line(self, text: str, style: str) -> None:
         from rich.text import Text
@@ -368,6 +372,7 @@ class _Bar(Live, _Told):
 
     def _progress(self, progress: Progress) -> None:
         self._last = (progress, self._clock())
+        self._share.show(progress.frame, progress.total, progress.phase)
 
     def _draw(self) -> Table:
         from rich.progress_bar import ProgressBar

@@ -6,13 +6,14 @@ import os
 import re
 import subprocess
 import sys
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keyscale.cli.progress import ProgressKind, renderer, shown
+from keyscale.cli.progress import ProgressKind, clock_text, renderer, shown
 from keyscale.cli.terminal import printable, write_data, write_path
 
 if TYPE_CHECKING:
@@ -86,10 +87,13 @@ def status(
 
 def _state_lines(note: JobNote, state: RemoteState | None, calls: Calls) -> list[str]:
     """What is left to do of a job, and what its calls do."""
-    lines = [
-        f"frames {call.start} to {call.end} (chunk {call.index}): {calls.state(call.id)}"
-        for call in sorted(state.calls if state is not None else (), key=lambda call: call.start)
-    ]
+    lines = []
+    for call in sorted(state.calls if state is not None else (), key=lambda call: call.start):
+        doing = calls.state(call.id)
+        if call.since and doing in {"queued", "running", "queued or running"}:
+            age = clock_text(time.time() - call.since)
+            doing += f" for {age}" if doing == "queued" else f", started {age} ago"
+        lines.append(f"frames {call.start} to {call.end} (chunk {call.index}): {doing}")
     lines += [
         f"frames {call.start} to {call.end} (chunk {call.index}): not known: Modal never gave its id; "
         f"if it runs, it ends by {datetime.fromtimestamp(call.until).astimezone():%H:%M}"

@@ -36,7 +36,10 @@ _KEY = "keyscale.settings"
 _PREFIX = "KEYSCALE_"
 _YES, _NO = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off", ""})
 
-_OTHERS = "CACHE_DIR CONFIG CONFIG_DIR CONTAINERS GPU STATE_DIR TIMEOUT WEIGHTS_DIR WEIGHTS_URL"
+_OTHERS = (
+    "CACHE_DIR CONFIG CONFIG_DIR CONTAINERS DONE_CODE DONE_MESSAGE DONE_OUTPUT GPU STATE_DIR TIMEOUT WEIGHTS_DIR "
+    "WEIGHTS_URL"
+)
 OTHER_VARIABLES = frozenset(_PREFIX + name for name in _OTHERS.split())
 """Variables of the program that are no settings of a flag."""
 
@@ -123,6 +126,7 @@ class RunCommand(ConfiguredCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As of `ConfiguredCommand`."""
         # The parser takes what it is given.
+        given = list(args)
         asked = " ".join(args[: args.index("--")] if "--" in args else args)
         try:
             return super().parse_args(ctx, args)
@@ -133,8 +137,9 @@ class RunCommand(ConfiguredCommand):
 
                 told = error
                 if not isinstance(error, KeyscaleError):
-                    remedy = f"'{ctx.command_path} --help' shows what it takes."
-                    told = UsageError(cast(Any, error).format_message().strip(), remedy=remedy)
+                    from keyscale.cli.mistakes import remedy_for
+
+                    told = UsageError(cast(Any, error).format_message().strip(), remedy=remedy_for(error, given))
                 with renderer("json") as view:
                     view.handle(failure(told))
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from keyscale.cli.options import job_options
+from keyscale.cli.options import upscale_options
 from keyscale.cli.progress import ProgressKind
 from keyscale.cli.settings import RunCommand
 
@@ -29,28 +29,47 @@ Examples:
   keyscale upscale talk.mp4 camera.json
   keyscale upscale talk.mp4 camera.json -o clip.mp4 --mode quality --crf 16
   keyscale upscale talk.mp4 --size 3840x2160 --fit contain --fps source
+  keyscale upscale talk.mp4 camera.json --still 12.5   talk.12.5s.png
 
 The path of the finished file is printed on stdout. After an interruption the same command goes on from the
 finished chunks.
 """
 
 
-def upscale(*, progress: ProgressKind, quiet: bool, verbose: int, **values: Any) -> None:
+def upscale(
+    *,
+    progress: ProgressKind,
+    quiet: bool,
+    verbose: int,
+    notify: bool,
+    on_done: str | None,
+    still: float | None,
+    **values: Any,
+) -> None:
     """Crop VIDEO along KEYFRAMES.json, upscale what the camera sees, write a verified clip."""
+    from keyscale.cli.notices import announced
     from keyscale.cli.progress import renderer, shown
     from keyscale.cli.terminal import write_path
     from keyscale.engine.request import request_of
 
-    with shown(renderer(progress, quiet=quiet, verbosity=verbose)) as view:
-        request = request_of(values)
-        done = run_job(request.job, request.remote, view)
+    with (
+        announced(values["output"] or values["video"], notify=notify, on_done=on_done) as ending,
+        shown(renderer(progress, quiet=quiet, verbosity=verbose)) as view,
+    ):
+        if still is not None:
+            done = _make_still(still, values, view)
+            ending.output = done.output
+        else:
+            request = request_of(values)
+            ending.output = request.job.output
+            done = run_job(request.job, request.remote, view)
     if progress is not ProgressKind.JSON:
         write_path(done.output)
 
 
 def command() -> RunCommand:
     """The command with its flags."""
-    return RunCommand("upscale", upscale, job_options(), epilog=_EXAMPLES)
+    return RunCommand("upscale", upscale, upscale_options(), epilog=_EXAMPLES)
 
 
 def run_job(job: Job, remote: RemoteOptions | None, view: Renderer) -> Done:
@@ -80,6 +99,39 @@ def run_job(job: Job, remote: RemoteOptions | None, view: Renderer) -> Done:
         remedy=f"Run the same command again{how}: finished chunks are not computed again.",
         grace=GRACE if remote is None else REMOTE_GRACE,
     )
-    if done is None or done.event != "done":
+    return _finished(done)
+
+
+def _make_still(seconds: float, values: dict[str, Any], view: Renderer) -> Done:
+    """Make one frame of a job. An error names the PNG where it can; the job's own output is not looked at."""
+    from keyscale.cli.apart import look_at
+    from keyscale.cli.signals import show_events
+    from keyscale.engine.errors import UsageError
+    from keyscale.engine.request import request_of
+    from keyscale.engine.wording import say
+
+    for name, value in (("remote=True", values["remote"]), ("update=True", values["update"])):
+        if value:
+            raise UsageError(
+                say(f"does not go with {{{name}}}: one frame is made here, and always"),
+                option="still",
+                remedy=say(f"Leave {{{name}}} out."),
+            )
+    request = request_of(values | {"output": None})
+    from keyscale.engine.runners.prepare import prepare_still
+    from keyscale.engine.runners.still import StillRun, still_path
+
+    path = still_path(values["output"], request.job.source, seconds)
+    done = show_events(
+        lambda stop: StillRun(prepare_still(request.job, look=look_at()), stop, seconds, path).events(),
+        view,
+        kept="nothing is left",
+        remedy="Run the same command again.",
+    )
+    return _finished(done)
+
+
+def _finished(last: Event | None) -> Done:
+    if last is None or last.event != "done":
         raise RuntimeError("the run ended without a result")
-    return done
+    return last

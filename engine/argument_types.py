@@ -21,7 +21,7 @@ class Options(TypedDict, total=False):
     keep_going_on_decode_errors: bool
     """Bridge source frames that cannot be decoded, and report how many; otherwise they are an error."""
     size: tuple[int, int] | str
-    """Width and height of the result in pixels, both even, 2 to 16384; or text such as '1080x1920'."""
+    """Width and height of the result in pixels, both even, 2 to 16384; or text: '1080x1920', 'reel'."""
     fit: Literal["cover", "contain", "stretch"]
     """How a camera rectangle of another shape meets size: fill it, show all with bars, or distort."""
     fps: float | Fraction | str
@@ -74,3 +74,5 @@ class Options(TypedDict, total=False):
     """With remote: minutes within which the chunks are to be made; as few containers are taken as do it."""
     max_cost: float | None
     """With remote: begin nothing that would bring the cost above this."""
+    max_queue: float
+    """With remote: give up where all calls wait for a GPU for so long."""

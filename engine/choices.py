@@ -45,6 +45,19 @@ class Codec(StrEnum):
     HEVC_NVENC = "hevc_nvenc"
     AV1_NVENC = "av1_nvenc"
 
+    @classmethod
+    def _missing_(cls, value: object) -> Codec | None:
+        """The codec that goes by another name too: the standard's other ones, and FFmpeg's encoders."""
+        return cls(_ALSO[value]) if isinstance(value, str) and value in _ALSO else None
+
+
+_ALSO = (
+    dict.fromkeys(("avc", "h.264", "x264", "libx264"), "h264")
+    | dict.fromkeys(("h265", "h.265", "x265", "libx265"), "hevc")
+    | dict.fromkeys(("libsvtav1", "svtav1", "svt-av1"), "av1")
+    | {"prores_ks": "prores", "h265_nvenc": "hevc_nvenc"}
+)
+
 
 class DynamicRange(StrEnum):
     """What becomes of HDR: kept as it is, or mapped to SDR (BT.709)."""

@@ -6,7 +6,9 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
@@ -15,7 +17,13 @@ from keyscale.engine.errors import StorageError
 from keyscale.engine.system import sync
 from keyscale.engine.wording import say
 
-__all__ = ["cache_folder", "publish", "sha256_file", "storage_error", "write_private"]
+__all__ = ["VIDEO_SUFFIXES", "cache_folder", "drafted", "publish", "sha256_file", "storage_error", "write_private"]
+
+VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in re.findall(r"\w+", "3g2 3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf nut ogv ts vob webm wmv y4m")
+)
+"""What is taken for a video in a folder and by a pattern; a file named by itself may be called anything."""
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:
@@ -82,6 +90,40 @@ def publish(finished: Path, output: Path, *, overwrite: bool) -> None:
     # The file is published: a folder that may not be opened, or that cannot be synced, changes nothing of that.
     with contextlib.suppress(OSError):
         sync(output.parent)
+
+
+@contextmanager
+def drafted(path: str, *, overwrite: bool) -> Iterator[Path]:
+    """A draft beside `path` that the block fills, and that then gets this name in one step.
+
+    A block that fails leaves nothing.
+
+    Raises:
+        StorageError: the name is taken and may not be replaced, is no usable one, or cannot be written.
+    """
+    output = Path(path)
+    draft = output.with_name(f".{output.name[:50]}.{os.getpid()}.tmp")
+    made = False
+    try:
+        if os.path.lexists(output) and not overwrite:
+            raise StorageError(
+                f"{path} is already there", remedy=say("Give {overwrite=True}, or another name with {output}.")
+            )
+        if output.is_dir():
+            raise StorageError(f"{path} is a directory", remedy=say("Give a file name with {output}."))
+        draft.touch()
+        made = True
+        yield draft
+        publish(draft, output, overwrite=overwrite)
+    except ValueError as error:
+        if made:
+            raise
+        raise StorageError(f"{path!r} is no usable name: {error}") from error
+    except OSError as error:
+        raise storage_error(error, output) from error
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            draft.unlink(missing_ok=True)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -6,16 +6,13 @@ import os
 import re
 import reprlib
 from collections.abc import Sequence
+from difflib import get_close_matches
 from enum import StrEnum
-from fractions import Fraction
-from numbers import Integral, Rational, Real
+from numbers import Integral, Real
 from typing import Any, ClassVar, NoReturn, TypeGuard
 
-from keyscale.engine.errors import UsageError
-from keyscale.engine.rates import NTSC
-from keyscale.engine.wording import say
-
 __all__ = [
+    "LARGEST_WHOLE",
     "SMALLEST_TILE",
     "Choice",
     "Device",
@@ -23,20 +20,16 @@ __all__ = [
     "Model",
     "Number",
     "Path",
-    "Rate",
     "Refused",
-    "Size",
     "Switch",
     "Text",
     "Tile",
-    "Time",
     "ValueKind",
     "Whole",
+    "is_whole",
+    "quoted",
     "short",
 ]
-
-MAX_SIDE = 16384
-"""Largest target width or height in pixels (the limit of HEVC level 6.2 and of AV1 in common decoders)."""
 
 SMALLEST_TILE = 32
 """Side in source pixels; in smaller tiles the network's context is nearly all there is."""
@@ -76,7 +69,8 @@ short = _Short().repr
 """A value in a message, however large it is."""
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """The beginning of a text in a message."""
     return repr(text if len(text) <= 60 else text[:60] + "...")
 
 
@@ -91,6 +85,8 @@ class Form:
     """What a program has to give."""
     none: str | None = None
     """The word for the value None, where it is one that can be asked for."""
+    words: tuple[str, ...] = ()
+    """What is likely to be asked for, for shells that complete it."""
 
     def read(self, text: str) -> Any:
         """The value that this text stands for."""
@@ -133,7 +129,7 @@ class Switch(Form):
     def read(self, text: str) -> bool:
         found = self._words.get(text.strip().lower())
         if found is None:
-            raise Refused(f"{_quoted(text)} is neither true nor false", "Give true or false.")
+            raise Refused(f"{quoted(text)} is neither true nor false", "Give true or false.")
         return found
 
     def take(self, value: object) -> bool:
@@ -146,22 +142,26 @@ class Choice(Form):
     kind = ValueKind.CHOICE
 
     def __init__(self, kind: type[StrEnum]) -> None:
-        self._by_word = {item.value: item for item in kind}
-        self.words = tuple(self._by_word)
+        self._kind = kind
+        self.words = tuple(item.value for item in kind)
         self.metavar = f"<{'|'.join(self.words)}>"
         *most, last = (f'"{word}"' for word in self.words)
         self.annotation = f"Literal[{', '.join([*most, last])}]"
         self.must_be = f"{', '.join(most)} or {last}"
 
     def read(self, text: str) -> StrEnum:
-        found = self._by_word.get(text.strip().lower())
-        if found is None:
-            raise Refused(f"{_quoted(text)} is not one of {', '.join(map(repr, self.words))}")
-        return found
+        try:
+            return self._kind(text.strip().lower())
+        except ValueError:
+            near = get_close_matches(text.strip().lower(), self.words, n=1)
+            meant = f"Did you mean {near[0]}?" if near else None
+            raise Refused(f"{quoted(text)} is not one of {', '.join(map(repr, self.words))}", meant) from None
 
     def take(self, value: object) -> StrEnum:
-        found = self._by_word.get(value) if isinstance(value, str) else None
-        return found if found is not None else self.refuse(value)
+        try:
+            return self._kind(value if isinstance(value, str) else "")
+        except ValueError:
+            self.refuse(value)
 
     def written(self, value: StrEnum) -> str:
         return value.value
@@ -186,10 +186,10 @@ class Whole(Form):
         try:
             return int(text)
         except ValueError:
-            raise Refused(f"{_quoted(text)} is not a whole number") from None
+            raise Refused(f"{quoted(text)} is not a whole number") from None
 
     def take(self, value: object) -> int:
-        return int(value) if _is_whole(value) else self.refuse(value)
+        return int(value) if is_whole(value) else self.refuse(value)
 
     def check(self, value: int) -> None:
         if self._offered and value not in self._offered:
@@ -208,7 +208,7 @@ class Number(Form):
         try:
             return float(text)
         except ValueError:
-            raise Refused(f"{_quoted(text)} is not a number") from None
+            raise Refused(f"{quoted(text)} is not a number") from None
 
     def take(self, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, Real):
@@ -246,111 +246,11 @@ class Model(Path):
     kind = ValueKind.MODEL
 
 
-class Time(Number):
-    """Seconds; people may write minutes and hours too."""
-
-    kind = ValueKind.TEXT
-    metavar = "TIME"
-
-    _seconds = re.compile(r"\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}", re.ASCII)
-    _clock = re.compile(r"(?:(\d{1,5}):([0-5]?\d)|(\d{1,7})):([0-5]?\d(?:\.\d{0,9})?)", re.ASCII)
-
-    def read(self, text: str) -> float:
-        """`"90"`, `"1.5"`, `"1:30"` or `"0:01:30.250"` -> seconds."""
-        stripped = text.strip()
-        if self._seconds.fullmatch(stripped):
-            return float(stripped)
-        found = self._clock.fullmatch(stripped)
-        if not found:
-            raise Refused(f"{_quoted(stripped)} is not a time", "Write seconds such as 12.5, or MM:SS, or H:MM:SS.mmm.")
-        hours, minutes, long_minutes, seconds = found.groups()
-        return 3600 * int(hours or 0) + 60 * int(minutes or long_minutes) + float(seconds)
-
-
-class Size(Form):
-    """Width and height in pixels."""
-
-    metavar = "WxH"
-    annotation = "tuple[int, int] | str"
-    must_be = 'two whole numbers, width and height, or text such as "1080x1920"'
-
-    def read(self, text: str) -> tuple[int, int]:
-        """`"1080x1920"` -> `(1080, 1920)`."""
-        width, cross, height = text.lower().partition("x")
-        if not (cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
-            raise Refused(f"{_quoted(text)} is not a size", "Write WIDTHxHEIGHT, such as 1080x1920.")
-        return int(width[:9]), int(height[:9])
-
-    def take(self, value: object) -> tuple[int, int]:
-        if isinstance(value, str):
-            return self.read(value)
-        sides = list(value) if isinstance(value, Sequence) else []
-        return (int(sides[0]), int(sides[1])) if len(sides) == 2 and all(map(_is_whole, sides)) else self.refuse(value)
-
-    def check(self, value: tuple[int, int]) -> None:
-        for name, side in zip(("width", "height"), value, strict=True):
-            if not 2 <= side <= MAX_SIDE:
-                raise UsageError(
-                    f"target {name} {short(side)} is out of range",
-                    remedy=say("Give {size} WIDTHxHEIGHT with both sides from 2 to {}.", MAX_SIDE),
-                )
-            if side % 2:
-                raise UsageError(
-                    f"target {name} {side} is odd, and 4:2:0 video has even sides only",
-                    remedy=f"Use {side - 1} or {side + 1}.",
-                )
-
-    def written(self, value: tuple[int, int]) -> str:
-        return "{}x{}".format(*value)
-
-
-class Rate(Form):
-    """Frames a second as a fraction; None keeps the source's."""
-
-    metavar = "RATE"
-    annotation = "float | Fraction | str"
-    must_be = 'a number, a Fraction, or text such as "30000/1001" or "source"'
-    none = "source"
-    _remedy = "Write 30, 30000/1001 or source."
-
-    def read(self, text: str) -> Fraction | None:
-        """`"30"`, `"29.97"` (an NTSC rate by its usual name), `"30000/1001"` -> that rate; `"source"` -> None."""
-        if text.lower() == self.none:
-            return None
-        # An exponent such as 1e999999999 would be worked out digit by digit.
-        if len(text) > 32 or "e" in text.lower():
-            raise Refused(f"{text[:32]!r} is not a rate", self._remedy)
-        try:
-            rate = Fraction(NTSC[text] * 1000, 1001) if text in NTSC else Fraction(text)
-        except (ValueError, ZeroDivisionError) as error:
-            raise Refused(f"{text!r} is not a rate", self._remedy) from error
-        if not 1 <= rate <= 480:
-            raise Refused(f"{text} is out of range", "Give 1 to 480 frames a second.")
-        return rate.limit_denominator(1_000_000)
-
-    def take(self, value: object) -> Fraction | None:
-        if isinstance(value, bool) or not isinstance(value, str | float | Rational):
-            self.refuse(value)
-        if isinstance(value, Rational):
-            exact = Fraction(int(value.numerator), int(value.denominator))
-            if abs(exact) > LARGEST_WHOLE:
-                self.refuse(value)
-            rate = exact.limit_denominator(1_000_000)
-            return self.read(f"{rate.numerator}/{rate.denominator}")
-        # By its shortest text, so that 29.97 is the NTSC rate here as it is there.
-        return self.read(value if isinstance(value, str) else repr(float(value)))
-
-    def written(self, value: Fraction | None) -> str:
-        return "source" if value is None else str(value)
-
-    def given_as(self, value: Fraction | None) -> object:
-        return int(value) if value is not None and value.denominator == 1 else super().given_as(value)
-
-
 class Tile(Form):
     """Side of a tile in source pixels; None follows the memory."""
 
     metavar = "auto|N"
+    words = ("auto",)
     annotation = 'int | Literal["auto"]'
     must_be = '"auto", or a whole number of source pixels, 0 or more'
     none = "auto"
@@ -360,13 +260,13 @@ class Tile(Form):
         if text.lower() == self.none:
             return None
         if not (text.isascii() and text.isdigit()):
-            raise Refused(f"{_quoted(text)} is not a tile size", self._remedy)
+            raise Refused(f"{quoted(text)} is not a tile size", self._remedy)
         return int(text[:9])
 
     def take(self, value: object) -> int | None:
         if isinstance(value, str) and value == self.none:
             return None
-        return int(value) if _is_whole(value) and int(value) >= 0 else self.refuse(value)
+        return int(value) if is_whole(value) and int(value) >= 0 else self.refuse(value)
 
     def check(self, value: int) -> None:
         if value != 0 and value < SMALLEST_TILE:
@@ -380,6 +280,7 @@ class Device(Form):
     """Where a network runs."""
 
     metavar = "DEVICE"
+    words = ("auto", "cpu", "cuda", "mps")
     _known = re.compile(r"auto|cpu|mps|cuda(?::\d{1,3})?", re.ASCII)
 
     def read(self, text: str) -> str:
@@ -390,9 +291,10 @@ class Device(Form):
 
     def check(self, value: str) -> None:
         if not self._known.fullmatch(value):
-            raise Refused(f"{_quoted(value)} is not a device", "Give auto, cpu, mps, cuda, or cuda:N such as cuda:0.")
+            raise Refused(f"{quoted(value)} is not a device", "Give auto, cpu, mps, cuda, or cuda:N such as cuda:0.")
 
 
-def _is_whole(value: object) -> TypeGuard[Integral]:
+def is_whole(value: object) -> TypeGuard[Integral]:
+    """Whether a program gave a whole number that can be used."""
     # A bool is an int to Python; NumPy's integers are none.
     return not isinstance(value, bool) and isinstance(value, Integral) and abs(int(value)) <= LARGEST_WHOLE

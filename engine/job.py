@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from keyscale.engine import forms
+from keyscale.engine import forms, quantities
 from keyscale.engine.choices import Codec, DynamicRange, Fit, Mode, Precision, Until, Verify, highest_crf
 from keyscale.engine.errors import UsageError
 from keyscale.engine.forms import SMALLEST_TILE
@@ -62,13 +62,14 @@ class Target:
 
     width: int = option(
         1080,
-        "Size of the result, both even.",
+        "Size of the result, both even; or reel, square, 4k and other names.",
         "Framing",
         name="size",
-        form=forms.Size(),
+        form=quantities.Size(),
         together=("height",),
-        docs="size of the result; both sides even, 2 to 16384",
-        python="Width and height of the result in pixels, both even, 2 to 16384; or text such as '1080x1920'.",
+        docs="size of the result; both sides even, 2 to 16384; or `reel`, `short`, `story`, `tiktok` (1080x1920), "
+        "`portrait` (1080x1350), `square` (1080x1080), `720p`, `1080p`, `1440p`, `2160p`, `4k` (3840x2160)",
+        python="Width and height of the result in pixels, both even, 2 to 16384; or text: '1080x1920', 'reel'.",
     )
     height: int = 1920
     fit: Fit = option(
@@ -83,7 +84,7 @@ class Target:
         "Frames a second of the result, exactly: 30, 30000/1001, 29.97 or source.",
         "Framing",
         name="fps",
-        form=forms.Rate(),
+        form=quantities.Rate(),
         python="Frames a second of the result, exactly: 30, Fraction(30000, 1001), 29.97 (and the other NTSC rates, as "
         "the fractions they stand for), text such as '30000/1001', or 'source'.",
         docs="exact rate: `30`, `30000/1001`, `29.97` (and the other NTSC rates, read as the fractions they stand "
@@ -108,7 +109,7 @@ class Trim:
         None,
         "Begin here in the source: seconds, MM:SS or H:MM:SS.mmm.",
         "Input",
-        form=forms.Time(),
+        form=quantities.Time(),
         between=(0, sys.float_info.max),
         remedy="Give seconds from 0 on.",
         docs="begin here in the source: `90`, `1:30` or `0:01:30.250`",
@@ -119,7 +120,7 @@ class Trim:
         None,
         "End here in the source, written like {start}.",
         "Input",
-        form=forms.Time(),
+        form=quantities.Time(),
         between=(0, sys.float_info.max),
         remedy="Give seconds from 0 on.",
         docs="end here in the source",
@@ -292,6 +293,7 @@ class Job:
         False,
         "Replace the result if it is there, once the new one is verified.",
         "Output",
+        short="y",
         opposite="",
         per_clip=False,
         no_setting=NOT_MEANT,

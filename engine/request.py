@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from keyscale.engine.choices import Codec
 from keyscale.engine.errors import UsageError
-from keyscale.engine.job import Job, check_job, default_output
+from keyscale.engine.files import VIDEO_SUFFIXES
+from keyscale.engine.job import Job, check_job, default_output, is_address
 from keyscale.engine.options import build
 from keyscale.engine.run_options import RemoteOptions
 from keyscale.engine.storage.settings import split_output
@@ -42,6 +44,7 @@ def request_of(values: Mapping[str, Any], *, kind: type[Job] = Job) -> Request:
         UsageError: values contradict each other, or the output is an address of another form.
     """
     video = values["video"]
+    _check_inputs(video, values.get("keyframes"))
     try:
         output, publish_to = split_output(values.get("output"), video)
     except UsageError as error:
@@ -57,3 +60,25 @@ def request_of(values: Mapping[str, Any], *, kind: type[Job] = Job) -> Request:
             remedy="Give the path of a keyframes file: `keyscale remote resume` has to find it again.",
         )
     return Request(job=check_job(job), remote=remote if remote.remote else None)
+
+
+def _check_inputs(video: str, keyframes: str | None) -> None:
+    """Raise a `UsageError` for names that stand in each other's place, or that no file has."""
+    if is_address(video):
+        raise UsageError(
+            f"{video} is an address, and the source has to be a file here", remedy="Download it, and name the file."
+        )
+    ends = PurePath(keyframes or "").suffix.lower()
+    if PurePath(video).suffix.lower() == ".json":
+        swapped = ends in VIDEO_SUFFIXES
+        raise UsageError(
+            say("{video} is {}, which is named as keyframes{}", video, f", and {keyframes} as a video" * swapped),
+            remedy=say("The video comes first: {video} {keyframes}."),
+        )
+    if ends in VIDEO_SUFFIXES:
+        raise UsageError(
+            say("{keyframes} is {}, which is named as a video", keyframes),
+            remedy=say(
+                "For the name of the result give {output} {}; several videos are made by `keyscale batch`.", keyframes
+            ),
+        )

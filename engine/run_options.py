@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass
 from math import inf
 
-from keyscale.engine import forms
+from keyscale.engine import forms, quantities
 from keyscale.engine.choices import Fallback, ProgressKind
 from keyscale.engine.job import NOT_MEANT
 from keyscale.engine.options import check_fields, option
 from keyscale.engine.wording import say
 
-__all__ = ["MODAL_ENABLED", "BatchRequest", "RemoteOptions", "Terminal"]
+__all__ = ["MODAL_ENABLED", "BatchRequest", "PreviewOutput", "RemoteOptions", "StillOutput", "Terminal"]
 
 MODAL_ENABLED = "MODAL_ENABLED"
 """The variable that says whether jobs run remotely where nothing else does."""
@@ -74,6 +74,16 @@ class RemoteOptions:
         remedy="Give dollars, such as 2.50.",
         docs="with `--remote`: begin nothing that would bring the cost above this",
         default_docs="none",
+    )
+
+    max_queue: float = option(
+        1800.0,
+        "With {remote}: give up where all calls wait for a GPU for so long.",
+        "Running",
+        metavar="SECONDS",
+        per_clip=False,
+        between=(1, 86400),
+        docs="with `--remote`: give up where all calls wait for a GPU for so long",
     )
 
     def __post_init__(self) -> None:
@@ -141,6 +151,7 @@ class BatchRequest:
         False,
         "Make every clip again and replace its result, once the new one is verified, whatever made the old one.",
         "Output",
+        short="y",
         opposite="",
         no_setting=NOT_MEANT,
     )
@@ -155,6 +166,57 @@ class BatchRequest:
         default_docs="see [below](#what-runs-at-once)",
     )
     fail_fast: bool = option(False, "Stop everything at the first clip that fails.", "Running")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewOutput:
+    """What a preview is asked for beside the job that it shows."""
+
+    output: str | None = option(
+        None,
+        "The preview: .png is a contact sheet, .html a page to scrub through, .mp4 a small clip. Without it "
+        "NAME.preview.png beside the source.",
+        "Output",
+        form=forms.Path(),
+        short="o",
+        remedy=say("Name a file, or leave {output} out."),
+        no_setting="it names the result of a single run",
+        docs="the preview: `.png` is a contact sheet, `.html` a page, `.mp4` a small clip",
+        default_docs="`NAME.preview.png` beside the source",
+    )
+    overwrite: bool = option(
+        False,
+        "Replace the preview if it is there.",
+        "Output",
+        short="y",
+        opposite="",
+        no_setting=NOT_MEANT,
+    )
+    embed: bool = option(
+        False,
+        "In a page: frames of the source, reduced, instead of a link to it.",
+        "Output",
+        opposite="",
+        no_setting="it is for a page that is sent elsewhere",
+        docs="in a page: frames of the source, reduced, instead of a link to it; such a page can be sent",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StillOutput:
+    """What `keyscale upscale` is asked for alone."""
+
+    still: float | None = option(
+        None,
+        "Instead of the clip the frame at this second of it, as NAME.png; of 16 bits where the clip has more than 8.",
+        "Output",
+        form=quantities.Time(),
+        between=(0, inf),
+        remedy="Give seconds from 0 on.",
+        no_setting="it is for looking at a single frame",
+        docs="of `upscale` alone: instead of the clip the frame at this second of it, as a PNG",
+        default_docs="none",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +239,22 @@ class Terminal:
         "Progress on stderr, or as JSON lines on stdout; auto is a bar on a terminal, else plain lines.",
         "Running",
         docs="how progress is shown, see below",
+    )
+    notify: bool = option(
+        False,
+        "Ring the terminal's bell at the end, and ask the terminal for a notification.",
+        "Running",
+        docs="ring the terminal's bell at the end, and ask the terminal for a notification (OSC 9, or 777)",
+    )
+    on_done: str | None = option(
+        None,
+        "A command to run at the end, whatever the end is.",
+        "Running",
+        metavar="COMMAND",
+        remedy="Give a command, or leave it out.",
+        not_beside_inputs="it is a command that is run, and a folder of clips may be anyone's",
+        docs="a command for the system's shell, run at the end, whatever the end is; `KEYSCALE_DONE_OUTPUT`, "
+        "`KEYSCALE_DONE_CODE` (the exit code) and `KEYSCALE_DONE_MESSAGE` are in its environment",
     )
     quiet: bool = option(False, "Only warnings, errors and the result.", "Running", short="q")
     verbose: int = option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import sys
@@ -12,6 +13,7 @@ __all__ = [
     "KILLED",
     "OWN_GROUP",
     "address_space_limit",
+    "bound_cores",
     "keep_to_cores",
     "process_age",
     "sync",
@@ -26,7 +28,11 @@ OWN_GROUP = 0x200 if sys.platform == "win32" else 0
 CREATE_NEW_PROCESS_GROUP."""
 
 
-def usable_cores() -> int:
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+
+
+def bound_cores() -> int:
     """Cores that this process may run on; on systems that bind no process to some cores, all there are."""
     if sys.platform == "linux":
         cores = len(os.sched_getaffinity(0))
@@ -61,6 +67,41 @@ def process_age() -> float | None:
         return max(0.0, float(uptime.split()[0]) - ticks / os.sysconf("SC_CLK_TCK"))
     except (OSError, ValueError, IndexError, AttributeError):
         return None
+
+
+def usable_cores() -> int:
+    """Cores whose time this process has: `bound_cores`, or fewer where a container has a quota of CPU time."""
+    return max(1, math.ceil(min(bound_cores(), _quota())))
+
+
+def _quota() -> float:
+    """CPU time a second that the control groups of this process may have, in seconds; infinite without a quota.
+
+    `cpu.max` holds "QUOTA PERIOD" or "max PERIOD" (cgroup-v2.rst of the kernel); version 1 has a file for each of the
+    two, and -1 for none. A container may see its own group as the root, or a path that exists outside alone.
+    """
+    least = math.inf
+    try:
+        lines = OWN_CGROUPS.read_text().splitlines()
+    except OSError:
+        return least
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = CGROUPS / controllers
+        for group in (root / path.lstrip("/"), *(root / path.lstrip("/")).parents):
+            if not group.is_relative_to(root):
+                break
+            try:
+                if controllers:
+                    quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+                else:
+                    quota, period = (group / "cpu.max").read_text().split()
+                if float(quota) > 0:  # "max" is no number
+                    least = min(least, float(quota) / float(period))
+            except (OSError, ValueError, ZeroDivisionError):
+                continue
+    return least
 
 
 def address_space_limit() -> int | None:

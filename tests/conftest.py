@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 from support.shared import shared_dir
 
-pytest_plugins = ("support.s3.fixtures", "support.remote_place", "support.faulty_place", "support.guard")
+pytest_plugins = (
+    "support.s3.fixtures",
+    "support.remote_place",
+    "support.faulty_place",
+    "support.guard",
+    "support.gpu",
+)
 
 LONG = ("end_to_end", "storage", "tooling", "cli", "batch", "output", "api")
 """Folders whose files take longest, the longest first: of two workers none is left with one of them at the end."""

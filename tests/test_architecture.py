@@ -19,14 +19,26 @@ ROOT = Path(__file__).resolve().parents[1]
 STUB = "modal_stub.py"
 
 GROUND = (
-    *("wording", "errors", "system", "serialization", "patience", "files", "rates", "forms", "options", "choices"),
+    *(
+        "wording",
+        "errors",
+        "system",
+        "serialization",
+        "patience",
+        "files",
+        "rates",
+        "forms",
+        "quantities",
+        "options",
+        "choices",
+    ),
     *("job", "run_options", "events", "settings", "machine", "threads"),
 )
 ROOMS = (
     *("camera", "source", "models", "plan", "workspace", "pipeline", "output", "worker", "storage", "runners"),
-    *("remote", "batch"),
+    *("remote", "batch", "review"),
 )
-FRONT = ("request", "arguments", "argument_types", "api", "framing_ai")
+FRONT = ("request", "arguments", "argument_types", "api", "framing_ai", "doctor")
 ORDER = (*GROUND, *ROOMS, *FRONT)
 """Files and packages of the engine; each may import what stands left of it."""
 
@@ -43,11 +55,12 @@ STANDS_ON = {
     "serialization": {"errors"},
     "files": {"errors", "system", "wording"},
     "rates": set[str](),
-    "forms": {"errors", "rates", "wording"},
+    "forms": {"errors"},
+    "quantities": {"errors", "forms", "rates", "wording"},
     "options": {"errors", "forms"},
     "choices": set[str](),
-    "job": {"choices", "errors", "forms", "options", "wording"},
-    "run_options": {"choices", "forms", "job", "options", "wording"},
+    "job": {"choices", "errors", "forms", "options", "quantities", "wording"},
+    "run_options": {"choices", "forms", "job", "options", "quantities", "wording"},
     "machine": {"errors", "system"},
     "events": {"errors", "job", "wording"},
     "settings": {"errors", "forms", "job", "options", "wording"},
@@ -68,7 +81,7 @@ REMOTE = frozenset({"modal", "grpclib"}) | S3
 """What only a remote job loads, once it runs."""
 
 EARLY = dict.fromkeys(
-    [f"cli/{name}.py" for name in ("batch", "config", "options", "plan", "progress", "settings", "upscale")],
+    [f"cli/{name}.py" for name in ("batch", "config", "options", "plan", "preview", "progress", "settings", "upscale")],
     ("", *GROUND),
 ) | {"cli/batch_jobs.py": ("", *GROUND, "batch", "request")}
 """Module of the command line -> what it may import of the engine on being imported itself: commands are built of the

@@ -1,4 +1,5 @@
-"""Writes what the declarations of options are the source of: tables in docs/, and the types of the Python API.
+"""Writes what the declarations of options are the source of: tables and the manual page in docs/, and the types of the
+Python API.
 
     python -m tools.option_tables           # write them
     python -m tools.option_tables --check   # say what is stale, with exit code 1
@@ -14,13 +15,14 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-from keyscale.cli.options import PlanOutput, job_options
+from keyscale.cli.options import PlanOutput, upscale_options
 from keyscale.engine.arguments import POSITIONAL, annotation_of, arguments_of
 from keyscale.engine.batch.manifest import columns_of
 from keyscale.engine.job import Job
 from keyscale.engine.options import PANELS, Option, options_of
-from keyscale.engine.run_options import BatchRequest
+from keyscale.engine.run_options import BatchRequest, PreviewOutput
 from keyscale.engine.wording import as_argument, say, worded
+from tools.man_page import PAGE, page
 
 ROOT = Path(__file__).resolve().parents[1]
 TYPES = ROOT / "engine" / "argument_types.py"
@@ -41,9 +43,10 @@ def columns(kind: type[Job] = Job) -> str:
 
 def tables(kind: type[Job] = Job) -> dict[str, str]:
     """Every table, by its name in the documentation."""
-    of_a_job = [*job_options(kind).values(), *options_of(PlanOutput).values()]
+    of_a_job = [*upscale_options(kind).values(), *options_of(PlanOutput).values()]
     return {panel: table(each for each in of_a_job if each.panel == panel) for panel in PANELS} | {
         "batch": table(options_of(BatchRequest).values()),
+        "preview": table(options_of(PreviewOutput).values()),
         "columns": columns(kind),
     }
 
@@ -62,7 +65,7 @@ def argument_types(kind: type[Job] = Job) -> str:
 def stale(kind: type[Job] = Job) -> dict[Path, str]:
     """The files that are not as the declarations say, and what they should hold."""
     found = tables(kind)
-    wanted = {TYPES: argument_types(kind)}
+    wanted = {TYPES: argument_types(kind), PAGE: page()}
     for path in sorted((ROOT / "docs").glob("*.md")):
         text = path.read_text(encoding="utf-8")
         wanted[path] = _PLACE.sub(lambda place: f"{place[1]}\n{found[place[2]]}\n{place[3]}", text)

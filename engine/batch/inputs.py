@@ -13,21 +13,21 @@ from keyscale.engine.batch.clip import Clip
 from keyscale.engine.batch.folders import Pattern, file_stat, is_folder, is_pattern, natural_key, walk
 from keyscale.engine.batch.manifest import MANIFEST_SUFFIXES, read_manifest
 from keyscale.engine.errors import FramingError, InputError, KeyscaleError, UsageError
+from keyscale.engine.files import VIDEO_SUFFIXES
 from keyscale.engine.settings import PRESET_NAME
 from keyscale.engine.wording import say
 
-__all__ = ["VIDEO_SUFFIXES", "Inputs", "Video", "find_clips", "folder_of", "is_manifest", "unreadable"]
+__all__ = ["Inputs", "Video", "find_clips", "folder_of", "is_manifest", "unreadable"]
 
-VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in re.findall(r"\w+", "3g2 3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf nut ogv ts vob webm wmv y4m")
+KEYFRAMES_SUFFIXES = (
+    (".json", ".keyframes.json"),
+    ("_keyframes.json", ".camera.json"),
+    (".csv", ".jsonl", ".cmd"),
 )
-"""What is taken for a video in a folder and by a pattern; a file named by itself may be called anything."""
+"""What follows a video's name in that of its keyframes. Each line is looked for where nothing of the one before is:
+other names of editors, and formats that are no JSON. `.txt` may be a transcript."""
 
-KEYFRAMES_SUFFIXES = (".json", ".keyframes.json")
-
-OTHER_KEYFRAMES_SUFFIXES = (".csv", ".jsonl", ".cmd")
-"""Of formats that are read and are no JSON, looked for where no JSON file is. `.txt` may be a transcript."""
+JSON_SUFFIXES = KEYFRAMES_SUFFIXES[0] + KEYFRAMES_SUFFIXES[1]
 
 _OWN_RESULT = re.compile(r".\.keyscale\.(mp4|mov)$", re.IGNORECASE)
 """What `keyscale upscale` calls a result beside its source."""
@@ -55,11 +55,11 @@ def find_clips(
 ) -> tuple[Clip, ...]:
     """All clips of a batch, in a stable order: by input, within one as people sort names, in a manifest by line.
 
-    In a folder `talk.mp4` belongs to `talk.json` or `talk.keyframes.json`, and where neither is there to `talk.csv`,
-    `talk.jsonl` or `talk.cmd`. Left out of folders and patterns are hidden
-    files and folders (keyscale's work folders among them), results that `keyscale upscale` left beside their sources
-    (`talk.keyscale.mp4`), and all beneath `output_dir`. A video that two inputs name is one clip, that of the manifest
-    where one of them is a manifest; what manifests name twice is two.
+    In a folder `talk.mp4` belongs to `talk.json` or `talk.keyframes.json`, and where neither is there to another name
+    of `KEYFRAMES_SUFFIXES`, in any case. Left out of folders and patterns are hidden files and folders (keyscale's work
+    folders among them), results that `keyscale upscale` left beside their sources (`talk.keyscale.mp4`), and all
+    beneath `output_dir`. A video that two inputs name is one clip, that of the manifest where one of them is a
+    manifest; what manifests name twice is two.
 
     Args:
         paths: folders, videos, manifests (`.csv`, `.jsonl`, `.ndjson`), and patterns (`*`, `?`, `[...]`, `**`), which
@@ -209,16 +209,28 @@ class Inputs:
         found = [
             Video(path=path, relative=relative, name=str(relative if alone else path))
             for path, relative in walk(root, depth=depth, leave_out=self._output_dir, on_error=on_error)
-            if path.suffix.lower() in VIDEO_SUFFIXES
+            if _is_video(path.name)
             and not _OWN_RESULT.search(path.name)
             and (pattern is None or pattern.matches(relative))
         ]
         return sorted(found, key=lambda video: natural_key(video.relative))
 
+    def _folder(self, video: Video) -> Path:
+        return video.path.parent if self._keyframes_dir is None else self._keyframes_dir / video.relative.parent
+
     def keyframes(self, video: Video) -> list[Path]:
-        """The keyframes files that are there for a video: one, none, or one too many."""
-        for suffixes in (KEYFRAMES_SUFFIXES, OTHER_KEYFRAMES_SUFFIXES):
-            found = [path for path in self._candidates(video, suffixes) if self._is_there(path)]
+        """The keyframes files that are there for a video: one, none, or one too many; of a name in any case."""
+        folder, stem = self._folder(video), video.path.stem
+        names: list[str] | None = None
+        for suffixes in KEYFRAMES_SUFFIXES:
+            found = [path for suffix in suffixes if self._is_there(path := folder / f"{stem}{suffix}")]
+            if not found:
+                if names is None:
+                    # Where case tells videos apart, each has keyframes of its own.
+                    others = {Path(name).stem for name in _names(video.path.parent) if _is_video(name)} - {stem}
+                    names = [name for name in _names(folder) if name[: len(stem)] not in others]
+                wanted = {f"{stem}{suffix}".casefold() for suffix in suffixes}
+                found = [path for name in names if name.casefold() in wanted and self._is_there(path := folder / name)]
             if found:
                 return found
         return []
@@ -228,10 +240,6 @@ class Inputs:
         return file_stat(path) is not None and not (
             path.suffix.lower() in MANIFEST_SUFFIXES and _place(path) in self._manifests
         )
-
-    def _candidates(self, video: Video, suffixes: Sequence[str]) -> list[Path]:
-        folder = video.path.parent if self._keyframes_dir is None else self._keyframes_dir / video.relative.parent
-        return [folder / f"{video.path.stem}{suffix}" for suffix in suffixes]
 
     def clip(self, video: Video) -> Clip:
         """The video with its keyframes, or with the fault that it has none, or two."""
@@ -244,8 +252,8 @@ class Inputs:
             there = " and ".join(map(str, found))
             fault = FramingError(f"both {there} are there", remedy="Keep one of them.")
         elif not (found or self.whole_frame):
-            either, other = self._candidates(video, KEYFRAMES_SUFFIXES)
-            *most, last = OTHER_KEYFRAMES_SUFFIXES
+            either, other = (self._folder(video) / f"{video.path.stem}{suffix}" for suffix in KEYFRAMES_SUFFIXES[0])
+            *most, last = (suffix for suffixes in KEYFRAMES_SUFFIXES[1:] for suffix in suffixes)
             fault = FramingError(
                 f"no keyframes file: neither {either} nor {other} is there",
                 remedy=say(
@@ -285,13 +293,24 @@ class Inputs:
 
     def check_left_over(self, clips: Sequence[Clip]) -> None:
         """Raise a `UsageError` for a named keyframes file whose video was not named."""
-        videos = {(clip.video.parent, clip.video.stem) for clip in clips}
+        videos = {(clip.video.parent, clip.video.stem.casefold()) for clip in clips}
         for path in self._named_keyframes:
-            stems = {path.name[: -len(end)] for end in KEYFRAMES_SUFFIXES if path.name.lower().endswith(end)}
+            stems = {path.name[: -len(end)].casefold() for end in JSON_SUFFIXES if path.name.lower().endswith(end)}
             if not videos & {(path.parent, stem) for stem in stems}:
                 raise UsageError(
                     f"{path} is no video", remedy="Name the video: its keyframes are found beside it by their name."
                 )
+
+
+def _is_video(name: str) -> bool:
+    return Path(name).suffix.lower() in VIDEO_SUFFIXES
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError:
+        return []
 
 
 def _place(path: Path) -> str:

@@ -9,8 +9,8 @@ from itertools import takewhile
 from pathlib import Path
 
 from keyscale.engine.batch.clip import Clip
-from keyscale.engine.batch.inputs import VIDEO_SUFFIXES
 from keyscale.engine.errors import UsageError
+from keyscale.engine.files import VIDEO_SUFFIXES
 from keyscale.engine.wording import say
 from keyscale.engine.workspace.folder import is_work_folder
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import msgspec
 
 from keyscale.engine.batch.events import Report
-from keyscale.engine.batch.inputs import KEYFRAMES_SUFFIXES, VIDEO_SUFFIXES
+from keyscale.engine.batch.inputs import JSON_SUFFIXES
 from keyscale.engine.errors import StorageError, UsageError
+from keyscale.engine.files import VIDEO_SUFFIXES
 from keyscale.engine.serialization import as_json
 from keyscale.engine.settings import PRESET_NAME
 from keyscale.engine.system import sync
@@ -35,7 +36,7 @@ def check_report_name(path: Path, output_dir: Path) -> None:
     """
     _check_name(path)
     name = path.name.casefold()  # as macOS and Windows find it
-    stems = {name.removesuffix(suffix) for suffix in KEYFRAMES_SUFFIXES if name.endswith(suffix)}
+    stems = {name.removesuffix(suffix) for suffix in JSON_SUFFIXES if name.endswith(suffix)}
     try:
         if not stems or Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(output_dir)):
             return

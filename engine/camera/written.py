@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 from keyscale.engine.camera.contents import Interpolation, Keyframe, TimeUnit
 from keyscale.engine.camera.framing import Framing
-from keyscale.engine.errors import StorageError
-from keyscale.engine.files import publish, storage_error
-from keyscale.engine.wording import say
+from keyscale.engine.files import drafted
 
 __all__ = ["as_version1", "write_version1"]
 
@@ -52,24 +47,8 @@ def write_version1(framing: Framing, path: str, *, overwrite: bool) -> None:
     Raises:
         StorageError: it is there and may not be replaced, or it cannot be written.
     """
-    output = Path(path)
-    taken = say("Give {overwrite=True}, or another name with {output}.")
-    if os.path.lexists(output) and not overwrite:
-        raise StorageError(f"{path} is already there", remedy=taken)
-    if output.is_dir():
-        raise StorageError(f"{path} is a directory", remedy=say("Give a file name with {output}."))
-    draft = output.with_name(f".{output.name[:50]}.{os.getpid()}.tmp")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(as_version1(framing))
-        publish(draft, output, overwrite=overwrite)
-    except ValueError as error:
-        raise StorageError(f"{path!r} is no usable name: {error}") from error
-    except OSError as error:
-        raise storage_error(error, output) from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            draft.unlink(missing_ok=True)
+    with drafted(path, overwrite=overwrite) as draft:
+        draft.write_text(as_version1(framing), encoding="utf-8")
 
 
 def _row(keyframe: Keyframe, unit: TimeUnit | None) -> dict[str, Any]:

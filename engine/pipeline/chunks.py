@@ -17,7 +17,7 @@ import numpy as np
 
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.camera.sampler import sample
-from keyscale.engine.errors import DecodeError, VerificationError
+from keyscale.engine.errors import DecodeError, Interrupted, VerificationError
 from keyscale.engine.pipeline.encoder import ChunkWriter
 from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.source.colour import PixelArray
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from keyscale.engine.pipeline.upscaler import Upscaler
     from keyscale.engine.threads import NetworkLock
 
-__all__ = ["Tally", "run_chunks"]
+__all__ = ["Tally", "make_frame", "run_chunks"]
 
 GROUP_FRAMES = 64
 """Output frames that one super-resolved picture serves at most, so that progress keeps moving."""
@@ -111,12 +111,12 @@ def run_chunks(
     pictures: Channel[_Picture] = Channel(stages, 1)
     sampled: Channel[_Sampled] = Channel(stages, sampler_threads + 1)
     pool = ThreadPoolExecutor(sampler_threads, thread_name_prefix="keyscale-sampler")
-    deep = plan.encoder.bit_depth > 8
-    stages.start("reader", lambda: _read(plan, chunks, deep, groups, stages, tally, open_media, claim))
+    device = plan.job.compute.device if upscaler is None else upscaler.model.place
+    stages.start("reader", lambda: _read(plan, chunks, groups, stages, tally, open_media, claim))
     tally.waits = network_lock is not None and upscaler is not None
     stages.start("upscaler", lambda: _upscale_locked(upscaler, groups, pictures, stages, tally, network_lock))
     stages.start("sampler", lambda: _sample(plan, pictures, sampled, pool))
-    stages.start("writer", lambda: _write(plan, folder, sampled, tally))
+    stages.start("writer", lambda: _write(plan, folder, sampled, tally, device))
     try:
         while not stages.wait(POLL_SECONDS):
             yield tally
@@ -128,27 +128,62 @@ def run_chunks(
         pool.shutdown(wait=True)  # what is still sampled is a picture each
 
 
+def make_frame(
+    plan: Plan, frame: int, upscaler: Upscaler | None, should_stop: Callable[[], bool], tally: Tally
+) -> PixelArray:
+    """One output frame as `run_chunks` hands it to the encoder, `(H, W, 3)`; its chunk is read from the start for that.
+
+    A network whose context isn't exact may be a code off where the job would use the result of an earlier frame again.
+
+    Raises:
+        Interrupted: `should_stop` said so.
+        KeyscaleError: the frame cannot be decoded or computed.
+    """
+    chunk = next(chunk for chunk in plan.chunks if chunk.start <= frame < chunk.end)
+    groups = _gathered(plan, [chunk], should_stop, tally, None, None)
+    group = next((group for group in groups if frame in group.outputs), None)
+    if group is None:
+        raise Interrupted("interrupted")
+    pixels = _enlarged(upscaler, group)
+    target = (plan.job.target.width, plan.job.target.height)
+    rect, placement = plan.rects[frame], plan.placements[frame]
+    return sample(pixels, group.window, plan.scale, plan.geometry, rect, placement, target)
+
+
 def _read(
     plan: Plan,
     chunks: Sequence[Chunk],
-    deep: bool,
     groups: Channel[_Group],
     stages: Stages,
     tally: Tally,
     open_media: OpenMedia | None,
     claim: Callable[[Chunk], bool] | None,
 ) -> None:
-    """Decode what the chunks show and gather equal neighbours into groups."""
+    for group in _gathered(plan, chunks, stages.stopped, tally, open_media, claim):
+        groups.put(group)
+    stages.check()
+    groups.close()
+
+
+def _gathered(
+    plan: Plan,
+    chunks: Sequence[Chunk],
+    should_stop: Callable[[], bool],
+    tally: Tally,
+    open_media: OpenMedia | None,
+    claim: Callable[[Chunk], bool] | None,
+) -> Iterator[_Group]:
+    """Decode what the chunks show and gather equal neighbours into groups; ends early once `should_stop` says so."""
     outputs = deque((chunk, n) for chunk in chunks for n in range(chunk.start, chunk.end))
     # Output frames show source frames in ascending order, so each decoded frame serves the head of the queue.
     wanted = np.unique(np.concatenate([plan.source_index[chunk.start : chunk.end] for chunk in chunks]))
     frames = read_frames(
         plan.info,
         plan.info.pts[wanted].tolist(),
-        deep=deep,
+        deep=plan.encoder.bit_depth > 8,
         tone=plan.tone,
         keep_going=plan.job.keep_going_on_decode_errors,
-        should_stop=stages.stopped,
+        should_stop=should_stop,
         open_media=open_media,
     )
     group: _Group | None = None
@@ -169,23 +204,21 @@ def _read(
                 if not claim(begun):
                     outputs.clear()
                     break
-            group = _gather(plan, group, *outputs.popleft(), pixels, groups)
+            joined = _joined(plan, group, *outputs.popleft(), pixels)
+            if group is not None and joined is not group:
+                yield group
+            group = joined
         if claim is not None and not outputs:
             break
-    stages.check()
-    if group is None and claim is not None and pixels is not None:
-        groups.close()
+    if should_stop() or (group is None and claim is not None and pixels is not None):
         return
     if group is None:
         raise DecodeError(f"no frame of {plan.info.path} that the job shows can be decoded")
-    groups.put(group)
-    groups.close()
+    yield group
 
 
-def _gather(
-    plan: Plan, group: _Group | None, chunk: Chunk, n: int, pixels: PixelArray, groups: Channel[_Group]
-) -> _Group:
-    """Add output frame `n` to the group where it fits, else pass the group on and begin another."""
+def _joined(plan: Plan, group: _Group | None, chunk: Chunk, n: int, pixels: PixelArray) -> _Group:
+    """The group with output frame `n` in it where that fits, else another one."""
     window = plan.window(n)
     if group is not None and group.chunk is chunk and group.pixels is pixels and len(group.outputs) < GROUP_FRAMES:
         union = group.window.union(window)
@@ -193,8 +226,6 @@ def _gather(
             group.window = union
             group.outputs.append(n)
             return group
-    if group is not None:
-        groups.put(group)
     return _Group(chunk, pixels, [n], window, window.area)
 
 
@@ -222,16 +253,18 @@ def _upscale_locked(
 def _upscale(upscaler: Upscaler | None, groups: Iterable[_Group], pictures: Channel[_Picture]) -> None:
     chunk: Chunk | None = None
     for group in groups:
-        if upscaler is None:
-            window = group.window
-            pixels = group.pixels[window.y0 : window.y1, window.x0 : window.x1]
-        else:
-            if group.chunk is not chunk:
-                upscaler.forget()
-                chunk = group.chunk
-            pixels = upscaler(group.pixels, group.window)
-        pictures.put(_Picture(group, pixels))
+        if upscaler is not None and group.chunk is not chunk:
+            upscaler.forget()
+            chunk = group.chunk
+        pictures.put(_Picture(group, _enlarged(upscaler, group)))
     pictures.close()
+
+
+def _enlarged(upscaler: Upscaler | None, group: _Group) -> PixelArray:
+    if upscaler is not None:
+        return upscaler(group.pixels, group.window)
+    window = group.window
+    return group.pixels[window.y0 : window.y1, window.x0 : window.x1]
 
 
 def _sample(plan: Plan, pictures: Channel[_Picture], sampled: Channel[_Sampled], pool: ThreadPoolExecutor) -> None:
@@ -258,7 +291,7 @@ def _sample(plan: Plan, pictures: Channel[_Picture], sampled: Channel[_Sampled],
     sampled.close()
 
 
-def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Tally) -> None:
+def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Tally, device: str) -> None:
     """Encode pictures chunk by chunk; a chunk that is not complete leaves no file."""
     source = iter(sampled)
     item = next(source, None)
@@ -272,6 +305,7 @@ def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Ta
             plan.rate,
             mastering=plan.info.mastering if plan.tone is None else None,
             light_level=plan.info.light_level if plan.tone is None else None,
+            device=device,
         ) as writer:
             while item is not None and item.chunk is chunk:
                 writer.write(item.picture.result())

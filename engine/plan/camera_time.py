@@ -103,8 +103,8 @@ def rounded(info: VideoInfo) -> float:
 
     A fine time base may round by a tick (66.67 ms to 67). Times that went through milliseconds before, from Matroska to
     MP4 say, keep what that did to them, and joined parts are shifted by whole ticks: where no frame is off its place at
-    the source's rate by more than a millisecond and a tick, all are forgiven what the latest is late. Steps that are all
-    the same were not rounded: such a source has another rate than it says, and drifts.
+    the source's rate by more than a millisecond and a tick, all are forgiven what the latest is late. Equal
+    steps were not rounded: such a source has another rate than it says, and drifts.
 
     A coarse base is taken to round only where its frames do not stand on whole ticks of an even rate, and by no more
     than they are late there: one of a tick a frame rounds nothing.

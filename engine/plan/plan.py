@@ -271,18 +271,20 @@ def _time_map(
     end = _first(job.trim.end, camera.trim.end, whole)
     # What is shorter than a rounding is meant as it stands.
     end = frame_times.meant(end) if frame_times.meant(end) > start else end
+    begins = "the keyframes' trim starts at {}" if job.trim.start is None else "{start} is {}"
     if not start >= 0:  # NaN as well
-        raise UsageError(f"the trim starts at {start:g} s", remedy="Start at 0 or later.")
+        raise UsageError(say(begins, f"{start:g} s"), remedy="Start at 0 or later.")
     if start >= whole:
         raise UsageError(
-            f"the trim starts at {start:g} s, the source ends at {whole:.3f} s",
+            say(begins + ", the source ends at {}", f"{start:g} s", f"{whole:.3f} s"),
             remedy="Start before the source's end.",
         )
     if not end > start:
         raise UsageError(f"the trim from {start:g} s to {end:g} s leaves nothing", remedy="End after the start.")
     if end > whole:
         if end > whole + float(1 / info.rate):
-            warnings.append(f"the trim ends at {end:g} s, the source at {whole:.3f} s: its end is used")
+            ends = "the keyframes' trim ends at {}" if job.trim.end is None else "{end} is {}"
+            warnings.append(say(ends + ", the source ends at {}: that is used", f"{end:g} s", f"{whole:.3f} s"))
         end = whole
     edges: list[Stretch] = []
     position = start

@@ -20,12 +20,13 @@ from keyscale.engine.output.concat import concatenate, scan_chunks
 from keyscale.engine.pipeline.chunks import Tally
 from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.remote.modal_client import Calls
-from keyscale.engine.remote.modal_errors import CallEnd, Outcome, Unanswered
+from keyscale.engine.remote.modal_errors import CallEnd, Outcome, Unanswered, without_links
 from keyscale.engine.remote.pieces import Piece, Pieces
 from keyscale.engine.remote.slots import Slots
 from keyscale.engine.remote.spending import Account
 from keyscale.engine.remote.staging import Staging
 from keyscale.engine.remote.state import Call, RemoteState, Starting
+from keyscale.engine.remote.waiting import Waiting
 from keyscale.engine.runners.progress import Meter
 from keyscale.engine.storage.bucket import ObjectDamaged, ObjectMissing
 from keyscale.engine.wording import say
@@ -37,12 +38,16 @@ __all__ = ["FanOut"]
 POLL_S = 0.25
 NEWS_S = 0.5
 """How long one request for reports waits."""
+ASK_S = 20.0
+"""How often Modal is asked whether calls work of which no report came."""
 LEAVE_S = 3.0
 """How long threads are waited for in the end."""
 START_S = 10.0
 """How long calls are waited for in the end that are just being started, so that they can be cancelled."""
 UNNAMED_S = 600.0
-"""How long a call waits for its container at most, as far as anyone can say."""
+"""How long a call waits for its container at most, as far as anyone can say; longer where a job may wait longer."""
+MOST_NOTES = 20
+"""Of a chunk, that are shown."""
 SHORTEST_S = 0.5
 """Seconds of the result below which a piece is not split."""
 
@@ -75,6 +80,7 @@ class FanOut:
         containers: int,
         slots: Slots | None = None,
         longest_s: float,
+        waiting: Waiting,
         stop: StopFlag,
         tally: Tally,
         account: Account,
@@ -91,6 +97,7 @@ class FanOut:
             containers: calls of this job that run at once at most.
             slots: what it shares with other jobs; none are given back before `leave`, but for calls that ended.
             longest_s: how long a call may take.
+            waiting: told how many calls have not begun.
             stop: ends it.
             tally: counts frames.
             account: told of each call, and asked before one is started.
@@ -99,7 +106,7 @@ class FanOut:
         self._plan, self._calls, self._staging, self._folder = plan, calls, staging, folder
         self._state, self._path = state, path
         self._containers, self._stop, self._tally, self._account = containers, stop, tally, account
-        self._longest_s = longest_s
+        self._longest_s, self._waiting = longest_s, waiting
         self._task = read_task(state.task_json)
         self._pieces = Pieces((), 1)
         self._news: queue.Queue[_News | None] = queue.Queue()
@@ -109,7 +116,12 @@ class FanOut:
         """Calls that are not answered yet: fetching a result keeps no container. Each has a slot."""
         self._share = (slots or Slots(containers)).share(lambda: self._news.put(None))
         self._threads: list[threading.Thread] = []
-        self._starting: tuple[threading.Thread, Starting, queue.Queue[str | KeyscaleError]] | None = None
+        self._starting: tuple[threading.Thread, Starting, queue.Queue[str | KeyscaleError | None]] | None = None
+
+    @property
+    def job_id(self) -> str:
+        """Of its state."""
+        return self._state.job_id
 
     def settle(self) -> RemoteState:
         """The state with all calls that may run; waits for one that is just being started."""
@@ -117,16 +129,21 @@ class FanOut:
             thread, starting, box = self._starting
             thread.join(START_S)
             with contextlib.suppress(queue.Empty):
-                self._state = self._started(starting, box.get_nowait())
+                while True:
+                    self._state = self._started(starting, box.get_nowait())
         return self._state
 
-    def _started(self, starting: Starting, found: str | KeyscaleError) -> RemoteState:
-        """The state once Modal answered, or did not."""
+    def _started(self, starting: Starting, found: str | KeyscaleError | None) -> RemoteState:
+        """The state once Modal answered, or did not; None where it is asked anew after that."""
+        if found is None:
+            anew = dataclasses.replace(starting, until=self._until())
+            return dataclasses.replace(self._state, starting=(*self._state.starting, anew))
         if isinstance(found, Unanswered):
             return self._state
         calls = self._state.calls
         if isinstance(found, str):
-            calls = (*calls, Call(id=found, index=starting.index, start=starting.start, end=starting.end))
+            part = {"index": starting.index, "start": starting.start, "end": starting.end}
+            calls = (*calls, Call(id=found, **part, since=time.time()))
         others = tuple(one for one in self._state.starting if one != starting)
         return dataclasses.replace(self._state, calls=calls, starting=others)
 
@@ -196,20 +213,22 @@ class FanOut:
                     yield from self._judge(news)
             while not self._reports.empty():
                 report = self._reports.get()
-                with contextlib.suppress(KeyError, TypeError, ValueError):
-                    pieces.reported(*(int(report[name]) for name in ("index", "start", "frames")))
+                with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
+                    begun = pieces.reported(*(int(report[name]) for name in ("index", "start", "frames")))
+                    self._account.works(begun, time.monotonic())
+            queued = sum(not piece.has_begun for call_id, piece in pieces.running.items() if call_id in self._busy)
+            if told := self._waiting.look(queued, len(self._busy), time.monotonic()):
+                yield Note(level="info", message=told)
             yield from self._progress(meter, done_before)
 
     def _next(self, now: float) -> Piece | None:
         """The piece to start now, with a slot for it."""
-        if len(self._busy) >= self._containers or not self._pieces.is_due(now):
+        is_due = len(self._busy) < self._containers and self._pieces.is_due(now)
+        if not is_due or not self._account.may_begin(self._pieces.longest, now):
             self._share.withdraw()
-            return None
-        if not self._account.may_begin(self._pieces.longest, now):
-            self._share.withdraw()
-            if not self._pieces.running:
+            if is_due and not self._pieces.running:  # what runs is paid, and finished
                 raise self._account.refusal(self._pieces.frames_left)
-            return None  # what runs is paid, and finished
+            return None
         return self._pieces.take(now) if self._share.take() else None
 
     def _progress(self, meter: Meter, done_before: int) -> Iterator[Event]:
@@ -218,20 +237,20 @@ class FanOut:
 
     def _spawn(self, chunk: Chunk, meter: Meter, done_before: int) -> Generator[Event, None, str]:
         """Start a call, in a thread: a server that is away may take a while to answer."""
-        box: queue.Queue[str | KeyscaleError] = queue.Queue()
+        box: queue.Queue[str | KeyscaleError | None] = queue.Queue()
         checkpoint = self._task.checkpoint is not None
 
         def act() -> None:
             try:
                 urls = self._staging.links(self._state.source_key, chunk, checkpoint=checkpoint)
-                box.put(self._calls.spawn(self._state.task_json, dataclasses.asdict(chunk), urls))
+                part = dataclasses.asdict(chunk)
+                box.put(self._calls.spawn(self._state.task_json, part, urls, lost=lambda: box.put(None)))
             except KeyscaleError as error:
                 box.put(error)
             except Exception as error:  # a thread has nobody to raise to, and the box is waited for
                 box.put(RemoteError(f"a chunk cannot be started ({type(error).__name__})"))
 
-        until = time.time() + self._longest_s + UNNAMED_S
-        starting = Starting(index=chunk.index, start=chunk.start, end=chunk.end, until=until)
+        starting = Starting(index=chunk.index, start=chunk.start, end=chunk.end, until=self._until())
         # Whoever finds this after a crash knows that a call may run whose id nobody has.
         self._keep(dataclasses.replace(self._state, starting=(*self._state.starting, starting)))
         self._starting = self._start(act, f"keyscale-start-{chunk.index}"), starting, box
@@ -243,11 +262,17 @@ class FanOut:
                     raise Interrupted("interrupted") from None
                 yield from self._progress(meter, done_before)
                 continue
-            self._starting = None
+            if found is not None:
+                self._starting = None
             self._keep(self._started(starting, found))
+            if found is None:
+                continue
             if isinstance(found, KeyscaleError):
                 raise found
             return found
+
+    def _until(self) -> float:
+        return time.time() + self._longest_s + max(UNNAMED_S, self._waiting.longest_s)
 
     def _watch(self, call_id: str, chunk: Chunk) -> None:
         """Wait for a call in a thread, and bring here what it made."""
@@ -295,7 +320,13 @@ class FanOut:
             raise RemoteError(
                 f"chunk {chunk.index} was answered with another one", remedy="Run `keyscale remote deploy`."
             )
-        return made
+        return dataclasses.replace(
+            made,
+            gpu=without_links(made.gpu),
+            container=without_links(made.container),
+            network=without_links(made.network),
+            notes=tuple(map(without_links, made.notes[:MOST_NOTES])),
+        )
 
     def _place(self, piece: Chunk) -> Path:
         """Where a piece goes until its chunk is whole; an interrupted run removes what is there."""
@@ -305,10 +336,7 @@ class FanOut:
     def _judge(self, news: _News) -> Iterator[Event]:
         pieces, now = self._pieces, time.monotonic()
         self._answered(news.call_id)
-        if news.made is not None:
-            self._account.made(news.call_id, news.at, news.made)
-        else:
-            self._account.given_up(news.call_id, news.at, news.outcome.answer or {}, longest_s=self._longest_s)
+        self._account.ended(news.call_id, news.at, news.made, news.outcome.answer or {}, self._longest_s)
         if news.outcome.ended:
             calls = tuple(call for call in self._state.calls if call.id != news.call_id)
             self._keep(dataclasses.replace(self._state, calls=calls))
@@ -349,9 +377,17 @@ class FanOut:
         self._folder.finish(chunk, lost=lost)
 
     def _listen(self) -> None:
+        asked = time.monotonic()
         while not self._calls.closed:
             for report in self._calls.news(self._task.job_id, wait_s=NEWS_S):
                 self._reports.put(report)
+            if time.monotonic() - asked < ASK_S:
+                continue
+            # A report may be lost.
+            for call_id, piece in dict(self._pieces.running).items():
+                if not piece.has_begun and self._calls.has_begun(call_id):
+                    self._reports.put({"index": piece.chunk.index, "start": piece.chunk.start, "frames": 0})
+            asked = time.monotonic()
 
     def _keep(self, state: RemoteState) -> None:
         """Keep the state; a `RemoteError` where another command cancelled the job, which removes what is kept."""
@@ -359,10 +395,5 @@ class FanOut:
         before, self._state = self._state, state
         kept = self._path.exists() if state == before else state.save_again(self._path)
         if not kept:
-            raise self._cancelled()
-
-    def _cancelled(self) -> RemoteError:
-        return RemoteError(
-            f"the job {self._state.job_id} was cancelled by another command",
-            remedy="Run the command again: finished chunks are kept.",
-        )
+            message = f"the job {self._state.job_id} was cancelled by another command"
+            raise RemoteError(message, remedy="Run the command again: finished chunks are kept.")

@@ -8,6 +8,7 @@ exceptions.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import queue
 import socket
 import threading
@@ -21,17 +22,22 @@ from keyscale.engine.errors import Interrupted, RemoteError
 from keyscale.engine.patience import Patience
 from keyscale.engine.remote.modal_errors import (
     DEPLOY,
+    LOGS,
     CallEnd,
     Outcome,
+    is_about_money,
     is_cancelled,
     is_waiting,
     judged,
+    never_arrived,
     outcome_of,
     passing,
+    short,
     told_by,
     unreachable,
 )
 from keyscale.engine.remote.names import APP, CHUNK, DEPLOYED, ENGINE, QUEUE, WIDE_ENGINE
+from keyscale.engine.storage.proxies import proxy_for
 from keyscale.engine.worker.contract import Deployment, read_deployment
 
 __all__ = ["Calls"]
@@ -69,7 +75,26 @@ class Calls:
 
     def check_reachable(self) -> None:
         """Raise a `RemoteError` within seconds where Modal is not to be reached."""
-        _check_reachable(_modal().config.config["server_url"])
+        config = _modal().config.config
+        _check_reachable(config["server_url"], by_proxy=not config.get("disable_api_proxy"))
+
+    def check_deployed(self) -> Any:
+        """The function `describe`, once server, credentials and deployment are there; starts nothing.
+
+        Raises:
+            RemoteError: whichever is missing, with what to set or run.
+        """
+        modal = _modal()
+        self.check_reachable()
+        with told_by(modal, "ask what is deployed", has_begun=False):
+            try:
+                describe = modal.Function.from_name(APP, DEPLOYED)
+                describe.hydrate()
+            except modal.exception.NotFoundError:
+                raise RemoteError(
+                    f"the Modal app {APP!r} with the function {DEPLOYED!r} is not deployed", remedy=DEPLOY
+                ) from None
+        return describe
 
     def connect(self) -> Deployment:
         """Find server, credentials and functions, and ask what is deployed; starts a small container.
@@ -78,15 +103,8 @@ class Calls:
             RemoteError: whichever is missing, with what to set or run.
         """
         modal = _modal()
-        _check_reachable(modal.config.config["server_url"])
+        describe = self.check_deployed()
         with told_by(modal, "ask what is deployed"):
-            try:
-                describe = modal.Function.from_name(APP, DEPLOYED)
-                describe.hydrate()
-            except modal.exception.NotFoundError:
-                raise RemoteError(
-                    f"the Modal app {APP!r} with the function {DEPLOYED!r} is not deployed", remedy=DEPLOY
-                ) from None
             call = describe.spawn()
             try:
                 answer = self._first_answer(call)
@@ -96,7 +114,7 @@ class Calls:
                     remedy="Look at `modal app logs keyscale`, and try again.",
                 ) from None
         deployment = read_deployment(answer)
-        with told_by(modal, "find the functions"):
+        with told_by(modal, "find the functions", has_begun=False):
             try:
                 self._function = getattr(modal.Cls.from_name(APP, ENGINE)(), CHUNK)
                 self._wide = getattr(modal.Cls.from_name(APP, WIDE_ENGINE)(), CHUNK)
@@ -117,34 +135,52 @@ class Calls:
         Raises:
             TimeoutError: nothing came in time.
             Interrupted: `close` was called.
+            RemoteError: it failed.
         """
-        deadline = time.monotonic() + DESCRIBE_S
-        try:
-            while True:
-                if self._closed.is_set():
-                    raise Interrupted("interrupted")
-                try:
-                    return call.get(timeout=DESCRIBE_POLL_S)
-                except TimeoutError:
-                    if time.monotonic() >= deadline:
+        modal, deadline = _modal(), time.monotonic() + DESCRIBE_S
+        while not self._closed.is_set():
+            try:
+                return call.get(timeout=DESCRIBE_POLL_S)
+            except modal.exception.InputCancellation:  # no `Exception`
+                raise RemoteError(f"{DEPLOYED!r} was cancelled elsewhere", remedy="Run the command again.") from None
+            except Exception as error:  # whatever the function raised is raised here
+                if not is_waiting(modal, error):
+                    if isinstance(error, modal.exception.Error):
                         raise
-        except (TimeoutError, Interrupted):
-            _quietly(call.cancel)
-            raise
+                    raise RemoteError(
+                        f"the deployed function {DEPLOYED!r} failed ({short(error)})", remedy=LOGS
+                    ) from None
+            if time.monotonic() >= deadline:
+                _quietly(call.cancel)
+                raise TimeoutError
+        _quietly(call.cancel)
+        raise Interrupted("interrupted")
 
-    def spawn(self, job_json: str, chunk: Mapping[str, int], urls: Mapping[str, str]) -> str:
+    def spawn(
+        self, job_json: str, chunk: Mapping[str, int], urls: Mapping[str, str], *, lost: Callable[[], object]
+    ) -> str:
         """Start a call; its id.
+
+        Args:
+            job_json: as of `make_chunk`.
+            chunk: the same.
+            urls: the same.
+            lost: called where nobody answered and it is asked for anew: an earlier call may run beside this one.
 
         Raises:
             Unanswered: it may have been started; nobody knows its id.
             RemoteError: it cannot be started.
         """
-        with told_by(_modal(), "start a chunk"):
-            return self._persistently(lambda: str(self._spawn(job_json, chunk, urls)))
-
-    def _spawn(self, job_json: str, chunk: Mapping[str, int], urls: Mapping[str, str]) -> str:
-        found: str = self._function.spawn(job_json, dict(chunk), dict(urls), self._queue).object_id
-        return found
+        modal, patience = _modal(), self._patience(min(self._patience_s, START_PATIENCE_S))
+        with told_by(modal, "start a chunk"):
+            while True:
+                try:
+                    return str(self._function.spawn(job_json, dict(chunk), dict(urls), self._queue).object_id)
+                except passing(modal) as error:
+                    if is_about_money(modal, error) or not patience.bear() or self._closed.is_set():
+                        raise
+                    if not never_arrived(modal, error):
+                        lost()
 
     def wait(self, call_id: str) -> Outcome:
         """Wait for a call to end, however long that takes; a server that is away for a while is borne.
@@ -187,7 +223,7 @@ class Calls:
         return replace(outcome, kind=CallEnd.FAILED)
 
     def state(self, call_id: str) -> str:
-        """What a call does, in a word: `running`, `finished`, or how it ended; or why that is not known."""
+        """What a call does, in a word: `queued`, `running`, `finished`, or how it ended; or why that is not known."""
         modal = _modal()
         try:
             modal.FunctionCall.from_id(call_id).get(timeout=0)
@@ -195,7 +231,7 @@ class Calls:
             return "cancelled"
         except Exception as error:  # as in `wait`
             if is_waiting(modal, error):
-                return "running"
+                return {True: "running", False: "queued", None: "queued or running"}[self.has_begun(call_id)]
             outcome = judged(modal, error)
             if outcome is None:
                 return "not known: Modal is out of reach"
@@ -203,6 +239,19 @@ class Calls:
                 return f"not known: {outcome.error}"
             return "cancelled" if is_cancelled(modal, error) else str(outcome.error)
         return "finished"
+
+    def has_begun(self, call_id: str) -> bool | None:
+        """Whether a container works on a call, or has; None where Modal, which notes it by and by, doesn't tell."""
+        try:
+            found = list(_modal().FunctionCall.from_id(call_id).get_call_graph())
+        except Exception:  # only wanted to tell more
+            return None
+        while found:
+            one = found.pop()
+            if one.function_call_id == call_id:
+                return bool(one.task_id)
+            found += one.children
+        return None
 
     def news(self, partition: str, *, wait_s: float) -> list[dict[str, Any]]:
         """What containers report since the last time, after `wait_s` seconds at most; nothing where that fails."""
@@ -261,15 +310,6 @@ class Calls:
         """Let threads that wait come back soon, once their calls are cancelled or ended."""
         self._closed.set()
 
-    def _persistently(self, act: Callable[[], str]) -> str:
-        modal, patience = _modal(), self._patience(min(self._patience_s, START_PATIENCE_S))
-        while True:
-            try:
-                return act()
-            except passing(modal):
-                if not patience.bear() or self._closed.is_set():
-                    raise
-
     def _patience(self, seconds: float) -> Patience:
         return Patience(seconds, first_pause_s=FIRST_PAUSE_S, longest_pause_s=LONGEST_PAUSE_S, rest=self._closed.wait)
 
@@ -284,21 +324,27 @@ def _modal() -> Any:
     return modal
 
 
-def _check_reachable(url: str) -> None:
-    """Raise a `RemoteError` at once where nobody listens."""
+def _check_reachable(url: str, *, by_proxy: bool) -> None:
+    """Raise a `RemoteError` at once where nobody listens, be it a proxy that the environment names for Modal."""
+    url = url.partition(",")[0]
     split = urlsplit(url)
     if split.scheme not in {"http", "https"} or split.hostname is None:
         return
+    what, remedy = f"Modal is not to be reached at {split.hostname}", "Check the network."
+    place = split.hostname, split.port or (443 if split.scheme == "https" else 80)
+    if by_proxy and (proxy := proxy_for(url, or_all=True)) is not None:
+        what, remedy = f"Modal is not to be reached by {proxy}", proxy.remedy(split.hostname)
+        if not proxy.host:
+            raise RemoteError(f"{proxy.variable} is no address of a proxy", remedy=remedy)
+        if importlib.util.find_spec("python_socks") is None:
+            lacking = "for a proxy Modal's client needs the package python-socks, which is not installed"
+            raise RemoteError(f"{what}: {lacking}", remedy=f"pip install 'modal[api-proxy-support]'. {remedy}")
+        place = proxy.host, proxy.port
     try:
-        with socket.create_connection(
-            (split.hostname, split.port or (443 if split.scheme == "https" else 80)), CONNECT_S
-        ):
+        with socket.create_connection(place, CONNECT_S):
             pass
     except OSError as error:
-        raise RemoteError(
-            f"Modal is not to be reached at {split.hostname} ({error.strerror or type(error).__name__})",
-            remedy="Check the network.",
-        ) from None
+        raise RemoteError(f"{what} ({error.strerror or type(error).__name__})", remedy=remedy) from None
 
 
 def _quietly(act: Callable[[], object]) -> None:

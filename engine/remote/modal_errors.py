@@ -14,14 +14,18 @@ from keyscale.engine.errors import KeyscaleError, RemoteError
 
 __all__ = [
     "DEPLOY",
+    "LOGS",
     "CallEnd",
     "Outcome",
     "Unanswered",
+    "is_about_money",
     "is_cancelled",
     "is_waiting",
     "judged",
+    "never_arrived",
     "outcome_of",
     "passing",
+    "short",
     "told_by",
     "unreachable",
     "without_links",
@@ -97,7 +101,10 @@ def judged(modal: Any, error: Exception) -> Outcome | None:
     How a call ended is in the server's answer. A request that was refused says nothing of it.
     """
     e = modal.exception
-    if is_waiting(modal, error) or (isinstance(error, passing(modal)) and not isinstance(error, KeyscaleError)):
+    if is_waiting(modal, error):
+        return None
+    is_money = is_about_money(modal, error)
+    if isinstance(error, passing(modal)) and not isinstance(error, KeyscaleError) and not is_money:
         return None
     if is_cancelled(modal, error):
         return outcome_of(CallEnd.GONE, "a call was cancelled elsewhere")
@@ -110,13 +117,21 @@ def judged(modal: Any, error: Exception) -> Outcome | None:
     )
     ends: tuple[tuple[Any, bool, CallEnd, str, str], ...] = (
         # Raised by the function, as something that may pass.
-        (KeyscaleError, True, CallEnd.CRASHED, str(error), LOGS),
+        (KeyscaleError, True, CallEnd.CRASHED, without_links(str(error)) or short(error), LOGS),
         (e.FunctionTimeoutError, True, CallEnd.TIMEOUT, "a chunk took longer than the function may", LOGS),
         (e.OutputExpiredError, True, CallEnd.GONE, "the result of a call is not kept any more", LOGS),
         ((e.NotFoundError, e.DataLossError), False, CallEnd.GONE, "Modal does not know a call any more", LOGS),
         (e.AuthError, False, CallEnd.FAILED, "Modal does not accept the token", LOG_IN),
-        (refusals, False, CallEnd.FAILED, f"Modal refuses to tell of a call ({_short(error)})", DEPLOY),
-        (Exception, True, CallEnd.CRASHED, f"a container failed ({_short(error)})", LOGS),
+        (
+            refusals,
+            False,
+            CallEnd.FAILED,
+            f"Modal refuses to tell of a call ({short(error)})",
+            PAY if is_money else DEPLOY,
+        ),
+        (e.RemoteError if is_money else (), True, CallEnd.FAILED, f"Modal ended a call ({short(error)})", PAY),
+        (e.Error if is_money else (), False, CallEnd.FAILED, f"Modal does not tell of a call ({short(error)})", PAY),
+        (Exception, True, CallEnd.CRASHED, f"a container failed ({short(error)})", LOGS),
     )
     return next(
         outcome_of(kind, text, remedy, ended=ended)
@@ -134,46 +149,51 @@ def without_links(told: object) -> str:
     """What a server or a container says, as one line of at most 300 characters without what may be a link."""
     if not isinstance(told, str):
         return ""
-    words = ("(a link)" if "://" in word or "X-Amz-" in word else word for word in told[:10_000].split())
+    words = ("(a link)" if re.search("://|X-Amz-", word, re.IGNORECASE) else word for word in told[:10_000].split())
     line = " ".join(words)
     return line if len(line) <= LONGEST_TOLD else f"{line[: LONGEST_TOLD - 4]} ..."
 
 
-def _short(error: BaseException) -> str:
+def short(error: BaseException) -> str:
     """An exception's kind and the first line of its text."""
     line = without_links(next(iter(str(error).strip().splitlines()), ""))
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
-def unreachable(action: str, kind: type[RemoteError] = Unanswered) -> RemoteError:
-    """The error where Modal did not answer what `action` asked for."""
-    return kind(
-        f"cannot {action}: Modal is not to be reached",
-        remedy="Check the network, then `keyscale remote resume` the job.",
-    )
+def unreachable(action: str, kind: type[RemoteError] = Unanswered, *, has_begun: bool = True) -> RemoteError:
+    """The error where Modal did not answer what `action` asked for, of a job that has begun or has not."""
+    then = "then `keyscale remote resume` the job" if has_begun else "then run the command again"
+    return kind(f"cannot {action}: Modal is not to be reached", remedy=f"Check the network, {then}.")
 
 
 @contextlib.contextmanager
-def told_by(modal: Any, action: str) -> Iterator[None]:
-    """Modal's exceptions as ours."""
+def told_by(modal: Any, action: str, *, has_begun: bool = True) -> Iterator[None]:
+    """Modal's exceptions as ours; `has_begun` as of `unreachable`."""
     e = modal.exception
     try:
         yield
     except KeyscaleError:
         raise
     except e.AuthError as error:
-        raise RemoteError(f"Modal does not accept the token ({_short(error)})", remedy=LOG_IN) from None
+        raise RemoteError(f"Modal does not accept the token ({short(error)})", remedy=LOG_IN) from None
     except e.VersionError as error:
-        raise RemoteError(f"Modal does not take this client ({_short(error)})", remedy="pip install -U modal") from None
+        raise RemoteError(f"Modal does not take this client ({short(error)})", remedy="pip install -U modal") from None
     except passing(modal) as error:
-        if isinstance(error, e.ResourceExhaustedError) and _is_about_money(error):
-            raise RemoteError(f"cannot {action} ({_short(error)})", remedy=PAY) from None
-        never_arrived = isinstance(error, e.ResourceExhaustedError | socket.gaierror | ConnectionRefusedError)
-        raise unreachable(action, RemoteError if never_arrived else Unanswered) from None
+        if is_about_money(modal, error):
+            raise RemoteError(f"cannot {action} ({short(error)})", remedy=PAY) from None
+        kind = RemoteError if never_arrived(modal, error) else Unanswered
+        raise unreachable(action, kind, has_begun=has_begun) from None
     except e.Error as error:
-        remedy = PAY if _is_about_money(error) else DEPLOY
-        raise RemoteError(f"cannot {action} ({_short(error)})", remedy=remedy) from None
+        remedy = PAY if is_about_money(modal, error) else DEPLOY
+        raise RemoteError(f"cannot {action} ({short(error)})", remedy=remedy) from None
 
 
-def _is_about_money(error: BaseException) -> bool:
-    return re.search(r"billing|budget|spend|payment|credit|funds", str(error), re.IGNORECASE) is not None
+def never_arrived(modal: Any, error: BaseException) -> bool:
+    """Whether what was asked for was certainly not done."""
+    return isinstance(error, modal.exception.ResourceExhaustedError | socket.gaierror | ConnectionRefusedError)
+
+
+def is_about_money(modal: Any, error: BaseException) -> bool:
+    """Whether Modal refuses for the workspace's bill: its own word for it is "billing cycle spend limit reached"."""
+    words = r"\b(?:billing|budget|spend(?:ing)? limit|payment|out of credits?|insufficient funds)\b"
+    return isinstance(error, modal.exception.Error) and re.search(words, str(error)[:10_000], re.IGNORECASE) is not None

@@ -16,7 +16,7 @@ from keyscale.engine import errors
 from keyscale.engine.errors import KeyscaleError, RemoteError
 from keyscale.engine.plan.plan import Chunk
 from keyscale.engine.remote.modal_errors import CallEnd, Outcome, without_links
-from keyscale.engine.wording import from_data, say
+from keyscale.engine.wording import Said, from_data, say
 from keyscale.engine.worker.contract import Made, TooSlow
 from keyscale.engine.worker.links import LinkExpired
 
@@ -55,6 +55,8 @@ class Piece:
     """How often no frame of it was made in a call's whole time."""
     due: float = 0.0
     """When it may be started, on the clock of whoever asks."""
+    has_begun: bool = False
+    """Whether a container works on it, as far as is known."""
     frames: int = 0
     """Reported as done by the call that runs."""
 
@@ -120,7 +122,7 @@ class Pieces:
             piece = self.waiting.popleft()
             if piece.due <= now:
                 piece.starts += 1
-                piece.frames = 0
+                piece.frames, piece.has_begun = 0, False
                 return piece
             self.waiting.append(piece)
         return None
@@ -140,11 +142,14 @@ class Pieces:
             return True
         return False
 
-    def reported(self, index: int, start: int, frames: int) -> None:
-        """A call says how far it is."""
-        for piece in self.running.values():
+    def reported(self, index: int, start: int, frames: int) -> str | None:
+        """A call says how far it is; the call's id where it is the first that is heard of it."""
+        for call_id, piece in self.running.items():
             if (piece.chunk.index, piece.chunk.start) == (index, start):
                 piece.frames = max(piece.frames, frames)
+                is_first, piece.has_begun = not piece.has_begun, True
+                return call_id if is_first else None
+        return None
 
     def finished(self, call_id: str, made: Made, path: Path) -> list[tuple[Made, Path]] | None:
         """A piece is here, in `path`; all of its chunk's in order once that is whole, else None."""
@@ -170,14 +175,15 @@ class Pieces:
         what = f"frames {piece.chunk.start} to {piece.chunk.end} (chunk {piece.chunk.index})"
         is_timeout = outcome.kind is CallEnd.TIMEOUT
         if outcome.kind is CallEnd.ANSWERED and outcome.answer is not None:
-            refusal = refused(outcome.answer, what)
-            is_timeout = outcome.answer.get("error") == TooSlow.__name__
-            if not is_timeout and outcome.answer.get("error") not in EXPIRED:
-                raise refusal
-            error = RemoteError(str(outcome.answer.get("message")), remedy=refusal.remedy)
+            kind = outcome.answer.get("error")
+            is_timeout = kind == TooSlow.__name__
+            if not is_timeout and not (isinstance(kind, str) and kind in EXPIRED):
+                raise refused(outcome.answer, what)
+            error = RemoteError(_message(outcome.answer), remedy=_remedy(outcome.answer))
         if outcome.kind is CallEnd.FAILED:
             raise error
-        if is_timeout and (parts := self._ran_out(piece, _frames(outcome) or piece.frames, what, error)):
+        made = min(_frames(outcome) or piece.frames, piece.chunk.frames)
+        if is_timeout and (parts := self._ran_out(piece, made, what, error)):
             self.waiting.extend(Piece(part, starts=piece.starts) for part in parts)
             return f"{what} took too long and are made in {len(parts)} parts ({error.message})"
         if piece.starts >= ATTEMPTS:
@@ -213,7 +219,7 @@ class Pieces:
 def _frames(outcome: Outcome) -> int:
     """How many frames a call says that it made until its time was up."""
     frames = (outcome.answer or {}).get("frames")
-    return frames if isinstance(frames, int) else 0
+    return max(0, frames) if isinstance(frames, int) else 0
 
 
 def refused(answer: dict[str, object], what: str) -> KeyscaleError:
@@ -224,10 +230,19 @@ def refused(answer: dict[str, object], what: str) -> KeyscaleError:
     kind = getattr(errors, str(answer.get("error")), None)
     if not (isinstance(kind, type) and issubclass(kind, KeyscaleError)) or issubclass(kind, errors.Interrupted):
         kind = RemoteError
+    return kind(say("{}: {}", what, _message(answer)), remedy=_remedy(answer))
+
+
+def _message(answer: dict[str, object]) -> str:
+    return _told(answer, 0, "message") or "a container failed and did not say why"
+
+
+def _remedy(answer: dict[str, object]) -> str | None:
+    return _told(answer, 1, "remedy") or None
+
+
+def _told(answer: dict[str, object], place: int, plain: str) -> str:
+    """A sentence of a container, with the options in it where it has nothing else that has to be taken out."""
     said = answer.get("said")
-    message, remedy = said if isinstance(said, list) and len(said) == 2 else (None, None)
-    told, advice = answer.get("message"), answer.get("remedy")
-    return kind(
-        say("{}: {}", what, from_data(message) or without_links(told) or "a container failed and did not say why"),
-        remedy=from_data(remedy) or without_links(advice) or None,
-    )
+    text: Said | None = from_data(said[place]) if isinstance(said, list) and len(said) == 2 else None
+    return text if text is not None and without_links(text) == text else without_links(answer.get(plain))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,8 @@ from threading import Event as StopFlag
 
 from keyscale.engine.errors import RemoteError, StorageError
 from keyscale.engine.events import Event, Note, Phase
+from keyscale.engine.remote import leftovers
+from keyscale.engine.remote.dispatch import FanOut
 from keyscale.engine.remote.leftovers import UNKNOWN_CALLS, end_job
 from keyscale.engine.remote.modal_client import Calls
 from keyscale.engine.remote.state import (
@@ -28,6 +31,7 @@ from keyscale.engine.remote.state import (
     state_path_of,
 )
 from keyscale.engine.runners.prepare import Prepared
+from keyscale.engine.runners.progress import Meter, signs_of_life
 from keyscale.engine.runners.run import Run
 from keyscale.engine.storage.bucket import Storage, job_prefix, new_job_id
 from keyscale.engine.workspace.fingerprint import own_checkpoint
@@ -35,16 +39,26 @@ from keyscale.engine.workspace.folder import WorkFolder
 
 __all__ = ["NotedRun"]
 
+HASTY_S = 12.0
+"""How long an interrupted job may take to cancel its calls and to remove what it staged."""
+SENT_S = 15.0
+"""How long the end of an interrupted upload is waited for, which notices by itself."""
+
 
 class NotedRun(Run):
     """What a remote run does about its own notes, and about those that earlier clients left for the same output."""
 
-    def __init__(self, prepared: Prepared, stop: StopFlag, options_json: str) -> None:
+    def __init__(self, prepared: Prepared, stop: StopFlag, options_json: str, calls: Calls) -> None:
         """`options_json` is how it is run, for whoever goes on with it."""
         super().__init__(prepared, stop)
         self.job_id = new_job_id()
         self.checkpoint = own_checkpoint(prepared.plan)
         self._options_json = options_json
+        self.calls = calls
+        self.storage: Storage | None = None
+        self.fan_out: FanOut | None = None
+        self.sending = threading.Lock()
+        """Held while something is on its way to storage."""
 
     def note_job(self, path: Path, *, publishing: str = "") -> None:
         """Keep the job's note, in place of those of earlier jobs for the same output that are over.
@@ -114,6 +128,43 @@ class NotedRun(Run):
                 message = f"what was kept of the earlier job {note.job_id} is damaged: {UNKNOWN_CALLS}"
                 yield Note(level="warning", message=message)
             forget_note(note.job_id)
+
+    def leave(self, path: Path, meter: Meter) -> Iterator[Event]:
+        """`leave_nothing`, with signs of life."""
+        over = threading.Event()
+
+        def leave() -> None:
+            try:
+                self.leave_nothing(path)
+            finally:
+                over.set()
+
+        threading.Thread(target=leave, name="keyscale-leave", daemon=True).start()
+        yield from signs_of_life(meter, over, HASTY_S, self.stop.is_set)
+        yield from self.told()
+        if not over.is_set():
+            job_id = self.fan_out.job_id if self.fan_out is not None else self.job_id
+            message = (
+                f"remote job {job_id} is left as it is, since Modal or storage did not answer in time: calls may still "
+                f"run, and `keyscale remote cancel {job_id}` stops them and removes what was staged"
+            )
+            yield Note(level="warning", message=message)
+
+    def leave_nothing(self, path: Path) -> None:
+        """Cancel what runs and remove what was staged; what cannot be done is said."""
+        assert self.storage is not None
+        if self.sending.acquire(timeout=SENT_S):  # what is on its way would arrive after all was removed
+            self.sending.release()
+        self.calls.close()
+        state = self.fan_out.settle() if self.fan_out is not None else RemoteState.read(path)
+        leave = self.fan_out.leave if self.fan_out is not None else lambda: True
+        settings, job_id = self.storage.settings, self.job_id if state is None else state.job_id
+        left = leftovers.leave_nothing(settings, job_id, state, path, self.calls, leave, is_hasty=self.stop.is_set)
+        if left is not None:
+            self.notes.append(Note(level="warning", message=left))
+            # Another command may have removed the note just before.
+            with contextlib.suppress(StorageError):
+                self.note_job(path)
 
     def _unpublished(self) -> str | None:
         """The job of this very key whose finished file was still to be stored elsewhere."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import threading
@@ -11,14 +10,14 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from threading import Event as StopFlag
 
-from keyscale.engine.errors import Interrupted, RemoteError, StorageError
+from keyscale.engine.errors import Interrupted, RemoteError
 from keyscale.engine.events import Done, Event, Note, Phase, RemoteUse
 from keyscale.engine.models import Execution, choose_execution, possible_executions
 from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.remote.dispatch import FanOut
 from keyscale.engine.remote.estimate import estimate_of, remember_calls
-from keyscale.engine.remote.leftovers import end_job, leave_nothing
+from keyscale.engine.remote.leftovers import end_job
 from keyscale.engine.remote.modal_client import PATIENCE_S, Calls
 from keyscale.engine.remote.prices import CORES, check_suited
 from keyscale.engine.remote.resumable import NotedRun
@@ -26,6 +25,7 @@ from keyscale.engine.remote.slots import Slots
 from keyscale.engine.remote.spending import Account, Budget
 from keyscale.engine.remote.staging import Staging, kept_task
 from keyscale.engine.remote.state import RemoteState, check_notes, forget_note, state_path, take_up
+from keyscale.engine.remote.waiting import Waiting
 from keyscale.engine.run_options import RemoteOptions
 from keyscale.engine.runners.local import LocalRun
 from keyscale.engine.runners.prepare import Prepared, has_int8
@@ -43,8 +43,6 @@ STORAGE_PATIENCE_S = 60.0
 """How long storage may be out of reach, for each request."""
 CONNECTED_S = 10.0
 """How long an interrupted trial of the bucket may take to remove its object."""
-SENT_S = 15.0
-"""How long the end of an interrupted upload is waited for, which notices by itself."""
 
 
 def run_remote(
@@ -80,19 +78,15 @@ class RemoteRun(NotedRun):
         shared: Shared | None = None,
     ) -> None:
         """What it shares with other jobs of this process: calls at once, dollars, and networks that run here."""
-        super().__init__(prepared, stop, dumps(options))
+        super().__init__(prepared, stop, dumps(options), Calls(patience_s=PATIENCE_S))
         self.options, self.slots, self.shared = options, slots, shared
         self.budget = budget or Budget(options.max_cost)
         self.account: Account | None = None
-        self.calls = Calls(patience_s=PATIENCE_S)
-        self.storage: Storage | None = None
         self.deployment: Deployment | None = None
         self.execution: Execution | None = None
         self.mades: list[Made] = []
-        self.fan_out: FanOut | None = None
         self.local: LocalRun | None = None
         self.local_frames = 0
-        self._sending = threading.Lock()
 
     def events(self) -> Generator[Event, None, None]:
         """As `Run.events`."""
@@ -108,14 +102,15 @@ class RemoteRun(NotedRun):
 
     def load(self) -> Iterator[Event]:
         """As `Run.load`."""
-        tried = threading.Event()
+        tried, over = threading.Event(), threading.Event()
 
         def connect(_: Callable[[int, int], None]) -> Deployment:
             try:
                 storage.check()
+                tried.set()
                 return self.calls.connect()
             finally:
-                tried.set()
+                over.set()
 
         check_notes()
         try:
@@ -125,9 +120,11 @@ class RemoteRun(NotedRun):
             deployment = self.deployment = yield from self.during(Phase.CONNECT, connect)
         except Interrupted:
             self.calls.close()
-            yield from signs_of_life(Meter(Phase.CONNECT, 0), tried, CONNECTED_S)
-            if not tried.is_set():
+            yield from signs_of_life(Meter(Phase.CONNECT, 0), over, CONNECTED_S)
+            if not over.is_set():
                 message = "a trial of the bucket may be left in storage: `keyscale remote clean` removes it"
+                if tried.is_set():
+                    message = "Modal did not answer what is deployed; a call that asks for it ends within two minutes"
                 yield Note(level="warning", message=message)
             raise
         except RemoteError as error:
@@ -180,7 +177,7 @@ class RemoteRun(NotedRun):
         if self.deployment is not None and self.fan_out is None and state is not None:
             # Of a client that died just after its last chunk came.
             self.job_id = state.job_id
-            yield from self._left(path, Meter(Phase.UPSCALE, self.plan.frames, done=self.plan.frames))
+            yield from self.leave(path, Meter(Phase.UPSCALE, self.plan.frames, done=self.plan.frames))
 
     def make(self, missing: list[Chunk], folder: WorkFolder, meter: Meter) -> Iterator[Event]:
         """As `Run.make`."""
@@ -190,11 +187,11 @@ class RemoteRun(NotedRun):
             try:
                 yield from self._make_there(missing, folder, path, meter)
             except GeneratorExit:
-                self._leave_nothing(path)
+                self.leave_nothing(path)
                 raise
             except BaseException as error:
                 failed = error
-            yield from self._left(path, meter)
+            yield from self.leave(path, meter)
             if failed is None:
                 return
             if not (isinstance(failed, RemoteError) and self.options.fallback_local):
@@ -227,6 +224,7 @@ class RemoteRun(NotedRun):
             containers=expected.most,
             slots=self.slots,
             longest_s=self.deployment.timeout_s,
+            waiting=Waiting(self.deployment.gpus, self.options.max_queue),
             stop=self.stop,
             tally=self.tally,
             account=self.account,
@@ -298,7 +296,7 @@ class RemoteRun(NotedRun):
         yield Note(level="info", message=f"remote job {self.job_id} begins")
 
         def send(report: Callable[[int, int], None]) -> Task:
-            with self._sending:
+            with self.sending:
                 return staging.send(key, source, task, data, checkpoint, report=report, should_stop=self.stop.is_set)
 
         try:
@@ -309,36 +307,6 @@ class RemoteRun(NotedRun):
         state = dataclasses.replace(state, task_json=dumps(sent), sent=True)
         state.save(path)
         return state
-
-    def _left(self, path: Path, meter: Meter) -> Iterator[Event]:
-        """`_leave_nothing`, with signs of life."""
-        over = threading.Event()
-
-        def leave() -> None:
-            try:
-                self._leave_nothing(path)
-            finally:
-                over.set()
-
-        threading.Thread(target=leave, name="keyscale-leave", daemon=True).start()
-        yield from signs_of_life(meter, over)
-        yield from self.told()
-
-    def _leave_nothing(self, path: Path) -> None:
-        """Cancel what runs and remove what was staged; what cannot be done is said."""
-        assert self.storage is not None
-        if self._sending.acquire(timeout=SENT_S):  # what is on its way would arrive after all was removed
-            self._sending.release()
-        self.calls.close()
-        state = self.fan_out.settle() if self.fan_out is not None else RemoteState.read(path)
-        leave = self.fan_out.leave if self.fan_out is not None else lambda: True
-        settings, job_id = self.storage.settings, self.job_id if state is None else state.job_id
-        left = leave_nothing(settings, job_id, state, path, self.calls, leave, is_hasty=self.stop.is_set)
-        if left is not None:
-            self.notes.append(Note(level="warning", message=left))
-            # Another command may have removed the note just before.
-            with contextlib.suppress(StorageError):
-                self.note_job(path)
 
     # In the end
 

@@ -6,6 +6,7 @@ A client sees no bill. It sees when calls begin and end and in which container, 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -113,6 +114,21 @@ class Account:
             self._calls += 1
             self._most_at_once = max(self._most_at_once, len(self._running))
 
+    def works(self, call_id: str | None, at: float) -> None:
+        """A call, if one is meant, is in a container since `at`; until then it waited for one, which costs nothing."""
+        with self._budget.lock:
+            if call_id is not None and call_id in self._running:
+                begun, frames = self._running[call_id]
+                self._longest_wait = max(self._longest_wait, at - begun)
+                self._running[call_id] = at, frames
+
+    def ended(self, call_id: str, at: float, made: Made | None, answer: Mapping[str, object], longest_s: float) -> None:
+        """A call ended with what it made, or came to nothing; as `made` and `given_up`."""
+        if made is not None:
+            self.made(call_id, at, made)
+        else:
+            self.given_up(call_id, at, answer, longest_s=longest_s)
+
     def made(self, call_id: str, at: float, made: Made) -> None:
         """A call was answered `at` with what it made, or with what another call, of which nobody told, had made."""
         with self._budget.lock:
@@ -141,7 +157,8 @@ class Account:
             begun, _ = self._running.pop(call_id)
             told, where, container = answer.get("seconds"), answer.get("gpu"), answer.get("container")
             gpu = where if isinstance(where, str) else self._expected.chosen.gpu
-            seconds = min(float(told) if isinstance(told, int | float) else at - begun, longest_s)
+            seconds = float(told) if isinstance(told, int | float) and 0 <= told < math.inf else at - begun
+            seconds = min(seconds, longest_s)
             self._lost += cost(gpu, seconds, self._cores)
             if isinstance(container, str):
                 self._worked(gpu, container, at, seconds, None)

@@ -44,6 +44,7 @@ __all__ = [
     "keep_note",
     "keep_unnamed",
     "notes_of",
+    "state_folder",
     "state_of",
     "state_path",
     "state_path_of",
@@ -59,6 +60,8 @@ class Call:
     index: int
     start: int
     end: int
+    since: float = 0.0
+    """Unix time at which it was started, in seconds; 0 where that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +257,7 @@ def check_notes() -> None:
     Raises:
         StorageError: they cannot.
     """
-    folder = _folder()
+    folder = state_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -350,13 +353,14 @@ def absolute_job(job: Job, checkpoint: Path | None) -> Job:
 def all_notes() -> list[JobNote]:
     """All jobs that are not finished, in the order in which they began."""
     notes = []
-    for path in sorted(_folder().glob("*.json")):
+    for path in sorted(state_folder().glob("*.json")):
         with contextlib.suppress(OSError, KeyscaleError):
             notes.append(loads(path.read_bytes(), JobNote))
     return notes
 
 
-def _folder() -> Path:
+def state_folder() -> Path:
+    """Where remote jobs are noted, below `KEYSCALE_STATE_DIR` or the user's state folder; it may not exist yet."""
     chosen = os.environ.get("KEYSCALE_STATE_DIR")
     return (Path(chosen) if chosen else platformdirs.user_state_path("keyscale")) / "remote"
 
@@ -364,7 +368,7 @@ def _folder() -> Path:
 def _note_path(job_id: str) -> Path:
     if not job_id or not all(letter.isascii() and (letter.isalnum() or letter == "-") for letter in job_id):
         raise RemoteError(f"{job_id!r} is no job id", remedy="'keyscale remote status' lists those that are.")
-    return _folder() / f"{job_id}.json"
+    return state_folder() / f"{job_id}.json"
 
 
 def _copy_path(job_id: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -151,9 +152,13 @@ def in_background(
     return result  # type: ignore[return-value]  # None only beside an error, or where T is None
 
 
-def signs_of_life(meter: Meter, over: threading.Event, longest_s: float | None = None) -> Iterator[Progress]:
-    """Progress events until `over` is set, or for `longest_s` seconds."""
-    end = None if longest_s is None else time.monotonic() + longest_s
-    while not over.wait(POLL_SECONDS) and (end is None or time.monotonic() < end):
+def signs_of_life(
+    meter: Meter, over: threading.Event, longest_s: float, is_hasty: Callable[[], bool] = lambda: True
+) -> Iterator[Progress]:
+    """Progress events until `over` is set, or for `longest_s` seconds from when `is_hasty`."""
+    end = math.inf
+    while not over.wait(POLL_SECONDS) and time.monotonic() < end:
+        if end == math.inf and is_hasty():
+            end = time.monotonic() + longest_s
         if meter.is_due(0):
             yield meter.progress(0)

@@ -132,7 +132,7 @@ class Storage:
         """
         key = new_trial()
         content = secrets.token_bytes(16)
-        connection = Connection(self.settings, patience_s=2.0, timeout_s=4.0, connect_timeout_s=4.0)
+        connection = Connection(self.settings, patience_s=2.0, timeout_s=4.0, connect_timeout_s=4.0, busy_s=6.0)
         try:
             connection.call("put_object", f"trial write of {key}", Key=key, Body=content)
             try:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +18,7 @@ from keyscale.engine.errors import UsageError
 from keyscale.engine.storage.client import Connection
 from keyscale.engine.storage.errors import ObjectMissing, StorageFault, StorageRefused
 from keyscale.engine.storage.settings import JOBS_PREFIX, is_publication, job_of, job_prefix, publication_id
+from keyscale.engine.threads import start_helper
 
 __all__ = ["Publication", "StaleJob", "abort_uploads", "delete_job", "destination_of", "stale_jobs"]
 
@@ -162,8 +163,7 @@ def delete_job(connection: Connection, prefix: str) -> int:
         remains = sweep.look(prefix)
         if not remains:
             break
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="keyscale-clean") as pool:
-            list(pool.map(sweep.remove, remains))
+        sweep.remove_all(remains)
         if sweep.fault is not None:
             break
     if sweep.fault is not None:
@@ -186,7 +186,7 @@ class _Sweep:
         self._connection = connection
         self._lock = threading.Lock()
         self.removed = 0
-        self.fault: StorageFault | None = None
+        self.fault: Exception | None = None
 
     @property
     def _patience_s(self) -> float | None:
@@ -203,6 +203,20 @@ class _Sweep:
             objects = self._connection.objects(prefix, patience_s=self._patience_s)
             found.extend(_Remnant(key=item["Key"]) for item in objects)
         return found
+
+    def remove_all(self, remnants: list[_Remnant]) -> None:
+        """`remove` each, several at once."""
+        due = deque(remnants)
+
+        def work() -> None:
+            with contextlib.suppress(IndexError):
+                while True:
+                    self.remove(due.popleft())
+
+        # No pool: its threads are waited for where the program ends, even if a server is silent.
+        threads = [start_helper(f"keyscale-clean-{number}", work) for number in range(min(THREADS, len(remnants)))]
+        for thread in threads:
+            thread.join()
 
     def remove(self, remnant: _Remnant) -> None:
         """Delete or abort it; what went by itself since it was seen is not counted."""
@@ -228,6 +242,8 @@ class _Sweep:
         except StorageFault as fault:
             if fault.code not in {"NoSuchUpload", "NoSuchKey"}:
                 self.fault = self.fault or fault
+        except Exception as error:  # a thread has nobody to raise it to
+            self.fault = self.fault or error
 
 
 def stale_jobs(connection: Connection, older_than: timedelta) -> list[StaleJob]:

@@ -11,7 +11,7 @@ from keyscale.engine.errors import Interrupted, RemoteError
 from keyscale.engine.storage.errors import StorageFault, StoragePatience, fault_of, never
 from keyscale.engine.storage.settings import StorageSettings
 
-__all__ = ["Body", "Connection", "stored_sha256"]
+__all__ = ["Body", "Connection", "bare_tag", "stored_sha256"]
 
 CONNECT_TIMEOUT_S = 10.0
 """Longest wait, in seconds, for a connection, and for a server to take the next bytes."""
@@ -76,6 +76,7 @@ class Connection:
         patience_s: float,
         timeout_s: float,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        busy_s: float = 0.0,
     ) -> None:
         """Set up the client; nothing is sent.
 
@@ -84,12 +85,13 @@ class Connection:
             patience_s: how long transient faults of one request are borne.
             timeout_s: longest silence of the server within a request.
             connect_timeout_s: longest wait for a connection.
+            busy_s: how long a server that answers, and is busy, is borne, where that is longer than `patience_s`.
 
         Raises:
             RemoteError: the endpoint is no address.
         """
         self.settings = settings
-        self.patience_s = patience_s
+        self.patience_s, self._busy_s = patience_s, busy_s
         self.client = _client(settings, timeout_s, connect_timeout_s)
         self.client.meta.events.register("before-send.s3", _begin)
         self.client.meta.events.register("before-parameter-build.s3", _stay)
@@ -146,7 +148,8 @@ class Connection:
 
     def patience(self, should_stop: Callable[[], bool] = never, patience_s: float | None = None) -> StoragePatience:
         """A new measure of the connection's patience."""
-        return StoragePatience(self.patience_s if patience_s is None else patience_s, should_stop)
+        seconds = self.patience_s if patience_s is None else patience_s
+        return StoragePatience(seconds, should_stop, busy_s=self._busy_s)
 
     def fault_of(self, error: Exception, action: str) -> StorageFault | None:
         """See `fault_of`."""

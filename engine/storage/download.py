@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from keyscale.engine.errors import Interrupted, StorageError
-from keyscale.engine.storage.client import Connection, stored_sha256
+from keyscale.engine.storage.client import Connection, bare_tag, stored_sha256
 from keyscale.engine.storage.errors import ObjectDamaged, StorageFault, StorageUnreachable
 
 __all__ = ["receive"]
@@ -130,7 +130,9 @@ def _request(
     should_stop: Callable[[], bool],
 ) -> Any:
     """The body from where the file ends, of the very object that was begun with."""
-    further: dict[str, Any] = {"Range": f"bytes={state.have}-", "IfMatch": state.etag} if state.have else {}
+    further: dict[str, Any] = {"Range": f"bytes={state.have}-"} if state.have else {}
+    if state.have and state.etag and not state.etag.startswith("W/"):  # a weak tag matches nothing, not even itself
+        further["IfMatch"] = state.etag
     try:
         answer = connection.call("get_object", action, should_stop=should_stop, Key=key, **further)
     except StorageFault as fault:
@@ -139,7 +141,8 @@ def _request(
         changed = True
     else:
         # Not every server looks at the condition.
-        changed = bool(state.have) and answer["ETag"] != state.etag
+        tags = bare_tag(answer.get("ETag")), bare_tag(state.etag)
+        changed = bool(state.have) and all(tags) and tags[0] != tags[1]
         if changed:
             answer["Body"].close()
     if changed:
@@ -152,7 +155,7 @@ def _request(
             stream.truncate()
         state.have, state.digest = 0, hashlib.sha256()
     if state.total is None or not state.have:
-        state.total, state.etag = answer["ContentLength"], answer["ETag"]
+        state.total, state.etag = answer["ContentLength"], answer.get("ETag")
         state.stored_sha256 = stored_sha256(answer)
         if size is not None and state.total != size:
             answer["Body"].close()

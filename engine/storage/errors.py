@@ -12,9 +12,11 @@ import ssl
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from keyscale.engine.errors import Interrupted, RemoteError
 from keyscale.engine.patience import Patience
+from keyscale.engine.storage.proxies import proxy_for
 from keyscale.engine.storage.settings import StorageSettings
 from keyscale.engine.wording import say
 
@@ -73,13 +75,15 @@ def never() -> bool:
 class StoragePatience:
     """Bears transient faults for some seconds, with growing pauses between the tries."""
 
-    def __init__(self, seconds: float, should_stop: Callable[[], bool] = never) -> None:
-        self._patience = Patience(seconds, rest=self._rest)
+    def __init__(self, seconds: float, should_stop: Callable[[], bool] = never, *, busy_s: float = 0.0) -> None:
+        """`busy_s` is how long a server is borne that answers, and is busy, where that is longer."""
+        self._silent, self._busy = (Patience(each, rest=self._rest) for each in (seconds, max(seconds, busy_s)))
         self._should_stop = should_stop
 
     def renew(self) -> None:
         """Forget the faults so far: something went forward since."""
-        self._patience.renew()
+        self._silent.renew()
+        self._busy.renew()
 
     def bear(self, fault: StorageFault) -> None:
         """Return after a pause, when another try is due.
@@ -90,7 +94,8 @@ class StoragePatience:
         """
         if self._should_stop():
             raise Interrupted("stopped while object storage was in use")
-        if not fault.transient or not self._patience.bear():
+        patience = self._busy if fault.code else self._silent
+        if not fault.transient or not patience.bear():
             raise fault
 
     def _rest(self, seconds: float) -> None:
@@ -125,7 +130,7 @@ def fault_of(error: Exception, action: str, settings: StorageSettings) -> Storag
 
 def _silence(error: Exception, action: str, settings: StorageSettings) -> StorageFault:
     """The fault where there is no answer of S3 at all."""
-    from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
+    from botocore.exceptions import ConnectTimeoutError, ProxyConnectionError, ReadTimeoutError
     from botocore.parsers import ResponseParserError
 
     where = f"the {action} failed: {settings.endpoint}"
@@ -134,6 +139,9 @@ def _silence(error: Exception, action: str, settings: StorageSettings) -> Storag
         return StorageRefused(
             f"{where} gives an answer that is not S3's", remedy=f"{remedy}, and whether a proxy answers instead."
         )
+    if isinstance(error, ProxyConnectionError) and (proxy := proxy_for(settings.endpoint, or_all=False)) is not None:
+        host = urlsplit(settings.endpoint).hostname or ""
+        return StorageUnreachable(f"{where} cannot be reached: {proxy} does not answer", remedy=proxy.remedy(host))
     causes = _causes(error)
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return StorageRefused(

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from keyscale.engine.errors import InputError, Interrupted
 from keyscale.engine.files import sha256_file
-from keyscale.engine.storage.client import Body, Connection, stored_sha256
+from keyscale.engine.storage.client import Body, Connection, bare_tag, stored_sha256
 from keyscale.engine.storage.errors import ObjectMissing, StorageFault
 from keyscale.engine.storage.senders import BytesSent, OnProgress, Senders
 
@@ -120,10 +120,10 @@ def _send_whole(connection: Connection, shipment: Shipment, meter: BytesSent, sh
         # An empty body is given as such: boto3 would ask a file of no bytes to wait for the server's consent.
         body = Body(data, meter.counter(number), ended) if data else b""
         headers = shipment.headers
-        answer = connection.call(
+        connection.call(
             "put_object", f"upload of {shipment.key}", should_stop=ended, Key=shipment.key, Body=body, **headers
         )
-        return str(answer["ETag"])
+        return ""
 
     with _opened(shipment.path) as stream, Senders(put, meter, should_stop, threads=1) as senders:
         data = _read(stream, shipment.size + 1, shipment.path)
@@ -228,7 +228,7 @@ def _send_parts(
             PartNumber=number,
             Body=Body(data, meter.counter(number), ended),
         )
-        return str(answer["ETag"])
+        return f'"{bare_tag(answer.get("ETag")) or _md5(data)}"'
 
     digest = hashlib.sha256()
     there: dict[int, str] = {}
@@ -240,7 +240,7 @@ def _send_parts(
                 senders.submit(number, data)
                 continue
             _, etag = upload.parts[number]
-            if etag.strip('"') != hashlib.md5(data, usedforsecurity=False).hexdigest():
+            if bare_tag(etag) != _md5(data):
                 raise _OtherContentError
             there[number] = etag
             meter.counter(number)(len(data))
@@ -297,7 +297,7 @@ def _earlier(connection: Connection, shipment: Shipment, part_size: int) -> _Unf
             if fault.code == "NoSuchUpload":
                 continue  # it ended since it was listed
             raise
-        parts = {part["PartNumber"]: (part["Size"], part["ETag"]) for part in listed}
+        parts = {part["PartNumber"]: (part["Size"], part.get("ETag", "")) for part in listed}
         found = _fitting(upload_id, parts, shipment.size, part_size)
         if found is None:
             _abort(connection, shipment.key, upload_id)
@@ -329,6 +329,11 @@ def _abort(connection: Connection, key: str, upload_id: str) -> None:
     """Abort an upload, as well as it can be: whatever led here is what is to be told."""
     with contextlib.suppress(StorageFault):
         connection.call("abort_multipart_upload", f"clean-up of {key}", patience_s=5.0, Key=key, UploadId=upload_id)
+
+
+def _md5(data: bytes) -> str:
+    """What S3 gives a part for its ETag."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def _changed(path: Path) -> NoReturn:

@@ -181,7 +181,8 @@ def make_chunk(
         chunk: `index`, `start` and `end`: the output frames `[start, end)`.
         urls: links to read `source`, `plan`, `record` and, where the task names one, `checkpoint`; and to write
             `chunk` and `record_to`.
-        report: told the job's id and `{"index", "start", "frames"}` about once a second; what it raises ends the call.
+        report: told the job's id and `{"index", "start", "frames"}` at once and about once a second; what it raises
+            ends the call.
         timeout_s: seconds after which the call is ended by force; it is refused shortly before, as `TooSlow`.
 
     Returns:
@@ -196,6 +197,7 @@ def make_chunk(
     try:
         task = read_task(job_json)
         wanted = Chunk(chunk["index"], chunk["start"], chunk["end"])
+        report(task.job_id, {"index": wanted.index, "start": wanted.start, "frames": 0})
         found = _stored(urls["record"], task, wanted)
         if found is not None:
             return as_answer(dataclasses.replace(found, again=True))

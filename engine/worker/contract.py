@@ -207,7 +207,9 @@ def read_deployment(answer: object) -> Deployment:
     from keyscale import __version__
 
     found = answer if isinstance(answer, dict) else {}
-    schema, version = found.get("schema", 0), found.get("version", "")
+    schema, version = found.get("schema"), str(found.get("version"))
+    schema = schema if isinstance(schema, int) and 0 <= schema < 1000 else 0
+    version = version if re.fullmatch(r"\d[\w.+-]{0,40}", version) else "unknown"
     try:
         deployment = msgspec.convert(answer, Deployment)
     except msgspec.ValidationError:
@@ -215,13 +217,12 @@ def read_deployment(answer: object) -> Deployment:
     if deployment is not None and (deployment.schema, deployment.version) == (SCHEMA, __version__):
         return deployment
     theirs, ours = (schema, _numbers(version)), (SCHEMA, _numbers(__version__))
-    if isinstance(schema, int) and theirs > ours:
+    if theirs > ours:
         age, remedy = "a newer", "Update keyscale here, or run `keyscale remote deploy` to have this version there."
     else:
         age, remedy = "an older" if theirs != ours else "another", "Run `keyscale remote deploy`."
     raise RemoteError(
-        f"{age} keyscale is deployed (version {version or 'unknown'}, schema {schema}; here they are {__version__} and "
-        f"{SCHEMA})",
+        f"{age} keyscale is deployed (version {version}, schema {schema}; here they are {__version__} and {SCHEMA})",
         remedy=remedy,
     )
 

@@ -76,7 +76,38 @@ def test_what_is_no_format_of_keyframes_is_left_alone() -> None:
     touch("in/talk.mp4", "in/talk.txt", "in/talk.srt", "in/talk.keyframes.csv")
     [clip] = find("in", whole_frame=False)
     assert clip.fault is not None
-    assert "or one ending in .csv, .jsonl or .cmd" in str(clip.fault.remedy)
+    assert "or one ending in _keyframes.json, .camera.json, .csv, .jsonl or .cmd" in str(clip.fault.remedy)
+
+
+@pytest.mark.parametrize(
+    "name", ["talk_keyframes.json", "talk.camera.json", "TALK.JSON", "Talk_Keyframes.json", "talk.CSV"]
+)
+def test_other_names_and_any_case_are_found(name: str) -> None:
+    touch("in/talk.mp4", f"in/{name}")
+    [clip] = find("in")
+    assert (clip.fault, clip.keyframes) == (None, Path("in") / name)
+
+
+def test_the_usual_name_stands_above_others() -> None:
+    touch("in/talk.mp4", "in/talk_keyframes.json", "in/TALK.json", "in/talk.json")
+    [clip] = find("in")
+    assert (clip.fault, clip.keyframes) == (None, Path("in/talk.json"))
+
+
+def test_two_other_names_are_the_videos_fault() -> None:
+    touch("in/talk.mp4", "in/talk_keyframes.json", "in/talk.camera.json")
+    [clip] = find("in")
+    assert isinstance(clip.fault, FramingError)
+    assert clip.fault.message == "both in/talk_keyframes.json and in/talk.camera.json are there"
+
+
+def test_keyframes_of_another_video_are_not_taken_for_their_case() -> None:
+    touch("in/talk.mp4", "in/Talk.mp4", "in/Talk.json")
+    if len(list(Path("in").iterdir())) < 3:
+        pytest.skip("names differ by more than case here")
+    clips = {clip.name: clip for clip in find("in")}
+    assert clips["Talk.mp4"].keyframes == Path("in/Talk.json")
+    assert clips["talk.mp4"].keyframes is None
 
 
 def test_a_manifest_called_like_its_video_is_no_keyframes_file() -> None:

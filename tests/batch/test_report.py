@@ -25,7 +25,6 @@ import keyscale
 from keyscale.engine.batch.clip import BatchClip
 from keyscale.engine.batch.clip_table import MOST_WARNINGS, ClipTable, clip_report
 from keyscale.engine.batch.events import BatchDone, ClipEvent, ClipReport, ClipStatus, Fault, Report
-from keyscale.engine.batch.inputs import VIDEO_SUFFIXES
 from keyscale.engine.batch.report import (
     check_report_name,
     check_report_path,
@@ -33,6 +32,7 @@ from keyscale.engine.batch.report import (
 )
 from keyscale.engine.errors import FramingError, KeyscaleError, StorageError, UsageError
 from keyscale.engine.events import Done, Failed, Note, Phase, Progress, RemoteUse, failure
+from keyscale.engine.files import VIDEO_SUFFIXES
 from keyscale.engine.job import Job, Target
 from keyscale.engine.serialization import as_json
 from keyscale.engine.workspace.folder import work_folder_of

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import time
 from pathlib import Path
 
 import pytest
+from grpclib import Status
 from support.clips import clicks_track, make_clip, number_of, numbers_in
 from support.faulty_place import (
     CHUNKS,
@@ -85,6 +88,40 @@ def test_storage_that_fails_at_one_step_ends_the_job_and_nothing_is_left(
     if code == "AccessDenied":
         assert "the key in R2_ACCESS_KEY_ID has no rights for that" in client.last["message"]
     faulty.mend()
+    faulty.check_clean(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("request_", "pattern", "put"),
+    [
+        pytest.param("HEAD ", rb"\r\nETag: [^\r]*", b"", id="none for HEAD"),
+        pytest.param("HEAD ", rb'\r\nETag: "', b'\r\nETag: "other', id="another for HEAD"),
+        pytest.param("GET ", rb"\r\nETag: ", b"\r\nETag: W/", id="weak for GET"),
+        pytest.param("", rb"\r\nETag: [^\r]*", b"", id="none at all"),
+    ],
+)
+def test_etags_as_gateways_change_them_cost_nothing(
+    faulty: FaultyPlace, tmp_path: Path, request_: str, pattern: bytes, put: bytes
+) -> None:
+    faulty.proxy.change(lambda line: line.startswith(request_), pattern, put)
+    faulty.check_done(faulty.upscale(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+def test_a_dead_proxy_is_told_within_seconds_and_nothing_is_to_be_resumed(
+    faulty: FaultyPlace, tmp_path: Path, variable: str
+) -> None:
+    dead = {"NO_PROXY": "", "no_proxy": "", variable: "http://me:secret@127.0.0.1:9"}
+    installed = "import importlib.util as u; find = u.find_spec; u.find_spec = lambda name: name or find(name)"
+    began = time.monotonic()
+    client = faulty.upscale(tmp_path, first=installed, **dead)
+    assert client.end() == 5
+    assert time.monotonic() - began < 15
+    client.check()
+    assert f"the proxy 127.0.0.1:9 that {variable} names" in client.last["message"]
+    assert f"Correct or unset {variable}, or name 127.0.0.1 in NO_PROXY." in client.last["remedy"]
+    assert "resume" not in json.dumps(client.last)
+    assert "secret" not in f"{client.events}{client.errors}"
     faulty.check_clean(tmp_path)
 
 
@@ -261,6 +298,55 @@ def test_a_container_that_makes_no_frame_in_all_its_time_does_not_cost_it_for_ev
     faulty.check_clean(tmp_path)
 
 
+SOON = "import keyscale.engine.remote.waiting as w; w.TOLD_S = 0.3, 60.0, 300.0"
+
+
+def test_calls_that_wait_for_a_container_are_told_as_queued_and_the_job_goes_on_with_the_first(
+    forked_place: ForkedPlace, tmp_path: Path
+) -> None:
+    forked_place.fake.starve()
+    client = forked_place.upscale(tmp_path, first=SOON)
+    client.until(lambda event: "wait for a container" in event.get("message", ""))
+    told = forked_place.run("remote", "status", environment=forked_place.home(tmp_path)).stdout
+    assert len(re.findall(r"frames \d+ to \d+ \(chunk \d\): queued for 0:\d\d\n", told)) == 2
+    forked_place.proxy.hold(READS_SOURCE)
+    forked_place.fake.starve(scarce=False)
+    client.until(lambda event: "calls run, after" in event.get("message", ""))
+    told = forked_place.run("remote", "status", environment=forked_place.home(tmp_path)).stdout
+    assert len(re.findall(r"frames \d+ to \d+ \(chunk \d\): running, started 0:\d\d ago\n", told)) == 2
+    forked_place.proxy.release()
+    forked_place.check_done(client, tmp_path)
+    wait = r"2 calls wait for a container, for \d+ s so far; --max-queue ends the job after 30 min"
+    assert re.search(wait, client.notes)
+
+
+def test_a_job_whose_calls_wait_longer_than_it_may_ends_and_can_be_gone_on_with(
+    forked_place: ForkedPlace, tmp_path: Path
+) -> None:
+    forked_place.fake.starve()
+    client = forked_place.upscale(tmp_path, "--max-queue", "1")
+    assert client.end() == 5
+    client.check()
+    assert "a container was not to be had for 1 s: 2 calls only waited for one" in client.last["message"]
+    assert "give a longer --max-queue" in client.last["remedy"]
+    assert forked_place.accepted() == []
+    forked_place.check_clean(tmp_path)
+    forked_place.fake.starve(scarce=False)
+    forked_place.check_done(forked_place.upscale(tmp_path), tmp_path)
+
+
+def test_a_call_whose_reports_are_lost_does_not_count_as_queued(forked_place: ForkedPlace, tmp_path: Path) -> None:
+    forked_place.proxy.hold(READS_SOURCE)
+    deaf = "import keyscale.engine.remote.dispatch as d, time; d.ASK_S = 1; "
+    deaf += "d.Calls.news = lambda *_, wait_s: time.sleep(wait_s) or []"
+    client = forked_place.upscale(tmp_path, "--max-queue", "2", first=f"{deaf}; {SOON}")
+    forked_place.proxy.wait_held(2)
+    client.until(lambda event: "calls run, after" in event.get("message", ""))
+    time.sleep(2)
+    forked_place.proxy.release()
+    forked_place.check_done(client, tmp_path)
+
+
 def test_a_modal_server_that_is_away_for_a_while_is_waited_for(faulty: FaultyPlace, tmp_path: Path) -> None:
     before = faulty.spawned()
     faulty.proxy.hold(READS_SOURCE)
@@ -289,6 +375,30 @@ def test_a_modal_server_that_stays_away_ends_the_job_and_its_calls_can_be_cancel
     faulty.modal.resume()
     cancelled = faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path))
     assert cancelled.returncode == 0, cancelled.stderr
+    faulty.mend()
+    faulty.check_clean(tmp_path)
+
+
+@pytest.mark.parametrize("status", [Status.RESOURCE_EXHAUSTED, Status.FAILED_PRECONDITION])
+@pytest.mark.parametrize("when", ["before anything is sent", "before the first chunk"])
+def test_a_workspace_that_may_not_spend_more_is_told_at_once(
+    faulty: FaultyPlace, tmp_path: Path, status: Status, when: str
+) -> None:
+    spent = "Function call failed: workspace billing cycle spend limit reached"
+    if when == "before anything is sent":
+        faulty.modal.fail_next("FunctionMap", status, 9, spent)
+    faulty.proxy.hold(SENDS_SOURCE)
+    client = faulty.upscale(tmp_path)
+    if when != "before anything is sent":
+        faulty.proxy.wait_held()
+        faulty.modal.fail_next("FunctionMap", status, 9, spent)
+        faulty.proxy.release()
+    began = time.monotonic()
+    assert client.end() == 5
+    assert time.monotonic() - began < 15
+    client.check()
+    assert spent in client.last["message"]
+    assert client.last["remedy"] == "Look at the workspace's billing and its budget, on modal.com under Settings."
     faulty.mend()
     faulty.check_clean(tmp_path)
 
@@ -367,6 +477,19 @@ def test_a_disk_that_is_full_when_a_chunk_comes_ends_the_job_as_a_fault_of_this_
     assert client.end() == 4
     client.check()
     faulty.check_clean(tmp_path)
+
+
+def test_a_disk_that_is_full_when_a_job_is_noted_ends_it_before_anything_is_sent(
+    faulty: FaultyPlace, tmp_path: Path
+) -> None:
+    before = len(faulty.proxy.requests)
+    client = faulty.upscale(tmp_path, first="import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))")
+    assert client.end() == 4
+    client.check()
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert not any("/upscale_" in request and "PUT" in request for request in faulty.proxy.requests[before:])
+    faulty.check_clean(tmp_path)
+    assert "no remote job is unfinished" in faulty.run("remote", "status", environment=faulty.home(tmp_path)).stdout
 
 
 def test_of_two_clients_for_one_output_the_second_is_turned_away(faulty: FaultyPlace, tmp_path: Path) -> None:

@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 from grpclib import Status
-from support.faulty_place import DELETES, LISTS, READS_SOURCE, SENDS_SOURCE, Client, FaultyPlace
+from support.faulty_place import DELETES, LISTS, READS_SOURCE, SENDS_SOURCE, Asked, Client, FaultyPlace, ForkedPlace
 
-ASKS_OFTEN = "import keyscale.engine.remote.modal_client as m; m.WAIT_S = 1"
-"""A request that waits for a call's end isn't failed by Modal's own server any more once it waits."""
+HASTY = (
+    "import keyscale.engine.remote.modal_client as m; import keyscale.engine.remote.dispatch as d; "
+    "m.WAIT_S = 1; m.ASK_PAUSE_S = 0.1; d.LEAVE_S = 0.5; d.START_S = 1"
+)
+"""Shorter pauses. A request that waits for a call's end isn't failed by Modal's own server any more once it waits."""
 
 
-def begun(faulty: FaultyPlace, folder: Path, **more: str) -> Client:
+def begun(faulty: FaultyPlace, folder: Path, *, first: str = "", **more: str) -> Client:
     """A client two of whose calls run and can do nothing."""
     faulty.proxy.hold(READS_SOURCE)
-    client = faulty.upscale(folder, first=ASKS_OFTEN, **more)
+    client = faulty.upscale(folder, first=f"{HASTY}; {first}", **more)
     faulty.proxy.wait_held(2)
     faulty.wait_started(folder, 2)
     return client
@@ -28,6 +31,23 @@ def status_of(faulty: FaultyPlace, folder: Path) -> str:
     return faulty.run("remote", "status", environment=faulty.home(folder)).stdout
 
 
+def past_doubt(folder: Path, job: str) -> None:
+    """Let it be so late that calls without an id have ended for certain."""
+    state = folder / "state" / "remote" / f"{job}.state"
+    kept = json.loads(state.read_text())
+    assert kept["starting"]
+    for call in kept["starting"]:
+        call["until"] = time.time() - 1
+    state.write_text(json.dumps(kept))
+
+
+def wait_idle(faulty: FaultyPlace) -> None:
+    """Return once no container works on anything."""
+    end = time.monotonic() + 20
+    while any(task.calls for task in faulty.modal.running_tasks()) and time.monotonic() < end:
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize(
     "status", [Status.ABORTED, Status.FAILED_PRECONDITION, Status.NOT_FOUND, Status.DATA_LOSS, Status.UNAUTHENTICATED]
 )
@@ -35,7 +55,8 @@ def test_one_refusal_to_tell_of_a_call_changes_nothing(faulty: FaultyPlace, tmp_
     before = faulty.spawned()
     client = begun(faulty, tmp_path)
     faulty.modal.fail_next("FunctionGetOutputs", status)
-    time.sleep(1.5)
+    while faulty.modal.failures("FunctionGetOutputs"):
+        time.sleep(0.02)
     faulty.proxy.release()
     faulty.check_done(client, tmp_path)
     assert faulty.spawned() - before == 3
@@ -104,7 +125,7 @@ def test_a_call_that_is_named_too_late_for_an_interrupted_client_is_told_and_kno
 ) -> None:
     faulty.proxy.hold(READS_SOURCE)
     faulty.modal.set_latency("FunctionMap", 30, of="answer")
-    client = faulty.upscale(tmp_path, first="import keyscale.engine.remote.dispatch as d; d.START_S = 1")
+    client = faulty.upscale(tmp_path, first=HASTY)
     faulty.proxy.wait_held(1)
     client.signal(signal.SIGINT)
     assert client.end() == 130
@@ -118,11 +139,7 @@ def test_a_call_that_is_named_too_late_for_an_interrupted_client_is_told_and_kno
     assert refused.returncode == 5
     assert "never gave" in refused.stderr
     assert client.job in status_of(faulty, tmp_path)
-    # Later it is over for certain.
-    state = tmp_path / "state" / "remote" / f"{client.job}.state"
-    kept = json.loads(state.read_text())
-    kept["starting"][0]["until"] = time.time() - 1
-    state.write_text(json.dumps(kept))
+    past_doubt(tmp_path, client.job)
     assert faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path)).returncode == 0
     assert "no remote job is unfinished" in status_of(faulty, tmp_path)
     faulty.mend()
@@ -139,24 +156,78 @@ def test_a_client_that_is_killed_while_modal_names_a_call_leaves_it_known(faulty
     assert "never gave its id" in status_of(faulty, tmp_path)
     faulty.proxy.cut()
     faulty.mend()
-    # Whatever the call still stores is gone before another test looks.
-    end = time.monotonic() + 20
-    while any(task.calls for task in faulty.modal.running_tasks()) and time.monotonic() < end:
-        time.sleep(0.1)
+    wait_idle(faulty)  # whatever the call still stores is gone before another test looks
     faulty.run("remote", "clean", "--older-than", "0s", environment=faulty.home(tmp_path))
     assert faulty.left() == []
 
 
-def test_storage_that_falls_silent_does_not_keep_an_interrupted_client(faulty: FaultyPlace, tmp_path: Path) -> None:
-    client = begun(faulty, tmp_path)
-    faulty.proxy.hold(LISTS)
-    faulty.proxy.hold(DELETES)
+@pytest.mark.parametrize("ending", ["it goes on", "Ctrl-C", "it is killed"])
+def test_a_call_whose_acceptance_was_lost_and_that_was_asked_for_anew_is_told_and_known(
+    forked_place: ForkedPlace, tmp_path: Path, ending: str
+) -> None:
+    faulty = forked_place
+    faulty.proxy.hold(READS_SOURCE)
+    faulty.fake.lose_next()
+    client = faulty.upscale(tmp_path)
+    faulty.proxy.wait_held(2)
+    faulty.wait_started(tmp_path, 1)
+    # Both containers work on the same frames, and Modal told the id of one alone.
+    assert len(faulty.accepted()) >= 2
+    if ending == "it is killed":
+        client.kill()
+    elif ending == "Ctrl-C":
+        client.signal(signal.SIGINT)
+        assert client.end() == 130
+    else:
+        faulty.proxy.release()
+        assert client.end() == 0, client.errors
+    assert "not known: Modal never gave its id; if it runs, it ends by" in status_of(faulty, tmp_path)
+    if ending != "it is killed":
+        client.check()
+        assert "1 call may run whose id Modal never gave" in client.notes
+    faulty.mend()
+    refused = faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path))
+    assert refused.returncode == 5
+    assert "1 call may run whose id Modal never gave" in refused.stderr
+    assert client.job in status_of(faulty, tmp_path)
+    wait_idle(faulty)
+    past_doubt(tmp_path, client.job)
+    assert faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path)).returncode == 0
+    assert faulty.left() == []
+    assert "no remote job is unfinished" in status_of(faulty, tmp_path)
+
+
+def test_ctrl_c_while_it_is_asked_what_is_deployed_leaves_no_call(forked_place: ForkedPlace, tmp_path: Path) -> None:
+    before = len(forked_place.modal.calls("FunctionMap"))
+    forked_place.fake.describe_slowly(60)
+    client = forked_place.upscale(tmp_path)
+    while len(forked_place.modal.calls("FunctionMap")) == before:
+        time.sleep(0.02)
     began = time.monotonic()
     client.signal(signal.SIGINT)
     assert client.end() == 130
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 6
     client.check()
-    assert f"`keyscale remote cancel {client.job}` removes it" in client.notes
+    assert "may be left" not in client.notes
+    assert forked_place.accepted() == []
+    forked_place.check_clean(tmp_path)
+
+
+@pytest.mark.parametrize("silent", [LISTS, DELETES], ids=["when listed", "when deleted from"])
+@pytest.mark.parametrize("longest_s", [2.5, pytest.param(12.0, marks=pytest.mark.slow)])
+def test_storage_that_falls_silent_does_not_keep_an_interrupted_client(
+    faulty: FaultyPlace, tmp_path: Path, silent: Asked, longest_s: float
+) -> None:
+    client = begun(faulty, tmp_path, first=f"import keyscale.engine.remote.resumable as r; r.HASTY_S = {longest_s}")
+    faulty.proxy.hold(silent)
+    began = time.monotonic()
+    client.signal(signal.SIGINT)
+    assert client.end() == 130
+    assert time.monotonic() - began < longest_s + 3
+    client.check()
+    assert f"remote job {client.job} is left as it is, since Modal or storage did not answer in time" in client.notes
+    assert f"`keyscale remote cancel {client.job}` stops them and removes what was staged" in client.notes
+    assert client.job in status_of(faulty, tmp_path)
     faulty.proxy.cut()
     faulty.mend()
     assert faulty.run("remote", "cancel", client.job, environment=faulty.home(tmp_path)).returncode == 0

@@ -11,9 +11,10 @@ import contextlib
 import json
 import random
 import re
+import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,13 @@ from support.faulty_place import (
     SENDS_SOURCE,
     STORES_CHUNK,
     Client,
+    FaultyPlace,
     ForkedPlace,
+    faulty_on,
 )
+from support.s3.server import S3Server
 
-OFTEN, MORE = range(6), range(6, 1000)
+OFTEN, MORE, REAL = range(6), range(6, 1000), range(5000, 5100)
 IMPATIENT = (
     "import keyscale.engine.remote.leftovers as e; import keyscale.engine.remote.run as r; "
     "import keyscale.engine.remote.dispatch as d; import keyscale.engine.remote.modal_client as m; "
@@ -40,6 +44,8 @@ IMPATIENT = (
     "r.PATIENCE_S = d.START_S = m.START_PATIENCE_S = 2; m.WAIT_S = 1"
 )
 REFUSALS = (Status.ABORTED, Status.NOT_FOUND, Status.DATA_LOSS, Status.UNAUTHENTICATED, Status.UNAVAILABLE)
+FULL = {4}
+"""A client may also find no room on this machine, where its disk was filled."""
 ENDINGS = {0, 5, 128 + signal.SIGHUP, 128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGKILL}
 """A client may also end by the signal itself, where it came before anything had begun."""
 EARLY = {-signal.SIGHUP, -signal.SIGTERM}
@@ -49,21 +55,24 @@ REQUESTS = (SENDS_SOURCE, READS_SOURCE, STORES_CHUNK, FETCHES_CHUNK, DELETES, LI
 class Sequence:
     """One sequence in a folder of its own, step by step."""
 
-    def __init__(self, faulty: ForkedPlace, folder: Path, seed: int) -> None:
+    def __init__(self, faulty: FaultyPlace, folder: Path, seed: int) -> None:
         self.faulty, self.folder, self.rng = faulty, folder, random.Random(seed)
         self.clients: list[Client] = []
         self.said: list[str] = []
         self.steps: list[str] = []
         self.before = set(faulty.accepted())
+        self.was_full = False
 
     def run(self) -> None:
         """A job, and up to seven things that happen to it."""
         ways: tuple[Callable[[], None], ...] = (
             *(self.refuse, self.hold, self.release, self.break_storage, self.delay),
-            *(self.outage, self.interrupt, self.kill, self.lose_container, self.command, self.follow),
+            *(self.outage, self.lose_token, self.fill_disk, self.interrupt, self.kill, self.lose_container),
+            *(self.command, self.follow),
+            *((self.lose_answers, self.starve) if isinstance(self.faulty, ForkedPlace) else ()),
         )
         if self.rng.random() < 0.5:
-            self.rng.choice(ways[:6])()
+            self.rng.choice(ways[:7])()
         self.begin("upscale")
         for _ in range(self.rng.randrange(2, 8)):
             time.sleep(self.rng.choice((0.0, 0.1, 0.5, 1.5)))
@@ -88,6 +97,8 @@ class Sequence:
             client = self.faulty.upscale(self.folder, *(("--crf", "30") if way == "other" else ()), first=IMPATIENT)
         self.steps.append(way)
         self.clients.append(client)
+        if self.rng.random() < 0.1:
+            self.fill_disk()
 
     def refuse(self) -> None:
         rpc = self.rng.choice(("FunctionMap", "FunctionGetOutputs", "FunctionCallCancel"))
@@ -105,6 +116,35 @@ class Sequence:
         self.faulty.proxy.pass_on()
         self.faulty.modal.pass_on()
         self.faulty.modal.set_latency("FunctionMap", 0, of="answer")
+        self.limit_files(resource.RLIM_INFINITY)
+
+    def lose_token(self) -> None:
+        self.steps.append("the token is rejected")
+        for rpc in ("FunctionMap", "FunctionGetOutputs", "FunctionCallCancel"):
+            self.faulty.modal.fail_next(rpc, Status.UNAUTHENTICATED, times=10)
+
+    def lose_answers(self) -> None:
+        assert isinstance(self.faulty, ForkedPlace)
+        times = self.rng.choice((1, 2, 5))
+        self.steps.append(f"the answers to {times} accepted calls are lost")
+        self.faulty.fake.lose_next(times)
+
+    def starve(self) -> None:
+        assert isinstance(self.faulty, ForkedPlace)
+        self.steps.append("no container is free")
+        self.faulty.fake.starve()
+
+    def fill_disk(self) -> None:
+        size = self.rng.choice((0, 300, 4096))
+        self.steps.append(f"no file grows beyond {size} bytes")
+        self.limit_files(size)
+        self.was_full = True
+
+    def limit_files(self, size: int) -> None:
+        for client in self.clients:
+            with contextlib.suppress(ProcessLookupError):
+                if client.runs:
+                    client.limit_files(size)
 
     def break_storage(self) -> None:
         status, code = self.rng.choice(((403, "AccessDenied"), (503, "SlowDown"), (404, "NoSuchKey")))
@@ -112,7 +152,8 @@ class Sequence:
         self.faulty.proxy.answer(self.rng.choice(REQUESTS), status, code)
 
     def delay(self) -> None:
-        seconds = self.rng.choice((0.5, 4, 30))
+        # The real server holds an answer back for as long as was said, whatever is said later.
+        seconds = self.rng.choice((0.5, 4, 30 if isinstance(self.faulty, ForkedPlace) else 8))
         self.steps.append(f"calls are named after {seconds} s")
         self.faulty.modal.set_latency("FunctionMap", seconds, of="answer")
 
@@ -173,14 +214,16 @@ class Sequence:
         for client in self.clients:
             code = client.end(90)
             finished = code == 4 and "is already there" in client.errors  # by the client before it
-            assert code in ENDINGS or finished or (code in EARLY and not client.events), (code, client.errors)
+            of_its_kind = code in (ENDINGS | FULL if self.was_full else ENDINGS) or finished
+            assert of_its_kind or (code in EARLY and not client.events), (code, client.errors)
             self.said += [client.errors, *(json.dumps(event) for _, event in client.events)]
-        for secret in (self.faulty.settings.secret_key, "X-Amz-", "Traceback", "a defect of keyscale"):
+        keys = self.faulty.settings.secret_key, self.faulty.modal.environment()["MODAL_TOKEN_SECRET"]
+        for secret in (*keys, "X-Amz-", "Traceback", "a defect of keyscale"):
             assert not [text for text in self.said if secret in text], secret
         known = self.known()
         named = {call["id"] for calls in known.values() for call in calls if "id" in call}
         unnamed = sum("until" in call for calls in known.values() for call in calls)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + self.faulty.outage_s + 10  # what a container needs to hear that it is cancelled
         while (
             len(strays := set(self.faulty.accepted()) - named - self.before) > unnamed and time.monotonic() < deadline
         ):
@@ -198,6 +241,9 @@ class Sequence:
         self.faulty.mend()
         self.faulty.modal.set_latency("FunctionMap", 0, of="answer")
         home = self.faulty.home(self.folder)
+        told = self.faulty.run("remote", "status", environment=home)
+        assert told.returncode == 0, told.stderr
+        assert all(job in told.stdout for job in self.known()), told.stdout
         for job in self.known():
             state = self.folder / "state" / "remote" / f"{job}.state"
             done = self.faulty.run("remote", "cancel", job, environment=home)
@@ -209,7 +255,7 @@ class Sequence:
         self.faulty.run("remote", "clean", "--older-than", "0s", environment=home)
         assert self.known() == {}
         assert self.faulty.left() == []
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 40
         while self.faulty.accepted() and time.monotonic() < deadline:
             time.sleep(0.1)
         assert self.faulty.accepted() == []
@@ -225,7 +271,28 @@ class Sequence:
 def test_whatever_happens_no_call_and_no_object_is_forgotten(
     forked_place: ForkedPlace, tmp_path: Path, seed: int
 ) -> None:
-    sequence = Sequence(forked_place, tmp_path, seed)
+    play(Sequence(forked_place, tmp_path, seed), seed)
+
+
+@pytest.fixture(scope="module")
+def modal_place(
+    tmp_path_factory: pytest.TempPathFactory, rclone: S3Server, container_python: Path
+) -> Iterator[FaultyPlace]:
+    yield from faulty_on(tmp_path_factory.mktemp("modal"), rclone, container_python)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [pytest.param(seed, id=f"seed-{seed}") for seed in REAL])
+def test_the_same_holds_with_modals_own_client_protocol_and_containers(
+    modal_place: FaultyPlace, tmp_path: Path, seed: int
+) -> None:
+    try:
+        play(Sequence(modal_place, tmp_path, seed), seed)
+    finally:
+        modal_place.leave()
+
+
+def play(sequence: Sequence, seed: int) -> None:
     try:
         sequence.run()
         sequence.check()

@@ -327,3 +327,52 @@ def test_whatever_a_container_answers_becomes_an_error_of_its_kind(
     assert error.exit_code != 130
     assert told is None or error.message == told
     assert len(error.message) < 400
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [["see https://x.example/a?X-Amz-Signature=1 there"], None],
+        [["see ", ["x-amz-signature=1", None], " there"], None],
+        [["Leave ", ["device", "x" * 5_000_000], " out"], None],
+        [["a" * 5_000_000], None],
+    ],
+)
+def test_sentences_that_name_options_are_shown_without_links_and_in_one_line(said: list[object]) -> None:
+    error = refused({"error": "InputError", "message": "m", "said": said}, "chunk 1")
+    assert error.message == "chunk 1: m"
+
+
+@pytest.mark.parametrize("kind", ["TooSlow", "LinkExpired"])
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ({}, "a container failed and did not say why"),
+        ({"message": None}, "a container failed and did not say why"),
+        ({"message": "see https://x.example/a?X-Amz-Signature=1 there"}, "see (a link) there"),
+    ],
+)
+def test_what_is_tried_again_is_told_without_links_and_never_as_none(
+    kind: str, told: dict[str, object], shown: str
+) -> None:
+    pieces = Pieces([A], 15)
+    start(pieces, "a")
+    assert pieces.failed("a", answered(error=kind, frames=0, **told), 0.0) == (
+        f"frames 0 to 60 (chunk 0) are started again: {shown}"
+    )
+
+
+@pytest.mark.parametrize("kind", [["TooSlow"], {"a": 1}, None, 7])
+def test_a_kind_of_error_that_is_no_name_is_a_remote_error(kind: object) -> None:
+    pieces = Pieces([A], 15)
+    start(pieces, "a")
+    with pytest.raises(RemoteError, match=r"frames 0 to 60 \(chunk 0\): m"):
+        pieces.failed("a", answered(error=kind, message="m"), 0.0)
+
+
+@pytest.mark.parametrize("frames", [10**400, -5, "many", [1], True])
+def test_a_count_of_frames_that_cannot_be_is_none_or_all(frames: object) -> None:
+    pieces = Pieces([A], 15)
+    start(pieces, "a")
+    pieces.failed("a", answered(error="TooSlow", message="m", frames=frames), 0.0)
+    assert sum(end - begin for begin, end in waiting(pieces)) == 60

@@ -108,7 +108,10 @@ def test_what_another_call_had_made_was_paid_without_a_container_of_this_job() -
         pytest.param(
             {"seconds": 8.0, "gpu": "NVIDIA L4", "container": "ta-9"}, 30.0, START + 8.0 + IDLE_S, id="in a container"
         ),
-        pytest.param({"seconds": "long", "gpu": 3, "container": []}, 30.0, 30.0, id="or says nonsense"),
+        *(
+            pytest.param({"seconds": told, "gpu": ["L4"], "container": []}, 30.0, 30.0, id=f"or says nonsense: {told}")
+            for told in ("long", -1.0, float("nan"), float("inf"), None, [3])
+        ),
     ],
 )
 def test_calls_that_came_to_nothing_are_paid(answer: dict[str, object], at: float, seconds: float) -> None:
@@ -117,6 +120,15 @@ def test_calls_that_came_to_nothing_are_paid(answer: dict[str, object], at: floa
     account.given_up("a", at, answer, longest_s=900.0)
     assert account.seconds == pytest.approx(seconds)
     assert account.spent == pytest.approx(paid(seconds, 1))
+
+
+def test_what_a_call_waited_for_its_container_costs_nothing() -> None:
+    account = opened()
+    account.begun("a", FRAMES, 0.0)
+    account.works("a", 400.0)
+    account.works("of another job", 400.0)
+    account.given_up("a", 410.0, {}, longest_s=900.0)
+    assert account.seconds == pytest.approx(10)
 
 
 # The bound

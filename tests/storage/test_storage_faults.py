@@ -7,6 +7,7 @@ import hashlib
 import logging
 import random
 import resource
+import socket
 import threading
 import time
 import traceback
@@ -195,6 +196,62 @@ class TestCheck:
             seconds, fault = took(storage.check, kind)
         assert words in f"{fault.message} {fault.remedy}"
         assert seconds < 10
+
+    @ONE_IN_CI
+    @pytest.mark.parametrize(
+        ("request_", "status", "code", "times"),
+        [("PUT ", 429, "TooManyRequests", 5), ("GET ", 503, "SlowDown", 3), ("DELETE ", 429, "", 3)],
+    )
+    def test_a_burst_of_refusals_because_of_too_many_requests_is_waited_for(
+        self, proxy: Proxy, settings: StorageSettings, request_: str, status: int, code: str, times: int
+    ) -> None:
+        proxy.answer(lambda line: line.startswith(request_), status, code, times=times)
+        with Storage(settings) as storage:
+            storage.check()
+            assert list(storage.list("")) == []
+
+    @ONE_IN_CI
+    @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy"])
+    def test_a_dead_proxy_is_named_and_not_the_endpoint(
+        self, settings: StorageSettings, monkeypatch: pytest.MonkeyPatch, variable: str
+    ) -> None:
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            port = closed.getsockname()[1]
+        for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(variable, f"http://me:secret@127.0.0.1:{port}")
+        with Storage(settings) as storage:
+            seconds, fault = took(storage.check, StorageUnreachable)
+        assert seconds < 8
+        assert f"the proxy 127.0.0.1:{port} that {variable} names does not answer" in fault.message
+        assert fault.remedy == f"Correct or unset {variable}, or name 127.0.0.1 in NO_PROXY."
+
+
+class TestTags:
+    """ETags as gateways and proxies give them: none, weak ones, and others for HEAD than for GET."""
+
+    @ONE_IN_CI
+    @pytest.mark.parametrize(
+        ("pattern", "put"),
+        [(rb"\r\nETag: [^\r]*", b""), (rb"\r\nETag: ", b"\r\nETag: W/")],
+        ids=["none", "weak"],
+    )
+    def test_files_go_there_and_come_back_over_connections_that_break(
+        self, proxy: Proxy, settings: StorageSettings, tmp_path: Path, pattern: bytes, put: bytes
+    ) -> None:
+        proxy.change(lambda _: True, pattern, put)
+        source, target = written(tmp_path / "source", 2 * PART + 7), tmp_path / "target"
+        with Storage(settings, timeout_s=5) as storage:
+            assert storage.upload(source, "parts", part_size=PART).sha256 == sha256(source)
+            assert storage.upload(source, "whole", part_size=3 * PART).sha256 == sha256(source)
+            for key in ("parts", "whole"):
+                proxy.cut_after(PART)
+                storage.download(key, target)
+                assert target.read_bytes() == source.read_bytes()
+            found = storage.head("whole")
+        assert found is not None
+        assert not found.etag.startswith("W/")
 
 
 class TestPatience:

@@ -41,6 +41,7 @@ EXCEPTIONS = {
     Status.DATA_LOSS: "DataLossError",
     Status.UNAUTHENTICATED: "AuthError",
     Status.PERMISSION_DENIED: "PermissionDeniedError",
+    Status.RESOURCE_EXHAUSTED: "ResourceExhaustedError",
     Status.UNAVAILABLE: "ServiceError",
 }
 """What Modal's client raises for a status of gRPC."""
@@ -112,6 +113,10 @@ class _Call:
 
     def cancel(self) -> None:
         _ask("cancel", self.object_id)
+
+    def get_call_graph(self) -> list[SimpleNamespace]:
+        task_id = _ask("container_of", self.object_id)
+        return [SimpleNamespace(function_call_id=self.object_id, task_id=task_id, children=[])]
 
 
 class _Queue:
@@ -253,7 +258,9 @@ class FakeModal:
         self._news: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self._records: list[_Recorded] = []
         self._latency_s = 0.0
-        self._failures: dict[str, list[Status]] = defaultdict(list)
+        self._failures: dict[str, list[tuple[Status, str]]] = defaultdict(list)
+        self._lost, self._scarce = 0, False
+        self._describing_s = 0.0
         self._paused = False
         self._door: socket.socket | None = None
         with socket.socket() as probe:
@@ -337,19 +344,42 @@ class FakeModal:
             self._paused = False
         self._open_door()
 
-    def fail_next(self, rpc: str, status: Status, times: int = 1) -> None:
+    def fail_next(self, rpc: str, status: Status, times: int = 1, message: str = "a fault that a test made") -> None:
         """Let the next requests of that name fail; those that wait for a call's end are among them."""
         with self._changed:
-            self._failures[rpc] += [status] * times
+            self._failures[rpc] += [(status, message)] * times
             self._changed.notify_all()
 
+    def failures(self, rpc: str) -> int:
+        """How many of the next requests of that name will fail still."""
+        with self._changed:
+            return len(self._failures[rpc])
+
+    def lose_next(self, times: int = 1) -> None:
+        """Accept so many of the next calls of chunks and lose the answers, as a line that breaks in between does."""
+        with self._changed:
+            self._lost = times
+
+    def starve(self, *, scarce: bool = True) -> None:
+        """Let there be no container for calls, or all of them again; what works goes on."""
+        with self._changed:
+            self._scarce = scarce
+            self._hand_out()
+
+    def describe_slowly(self, seconds: float) -> None:
+        """Let a call that asks what is deployed take so long."""
+        with self._changed:
+            self._describing_s = seconds
+
     def pass_on(self) -> None:
-        """Take back every `fail_next`."""
+        """Take back all that a test has let go wrong."""
         with self._changed:
             self._failures.clear()
+            self._lost, self._describing_s = 0, 0.0
+        self.starve(scarce=False)
 
     def accepted(self) -> list[str]:
-        """Calls of chunks that were ever accepted and have not ended."""
+        """Calls that were ever accepted and have not ended."""
         with self._changed:
             return [call.id for call in self._works.values() if call.outcome is None]
 
@@ -395,8 +425,8 @@ class FakeModal:
         with self._changed:
             if not self._failures[rpc]:
                 return None
-            status = self._failures[rpc].pop(0)
-            return "modal", (EXCEPTIONS[status], f"{status.name}, as a test made it")
+            status, message = self._failures[rpc].pop(0)
+            return "modal", (EXCEPTIONS[status], message)
 
     def _on_hydrate(self) -> tuple[str, Any]:
         return "answer", None
@@ -410,17 +440,23 @@ class FakeModal:
             self._records.append(_Recorded("FunctionMap", SimpleNamespace(function_id=name)))
             self._works[call.id] = call
             if name == DEPLOYED:
-                call.outcome = (
-                    "answer",
-                    here(device="cpu", gpus=(), containers=self._most, timeout_s=int(self._timeout_s)),
-                )
+                told = here(device="cpu", gpus=(), containers=self._most, timeout_s=int(self._timeout_s))
+                threading.Timer(self._describing_s, self._end, (call, ("answer", told))).start()
                 return "answer", call.id
             self._waiting.append(call)
             self._hand_out()
+            if self._lost:
+                self._lost -= 1
+                return "modal", ("ConnectionError", "the line broke")
             end = time.monotonic() + self._latency_s
             while (left := end - time.monotonic()) > 0 and self._latency_s:
                 self._changed.wait(left)
         return "answer", call.id
+
+    def _end(self, call: _Work, outcome: tuple[str, Any]) -> None:
+        with self._changed:
+            call.outcome = call.outcome or outcome
+            self._changed.notify_all()
 
     def _on_get(self, call_id: str, timeout_s: float) -> tuple[str, Any]:
         with self._changed:
@@ -437,13 +473,18 @@ class FakeModal:
                 return "modal", ("ConnectionError", "the server is paused")
             return call.outcome
 
+    def _on_container_of(self, call_id: str) -> tuple[str, Any]:
+        with self._changed:
+            return "answer", next((one.id for one in self._containers if call_id in one.calls), "")
+
     def _on_cancel(self, call_id: str) -> tuple[str, Any]:
         with self._changed:
             call = self._works.get(call_id)
             if call is None:
                 return "modal", ("NotFoundError", "no such call")
             if call.outcome is None and not call.begun:
-                self._waiting.remove(call)
+                if call in self._waiting:  # else it is one that asks what is deployed
+                    self._waiting.remove(call)
                 call.outcome = ("modal", ("InputCancellation", "Input was cancelled by user"))
             elif call.outcome is None:
                 call.outcome = ("modal", ("RemoteError", "Input was cancelled by user"))
@@ -467,7 +508,7 @@ class FakeModal:
     # Containers; with the lock held
 
     def _hand_out(self) -> None:
-        while self._waiting:
+        while self._waiting and not self._scarce:
             free = next((container for container in self._containers if container.work is None), None)
             if free is None:
                 if len(self._containers) >= self._most:

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -95,6 +96,12 @@ class Client:
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self._process.pid, number)
+
+    def limit_files(self, size: int) -> None:
+        """Let no file that it writes grow beyond so many bytes, as on a disk that is full; on Linux alone."""
+        if sys.platform == "linux":
+            _, hard = resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (size, hard))
 
     def kill(self) -> None:
         """As a machine does that loses its power."""
@@ -217,6 +224,10 @@ class FaultyPlace(Place):
         """Where a test's clients keep their state."""
         return {"KEYSCALE_STATE_DIR": str(folder / "state")}
 
+    def accepted(self) -> list[str]:
+        """Calls that Modal ever accepted and that have not ended."""
+        return self.modal.accepted()
+
     def spawned(self) -> int:
         """How many chunks were started so far."""
         functions = [call.request.function_id for call in self.modal.calls("FunctionMap")]
@@ -298,10 +309,7 @@ class ForkedPlace(FaultyPlace):
         # It has what the tests of such a place use of a server.
         super().__init__(folder, s3, cast(ModalServer, modal), proxy)
         self.fake = modal
-
-    def accepted(self) -> list[str]:
-        """Calls of chunks that Modal ever accepted and that have not ended."""
-        return self.fake.accepted()
+        """What only a stand-in for Modal can do."""
 
     def deploy(self, *, containers: int = 3, **environment: str) -> None:
         timeout = environment.get("KEYSCALE_TIMEOUT")

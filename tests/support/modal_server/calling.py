@@ -123,6 +123,21 @@ class Calling:
         )
 
     @rpc
+    async def function_get_call_graph(
+        self, request: api_pb2.FunctionGetCallGraphRequest
+    ) -> api_pb2.FunctionGetCallGraphResponse:
+        """The inputs of a call, and which containers have them."""
+        call = self._world.call(request.function_call_id)
+        response = api_pb2.FunctionGetCallGraphResponse()
+        response.function_calls.add(
+            function_call_id=call.id, function_name=self._world.functions[call.function_id].name
+        )
+        for one in call.inputs:
+            status = one.output.result.status if one.output is not None else 0
+            response.inputs.add(input_id=one.id, function_call_id=call.id, task_id=one.task_id, status=status)
+        return response
+
+    @rpc
     async def function_get_current_stats(
         self, request: api_pb2.FunctionGetCurrentStatsRequest
     ) -> api_pb2.FunctionStats:

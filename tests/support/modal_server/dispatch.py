@@ -97,6 +97,10 @@ class Faults:
         """Take back every `fail_next`."""
         self._failures.clear()
 
+    def due(self, rpc: str) -> int:
+        """How many of the next requests of that name will fail."""
+        return len(self._failures[rpc])
+
     async def meet(self, rpc: str) -> None:
         """Wait or fail as asked for."""
         await asyncio.sleep(self.request_latency_s.get(rpc, 0.0))

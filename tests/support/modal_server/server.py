@@ -19,6 +19,7 @@ from grpclib import Status
 from .core import Core, Settings
 from .dispatch import RecordedCall
 from .images import ImageRecord
+from .state import InputState
 from .tasks import Task, TaskState
 
 T = TypeVar("T")
@@ -208,6 +209,19 @@ class ModalServer:
     def fail_next(self, rpc: str, status: Status, times: int = 1, message: str = "a fault that a test made") -> None:
         """Let the next requests of that name fail, whoever sends them."""
         self._on_loop(lambda: self._the_core.dispatcher.faults.fail_next(rpc, status, times, message))
+
+    def accepted(self) -> list[str]:
+        """Calls that were ever accepted and have not ended."""
+
+        def look() -> list[str]:
+            calls = self._the_core.world.calls.values()
+            return [call.id for call in calls if any(one.state is not InputState.DONE for one in call.inputs)]
+
+        return self._on_loop(look)
+
+    def failures(self, rpc: str) -> int:
+        """How many of the next requests of that name will fail still."""
+        return self._on_loop(lambda: self._the_core.dispatcher.faults.due(rpc))
 
     def pass_on(self) -> None:
         """Take back every `fail_next`."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 BLOCK = 1 << 16
@@ -28,7 +30,8 @@ class Proxy:
         self._listener: socket.socket | None = None
         self._fuse: int | None = None
         self._fuse_refuses = False
-        self._answers: list[tuple[Callable[[str], bool], bytes]] = []
+        self._answers: list[_Answer] = []
+        self._changes: list[tuple[Callable[[str], bool], bytes, bytes]] = []
         self._gates: list[_Gate] = []
         self._held = threading.Condition(self._lock)
         self._waiting: list[tuple[str, list[_Gate]]] = []
@@ -96,17 +99,31 @@ class Proxy:
         with self._lock:
             self._fuse, self._fuse_refuses = amount, then_refuse
 
-    def answer(self, matches: Callable[[str], bool], status: int, code: str, *, message: str = "as told") -> None:
-        """Answer requests whose first line matches with an error of S3 instead of passing them on."""
+    def answer(
+        self,
+        matches: Callable[[str], bool],
+        status: int,
+        code: str,
+        *,
+        message: str = "as told",
+        times: int | None = None,
+    ) -> None:
+        """Answer requests whose first line matches, or so many of them, with an error of S3."""
         body = f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
         head = f"HTTP/1.1 {status} Told\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n"
         with self._lock:
-            self._answers.append((matches, f"{head}Connection: close\r\n\r\n{body}".encode()))
+            self._answers.append(_Answer(matches, f"{head}Connection: close\r\n\r\n{body}".encode(), times))
+
+    def change(self, matches: Callable[[str], bool], pattern: bytes, put: bytes) -> None:
+        """Replace what a regular expression finds in the heads of answers to requests whose first line matches."""
+        with self._lock:
+            self._changes.append((matches, pattern, put))
 
     def pass_on(self) -> None:
-        """Take back every `answer`."""
+        """Take back every `answer` and `change`."""
         with self._lock:
             self._answers.clear()
+            self._changes.clear()
 
     @property
     def held(self) -> list[str]:
@@ -171,7 +188,9 @@ class Proxy:
         try:
             while block := source.recv(BLOCK):
                 self._flows.wait()
-                answer = self._look(block) if outward else None
+                answer = self._look(block, pair) if outward else None
+                if not outward:
+                    block = self._changed(block, pair)
                 if answer is not None:
                     source.sendall(answer)
                     break
@@ -192,12 +211,23 @@ class Proxy:
                 pair.client.close()
                 pair.server.close()
 
-    def _look(self, block: bytes) -> bytes | None:
+    def _changed(self, block: bytes, pair: _Pair) -> bytes:
+        """What is carried of an answer's block; changes keep the length of the content."""
+        with self._lock:
+            changes = [change for change in self._changes if change[0](pair.line)]
+        head, end, content = block.partition(b"\r\n\r\n")
+        if not changes or not end or not head.startswith(b"HTTP/1.1"):
+            return block
+        for _, pattern, put in changes:
+            head = re.sub(pattern, put, head, flags=re.IGNORECASE)
+        return head + end + content
+
+    def _look(self, block: bytes, pair: _Pair) -> bytes | None:
         """The answer to give in the server's place, where the block begins a request that has one."""
         line, end, _ = block[:4096].partition(b"\r\n")
         if not end or not line.endswith(b" HTTP/1.1"):
             return None
-        text = line.decode("ascii", "replace")
+        text = pair.line = line.decode("ascii", "replace")
         with self._lock:
             gates = [gate for gate in self._gates if gate.matches(text)]
             if gates:
@@ -206,9 +236,10 @@ class Proxy:
         for gate in gates:
             gate.opened.wait()
         with self._lock:
-            for matches, answer in self._answers:
-                if matches(text):
-                    return answer
+            for answer in self._answers:
+                if answer.matches(text) and answer.left != 0:
+                    answer.left = None if answer.left is None else answer.left - 1
+                    return answer.content
             self.requests.append(text.split("?")[0])
         return None
 
@@ -230,6 +261,14 @@ class Proxy:
                 self.cut()
 
 
+@dataclass
+class _Answer:
+    matches: Callable[[str], bool]
+    content: bytes
+    left: int | None
+    """How often it is given still; None for ever."""
+
+
 class _Gate:
     def __init__(self, matches: Callable[[str], bool]) -> None:
         self.matches = matches
@@ -240,4 +279,6 @@ class _Pair:
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.client = client
         self.server = server
+        self.line = ""
+        """First line of the last request."""
         self.ends = 2

@@ -1,0 +1,58 @@
+"""`keyscale doctor`: what works here and what does not, for people and for bug reports."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from keyscale.cli.terminal import printable, write_data
+
+if TYPE_CHECKING:
+    from keyscale.engine.doctor import Finding
+
+__all__ = ["app"]
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+_ENVIRONMENT, _REMOTE = 4, 5
+
+
+@app.command("doctor")
+def doctor(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
+    ask_deployed: Annotated[
+        bool,
+        typer.Option(
+            "--ask-deployed",
+            help="Start a small container on Modal, for a fraction of a cent, to ask which version is deployed.",
+        ),
+    ] = False,
+) -> int:
+    """Look at Python, encoders, devices, networks, folders, storage and Modal, and tell what to do about each.
+
+    Nothing secret is printed: it can go into a bug report as it is. The exit code is 0, 4 where something of this
+    machine is wrong, and 5 where only storage or Modal is; what is not set up is neither.
+    """
+    from keyscale.engine.doctor import examine
+
+    found: list[Finding] = []
+    for finding in examine(os.environ, ask_deployed=ask_deployed):
+        found.append(finding)
+        if not as_json:
+            write_data(_lines(finding))
+    if as_json:
+        import msgspec
+
+        write_data(msgspec.json.encode({"findings": found}).decode() + "\n")
+    codes = {finding.exit_code for finding in found if finding.exit_code}
+    return (_REMOTE if codes == {_REMOTE} else _ENVIRONMENT) if codes else 0
+
+
+def _lines(finding: Finding) -> str:
+    lines = [f"{finding.state:<6}{finding.subject:<26}{printable(finding.found)}"]
+    if finding.remedy is not None:
+        lines.append(f"{'':<6}-> {printable(finding.remedy)}")
+    return "".join(f"{line}\n" for line in lines)

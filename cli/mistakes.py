@@ -1,0 +1,70 @@
+"""What to do about a command line that cannot be read: the flag or the command that was meant."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+__all__ = ["remedy_for"]
+
+_SOURCE = "The video is the first argument: keyscale VIDEO KEYFRAMES.json."
+_RESULT = "-o FILE names the result."
+_PLAN = "'keyscale plan' with the same arguments shows what would be done."
+_SIZE = "--size WIDTHxHEIGHT, or a name such as reel or 4k, is the size of the result."
+_RATE = "--fps is the rate of the result."
+_START = "--start is where the source begins, in seconds or as MM:SS."
+_END = "--end is where the source ends, in seconds or as MM:SS; there is no flag for a length."
+_QUALITY = "--crf sets the quality (lower is better), --mode quality takes the larger network."
+_NO_SOUND = "--no-audio leaves the sound out."
+_GPU = "--device cuda runs the network on a GPU of this machine, --remote on those of Modal."
+_REPLACE = "--overwrite, or -y, replaces a result that is there."
+_THREADS = "All cores that the process may use are used: limit them with taskset or the container."
+
+_MEANT = {
+    _SOURCE: "-i --input --in --video --source --keyframes -k --camera",
+    _RESULT: "--out --outfile --output-file --dest",
+    _PLAN: "--dry-run --dryrun -n --simulate --what-if --check",
+    _SIZE: "-s --scale --upscale --outscale --width --height -w --resolution --res --target --aspect --ratio",
+    _RATE: "--rate --framerate --frame-rate --frames-per-second",
+    _START: "-ss --ss --from --begin --trim --seek",
+    _END: "-to --to --until-time --stop -t --duration --length",
+    _QUALITY: "--quality --bitrate -b -crf --cq --qp -q:v -b:v",
+    _NO_SOUND: "-an --mute --no-sound --silent --without-audio",
+    _GPU: "--gpu -g --cuda --gpu-id --use-gpu --cpu --mps",
+    _REPLACE: "-f --force --replace --yes",
+    _THREADS: "--threads --workers --num-threads --cores",
+    "--codec h264, hevc, av1 or prores is the encoder.": "--encoder --vcodec -c -c:v --format --video-codec",
+    "--model NAME is the network; 'keyscale models list' shows them.": "-m --network --weights",
+    "Name the file of keyframes after the video; --fit says how another shape meets the size.": "--crop --pad --fill",
+    "-v tells more, -vv prints tracebacks, --progress json is for programs.": "--debug --log --loglevel --json",
+    "'keyscale --version' prints it.": "-version",
+}
+"""By what to do: flags of FFmpeg, HandBrake, Real-ESRGAN and others that people type."""
+
+_REMEDIES = {flag: remedy for remedy, flags in _MEANT.items() for flag in flags.split()}
+
+_FILM = re.compile(r"\.(mp4|mov|mkv|webm|m4v|avi)$", re.IGNORECASE)
+
+
+def remedy_for(error: Any, args: list[str]) -> str:
+    """What to do about a parser's error, in a sentence.
+
+    Args:
+        error: what the parser raised.
+        args: the command line.
+    """
+    context = getattr(error, "ctx", None)
+    shown = f"'{context.command_path if context is not None else 'keyscale'} --help' shows what it takes."
+    if flag := getattr(error, "option_name", None):
+        # The parser takes -ss for -s -s: what was typed tells more.
+        typed = next((arg for arg in map(_bare, args) if arg in _REMEDIES and arg.startswith(flag)), flag)
+        return _REMEDIES.get(typed, shown)
+    if found := re.search(r"unexpected extra argument(?:\(s\))? \((.*)\)", error.format_message()):
+        if _FILM.search(found[1]):
+            return f"For the name of the result give -o {found[1]}; 'keyscale batch' makes several videos."
+        return f"A name with spaces goes in quotes; {shown}"
+    return shown
+
+
+def _bare(arg: str) -> str:
+    return arg.partition("=")[0]

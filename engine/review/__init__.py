@@ -1,0 +1,1 @@
+"""A plan or a result to look at: contact sheets, pages and clips."""

@@ -1,0 +1,168 @@
+"""What new users type and what they are told: what was meant, and the flag or command that does it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from keyscale.cli.app import run
+from keyscale.engine.quantities import Time
+
+CLIP = "talk.mp4 camera.json"
+
+MISTAKES = [
+    # Words and names in the wrong place.
+    ("upscal talk.mp4", "'upscal' is no command", "'keyscale upscale'"),
+    ("btach clips -o out", "'btach' is no command", "'keyscale batch'"),
+    ("preveiw talk.mp4", "'preveiw' is no command", "'keyscale preview'"),
+    ("models lits", "No such command 'lits'", "keyscale models --help"),
+    ("camera.json talk.mp4", "talk.mp4 as a video", "VIDEO KEYFRAMES.json"),
+    ("camera.json", "named as keyframes", "The video comes first"),
+    ("talk.mp4 out.mp4", "named as a video", "-o out.mp4"),
+    ("talk.mp4 camera.json out.mp4", "(out.mp4)", "-o out.mp4"),
+    ("plan talk.mp4 camera.json out.mkv", "(out.mkv)", "-o out.mkv"),
+    ("my holiday talk.mp4", "'my' is no command", "keyscale --help"),
+    ("talk.mp4 camera.json one two", "(one two)", "A name with spaces goes in quotes"),
+    ("https://example.com/talk.mp4", "is an address", "Download it"),
+    ("s3://bucket/talk.mp4 camera.json", "is an address", "Download it"),
+    (f"{CLIP} -o s3://bucket/out.mp4", "s3://bucket/out.mp4", "r2://"),
+    # Flags of other tools.
+    (f"{CLIP} --dry-run", "--dry-run", "'keyscale plan'"),
+    (f"{CLIP} -n", "-n", "'keyscale plan'"),
+    ("-i talk.mp4", "-i", "The video is the first argument"),
+    ("--input talk.mp4", "--input", "The video is the first argument"),
+    ("talk.mp4 --keyframes camera.json", "--keyframes", "keyscale VIDEO KEYFRAMES.json"),
+    (f"{CLIP} --out clip.mp4", "--out", "-o FILE"),
+    (f"{CLIP} --scale 2", "--scale", "--size"),
+    (f"{CLIP} -s 4", "-s", "--size"),
+    (f"{CLIP} --width 1080", "--width", "--size"),
+    (f"{CLIP} --resolution 1080x1920", "--resolution", "--size"),
+    (f"{CLIP} --aspect 9:16", "--aspect", "--size"),
+    (f"{CLIP} --framerate 30", "--framerate", "--fps"),
+    (f"{CLIP} -ss 10", "-s", "--start"),
+    (f"{CLIP} --from 10", "--from", "--start"),
+    (f"{CLIP} -to 10", "-t", "--end"),
+    (f"{CLIP} -t 10", "-t", "no flag for a length"),
+    (f"{CLIP} --duration 10", "--duration", "--end"),
+    (f"{CLIP} --quality high", "--quality", "--mode quality"),
+    (f"{CLIP} --bitrate 8M", "--bitrate", "--crf"),
+    (f"{CLIP} -crf 20", "-c", "--crf"),
+    (f"{CLIP} --mute", "--mute", "--no-audio"),
+    (f"{CLIP} -an", "-a", "--no-audio"),
+    (f"{CLIP} --gpu", "--gpu", "--device cuda"),
+    (f"{CLIP} -g 0", "-g", "--device cuda"),
+    (f"{CLIP} --force", "--force", "--overwrite"),
+    (f"{CLIP} --encoder libx264", "--encoder", "--codec"),
+    (f"{CLIP} -c:v libx265", "-c", "--codec"),
+    (f"{CLIP} --network big", "--network", "--model"),
+    (f"{CLIP} --threads 4", "--threads", "taskset"),
+    (f"{CLIP} --crop 100,100", "--crop", "--fit"),
+    (f"{CLIP} --debug", "--debug", "-vv"),
+    ("batch clips --out results", "--out", "-o FILE"),
+    (f"{CLIP} --siz 1080x1920", "--siz", "--help"),
+    # Values.
+    (f"{CLIP} --size 1080", "one side", "1080x1920"),
+    (f"{CLIP} --size 9:16", "a shape", "1080x1920"),
+    (f"{CLIP} --size 4:5", "a shape", "1080x1350"),
+    (f"{CLIP} --size huge", "--size 'huge' is not a size", "reel"),
+    (f"{CLIP} --size 1080x1921", "1921 is odd", "1920 or 1922"),
+    (f"{CLIP} --fps fast", "--fps 'fast' is not a rate", "30000/1001"),
+    (f"{CLIP} --fps 0", "--fps 0 is out of range", "1 to 480"),
+    (f"{CLIP} --start 1:99", "--start '1:99' is not a time", "1m30s"),
+    (f"{CLIP} --start 10 --end 5", "--end 5 is not after --start 10", "later"),
+    (f"{CLIP} --codec h266", "'h266' is not one of", "Did you mean h264?"),
+    (f"{CLIP} --codec mpeg2", "'mpeg2' is not one of", "--help"),
+    (f"{CLIP} --fit fill", "'fill' is not one of", "--help"),
+    (f"{CLIP} --crf 70", "--crf 70 is out of range", "51"),
+    (f"{CLIP} --crf 60 --codec h264", "--crf 60 is out of range", "51"),
+    (f"{CLIP} --crf best", "--crf 'best' is not a whole number", "0 (best)"),
+    (f"{CLIP} --device gpu", "'gpu' is not a device", "cuda"),
+    (f"{CLIP} --mode best", "'best' is not one of", "--help"),
+    (f"{CLIP} --tile 8", "--tile 8 is too small", "auto"),
+    (f"{CLIP} --denoise 5", "--denoise 5.0 is out of range", "0 to 1"),
+    (f"{CLIP} --precision half", "'half' is not one of", "--help"),
+]
+
+
+@pytest.mark.parametrize(("typed", "said", "advised"), MISTAKES, ids=[typed for typed, _, _ in MISTAKES])
+def test_a_mistake_is_answered_with_what_was_meant(
+    typed: str,
+    said: str,
+    advised: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "talk.mp4").write_bytes(b"")
+    (tmp_path / "camera.json").write_text("{}")
+    assert run(typed.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    told, _, remedy = err.partition("\n  -> ")
+    assert told.startswith("error: ")
+    assert said in told
+    assert advised in remedy
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["camera.json", "talk.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "given", "means"),
+    [
+        ("size", "reel", "1080x1920"),
+        ("size", "4K", "3840x2160"),
+        ("size", "1080:1920", "1080x1920"),
+        ("size", "1080\u00d71920", "1080x1920"),
+        ("size", "720 * 1280", "720x1280"),
+        ("fps", "29,97", "30000/1001"),
+        ("fps", "30fps", "30"),
+        ("codec", "h265", "hevc"),
+        ("codec", "x264", "h264"),
+        ("codec", "libsvtav1", "av1"),
+    ],
+)
+def test_what_has_one_meaning_is_taken(
+    setting: str, given: str, means: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"KEYSCALE_{setting.upper()}", given)
+    assert run(["config", "show", "--json"]) == 0
+    values = {each["name"]: each["value"] for each in json.loads(capsys.readouterr().out)["settings"]}
+    assert values[setting] == means
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("1:30", 90),
+        ("1m30s", 90),
+        ("1m 30s", 90),
+        ("1h", 3600),
+        ("2min", 120),
+        ("250ms", 0.25),
+    ],
+)
+def test_a_time_is_written_in_any_common_way(text: str, seconds: float) -> None:
+    assert Time().read(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("typed", "same"), [("help", "--help"), ("help plan", "plan --help"), ("version", "--version")]
+)
+def test_words_for_what_flags_do(typed: str, same: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for command in (typed, same):
+        assert run(command.split()) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != ""
+
+
+def test_a_video_may_be_called_like_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "help").write_bytes(b"no video")
+    assert run(["help"]) == 3
+    assert "help is not a video" in capsys.readouterr().err

@@ -1,0 +1,53 @@
+"""A source that tells each place and frame by its colours, and a camera over it, for tests of what is seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keyscale.engine.camera.framing import parse_framing
+from keyscale.engine.plan.plan import Plan
+from keyscale.engine.runners.prepare import prepare_plan
+from support.numbered import small_job
+
+SIZE = (320, 180)
+FRAMES = 50
+LOW, SPAN = 90, 150
+"""Codes of red at the left, and by how many it rises to the right; of green from the top to the bottom."""
+
+Pixels = npt.NDArray[np.uint8]
+
+PAN: dict[str, Any] = {
+    "version": 1,
+    "keyframes": [
+        {"time": 0.0, "x": 20.0, "y": 10.0, "width": 90.0, "height": 160.0},
+        {"time": 1.0, "x": 200.0, "y": 10.0, "width": 90.0, "height": 160.0, "ease": "hold"},
+        {"time": 1.4, "x": 100.0, "y": 60.0, "width": 45.0, "height": 80.0},
+        {"time": 1.96, "x": 110.0, "y": 60.0, "width": 45.0, "height": 80.0},
+    ],
+}
+
+
+def place(number: int, size: tuple[int, int] = SIZE) -> Pixels:
+    """A picture whose red tells the column, its green the row, and its blue the number."""
+    width, height = size
+    picture = np.empty((height, width, 3), np.uint8)
+    picture[..., 0] = np.rint(LOW + SPAN * np.arange(width) / width)
+    picture[..., 1] = np.rint(LOW + SPAN * np.arange(height) / height)[:, None]
+    picture[..., 2] = LOW + 2 * number
+    return picture
+
+
+def camera(folder: Path, document: object) -> Path:
+    path = folder / "camera.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def planned(clip: Path, document: object = None, **more: Any) -> Plan:
+    framing = None if document is None else parse_framing(json.dumps(document), "camera")
+    return prepare_plan(small_job(clip, clip.with_name("out.mp4"), **{"size": (90, 160)} | more), framing=framing)
