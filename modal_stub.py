@@ -27,7 +27,7 @@ from keyscale.engine.models.registry import all_models
 from keyscale.engine.remote import prices
 from keyscale.engine.remote.names import APP, DEPLOYED
 
-__all__ = ["Engine", "app", "describe", "process_framing_ai", "process_framing_ai_job"]
+__all__ = ["Engine", "EngineWide", "app", "describe", "process_framing_ai", "process_framing_ai_job"]
 
 WEIGHTS_FOLDER = "/weights"
 
@@ -36,13 +36,14 @@ PINNED = (
     "filelock==4.2.11",
     "msgspec==0.22.0",
     "numpy==2.4.6",
-    "openvino==2026.4.1",
     "pillow==13.0.0",
     "platformdirs==4.14.7",
     "safetensors==0.8.0",
     "torch==2.13.0",
 )
-"""What the engine imports in a container, in the versions of constraints.txt; a test holds the two together."""
+"""What a chunk imports in a container, in the versions of constraints.txt; a test holds the two together."""
+ON_CPUS = ("openvino==2026.4.1",)
+"""What it imports besides where networks run on the CPU."""
 STORAGE = ("boto3==1.44.5",)
 """For `process_framing_ai`, which reads and writes the bucket itself."""
 
@@ -76,6 +77,8 @@ def _settings() -> dict[str, str]:
         "KEYSCALE_TIMEOUT": str(TIMEOUT_S),
         "R2_SECRET": R2_SECRET,
         "KEYSCALE_WEIGHTS_DIR": WEIGHTS_FOLDER,
+        # NVIDIA's container runtime mounts the libraries of NVENC and NVDEC for `video` alone.
+        "NVIDIA_DRIVER_CAPABILITIES": "compute,video,utility",
     }
 
 
@@ -89,50 +92,73 @@ def _with_engine(image: modal.Image) -> modal.Image:
 
 _python = modal.Image.debian_slim(python_version="3.11")
 # Weights before packages: they never change, and a new version of a package does not fetch them again.
-image = _with_engine(_python.run_commands(*_weights()).pip_install(*PINNED, *STORAGE).env(_settings()))
+_packages = _python.run_commands(*_weights()).pip_install(*PINNED, *(() if GPUS else ON_CPUS))
+image = _with_engine(_packages.env(_settings()))
+storage_image = _with_engine(_packages.pip_install(*STORAGE).env(_settings()))
 
 app = modal.App(APP)
 
-_HEAVY: dict[str, Any] = {
-    "image": image,
-    "gpu": GPUS or None,
-    # The encoder and the sampler run beside the GPU.
-    "cpu": prices.CORES,
-    "memory": int(prices.GIB * 1024),
-    "timeout": TIMEOUT_S,
-    # Its own default is the timeout, which may be shorter than fetching a large image takes.
-    "startup_timeout": 600,
-    "max_containers": CONTAINERS,
-    "scaledown_window": 60,
-}
+
+def _heavy(cores: int) -> dict[str, Any]:
+    return {
+        "image": image,
+        "gpu": GPUS or None,
+        # Reservation and limit: what a container takes above its reservation is billed too.
+        "cpu": (float(cores), float(cores)),
+        "memory": int(prices.GIB * 1024),
+        "timeout": TIMEOUT_S,
+        # Its own default is the timeout, which may be shorter than fetching a large image takes.
+        "startup_timeout": 600,
+        "max_containers": CONTAINERS,
+        "scaledown_window": prices.IDLE_S,
+    }
 
 
-@app.function(image=image, cpu=0.25, memory=1024, timeout=60, startup_timeout=600, scaledown_window=60, name=DEPLOYED)
+@app.function(
+    image=image,
+    cpu=(prices.ASKING_CORES, prices.ASKING_CORES),
+    memory=int(prices.ASKING_GIB * 1024),
+    timeout=60,
+    startup_timeout=600,
+    scaledown_window=prices.ASKING_IDLE_S,
+    name=DEPLOYED,
+)
 def describe() -> dict[str, Any]:
     """What is deployed: asked before anything is sent."""
     from keyscale.engine.worker.chunk import here
 
-    return here(device=DEVICE, gpus=tuple(GPUS), containers=CONTAINERS, timeout_s=TIMEOUT_S)
+    cores = (prices.CORES, prices.WIDE_CORES)
+    return here(device=DEVICE, gpus=tuple(GPUS), containers=CONTAINERS, timeout_s=TIMEOUT_S, cores=cores)
 
 
-# Without retries of Modal's own: the client starts again what failed, by the kind of fault and with a bound. Modal
-# would do so after a timeout too, and have it paid.
-@app.cls(enable_memory_snapshot=True, **_HEAVY)
-class Engine:
+class _Engine:
     """Chunks, made with a network that is loaded once a container."""
+
+    cores = prices.CORES
 
     @modal.enter(snap=True)
     def load(self) -> None:
         """Import what takes seconds, before the memory is kept for later containers; no GPU is there yet."""
+        from keyscale.engine.models.openvino import load_openvino
+
         import_module("torch")
+        if not GPUS:
+            load_openvino()
         import_module("keyscale.engine.worker.chunk")
+        import_module("keyscale.engine.pipeline.upscaler")
 
     @modal.enter(snap=False)
     def open(self) -> None:
-        """See that the device is there; the first chunk loads the network, later ones find it."""
+        """See that the device is there, and let it do its first work before the first chunk waits for that."""
+        from keyscale.engine.system import keep_to_cores
         from keyscale.engine.worker.chunk import workshop
 
+        # Libraries start a thread for each core that they see, which is the machine's and not the reservation. Not
+        # before the snapshot: it is restored on machines with other cores.
+        keep_to_cores(self.cores)
         self._workshop = workshop(DEVICE)
+        if GPUS:
+            self._workshop.warm()
 
     @modal.exit()
     def close(self) -> None:
@@ -148,12 +174,25 @@ class Engine:
         Progress goes to `queue`, in a partition named after the job.
         """
         from keyscale.engine.worker.chunk import make_chunk
-        from keyscale.engine.worker.contract import read_task
 
-        def report(news: dict[str, Any]) -> None:
-            _tell(queue, news, read_task(job_json).job_id)
+        def report(job_id: str, news: dict[str, Any]) -> None:
+            _tell(queue, news, job_id)
 
         return make_chunk(self._workshop, job_json, chunk, urls, report, timeout_s=TIMEOUT_S)
+
+
+# Without retries of Modal's own: the client starts again what failed, by the kind of fault and with a bound. Modal
+# would do so after a timeout too, and have it paid.
+@app.cls(enable_memory_snapshot=True, **_heavy(prices.CORES))
+class Engine(_Engine):
+    """With as many cores as most jobs need."""
+
+
+@app.cls(enable_memory_snapshot=True, **_heavy(prices.WIDE_CORES))
+class EngineWide(_Engine):
+    """With twice as many, for jobs whose GPU would wait for them."""
+
+    cores = prices.WIDE_CORES
 
 
 def _tell(queue: modal.Queue | None, news: dict[str, Any], partition: str) -> None:
@@ -165,7 +204,9 @@ def _tell(queue: modal.Queue | None, news: dict[str, Any], partition: str) -> No
 
 def _framing_ai(arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
     from keyscale.engine.framing_ai import FramingRequest, process
+    from keyscale.engine.system import keep_to_cores
 
+    keep_to_cores(prices.CORES)
     yield {
         "call_id": modal.current_function_call_id(),
         "progress": 0,
@@ -180,7 +221,7 @@ def _framing_ai(arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
 _SECRETS = [] if R2_SECRET.lower() == "none" else [modal.Secret.from_name(R2_SECRET)]
 # The signature below stands twice: callers give these arguments by place or by name, so that `*args` would not do, and
 # Modal takes a function's kind from its body: one that yields streams and cannot be spawned, the other returns.
-_BUCKET: dict[str, Any] = {"secrets": _SECRETS, **_HEAVY, "timeout": 4 * 3600}
+_BUCKET: dict[str, Any] = {"secrets": _SECRETS, **_heavy(prices.CORES), "image": storage_image, "timeout": 4 * 3600}
 
 
 @app.function(**_BUCKET)
@@ -198,8 +239,12 @@ def process_framing_ai(
     source_start_time: float | None = None,
     source_end_time: float | None = None,
     rotation: float | None = 0,
+    fan_out: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """The whole job, from `{user_id}/{input_key}` to `{user_id}/{output_key}`: progress, and last the result."""
+    """The whole job, from `{user_id}/{input_key}` to `{user_id}/{output_key}`: progress, and last the result.
+
+    Long results are made by containers of `Engine`, unless `fan_out` is False.
+    """
     yield from _framing_ai(dict(locals()))
 
 
@@ -219,6 +264,7 @@ def process_framing_ai_job(
     source_end_time: float | None = None,
     rotation: float | None = 0,
     queue: modal.Queue | None = None,
+    fan_out: bool = True,
 ) -> dict[str, Any]:
     """The same as a function that can be spawned, followed and cancelled: progress goes to `queue`, if there is one."""
     arguments = dict(locals())

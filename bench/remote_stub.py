@@ -55,6 +55,6 @@ class Engine:
         from keyscale.engine.worker.chunk import make_chunk
 
         began = time.monotonic()
-        answer = make_chunk(self._workshop, job_json, chunk, urls, lambda _: None)
+        answer = make_chunk(self._workshop, job_json, chunk, urls, lambda *_: None)
         time.sleep(max(0.0, SECONDS - (time.monotonic() - began)))
         return answer

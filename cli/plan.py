@@ -35,7 +35,7 @@ def plan(*, json: bool, **values: Any) -> None:
 
     found, expected = prepare_plan(request.job, remote=request.remote is not None, look=look_at()), None
     if request.remote is not None:
-        from keyscale.engine.remote.prices import affordable_estimate
+        from keyscale.engine.remote.estimate import affordable_estimate
 
         expected = affordable_estimate(found, os.environ, request.remote)
     if json:

@@ -74,7 +74,7 @@ def plan(
     with said_in_python():
         found = prepare_plan(request.job, remote=request.remote is not None, framing=request.framing)
         if request.remote is not None:
-            from keyscale.engine.remote.prices import affordable_estimate
+            from keyscale.engine.remote.estimate import affordable_estimate
 
             affordable_estimate(found, environ, request.remote)
     return replace(found, warnings=tuple(worded(warning, as_argument) for warning in found.warnings))

@@ -70,7 +70,9 @@ class Options(TypedDict, total=False):
     """With remote: containers at once at most. Without it what the deployment allows."""
     remote_fallback: Literal["none", "local"]
     """With remote: make here what cannot be made there, or fail."""
+    remote_deadline: float | None
+    """With remote: minutes within which the chunks are to be made; as few containers are taken as do it."""
     max_cost: float | None
-    """With remote: begin nothing that is estimated to cost more."""
+    """With remote: begin nothing that would bring the cost above this."""
     max_queue: float
     """With remote: give up where all calls wait for a GPU for so long."""

@@ -74,9 +74,9 @@ class RemoteUse:
     gpus: tuple[str, ...]
     """Names of their GPUs, as the driver gives them; `cpu` where there was none."""
     seconds: float
-    """Container seconds that were paid for chunks that came back, start-up not counted."""
+    """Container seconds that are paid, start and idle time included."""
     dollars: float
-    """The same at list prices, see `engine.remote.prices`, and what calls cost at most that were given up."""
+    """The same at list prices, see `engine.remote.prices`, with storage and asking what is deployed."""
     local_frames: int = 0
     """Frames that were made on this machine in the end (`--remote-fallback local`)."""
 

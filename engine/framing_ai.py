@@ -8,7 +8,7 @@ import math
 import reprlib
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path, PurePosixPath
@@ -16,13 +16,15 @@ from threading import Event as StopFlag
 from typing import Any
 
 from keyscale.engine.camera.framing import load_framing
+from keyscale.engine.choices import Fallback
 from keyscale.engine.errors import KeyscaleError, UsageError
 from keyscale.engine.events import Done, Event, Phase, Progress
 from keyscale.engine.job import Compute, Encoding, Job, Target, Trim, check_job
 from keyscale.engine.options import options_of
 from keyscale.engine.plan.tracks import container_of, content_type_of
+from keyscale.engine.run_options import RemoteOptions
 from keyscale.engine.runners.local import run_local
-from keyscale.engine.runners.prepare import prepare
+from keyscale.engine.runners.prepare import Prepared, prepare
 from keyscale.engine.runners.progress import in_background
 from keyscale.engine.storage.bucket import Storage, StorageRefused, StorageSettings, key_fault
 from keyscale.engine.wording import as_argument
@@ -44,6 +46,12 @@ _ARGUMENTS = {"start": "source_start_time", "end": "source_end_time", "audio": "
 
 FIRST_PATIENCE_S = 10.0
 """How long storage may be out of reach before anything was done: a caller waits for the answer."""
+
+FAN_OUT_S = 60.0
+"""Seconds of the result from which a job is spread over other containers: what these take to start is worth it then."""
+
+ALIKE = {Phase.CONNECT: Phase.PREPARE, Phase.STAGE: Phase.PREPARE}
+"""Phases of a job that is spread -> those of one that is not."""
 
 WORDS = {
     Phase.FETCH: "Downloading the source",
@@ -72,6 +80,8 @@ class FramingRequest:
     source_start_time: float | None = None
     source_end_time: float | None = None
     rotation: float | None = 0
+    fan_out: bool = True
+    """Whether a result of `FAN_OUT_S` and more is made by other containers of the deployment, a chunk each."""
 
     def check(self) -> None:
         """Raise a `UsageError` that names the first argument which is of another kind than it should be.
@@ -106,16 +116,20 @@ _KINDS: dict[str, _Kind] = {
     "source_start_time": _SECONDS,
     "source_end_time": _SECONDS,
     "rotation": ((Real, type(None)), "a number, or None"),
+    "fan_out": ((bool,), "True or False"),
 }
 """What each argument may be, and what it is called."""
 
 
-def process(request: FramingRequest, environment: Mapping[str, str], *, device: str) -> Iterator[dict[str, Any]]:
+def process(
+    request: FramingRequest, environment: Mapping[str, str], *, device: str
+) -> Generator[dict[str, Any], None, None]:
     """Read `{user_id}/{input_key}`, do the job, write `{user_id}/{output_key}`.
 
     Args:
         request: what is asked for.
-        environment: holds the `R2_*` variables of `StorageSettings.from_environment`.
+        environment: holds the `R2_*` variables of `StorageSettings.from_environment`. A job that fans out reads them
+            from `os.environ`, where a function's secret puts them.
         device: where the network runs: `cuda` or `cpu`.
 
     Yields:
@@ -168,11 +182,13 @@ def _work(
         yield from map(progress.told, in_background(Phase.FETCH, download, lambda: False, unit="bytes"))
         prepared = prepare(job)
         done: Done | None = None
-        for event in run_local(prepared, StopFlag()):
-            if isinstance(event, Progress):
-                yield progress.told(event)
-            elif isinstance(event, Done):
-                done = event
+        spread = request.fan_out and prepared.plan.duration >= FAN_OUT_S
+        with closing(_run_spread(prepared) if spread else run_local(prepared, StopFlag())) as events:
+            for event in events:
+                if isinstance(event, Progress):
+                    yield progress.told(event)
+                elif isinstance(event, Done):
+                    done = event
         assert done is not None
 
         def upload(report: Callable[[int, int], None]) -> None:
@@ -180,6 +196,14 @@ def _work(
 
         yield from map(progress.told, in_background(Phase.PUBLISH, upload, lambda: False, unit="bytes"))
         return done
+
+
+def _run_spread(prepared: Prepared) -> Generator[Event, None, None]:
+    """The job with its chunks made by other containers; what cannot be had from them is made here."""
+    # Only here: most jobs are short, and a client's machinery is not loaded for them.
+    from keyscale.engine.remote.run import run_remote
+
+    return run_remote(prepared, RemoteOptions(remote=True, fallback=Fallback.LOCAL), StopFlag())
 
 
 @contextmanager
@@ -237,13 +261,14 @@ class _Percent:
 
     def told(self, event: Event) -> dict[str, Any]:
         assert isinstance(event, Progress)
-        low, high = SHARES.get(event.phase, (self._reached, self._reached))
+        phase = ALIKE.get(event.phase, event.phase)
+        low, high = SHARES.get(phase, (self._reached, self._reached))
         share = event.frame / event.total if event.total else 0.0
         self._reached = max(self._reached, int(low + share * (high - low)))
-        words = WORDS.get(event.phase, str(event.phase))
+        words = WORDS.get(phase, str(phase))
         return {
             "progress": self._reached,
-            "phase": event.phase.value,
+            "phase": phase.value,
             "message": words.format(current=event.frame, total=event.total),
             "current": event.frame,
             "total": event.total,

@@ -52,15 +52,27 @@ class RemoteOptions:
         per_clip=False,
         docs="with `--remote`: make here what cannot be made there, or fail",
     )
+    deadline: float | None = option(
+        None,
+        "With {remote}: minutes within which the chunks are to be made; as few containers are taken as do it.",
+        "Running",
+        name="remote_deadline",
+        metavar="MINUTES",
+        per_clip=False,
+        between=(0, inf),
+        remedy="Give minutes, such as 10.",
+        docs="with `--remote`: minutes within which the chunks are to be made, as cheaply as that can be",
+        default_docs="none: as many containers as there may be",
+    )
     max_cost: float | None = option(
         None,
-        "With {remote}: begin nothing that is estimated to cost more.",
+        "With {remote}: begin nothing that would bring the cost above this.",
         "Running",
         metavar="DOLLARS",
         per_clip=False,
         between=(0, inf),
         remedy="Give dollars, such as 2.50.",
-        docs="with `--remote`: begin nothing that is estimated to cost more",
+        docs="with `--remote`: begin nothing that would bring the cost above this",
         default_docs="none",
     )
 
@@ -76,6 +88,11 @@ class RemoteOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def deadline_s(self) -> float | None:
+        """Seconds within which the chunks are to be made."""
+        return None if self.deadline is None else self.deadline * 60
 
     @property
     def fallback_local(self) -> bool:

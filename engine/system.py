@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["KILLED", "OWN_GROUP", "address_space_limit", "bound_cores", "sync", "usable_cores"]
+__all__ = [
+    "KILLED",
+    "OWN_GROUP",
+    "address_space_limit",
+    "bound_cores",
+    "keep_to_cores",
+    "process_age",
+    "sync",
+    "usable_cores",
+]
 
 KILLED = 1 if sys.platform == "win32" else -9
 """Exit code of a process that was killed, as `subprocess` tells it."""
@@ -28,6 +39,34 @@ def bound_cores() -> int:
     else:
         cores = os.cpu_count() or 1
     return cores
+
+
+def keep_to_cores(count: int) -> None:
+    """Let this process, and all threads that it starts from now on, see no more than `count` of its cores.
+
+    For a container that has a share of a large machine: decoders, encoders and networks start a thread for each core
+    that they see, and would wait for each other within that share. Which cores is drawn, so that neighbours do not
+    meet on the first ones. Nothing where the system binds no process to cores, or refuses to.
+    """
+    if sys.platform == "linux":
+        cores = sorted(os.sched_getaffinity(0))
+        if len(cores) > count > 0:
+            with suppress(OSError):
+                os.sched_setaffinity(0, random.SystemRandom().sample(cores, count))
+
+
+def process_age() -> float | None:
+    """Seconds since this process was started, by the kernel's own clock; None where there is no /proc to tell.
+
+    Field 22 of /proc/self/stat, see proc_pid_stat(5), in ticks since the machine started.
+    """
+    try:
+        stat, uptime = Path("/proc/self/stat").read_text(), Path("/proc/uptime").read_text()
+        # The name of the program, which may hold spaces, ends with the last parenthesis; the field after it is the 3rd.
+        ticks = int(stat.rpartition(")")[2].split()[19])
+        return max(0.0, float(uptime.split()[0]) - ticks / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None
 
 
 def usable_cores() -> int:

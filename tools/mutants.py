@@ -260,6 +260,20 @@ MUTANTS = (
         "tests/remote/test_pieces.py::test_a_crash_is_tried_again_after_pauses_that_double_and_then_given_up",
     ),
     Mutant(
+        "no call is begun that would bring the job above its bound",
+        "engine/remote/spending.py",
+        "            return self._budget.allows(self, self.commitment(frames, at))",
+        "            return True",
+        "tests/remote/test_spending.py::test_a_job_that_takes_longer_begins_nothing_that_would_bring_it_above_the_most",
+    ),
+    Mutant(
+        "idle time is paid",
+        "engine/remote/spending.py",
+        "        return self.start + self.last - self.first + IDLE_S",
+        "        return self.start + self.last - self.first",
+        "tests/remote/test_spending.py::test_a_container_is_paid_from_its_start_to_the_end_of_its_idle_time",
+    ),
+    Mutant(
         "a container that dies costs a try and not the job",
         "engine/remote/modal_errors.py",
         'CallEnd.CRASHED, f"a container failed',

@@ -18,8 +18,8 @@ from keyscale.engine.batch.messages import Answer, Ended, Hello, Opened, Order, 
 from keyscale.engine.errors import DeviceLost, Interrupted
 from keyscale.engine.events import Event, Phase, Progress, failure
 from keyscale.engine.plan.plan import Plan
-from keyscale.engine.remote.prices import Budget
 from keyscale.engine.remote.slots import Slots
+from keyscale.engine.remote.spending import Budget
 from keyscale.engine.runners.prepare import Prepared, prepare, prepare_plan
 from keyscale.engine.runners.run import Run
 from keyscale.engine.runners.shared import Shared

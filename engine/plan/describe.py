@@ -10,22 +10,56 @@ import msgspec
 if TYPE_CHECKING:
     from keyscale.engine.plan.plan import Plan
 
-__all__ = ["RemoteEstimate", "plan_to_json", "summarise"]
+__all__ = ["RemoteEstimate", "RemoteSplit", "plan_to_json", "summarise"]
 
 PLAN_VERSION = 1
+SHOWN = 5
+"""Other ways to split a remote job that a table has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteSplit:
+    """One way to spread a job's chunks over containers, and what it is expected to take."""
+
+    gpu: str
+    """As Modal names it; `none` on CPUs."""
+    cores: int
+    containers: int
+    encoder: str
+    minutes: float
+    """Until the last chunk is made, upload and download not counted."""
+    dollars: float
+    """All that is paid: see `RemoteEstimate.parts`."""
+    measured: bool
+    """Whether the speed rests on the user's own jobs on this GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteEstimate:
-    """What a job is expected to take."""
+    """What a job is expected to take: the split that was chosen, and others."""
 
+    chosen: RemoteSplit
+    why: str
+    """It was chosen, in a sentence's words."""
+    alternatives: tuple[RemoteSplit, ...]
+    """Cheapest first."""
     chunks: int
-    containers: int
-    gpu: str
-    minutes: float
-    """Until the last chunk is made, upload and download not counted."""
-    dollars: float
-    """Of all containers together."""
+    most: int
+    """Containers that run at once at most: as many as were chosen, or, where time is not bounded, as there may be; a
+    chunk that takes too long is made in parts."""
+    parts: dict[str, float]
+    """Dollars for `work`, `start`, `idle`, `asking` (the container that tells what is deployed) and `storage`; their
+    sum is `chosen.dollars`."""
+    call_seconds: float
+    """Of a chunk in a container that runs, beside its frames."""
+    frame_seconds: float
+    start_seconds: float
+    """Until a container that was not running begins its first chunk."""
+
+    @property
+    def dollars(self) -> float:
+        """All that is paid."""
+        return self.chosen.dollars
 
 
 def plan_to_json(plan: Plan, remote: RemoteEstimate | None = None) -> str:
@@ -117,10 +151,10 @@ def plan_to_json(plan: Plan, remote: RemoteEstimate | None = None) -> str:
         },
         "remote": {
             "chunks": remote.chunks,
-            "containers": remote.containers,
-            "gpu": remote.gpu,
-            "minutes": remote.minutes,
-            "dollars": remote.dollars,
+            **msgspec.to_builtins(remote.chosen),
+            "parts": remote.parts,
+            "why": remote.why,
+            "alternatives": msgspec.to_builtins(remote.alternatives),
         }
         if remote
         else None,
@@ -163,22 +197,38 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
         if t.action == "drop"
     ]
     if remote is not None:
-        where = "CPUs" if remote.gpu == "none" else f"{remote.gpu} GPUs"
-        rows += [
-            (
-                "Remote",
-                f"{_count(remote.chunks, 'chunk')} in up to {_count(remote.containers, 'container')} with {where}",
-            ),
-            (
-                "Estimate",
-                f"{remote.minutes:.1f} minutes until the last chunk, ${remote.dollars:.2f} at list prices; speeds from "
-                "data sheets, not measured",
-            ),
-        ]
+        rows += _remote_rows(remote)
     elif estimate.job_seconds is not None:
         rows.append(("Estimate", _estimate_row(plan, estimate.job_seconds)))
     rows.append(("Size", f"about {_bytes(estimate.likely_bytes)}, at most {_bytes(estimate.output_bytes)}"))
     return rows
+
+
+def _remote_rows(remote: RemoteEstimate) -> list[tuple[str, str]]:
+    chosen = remote.chosen
+    basis = "speeds of your own jobs" if chosen.measured else "speeds from data sheets, not measured"
+    cost = f"${chosen.dollars:.2f} at list prices"
+    parts = ", ".join(f"{name} ${dollars:.3f}" for name, dollars in remote.parts.items())
+    return [
+        ("Remote", f"{_count(remote.chunks, 'chunk')} in up to {_split(chosen)}: {remote.why}"),
+        (
+            "Estimate",
+            f"{chosen.minutes:.1f} minutes until the last chunk, {cost} ({parts}); {basis}",
+        ),
+        *(
+            (
+                "Or",
+                f"{_split(other)}, {other.encoder}: {other.minutes:.1f} minutes, ${other.dollars:.2f}"
+                f"{'' if other.measured else ', not measured'}",
+            )
+            for other in remote.alternatives[:SHOWN]
+        ),
+    ]
+
+
+def _split(split: RemoteSplit) -> str:
+    where = "CPUs" if split.gpu == "none" else f"{split.gpu} GPUs"
+    return f"{_count(split.containers, 'container')} with {where} and {split.cores} cores each"
 
 
 def _keyframes_row(plan: Plan) -> str:

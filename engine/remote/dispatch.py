@@ -21,8 +21,9 @@ from keyscale.engine.pipeline.chunks import Tally
 from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.remote.modal_client import Calls
 from keyscale.engine.remote.modal_errors import CallEnd, Outcome, Unanswered, without_links
-from keyscale.engine.remote.pieces import Piece, Pieces, used
+from keyscale.engine.remote.pieces import Piece, Pieces
 from keyscale.engine.remote.slots import Slots
+from keyscale.engine.remote.spending import Account
 from keyscale.engine.remote.staging import Staging
 from keyscale.engine.remote.state import Call, RemoteState, Starting, was_cancelled
 from keyscale.engine.remote.waiting import Waiting
@@ -57,6 +58,8 @@ class _News:
 
     call_id: str
     outcome: Outcome
+    at: float
+    """When the call's end was known; what it made is fetched after that."""
     made: Made | None = None
     path: Path | None = None
     fault: KeyscaleError | None = None
@@ -80,7 +83,7 @@ class FanOut:
         waiting: Waiting,
         stop: StopFlag,
         tally: Tally,
-        given_up: Callable[[str | None, float], None],
+        account: Account,
     ) -> None:
         """Nothing is started.
 
@@ -97,13 +100,12 @@ class FanOut:
             waiting: told how many calls have not begun.
             stop: ends it.
             tally: counts frames.
-            given_up: told of each call that came to nothing: its GPU, where it answered, and how many seconds it took
-                at most; what it raises ends the job.
+            account: told of each call, and asked before one is started.
         """
         self.mades: list[Made] = []
         self._plan, self._calls, self._staging, self._folder = plan, calls, staging, folder
         self._state, self._path = state, path
-        self._containers, self._stop, self._tally, self._given_up = containers, stop, tally, given_up
+        self._containers, self._stop, self._tally, self._account = containers, stop, tally, account
         self._longest_s, self._waiting = longest_s, waiting
         self._task = read_task(state.task_json)
         self._pieces = Pieces((), 1)
@@ -112,8 +114,6 @@ class FanOut:
         self._reports: queue.Queue[dict[str, Any]] = queue.Queue()
         self._busy: set[str] = set()
         """Calls that are not answered yet: fetching a result keeps no container. Each has a slot."""
-        self._since: dict[str, float] = {}
-        """When each call began to work, or where that is not known, when this client began to wait for it."""
         self._share = (slots or Slots(containers)).share(lambda: self._news.put(None))
         self._threads: list[threading.Thread] = []
         self._starting: tuple[threading.Thread, Starting, queue.Queue[str | KeyscaleError | None]] | None = None
@@ -215,8 +215,7 @@ class FanOut:
                 report = self._reports.get()
                 with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
                     begun = pieces.reported(*(int(report[name]) for name in ("index", "start", "frames")))
-                    if begun in self._since:
-                        self._since[begun] = time.monotonic()
+                    self._account.works(begun, time.monotonic())
             queued = sum(not piece.has_begun for call_id, piece in pieces.running.items() if call_id in self._busy)
             if told := self._waiting.look(queued, len(self._busy), time.monotonic()):
                 yield Note(level="info", message=told)
@@ -224,8 +223,11 @@ class FanOut:
 
     def _next(self, now: float) -> Piece | None:
         """The piece to start now, with a slot for it."""
-        if len(self._busy) >= self._containers or not self._pieces.is_due(now):
+        is_due = len(self._busy) < self._containers and self._pieces.is_due(now)
+        if not is_due or not self._account.may_begin(self._pieces.longest, now):
             self._share.withdraw()
+            if is_due and not self._pieces.running:  # what runs is paid, and finished
+                raise self._account.refusal(self._pieces.frames_left)
             return None
         return self._pieces.take(now) if self._share.take() else None
 
@@ -276,7 +278,7 @@ class FanOut:
         """Wait for a call in a thread, and bring here what it made."""
 
         def act() -> None:
-            outcome = self._calls.wait(call_id)
+            outcome, at = self._calls.wait(call_id), time.monotonic()
             made = path = fault = None
             try:
                 if outcome.answer is not None and outcome.answer.get("status") == "ok":
@@ -291,9 +293,9 @@ class FanOut:
                 fault = error
             except Exception as error:  # a thread has nobody to raise to, and its news is waited for
                 fault = RemoteError(f"chunk {chunk.index} cannot be fetched ({type(error).__name__})")
-            self._news.put(_News(call_id, outcome, made, path, fault))
+            self._news.put(_News(call_id, outcome, at, made, path, fault))
 
-        self._since[call_id] = time.monotonic()
+        self._account.begun(call_id, chunk.frames, time.monotonic())
         self._busy.add(call_id)
         self._start(act, f"keyscale-call-{chunk.index}")
 
@@ -333,8 +335,8 @@ class FanOut:
 
     def _judge(self, news: _News) -> Iterator[Event]:
         pieces, now = self._pieces, time.monotonic()
-        waited = now - self._since.pop(news.call_id)
         self._answered(news.call_id)
+        self._account.ended(news.call_id, news.at, news.made, news.outcome.answer or {}, self._longest_s)
         if news.outcome.ended:
             calls = tuple(call for call in self._state.calls if call.id != news.call_id)
             self._keep(dataclasses.replace(self._state, calls=calls))
@@ -355,7 +357,6 @@ class FanOut:
                 self._finish(parts)
         else:
             warning = pieces.failed(news.call_id, news.outcome, now)
-            self._given_up(*used(news.outcome.answer or {}, waited))
         if warning is not None:
             yield Note(level="warning", message=warning)
 

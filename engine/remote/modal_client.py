@@ -36,7 +36,7 @@ from keyscale.engine.remote.modal_errors import (
     told_by,
     unreachable,
 )
-from keyscale.engine.remote.names import APP, CHUNK, DEPLOYED, ENGINE, QUEUE
+from keyscale.engine.remote.names import APP, CHUNK, DEPLOYED, ENGINE, QUEUE, WIDE_ENGINE
 from keyscale.engine.storage.proxies import proxy_for
 from keyscale.engine.worker.contract import Deployment, read_deployment
 
@@ -69,6 +69,7 @@ class Calls:
         """Nothing is reached out for."""
         self._patience_s = patience_s
         self._function: Any = None
+        self._wide: Any = None
         self._queue: Any = None
         self._closed = threading.Event()
 
@@ -116,11 +117,17 @@ class Calls:
         with told_by(modal, "find the functions", has_begun=False):
             try:
                 self._function = getattr(modal.Cls.from_name(APP, ENGINE)(), CHUNK)
+                self._wide = getattr(modal.Cls.from_name(APP, WIDE_ENGINE)(), CHUNK)
                 self._queue = modal.Queue.from_name(QUEUE, create_if_missing=True)
                 self._queue.hydrate()
             except modal.exception.NotFoundError:
                 raise RemoteError(f"{ENGINE}.{CHUNK} is not deployed", remedy=DEPLOY) from None
         return deployment
+
+    def choose(self, *, wide: bool) -> None:
+        """Have calls that are started from now on made in containers with more cores."""
+        if wide:
+            self._function = self._wide
 
     def _first_answer(self, call: Any) -> Any:
         """What `describe` answers; a call that nobody waits for any more is cancelled.

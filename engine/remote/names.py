@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["APP", "CHUNK", "DEPLOYED", "ENGINE", "QUEUE"]
+__all__ = ["APP", "CHUNK", "DEPLOYED", "ENGINE", "QUEUE", "WIDE_ENGINE"]
 
 APP = "keyscale"
 ENGINE = "Engine"
 """The class that holds the network."""
+WIDE_ENGINE = "EngineWide"
+"""The same with twice the cores."""
 CHUNK = "upscale_chunk"
 """Its method."""
 DEPLOYED = "describe"

@@ -20,7 +20,7 @@ from keyscale.engine.wording import Said, from_data, say
 from keyscale.engine.worker.contract import Made, TooSlow
 from keyscale.engine.worker.links import LinkExpired
 
-__all__ = ["ATTEMPTS", "Piece", "Pieces", "refused", "used"]
+__all__ = ["ATTEMPTS", "Piece", "Pieces", "refused"]
 
 ATTEMPTS = 4
 """How often a piece is started at most; what it is a part of counts too."""
@@ -101,6 +101,16 @@ class Pieces:
     def frames(self) -> int:
         """Frames that are there, and those that running calls report."""
         return self._done + sum(min(piece.frames, piece.chunk.frames) for piece in self.running.values())
+
+    @property
+    def longest(self) -> int:
+        """Frames of the longest piece that waits."""
+        return max((piece.chunk.frames for piece in self.waiting), default=0)
+
+    @property
+    def frames_left(self) -> int:
+        """Frames of pieces that wait or run."""
+        return sum(piece.chunk.frames for piece in (*self.waiting, *self.running.values()))
 
     def is_due(self, now: float) -> bool:
         """Whether `take` would give one."""
@@ -210,13 +220,6 @@ def _frames(outcome: Outcome) -> int:
     """How many frames a call says that it made until its time was up."""
     frames = (outcome.answer or {}).get("frames")
     return max(0, frames) if isinstance(frames, int) else 0
-
-
-def used(answer: dict[str, object], waited_s: float) -> tuple[str | None, float]:
-    """The GPU that a call which came to nothing says it had, if it does, and the seconds; else `waited_s`."""
-    gpu, seconds = answer.get("gpu"), answer.get("seconds")
-    is_time = isinstance(seconds, int | float) and 0 <= seconds < math.inf
-    return without_links(gpu) or None, seconds if is_time else waited_s  # type: ignore[return-value]
 
 
 def refused(answer: dict[str, object], what: str) -> KeyscaleError:

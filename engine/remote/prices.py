@@ -1,42 +1,47 @@
-"""What a remote job costs, by list prices of Modal and assumed speeds of its GPUs, and whether those can do it.
+"""What a second of a container on Modal costs, what its GPUs can do, and which of them a deployment asks for.
 
-Prices are those of modal.com/pricing in dollars a second, without regional or non-preemptible surcharges; they change,
-and this is the one file that holds them. Speeds were not measured on those GPUs: they are a share of the data sheets'
-dense fp16 rates, and the summary of a run tells what it came to.
+Prices are those of modal.com/pricing as of 2026-07-01, in dollars a second, for the Starter and Team plans, without the
+surcharges for a region (1.5 to 1.75 times) or for containers that are not preempted (3 times). Modal charges a
+container from its start to its end, idle time included, for its GPU, and for cores and memory by reservation or use,
+whichever is more (modal.com/docs/guide/resources). Storage is Cloudflare R2 by developers.cloudflare.com/r2/pricing of
+the same month, beyond what is free each month. Prices change, and this is the one file that holds them.
+
+Of B300, which Modal may give to who asks for `B200+`, no price of its own is listed: it counts as B200.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keyscale.engine.errors import EncoderError, UsageError
-from keyscale.engine.plan.describe import RemoteEstimate
 from keyscale.engine.wording import say
 
 if TYPE_CHECKING:
     from keyscale.engine.plan.plan import Plan
-    from keyscale.engine.run_options import RemoteOptions
 
 __all__ = [
+    "ASKING_CORES",
+    "ASKING_GIB",
+    "ASKING_IDLE_S",
     "CONTAINERS",
     "CORES",
+    "CPU",
     "GIB",
     "GPU",
     "GPUS",
+    "IDLE_S",
     "LEAST_TIMEOUT_S",
     "MOST_TIMEOUT_S",
     "PREFERRED",
+    "READ",
     "TIMEOUT_S",
-    "Budget",
-    "affordable",
-    "affordable_estimate",
+    "WIDE_CORES",
+    "WRITE",
+    "asking_cost",
     "check_suited",
     "cost",
-    "deployment_estimate",
-    "estimate",
     "gpu_of",
     "wanted_containers",
     "wanted_gpus",
@@ -47,13 +52,16 @@ CORE_SECOND = 0.0000131
 """Dollars for a physical core and second."""
 GIB_SECOND = 0.00000222
 """Dollars for a GiB of memory and second."""
+WRITE, READ = 4.50e-6, 0.36e-6
+"""Dollars for a request to R2 that stores or lists (class A), and for one that reads (class B); deleting is free."""
 
 PREFERRED = "L4,A10,T4"
 """GPUs that `modal_stub.py` asks for unless `KEYSCALE_GPU` says otherwise: cheap ones that encode video as well. By
 data sheet and price the first does the most for a dollar among those."""
 
-CONTAINERS = 20
-"""Containers at once, unless `KEYSCALE_CONTAINERS` says otherwise."""
+CONTAINERS = 10
+"""Containers at once, unless `KEYSCALE_CONTAINERS` says otherwise: so many GPUs has an account of Modal's Starter
+plan; one of its Team plan has 50."""
 
 TIMEOUT_S = 900
 """Seconds after which a chunk is given up, unless `KEYSCALE_TIMEOUT` says otherwise."""
@@ -62,18 +70,19 @@ LEAST_TIMEOUT_S, MOST_TIMEOUT_S = 6, 24 * 3600
 """What `KEYSCALE_TIMEOUT` may say. A call gives up 3 s before its time at the latest (`engine.worker.chunk`), and has
 as much left for its work then; a day is the longest that Modal gives a function."""
 
-CORES, GIB = 4.0, 8.0
-"""What a container of `modal_stub.py` asks for; a test holds the two together."""
+CORES, WIDE_CORES, GIB = 4, 8, 8.0
+"""Physical cores that a container of `modal_stub.py` reserves and is held to, usually and where the GPU would wait for
+four, and GiB of memory that it reserves; a test holds them together."""
 
-FP16_SHARE = 0.15
-"""Of the data sheet's dense fp16 rate that small convolutions are taken to reach."""
+IDLE_S = 10
+"""Seconds that a container waits for another chunk before it ends (`scaledown_window`), which are paid. Between two
+chunks of a job lies less than one."""
 
-FRAME_S = 0.05
-"""Seconds that decoding, sampling and encoding are taken to need for a 1080x1920 frame on four cores: half of what
-docs/benchmarks.md has for two, a small network included."""
+ASKING_CORES, ASKING_GIB, ASKING_IDLE_S = 0.25, 1.0, 60
+"""The same of the small container that is asked what is deployed. It waits longer: the next command asks again."""
 
-START_S = 20.0
-"""Seconds until a container that was not running makes its first frame; a guess."""
+ASKING_START_S = 5.0
+"""Seconds in which it starts and answers; a guess."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,71 +105,43 @@ GPUS = (
     GPU(name="L40S", dollars_s=0.000542, tflops=362, nvenc=("h264", "hevc", "av1")),
     GPU(name="A100-40GB", dollars_s=0.000583, tflops=312),
     GPU(name="A100-80GB", dollars_s=0.000694, tflops=312),
+    GPU(name="RTX-PRO-6000", dollars_s=0.000842, tflops=500, nvenc=("h264", "hevc", "av1")),
     GPU(name="H100", dollars_s=0.001097, tflops=989),
     GPU(name="H200", dollars_s=0.001261, tflops=989),
     GPU(name="B200", dollars_s=0.001736, tflops=2250),
 )
 
-_NAMES = tuple(dict.fromkeys(name for gpu in GPUS for name in (gpu.name.partition("-")[0], gpu.name)))
+_NAMES = tuple(
+    dict.fromkeys(name for gpu in GPUS for name in ("A100" if gpu.name.startswith("A100") else gpu.name, gpu.name))
+)
 """Of the GPUs that can be asked for; one that comes with several sizes of memory also without it."""
 
 CPU = GPU(name="none", dollars_s=0.0, tflops=1.0)
 
 
 def gpu_of(name: str) -> GPU:
-    """The entry that a driver's name (`NVIDIA A10G`) or Modal's own means; an unknown one counts as the dearest."""
-    wanted = name.upper().replace("NVIDIA ", "").replace("TESLA ", "")
-    if wanted in {"CPU", "NONE"}:
+    """The entry that a driver's name (`NVIDIA A10G`) or Modal's own means; an unknown one counts as the dearest.
+
+    `A100` alone is the one with more memory, which is what Modal may give.
+    """
+    wanted = name.upper().replace("-", " ").replace("B300", "B200").split()
+    wanted = [word.rstrip("!+").replace("A10G", "A10") for word in wanted]
+    if wanted in (["CPU"], ["NONE"]):
         return CPU
-    found = [gpu for gpu in GPUS if _matches(gpu.name, wanted)]
-    return max(found or GPUS, key=lambda gpu: (len(gpu.name), gpu.dollars_s) if found else (0, gpu.dollars_s))
+    found = [gpu for gpu in GPUS if set(gpu.name.split("-")) <= set(wanted)]
+    if not found and "A100" in wanted:
+        found = [gpu for gpu in GPUS if gpu.name.startswith("A100")]
+    return max(found or GPUS, key=lambda gpu: gpu.dollars_s)
 
 
-def _matches(name: str, wanted: str) -> bool:
-    kind, _, memory = name.partition("-")
-    return wanted.replace("-", " ").split(" ")[0].rstrip("G!") in {kind, f"{kind}G"} and (
-        not memory or memory in wanted or wanted == kind
-    )
+def cost(gpu: str, seconds: float, cores: float = CORES) -> float:
+    """Dollars for `seconds` of a container with that GPU, or `cpu`, and so many cores."""
+    return seconds * (gpu_of(gpu).dollars_s + cores * CORE_SECOND + GIB * GIB_SECOND)
 
 
-def cost(gpu: str, seconds: float) -> float:
-    """Dollars for `seconds` of a container with that GPU, or `cpu`."""
-    return seconds * (gpu_of(gpu).dollars_s + CORES * CORE_SECOND + GIB * GIB_SECOND)
-
-
-def estimate(plan: Plan, *, gpu: str, containers: int) -> RemoteEstimate:
-    """What the chunks of a plan take and cost.
-
-    Args:
-        plan: what is to be made.
-        gpu: of the containers, or `none`.
-        containers: that run at once at most.
-    """
-    kind = gpu_of(gpu)
-    network = plan.estimate.macs * 2 / (kind.tflops * 1e12 * FP16_SHARE)
-    pixels = plan.job.target.width * plan.job.target.height * plan.frames
-    work = max(network, FRAME_S * pixels / (1080 * 1920))
-    running = max(1, min(containers, len(plan.chunks)))
-    rounds = -(-len(plan.chunks) // running)
-    seconds = START_S + work * rounds / len(plan.chunks)
-    return RemoteEstimate(
-        chunks=len(plan.chunks),
-        containers=running,
-        gpu=kind.name,
-        minutes=seconds / 60,
-        dollars=cost(kind.name, work + running * START_S),
-    )
-
-
-def deployment_estimate(plan: Plan, environment: Mapping[str, str], *, containers: int | None) -> RemoteEstimate:
-    """`estimate` for what a deployment with this environment would have.
-
-    Raises:
-        UsageError: a variable is not of its form.
-    """
-    gpu = (wanted_gpus(environment) or ("none",))[0]
-    most = wanted_containers(environment)
-    return estimate(plan, gpu=gpu, containers=min(most, containers or most))
+def asking_cost() -> float:
+    """Dollars for asking what is deployed, where the container that answers was not running."""
+    return (ASKING_START_S + ASKING_IDLE_S) * (ASKING_CORES * CORE_SECOND + ASKING_GIB * GIB_SECOND)
 
 
 def wanted_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -173,8 +154,8 @@ def wanted_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
     chosen = tuple(part.strip() for part in text.split(",") if part.strip())
     if [part.lower() for part in chosen] == ["none"]:
         return ()
-    # "A10G" is Modal's older name, and "!" asks for none that is faster.
-    wrong = [part for part in chosen if part.upper().removesuffix("!").replace("A10G", "A10") not in _NAMES]
+    # "A10G" is Modal's older name; "!" asks for none that is faster, "+" for one that may be.
+    wrong = [part for part in chosen if part.upper().rstrip("!+").replace("A10G", "A10") not in _NAMES]
     if wrong or not chosen:
         raise UsageError(
             f"KEYSCALE_GPU is {text!r}, which names no GPUs ({', '.join(wrong) or 'none'})",
@@ -213,91 +194,6 @@ def _whole_number(environment: Mapping[str, str], name: str, default: int) -> in
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
         raise UsageError(f"{name} is {text!r}, not a whole number above 0", remedy=f"Set {name}, or leave it out.")
     return int(text)
-
-
-class Budget:
-    """What several jobs may cost together, by their estimates. May be used from any thread."""
-
-    def __init__(self, most: float | None) -> None:
-        """`most` is dollars; None is no bound."""
-        self._most = most
-        self._lock = threading.Lock()
-        self._taken = self._lost = 0.0
-
-    def take(self, expected: RemoteEstimate) -> None:
-        """Count a job in that is about to begin.
-
-        Raises:
-            UsageError: all that began and this one are expected to cost more; it is not counted then.
-        """
-        with self._lock:
-            total = self._taken + expected.dollars
-            if self._most is not None and total > self._most:
-                raise UsageError(
-                    say(
-                        "with this clip, estimated at {}, those that were begun come to {}, more than {max_cost=}",
-                        _dollars(expected.dollars),
-                        _dollars(total, above=self._most),
-                        f"{self._most:g}",
-                    ),
-                    remedy=say("Raise {max_cost} and run the command again: what is finished is not done again."),
-                )
-            self._taken = total
-
-    def lose(self, dollars: float) -> None:
-        """Count what was paid for a call that came to nothing: its frames have to be made all the same.
-
-        Raises:
-            UsageError: with it all that was begun is expected to cost more.
-        """
-        with self._lock:
-            self._lost += dollars
-            self._taken += dollars
-            if self._most is not None and self._taken > self._most:
-                raise UsageError(
-                    say(
-                        "calls that were given up cost {}: with them the job is estimated at {}, more than {max_cost=}",
-                        _dollars(self._lost),
-                        _dollars(self._taken, above=self._most),
-                        f"{self._most:g}",
-                    ),
-                    remedy=say(
-                        "Look at `modal app logs keyscale`, or raise {max_cost} and run the command again: what is "
-                        "finished is not done again."
-                    ),
-                )
-
-
-def affordable_estimate(plan: Plan, environment: Mapping[str, str], options: RemoteOptions) -> RemoteEstimate:
-    """What a planned job is expected to take remotely.
-
-    Raises:
-        UsageError: it asks for another device than is deployed, is expected to cost too much, or a variable is wrong.
-        EncoderError: as of `check_suited`.
-    """
-    check_suited(plan, wanted_gpus(environment))
-    expected = deployment_estimate(plan, environment, containers=options.containers)
-    affordable(expected, options.max_cost)
-    return expected
-
-
-def affordable(expected: RemoteEstimate, most: float | None) -> None:
-    """Raise a `UsageError` where more than `most` dollars are expected."""
-    if most is not None and expected.dollars > most:
-        raise UsageError(
-            say(
-                "the job is estimated at {}, more than {max_cost} {}",
-                _dollars(expected.dollars, above=most),
-                f"{most:g}",
-            ),
-            remedy=say("Raise {max_cost}, trim the job, or run it with {remote=False}."),
-        )
-
-
-def _dollars(amount: float, *, above: float = 0.0) -> str:
-    """An amount of dollars in as many digits, two at least, as show that it is more than another."""
-    digits = next((digits for digits in (2, 4, 6, 8) if amount <= 0 or float(f"{amount:.{digits}f}") > above), 10)
-    return f"${amount:.{digits}f}"
 
 
 def check_suited(plan: Plan, gpus: Sequence[str]) -> None:

@@ -16,11 +16,13 @@ from keyscale.engine.models import Execution, choose_execution, possible_executi
 from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.remote.dispatch import FanOut
+from keyscale.engine.remote.estimate import estimate_of, remember_calls
 from keyscale.engine.remote.leftovers import end_job
 from keyscale.engine.remote.modal_client import PATIENCE_S, Calls
-from keyscale.engine.remote.prices import Budget, affordable, check_suited, cost, estimate
+from keyscale.engine.remote.prices import CORES, check_suited
 from keyscale.engine.remote.resumable import NotedRun
 from keyscale.engine.remote.slots import Slots
+from keyscale.engine.remote.spending import Account, Budget
 from keyscale.engine.remote.staging import Staging, kept_task
 from keyscale.engine.remote.state import (
     RemoteState,
@@ -40,7 +42,7 @@ from keyscale.engine.serialization import dumps
 from keyscale.engine.storage.bucket import Storage, StorageSettings, new_job_id
 from keyscale.engine.worker.contract import Deployment, Made, Task
 from keyscale.engine.workspace.fingerprint import network_identity
-from keyscale.engine.workspace.folder import WorkFolder
+from keyscale.engine.workspace.folder import WorkFolder, work_folder_of
 
 __all__ = ["RemoteRun", "run_remote"]
 
@@ -85,9 +87,8 @@ class RemoteRun(NotedRun):
         """What it shares with other jobs of this process: calls at once, dollars, and networks that run here."""
         super().__init__(prepared, stop, dumps(options), Calls(patience_s=PATIENCE_S))
         self.options, self.slots, self.shared = options, slots, shared
-        self.budget, self._is_alone = budget or Budget(options.max_cost), budget is None
-        self._given_up = 0.0
-        """Dollars for calls that came to nothing."""
+        self.budget = budget or Budget(options.max_cost)
+        self.account: Account | None = None
         self.deployment: Deployment | None = None
         self.execution: Execution | None = None
         self.mades: list[Made] = []
@@ -101,6 +102,8 @@ class RemoteRun(NotedRun):
         finally:
             if self.storage is not None:
                 self.storage.close()
+            if self.account is not None:
+                self.account.close()
 
     # Made ready
 
@@ -142,23 +145,16 @@ class RemoteRun(NotedRun):
             self.slots.at_most(deployment.containers)
         check_suited(self.plan, deployment.gpus)
         self.execution = self._execution(deployment)
-        gpu = deployment.gpus[0] if deployment.gpus else "none"
-        expected = estimate(self.plan, gpu=gpu, containers=self._containers)
-        if self._is_alone:
-            affordable(expected, self.options.max_cost)
-        self.budget.take(expected)
+        expected = estimate_of(self.plan, deployment, self.options)
+        if not work_folder_of(Path(self.job.output)).exists():
+            # What is left of an earlier run may be less: that is told once its chunks are counted.
+            self.account = self.budget.open(expected)
         how = "on CPUs" if not deployment.gpus else f"on {' or '.join(deployment.gpus)}"
         network = f"{self.execution}; model {self.plan.model.name}" if self.plan.model else "no network"
         yield Note(
             level="info",
-            message=f"up to {self._containers} containers {how}; {network}; about ${expected.dollars:.2f}",
+            message=f"up to {expected.most} containers {how}; {network}; about ${expected.dollars:.2f}",
         )
-
-    @property
-    def _containers(self) -> int:
-        assert self.deployment is not None
-        most = self.deployment.containers
-        return max(1, min(most, self.options.containers or most))
 
     def _execution(self, deployment: Deployment) -> Execution | None:
         if self.plan.model is None:
@@ -217,6 +213,9 @@ class RemoteRun(NotedRun):
     def _make_there(self, missing: list[Chunk], folder: WorkFolder, path: Path, meter: Meter) -> Iterator[Event]:
         assert self.storage is not None
         assert self.deployment is not None
+        expected = estimate_of(self.plan, self.deployment, self.options, missing)
+        if self.account is None:
+            self.account = self.budget.open(expected)
         state = yield from self._resumed(folder, path)
         staging = Staging(self.storage, self.job_id, chunk_suffix(self.plan.encoder))
         if state is None:
@@ -229,26 +228,22 @@ class RemoteRun(NotedRun):
             state=state,
             path=path,
             folder=folder,
-            containers=self._containers,
+            containers=expected.most,
             slots=self.slots,
             longest_s=self.deployment.timeout_s,
             waiting=Waiting(self.deployment.gpus, self.options.max_queue),
             stop=self.stop,
             tally=self.tally,
-            given_up=self._pay,
+            account=self.account,
         )
+        self.calls.choose(wide=expected.chosen.cores > CORES)
         try:
             yield from fan_out.run(missing, meter, done_before=self.resumed)
         finally:
             self.mades += fan_out.mades
-
-    def _pay(self, gpu: str | None, seconds: float) -> None:
-        """Count a call that came to nothing; it may have waited for its container before it cost anything."""
-        assert self.deployment is not None
-        usual = self.deployment.gpus[0] if self.deployment.gpus else "none"
-        dollars = cost(gpu or usual, min(seconds, self.deployment.timeout_s))
-        self._given_up += dollars
-        self.budget.lose(dollars)
+            remember_calls(self.plan, fan_out.mades, expected.chosen.cores, self.account.call_seconds)
+        if (message := self.account.fewer_came()) is not None:
+            yield Note(level="info", message=message)
 
     def _resumed(self, folder: WorkFolder, path: Path) -> Generator[Event, None, RemoteState | None]:
         """A job that another client left, if it is this one and all of it is there still."""
@@ -366,8 +361,8 @@ class RemoteRun(NotedRun):
                 job_id=self.job_id,
                 containers=len({made.container for made in self.mades}),
                 gpus=tuple(gpus),
-                seconds=sum(made.seconds for made in self.mades),
-                dollars=sum(cost(made.gpu, made.seconds) for made in self.mades) + self._given_up,
+                seconds=self.account.seconds if self.account else 0.0,
+                dollars=self.account.spent if self.account else 0.0,
                 local_frames=self.local_frames,
             ),
         )

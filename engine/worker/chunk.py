@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import os
 import platform
 import tempfile
@@ -23,16 +24,28 @@ import av
 from keyscale import __version__
 from keyscale.engine.errors import DeviceError, KeyscaleError, ModelError, RemoteError
 from keyscale.engine.files import sha256_file
-from keyscale.engine.models.execution import Execution
+from keyscale.engine.job import Mode, Precision
+from keyscale.engine.models.execution import Execution, choose_execution
+from keyscale.engine.models.registry import defaults_for
 from keyscale.engine.pipeline.chunks import Tally, run_chunks
 from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.plan.plan import LANCZOS, Chunk, Plan
 from keyscale.engine.plan.transfer import LARGEST, load_plan
 from keyscale.engine.serialization import dumps, loads
 from keyscale.engine.source.media import excerpt_media, stream_media
-from keyscale.engine.system import usable_cores
+from keyscale.engine.system import process_age, usable_cores
 from keyscale.engine.wording import say
-from keyscale.engine.worker.contract import SCHEMA, Deployment, Made, Task, TooSlow, as_answer, read_task, refusal
+from keyscale.engine.worker.contract import (
+    SCHEMA,
+    Deployment,
+    Made,
+    Stages,
+    Task,
+    TooSlow,
+    as_answer,
+    read_task,
+    refusal,
+)
 from keyscale.engine.worker.links import LinkMissing, fetch, send
 from keyscale.engine.worker.ranged_file import RangedFile
 from keyscale.engine.workspace.folder import WorkFolder
@@ -49,7 +62,14 @@ CHECKPOINT_BYTES = 1 << 30
 SPARE_SHARE, LEAST_SPARE_S = 0.1, 3.0
 """Of a call's time: by so much earlier it gives up. Ended by Modal, it could not say how far it came."""
 
-Report = Callable[[dict[str, Any]], None]
+MOST_START_S = 600.0
+"""What a container may take to start. A process that seems older was restored from a snapshot with its clock."""
+
+WARM_SIZE = (640, 1088)
+"""Width and height of the picture that warms a GPU: about what a 1080x1920 result shows of a 1080p source."""
+
+Report = Callable[[str, dict[str, Any]], None]
+"""Told a job's id, and how far the call is."""
 
 
 class Workshop:
@@ -64,7 +84,10 @@ class Workshop:
             container: which one this is.
         """
         self.device, self.gpu, self.container = device, gpu, container
+        self.is_new = True
+        """Whether no call came yet."""
         self._network: tuple[tuple[str, Execution, float | None], Enlarger] | None = None
+        self._warmed: dict[tuple[str, Execution, float | None], Enlarger] = {}
         self._plan: tuple[str, Plan] | None = None
         self._checkpoints: tempfile.TemporaryDirectory[str] | None = None
 
@@ -108,6 +131,8 @@ class Workshop:
             KeyscaleError: as `open_model`.
         """
         key = name, execution, denoise
+        if key in self._warmed:
+            return self._warmed[key]
         if self._network is None or self._network[0] != key:
             from keyscale.engine.machine import share_cores
             from keyscale.engine.models import open_model
@@ -116,6 +141,27 @@ class Workshop:
             self._network = None  # the device may not hold two
             self._network = key, open_model(name, execution, denoise, offline=True)
         return self._network[1]
+
+    def warm(self) -> None:
+        """Load the networks of the usual mode, which are small, and run each once, before a chunk waits for that.
+
+        The first picture on a device loads its libraries and kernels. What fails here fails again, and is told, in the
+        chunk that needs it; a container that does not start could say nothing.
+        """
+        import numpy as np
+
+        from keyscale.engine.camera.geometry import Window
+
+        width, height = WARM_SIZE
+        for spec in defaults_for(Mode.FAST).values():
+            try:
+                execution = choose_execution(spec, self.device, Precision.AUTO, has_int8=True)
+                network = self.network(spec.name, execution, None)
+                network.enlarge(np.full((height, width, 3), 128, dtype=np.uint8), Window(0, 0, width, height))
+            except Exception:
+                logging.getLogger(__name__).exception("%s cannot be warmed up", spec.name)
+                continue
+            self._warmed[spec.name, execution, None] = network
 
 
 def make_chunk(
@@ -135,7 +181,8 @@ def make_chunk(
         chunk: `index`, `start` and `end`: the output frames `[start, end)`.
         urls: links to read `source`, `plan`, `record` and, where the task names one, `checkpoint`; and to write
             `chunk` and `record_to`.
-        report: told `{"index", "start", "frames"}` at once and about once a second; what it raises ends the call.
+        report: told the job's id and `{"index", "start", "frames"}` at once and about once a second; what it raises
+            ends the call.
         timeout_s: seconds after which the call is ended by force; it is refused shortly before, as `TooSlow`.
 
     Returns:
@@ -145,15 +192,19 @@ def make_chunk(
         KeyscaleError: a fault that may pass.
     """
     began = time.monotonic()
+    start = process_age() if workshop.is_new else None
+    workshop.is_new = False
     try:
         task = read_task(job_json)
         wanted = Chunk(chunk["index"], chunk["start"], chunk["end"])
-        report({"index": wanted.index, "start": wanted.start, "frames": 0})
+        report(task.job_id, {"index": wanted.index, "start": wanted.start, "frames": 0})
         found = _stored(urls["record"], task, wanted)
         if found is not None:
             return as_answer(dataclasses.replace(found, again=True))
         with tempfile.TemporaryDirectory(prefix="keyscale-") as folder:
             made = _make(workshop, task, wanted, urls, report, Path(folder), began, timeout_s)
+            if start is not None and start <= MOST_START_S:
+                made = dataclasses.replace(made, stages=dataclasses.replace(made.stages, start=start))
         send(urls["record_to"], dumps(made).encode(), name=f"the record of chunk {wanted.index}")
         return as_answer(made)
     except KeyscaleError as error:
@@ -163,7 +214,7 @@ def make_chunk(
     except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
         # A defect, which another try would meet again.
         fault = KeyscaleError(f"unexpected {type(error).__name__}: {error}", remedy="Please report it.")
-    return refusal(fault, seconds=time.monotonic() - began, gpu=workshop.gpu)
+    return refusal(fault, seconds=time.monotonic() - began, gpu=workshop.gpu, container=workshop.container)
 
 
 def may_pass(error: KeyscaleError) -> bool:
@@ -197,6 +248,7 @@ def _make(
     plan = workshop.plan(task, urls["plan"])
     notes: list[str] = []
     upscaler = _upscaler(workshop, task, plan, urls, notes)
+    ready, busy = time.monotonic(), time.process_time()
     read = 0
 
     def is_late() -> bool:
@@ -229,7 +281,7 @@ def _make(
             ):
                 if time.monotonic() - told >= REPORT_SECONDS:
                     told = time.monotonic()
-                    report({"index": chunk.index, "start": chunk.start, "frames": state.frames})
+                    report(task.job_id, {"index": chunk.index, "start": chunk.start, "frames": state.frames})
             path = work.chunk(chunk)
             if not path.exists():
                 raise TooSlow(
@@ -237,6 +289,7 @@ def _make(
                     frames=tally.frames,
                     remedy="Deploy with a faster KEYSCALE_GPU or a longer KEYSCALE_TIMEOUT.",
                 )
+            done, busy = time.monotonic(), time.process_time() - busy
             size, digest = path.stat().st_size, sha256_file(path)
             send(urls["chunk"], path, name=f"chunk {chunk.index}")
             path.unlink()
@@ -254,6 +307,14 @@ def _make(
         seconds=time.monotonic() - began,
         gpu=workshop.gpu,
         container=workshop.container,
+        stages=Stages(
+            ready=ready - began,
+            making=done - ready,
+            network=upscaler.seconds if upscaler else 0.0,
+            macs=upscaler.macs if upscaler else 0,
+            cpu=busy,
+            storing=time.monotonic() - done,
+        ),
         network=f"{upscaler.model.sha256} {task.execution}" if upscaler else LANCZOS,
         bytes_read=read,
         notes=tuple(notes),
@@ -290,7 +351,9 @@ def _upscaler(workshop: Workshop, task: Task, plan: Plan, urls: Mapping[str, str
     )
 
 
-def here(*, device: str, gpus: tuple[str, ...], containers: int, timeout_s: int) -> dict[str, Any]:
+def here(
+    *, device: str, gpus: tuple[str, ...], containers: int, timeout_s: int, cores: tuple[int, ...] = ()
+) -> dict[str, Any]:
     """A `Deployment` as plain data."""
     return as_answer(
         Deployment(
@@ -301,6 +364,7 @@ def here(*, device: str, gpus: tuple[str, ...], containers: int, timeout_s: int)
             gpus=gpus,
             containers=containers,
             timeout_s=timeout_s,
+            cores=cores,
         )
     )
 

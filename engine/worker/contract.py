@@ -21,6 +21,7 @@ __all__ = [
     "SCHEMA",
     "Deployment",
     "Made",
+    "Stages",
     "Task",
     "TooSlow",
     "as_answer",
@@ -30,7 +31,7 @@ __all__ = [
     "refusal",
 ]
 
-SCHEMA = 1
+SCHEMA = 2
 """Of task, answers and deployment; raised when a field changes its meaning."""
 
 
@@ -60,6 +61,28 @@ class Deployment:
     """Containers that run at once at most."""
     timeout_s: int
     """Seconds after which a chunk is given up."""
+    cores: tuple[int, ...] = ()
+    """Cores of the classes that make chunks, the usual one first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Where a call's seconds went. Within `making` network and CPUs work at the same time."""
+
+    start: float | None = None
+    """From the start of the container's process to its first call; None in later calls, and where it cannot be told."""
+    ready: float = 0.0
+    """Plan and network fetched and loaded."""
+    making: float = 0.0
+    """Frames read, enlarged, sampled and encoded."""
+    network: float = 0.0
+    """Of these, in the network."""
+    macs: int = 0
+    """Multiply-accumulates of the network."""
+    cpu: float = 0.0
+    """Core seconds of all threads meanwhile."""
+    storing: float = 0.0
+    """The chunk sent to storage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +134,7 @@ class Made:
     """As the driver names it; `cpu` where there is none."""
     container: str
     """Which container it was."""
+    stages: Stages = Stages()
     network: str
     """SHA-256 of the network, its runtime, precision and device."""
     bytes_read: int
@@ -151,8 +175,8 @@ def read_task(text: str) -> Task:
     return task
 
 
-def refusal(error: KeyscaleError, *, seconds: float, gpu: str) -> dict[str, Any]:
-    """A fault that another try would meet again, as a call returns it; `seconds` of that GPU were used up."""
+def refusal(error: KeyscaleError, *, seconds: float, gpu: str, container: str) -> dict[str, Any]:
+    """A fault that another try would meet again, as a call returns it; `seconds` of that container were used up."""
     return {
         "status": "error",
         "schema": SCHEMA,
@@ -164,6 +188,7 @@ def refusal(error: KeyscaleError, *, seconds: float, gpu: str) -> dict[str, Any]
         "frames": error.frames if isinstance(error, TooSlow) else 0,
         "seconds": seconds,
         "gpu": gpu,
+        "container": container,
     }
 
 

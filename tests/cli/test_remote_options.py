@@ -149,15 +149,32 @@ def test_a_plan_tells_what_a_remote_job_takes(
         monkeypatch.delenv(name, raising=False)
     remote = plan_json(capsys, "--remote", "--chunk-seconds", "1")["remote"]
     assert isinstance(remote, dict)
-    assert set(remote) == {"chunks", "containers", "gpu", "minutes", "dollars"}
+    assert set(remote) == {
+        *("chunks", "containers", "gpu", "cores", "encoder", "minutes", "dollars", "measured", "parts", "why"),
+        "alternatives",
+    }
     assert (remote["chunks"], remote["containers"], remote["gpu"]) == (5, 5, "L4")
     assert remote["minutes"] > 0
     assert remote["dollars"] > 0
     assert plan_json(capsys, "--local")["remote"] is None
     assert run(["plan", str(COURT), str(CAMERA), "--remote", "--chunk-seconds", "1"]) == 0
     table = capsys.readouterr().out
-    assert "5 chunks in up to 5 containers with L4 GPUs" in table
-    assert f"${remote['dollars']:.2f} at list prices" in table
+    assert "5 chunks in up to 5 containers with L4 GPUs and 4 cores each" in table
+    assert f"${remote['dollars']:.2f} at list prices (work $" in table
+    assert "1 container with L4 GPUs" in table
+
+
+def test_a_deadline_decides_over_how_many_containers_a_job_is_spread(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--remote", "--chunk-seconds", "1")
+    hurried = plan_json(capsys, *flags, "--remote-deadline", "0.5")["remote"]
+    patient = plan_json(capsys, *flags, "--remote-deadline", "60")["remote"]
+    assert isinstance(hurried, dict)
+    assert isinstance(patient, dict)
+    assert 1 == patient["containers"] <= hurried["containers"]
+    assert patient["dollars"] <= hurried["dollars"]
+    assert hurried["minutes"] <= 0.5
+    assert run(["plan", str(COURT), *flags, "--remote-deadline", "0.01"]) == 2
+    assert "longer than --remote-deadline" in capsys.readouterr().err
 
 
 def test_a_plan_goes_by_the_variables_of_the_deployment(
@@ -231,7 +248,11 @@ def test_an_age_of_another_form_is_refused(age: str, capsys: pytest.CaptureFixtu
         ("KEYSCALE_TIMEOUT", "86401", "KEYSCALE_TIMEOUT is 86401, it has to be from 6 to 86400 seconds"),
         ("KEYSCALE_GPU", "L4;T4", "KEYSCALE_GPU is 'L4;T4', which names no GPUs"),
         ("KEYSCALE_GPU", "L4,foo", "names no GPUs (foo)"),
-        ("KEYSCALE_GPU", "foo", "known are T4, L4, A10, L40S, A100, A100-40GB, A100-80GB, H100, H200, B200"),
+        (
+            "KEYSCALE_GPU",
+            "foo",
+            "known are T4, L4, A10, L40S, A100, A100-40GB, A100-80GB, RTX-PRO-6000, H100, H200, B200",
+        ),
     ],
 )
 def test_deploying_with_a_setting_that_is_none_is_refused(

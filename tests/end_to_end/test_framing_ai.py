@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,13 +17,16 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from support.clips import clicks_track, make_clip, sound_of
+from support.clips import clicks_track, make_clip, numbers_in, sound_of
+from support.fake_modal import use_fake
+from support.faulty_place import ForkedPlace
 from support.numbered import planes, shown, small_job, times
 from support.numbered import run as run_here
 from support.remote_place import Place
 
 from keyscale.engine.framing_ai import FramingRequest, process
 from keyscale.engine.job import Encoding
+from keyscale.engine.remote import modal_client
 from keyscale.engine.storage.bucket import Storage
 
 pytestmark = pytest.mark.processes
@@ -78,6 +84,7 @@ CASES: dict[str, dict[str, Any]] = {
     "user of another kind": {**SMALL, "user_id": 7, "output_key": "out/x.mp4"},
     "keyframes that are no list": {**SMALL, "keyframes": None, "output_key": "out/x.mp4"},
     "segments that are no dict": {**SMALL, "segment_data": "slow", "output_key": "out/x.mp4"},
+    "fan_out that is neither": {**SMALL, "fan_out": "yes", "output_key": "out/x.mp4"},
     "sound that is neither": {**SMALL, "include_audio": "yes", "output_key": "out/x.mp4"},
     "time of another kind": {**SMALL, "source_start_time": "0:01", "output_key": "out/x.mp4"},
     "another user's folder": {**SMALL, "input_key": "../other/in/numbers.mp4", "output_key": "out/x.mp4"},
@@ -277,6 +284,7 @@ def test_a_rate_of_29_97_is_the_broadcast_one(
         ("user of another kind", "user_id is 7, it has to be a text"),
         ("keyframes that are no list", "keyframes is None, it has to be a list of keyframes"),
         ("segments that are no dict", "segment_data is 'slow', it has to be a dict, or None"),
+        ("fan_out that is neither", "fan_out is 'yes', it has to be True or False"),
         ("sound that is neither", "include_audio is 'yes', it has to be True or False"),
         ("time of another kind", "source_start_time is '0:01', it has to be a number of seconds, or None"),
         ("another user's folder", "no key of a user's folder"),
@@ -397,3 +405,109 @@ with modal.Queue.ephemeral() as queue:
     )  # fmt: skip
     assert done.stdout == "Input was cancelled by user\n", done.stderr
     assert "ann/out/cancelled.mp4" not in deployed.left()
+
+
+# Long results
+
+
+LONG: dict[str, Any] = {
+    "job_id": "job-long",
+    "user_id": "ann",
+    "input_key": "in/long.mkv",
+    "fps": 1,
+    "output_width": 64,
+    "output_height": 64,
+    "keyframes": [{"time": 0, "x": 0, "y": 0, "width": 64, "height": 64}],
+}
+"""A minute, a frame a second."""
+
+
+@pytest.fixture(scope="module")
+def minute(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    clicks = clicks_track([1.0, 40.0], seconds=61, sample_rate=8000)
+    path = tmp_path_factory.mktemp("minute") / "long.mkv"
+    return make_clip(path, frames=61, rate=1, size=(64, 64), sounds=[clicks])
+
+
+@pytest.fixture
+def spread(
+    forked_place: ForkedPlace, minute: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[ForkedPlace]:
+    """This process as the container that is called: it has the secret, and reaches Modal."""
+    for name, value in forked_place.environment(KEYSCALE_STATE_DIR=str(tmp_path / "state")).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(modal_client, "_modal", modal_client._modal)  # put back in the end
+    use_fake()
+    forked_place.deploy(containers=2)
+    with Storage(forked_place.direct) as storage:
+        storage.upload(minute, "ann/in/long.mkv")
+    yield forked_place
+    with Storage(forked_place.direct) as storage:
+        for found in list(storage.list("ann/")):
+            storage.delete(found.key)
+
+
+def called(**changed: Any) -> list[dict[str, Any]]:
+    return list(process(FramingRequest(**{**LONG, **changed}), os.environ, device="cpu"))
+
+
+def test_a_long_result_is_made_by_other_containers_with_the_same_progress_and_pictures(
+    spread: ForkedPlace, tmp_path: Path
+) -> None:
+    before = spread.spawned()
+    here = called(output_key="out/here.mp4", fan_out=False)
+    assert spread.spawned() == before
+    there = called(output_key="out/there.mp4")
+    assert spread.spawned() > before + 2
+    assert here[-1] == {"status": "success", "output_key": "out/here.mp4", "frames_processed": 61}
+    assert there[-1] == {**here[-1], "output_key": "out/there.mp4"}
+    for items in (here, there):
+        assert all(set(item) == {"progress", "phase", "message", "current", "total"} for item in items[:-1])
+        assert [item["progress"] for item in items[:-1]] == sorted(item["progress"] for item in items[:-1])
+    assert list(dict.fromkeys(item["phase"] for item in there[:-1])) == list(
+        dict.fromkeys(item["phase"] for item in here[:-1])
+    )
+    one, other = (result(spread, f"ann/out/{name}.mp4", tmp_path) for name in ("here", "there"))
+    assert numbers_in(one) == numbers_in(other)
+    assert [number for _, number in numbers_in(other)] == list(range(61))
+    assert np.array_equal(sound_of(one)[1], sound_of(other)[1])
+    assert sorted(spread.left()) == ["ann/in/long.mkv", "ann/out/here.mp4", "ann/out/there.mp4"]
+
+
+def test_a_result_of_less_than_a_minute_is_made_in_one_container(spread: ForkedPlace) -> None:
+    before = spread.spawned()
+    assert called(output_key="out/short.mp4", source_end_time=59.0, include_audio=False)[-1]["frames_processed"] == 59
+    assert spread.spawned() == before
+
+
+def test_where_other_containers_are_out_of_reach_a_long_result_is_made_in_this_one(spread: ForkedPlace) -> None:
+    before = spread.spawned()
+    spread.modal.pause()
+    assert called(output_key="out/alone.mp4", include_audio=False)[-1]["frames_processed"] == 61
+    assert spread.spawned() == before
+
+
+def test_whoever_leaves_a_long_job_leaves_no_call_running(spread: ForkedPlace) -> None:
+    spread.slow_down(0.2)
+    with closing(process(FramingRequest(**LONG, output_key="out/left.mp4"), os.environ, device="cpu")) as items:
+        next(item for item in items if spread.accepted())
+    assert spread.accepted() == []
+    assert spread.left() == ["ann/in/long.mkv"]
+
+
+@pytest.mark.slow
+def test_a_long_result_is_spread_over_modals_own_containers(deployed: Place, minute: Path, tmp_path: Path) -> None:
+    with Storage(deployed.settings) as storage:
+        storage.upload(minute, "ann/in/long.mkv")
+    before = len(deployed.modal.calls("FunctionMap"))
+    client = {k: v for k, v in deployed.environment().items() if not k.startswith("R2_")}
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENT], input=json.dumps([{**LONG, "output_key": "out/long.mp4"}]), env=client,
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + deployed.logs()
+    items = json.loads(done.stdout)
+    assert items[-1] == {"status": "success", "output_key": "out/long.mp4", "frames_processed": 61}, deployed.logs()
+    assert len(deployed.modal.calls("FunctionMap")) - before > 3, deployed.logs()
+    made = result(deployed, "ann/out/long.mp4", tmp_path)
+    assert [number for _, number in numbers_in(made)] == list(range(61))

@@ -20,7 +20,8 @@ from keyscale.engine.remote import prices
 pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).resolve().parents[2]
-FUNCTIONS = ("describe", "Engine.*", "process_framing_ai", "process_framing_ai_job")
+CHUNKS = ("Engine.*", "EngineWide.*")
+FUNCTIONS = ("describe", *CHUNKS, "process_framing_ai", "process_framing_ai_job")
 HEAVY = FUNCTIONS[1:]
 
 
@@ -74,7 +75,7 @@ def usual(server: ModalServer, tmp_path_factory: pytest.TempPathFactory) -> Depl
 
 
 @pytest.fixture(scope="module")
-def chosen(server: ModalServer, usual: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+def chosen(server: ModalServer, on_cpus: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     """Deployed with every variable."""
     return deploy(
         server,
@@ -84,6 +85,12 @@ def chosen(server: ModalServer, usual: Deployed, tmp_path_factory: pytest.TempPa
         KEYSCALE_TIMEOUT="240",
         R2_SECRET="mine",  # noqa: S106 - its name
     )
+
+
+@pytest.fixture(scope="module")
+def on_cpus(server: ModalServer, usual: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """Deployed without GPUs."""
+    return deploy(server, tmp_path_factory.mktemp("cpus"), KEYSCALE_GPU="none")
 
 
 def constraints() -> dict[str, str]:
@@ -96,18 +103,44 @@ def test_the_functions_have_their_names(usual: Deployed) -> None:
 
 
 def test_the_image_has_the_versions_that_are_tested(usual: Deployed) -> None:
-    packages = [package for layer in usual.layers["Engine.*"][1:] for package in layer.pip_packages]
-    assert {package.split("==")[0] for package in packages} >= {"av", "torch", "openvino", "boto3", "numpy"}
     tested = constraints()
-    for package in packages:
-        name, _, version = package.partition("==")
-        assert version == tested[name.lower()], package
+    for packages in (packages_of(usual, name) for name in FUNCTIONS):
+        assert set(packages) >= {"av", "torch", "numpy"}
+        for name, version in packages.items():
+            assert version == tested[name.lower()], name
+
+
+def packages_of(found: Deployed, name: str) -> dict[str, str]:
+    """Versions of the packages in a function's image."""
+    packages = [package for layer in found.layers[name][1:] for package in layer.pip_packages]
+    return dict(package.split("==") for package in packages)
+
+
+def test_only_what_needs_storage_or_a_cpu_has_their_packages(usual: Deployed, on_cpus: Deployed) -> None:
+    assert all("boto3" not in packages_of(usual, name) for name in ("describe", *CHUNKS))
+    assert all("boto3" in packages_of(usual, name) for name in FUNCTIONS[3:])
+    assert all("openvino" not in packages_of(usual, name) for name in FUNCTIONS)
+    assert all("openvino" in packages_of(on_cpus, name) for name in FUNCTIONS)
+
+
+def test_chunks_are_made_without_the_packages_that_their_image_does_not_have() -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('boto3', 'botocore', 'openvino')))\n"
+        "import keyscale.engine.worker.chunk, keyscale.engine.pipeline.upscaler, keyscale.engine.models.torch_model\n"
+        "from keyscale.engine.worker.chunk import Workshop\n"
+        "from keyscale.engine.models import Execution, find\n"
+        "shop = Workshop(device='cpu', gpu='cpu', container='ta-1')\n"
+        "shop.network('keyscale-compact-x2', Execution('torch', 'fp32', 'cpu'), None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_image_has_all_that_the_engine_imports() -> None:
     import modal_stub
 
-    pinned = {package.split("==")[0] for package in (*modal_stub.PINNED, *modal_stub.STORAGE)}
+    all_there = (*modal_stub.PINNED, *modal_stub.ON_CPUS, *modal_stub.STORAGE)
+    pinned = {package.split("==")[0] for package in all_there}
     names = {"PIL": "pillow", "botocore": "boto3", "urllib3": "boto3"}  # what boto3 brings along
     code = r"(?m)^\s*(?:import|from) ([A-Za-z_0-9]+)|import_module\(\"([a-z_0-9]+)"
     found = {
@@ -168,34 +201,40 @@ def test_by_default_cheap_gpus_that_encode_video_are_asked_for(usual: Deployed) 
 
 def test_a_container_asks_for_what_its_price_is_made_of(usual: Deployed) -> None:
     for name in HEAVY:
+        cores = prices.WIDE_CORES if name == "EngineWide.*" else prices.CORES
         for choice in usual.choices(name):
-            assert choice.resources.milli_cpu == prices.CORES * 1000
+            assert choice.resources.milli_cpu == choice.resources.milli_cpu_max == cores * 1000
             assert choice.resources.memory_mb == prices.GIB * 1024
+            assert choice.autoscaler_settings.scaledown_window == prices.IDLE_S
+    (asked,) = usual.choices("describe")
+    assert asked.resources.milli_cpu == asked.resources.milli_cpu_max == prices.ASKING_CORES * 1000
+    assert asked.resources.memory_mb == prices.ASKING_GIB * 1024
+    assert asked.autoscaler_settings.scaledown_window == prices.ASKING_IDLE_S
 
 
 def test_chunks_have_their_limits_and_are_tried_again_by_the_client_alone(usual: Deployed) -> None:
-    for choice in usual.choices("Engine.*"):
+    for choice in (choice for name in CHUNKS for choice in usual.choices(name)):
         assert (choice.timeout_secs, choice.startup_timeout_secs) == (900, 600)
         assert choice.autoscaler_settings.max_containers == prices.CONTAINERS
         assert choice.retry_policy.retries == 0
         assert choice.checkpointing_enabled
-    for name in HEAVY[1:]:
+    for name in HEAVY[2:]:
         for choice in usual.choices(name):
             assert choice.retry_policy.retries == 0
             assert choice.timeout_secs == 4 * 3600
 
 
 def test_only_the_function_for_editors_has_the_secret(usual: Deployed) -> None:
-    for name in ("describe", "Engine.*"):
+    for name in ("describe", *CHUNKS):
         assert [choice.secret_ids for choice in usual.choices(name) if choice.secret_ids] == []
-    for name in HEAVY[1:]:
+    for name in HEAVY[2:]:
         assert all(len(choice.secret_ids) == 1 for choice in usual.choices(name))
 
 
 def test_every_setting_can_be_chosen_and_containers_learn_of_it(chosen: Deployed, usual: Deployed) -> None:
     for name in HEAVY:
         assert chosen.gpus(name) == ["H100", "L40S"]
-    for choice in chosen.choices("Engine.*"):
+    for choice in (choice for name in CHUNKS for choice in chosen.choices(name)):
         assert (choice.timeout_secs, choice.autoscaler_settings.max_containers) == (240, 7)
     mine = chosen.choices("process_framing_ai")[0].secret_ids
     assert list(mine) != list(usual.choices("process_framing_ai")[0].secret_ids)
@@ -206,7 +245,14 @@ def test_every_setting_can_be_chosen_and_containers_learn_of_it(chosen: Deployed
         "KEYSCALE_TIMEOUT": "240",
         "R2_SECRET": "mine",
         "KEYSCALE_WEIGHTS_DIR": "/weights",
+        "NVIDIA_DRIVER_CAPABILITIES": "compute,video,utility",
     }
+
+
+def test_every_container_with_a_gpu_has_its_encoder(usual: Deployed) -> None:
+    for name in HEAVY:
+        variables = {name: value for layer in usual.layers[name] for name, value in layer.variables.items()}
+        assert variables["NVIDIA_DRIVER_CAPABILITIES"].split(",") == ["compute", "video", "utility"]
 
 
 def test_weights_and_packages_are_not_fetched_again_for_other_settings(chosen: Deployed, usual: Deployed) -> None:

@@ -10,7 +10,7 @@ import pytest
 from keyscale.engine.errors import DecodeError, InputError, KeyscaleError, RemoteError
 from keyscale.engine.plan.plan import Chunk
 from keyscale.engine.remote.modal_errors import CallEnd, Outcome
-from keyscale.engine.remote.pieces import ATTEMPTS, SLOW_CALLS, Piece, Pieces, refused, used
+from keyscale.engine.remote.pieces import ATTEMPTS, SLOW_CALLS, Piece, Pieces, refused
 from keyscale.engine.worker.contract import Made
 
 A, B = Chunk(0, 0, 60), Chunk(1, 60, 100)
@@ -376,9 +376,3 @@ def test_a_count_of_frames_that_cannot_be_is_none_or_all(frames: object) -> None
     start(pieces, "a")
     pieces.failed("a", answered(error="TooSlow", message="m", frames=frames), 0.0)
     assert sum(end - begin for begin, end in waiting(pieces)) == 60
-
-
-@pytest.mark.parametrize("seconds", ["9", [9], -1, float("nan"), float("inf"), None])
-def test_seconds_that_cannot_be_are_those_that_were_waited(seconds: object) -> None:
-    assert used({"seconds": seconds, "gpu": ["L4"]}, 12.5) == (None, 12.5)
-    assert used({"seconds": 9.0, "gpu": "L4"}, 12.5) == ("L4", 9.0)

@@ -11,13 +11,14 @@ import contextlib
 import itertools
 import os
 import queue
+import random
 import signal
 import socket
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -28,7 +29,7 @@ from grpclib import Status
 
 from support.forked import fork, say_to
 
-__all__ = ["FakeModal"]
+__all__ = ["FakeModal", "Pace", "Stay", "use_fake"]
 
 ADDRESS, TOKEN = "KEYSCALE_TEST_MODAL", "ak-of-the-tests"
 RETRIES = 8
@@ -135,22 +136,41 @@ class _Queue:
 # In a container's process
 
 
-def _contain(pipe: Connection, name: str, timeout_s: float, frame_s: float, log: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast containers are made out to be: what is left of a time they sleep."""
+
+    frame_s: float = 0.0
+    """That a frame takes at least."""
+    area: int | None = None
+    """Pixels of such a frame: others take longer or shorter by theirs. None: all take the same."""
+    start_s: float = 0.0
+    """Between the start of a container's process and its first call."""
+    varies: float = 0.0
+    """The share by which both differ from container to container at most."""
+
+    def of(self, container: int) -> Pace:
+        """That of the container of that number, always the same."""
+        share = 1 + self.varies * (2 * random.Random(container).random() - 1)
+        return replace(self, frame_s=self.frame_s * share, start_s=self.start_s * share)
+
+
+def _contain(pipe: Connection, name: str, timeout_s: float, pace: Pace, log: str) -> None:
+    time.sleep(pace.start_s)
     opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     say_to(opened, opened)
     from keyscale.engine.pipeline.encoder import ChunkWriter
     from keyscale.engine.worker.chunk import make_chunk, workshop
-    from keyscale.engine.worker.contract import read_task
 
     own = workshop("cpu")
     own.container = name
     write = ChunkWriter.write
 
     def write_slowly(writer: ChunkWriter, pixels: Any) -> None:
-        time.sleep(frame_s)
+        time.sleep(pace.frame_s * (1 if pace.area is None else pixels.shape[0] * pixels.shape[1] / pace.area))
         write(writer, pixels)
 
-    if frame_s:
+    if pace.frame_s:
         ChunkWriter.write = write_slowly  # type: ignore[method-assign, assignment]
     while True:
         try:
@@ -159,8 +179,8 @@ def _contain(pipe: Connection, name: str, timeout_s: float, frame_s: float, log:
             own.close()
             return
 
-        def report(news: dict[str, Any], partition: str = read_task(job_json).job_id) -> None:
-            pipe.send(("news", (partition, news)))
+        def report(job_id: str, news: dict[str, Any]) -> None:
+            pipe.send(("news", (job_id, news)))
 
         try:
             pipe.send(("answer", make_chunk(own, job_json, chunk, urls, report, timeout_s=timeout_s)))
@@ -192,6 +212,9 @@ class _Container:
     work: _Work | None = None
     ending: str = "crashed"
     """What it means for its call where it dies."""
+    born: float = field(default_factory=time.monotonic)
+    last: float = 0.0
+    """When its latest call ended."""
 
     @property
     def calls(self) -> tuple[str, ...]:
@@ -201,6 +224,16 @@ class _Container:
         self.ending = ending
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stay:
+    """A container, for whoever writes a bill."""
+
+    seconds: float
+    """From the start of its process to the end of its last call."""
+    core_seconds: float
+    """That it used in that time."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +253,8 @@ class FakeModal:
         self._works: dict[str, _Work] = {}
         self._waiting: list[_Work] = []
         self._containers: list[_Container] = []
-        self._most, self._timeout_s, self._frame_s = 0, 900.0, 0.0
+        self._most, self._timeout_s, self._pace = 0, 900.0, Pace()
+        self._stays: list[Stay] = []
         self._news: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self._records: list[_Recorded] = []
         self._latency_s = 0.0
@@ -255,14 +289,21 @@ class FakeModal:
             ADDRESS: str(self._listener.address),
         }
 
-    def deploy(self, containers: int, timeout_s: float, *, frame_s: float = 0.0) -> None:
+    def deploy(self, containers: int, timeout_s: float, *, pace: Pace | None = None) -> None:
         """Let calls be worked on by so many containers at once, each for so long; those of before are ended.
 
-        `frame_s` is what each frame takes at least: how fast this machine is then makes no difference.
+        With a `pace` that is slow enough it makes no difference how fast this machine is.
         """
         self._end_containers()
         with self._changed:
-            self._most, self._timeout_s, self._frame_s = containers, timeout_s, frame_s
+            self._most, self._timeout_s, self._pace = containers, timeout_s, pace or Pace()
+
+    def stays(self) -> list[Stay]:
+        """All containers since the last time, which are ended: their idle time is whoever asks to add."""
+        self._end_containers()
+        with self._changed:
+            found, self._stays = self._stays, []
+        return found
 
     # What tests look at and change
 
@@ -486,7 +527,8 @@ class FakeModal:
             key: value for key, value in os.environ.items() if not key.startswith(("R2_", "MODAL_", "AWS_"))
         }
         process = fork(
-            *(_contain, there, name, self._timeout_s, self._frame_s, str(self._folder / f"{name}.log")),
+            *(_contain, there, name, self._timeout_s, self._pace.of(len(self._names))),
+            str(self._folder / f"{name}.log"),
             environment={**clean, "MODAL_IS_REMOTE": "1", "OMP_NUM_THREADS": "1"},
             folder=self._folder,
         )
@@ -512,12 +554,13 @@ class FakeModal:
                 else:
                     outcome = kind, content
         with self._changed:
-            container.work = None
+            container.work, container.last = None, time.monotonic()
             if outcome is None:
                 container.kill(container.ending)
                 container.process.join()
                 container.pipe.close()
                 self._containers.remove(container)
+                self._stays.append(Stay(seconds=container.last - container.born, core_seconds=0.0))
             if call.outcome is None:
                 call.outcome = outcome or self._after_death(container, call)
             self._hand_out()
@@ -536,8 +579,21 @@ class FakeModal:
         with self._changed:
             ended = list(self._containers)
             for container in ended:
+                last = container.last or time.monotonic()
+                self._stays.append(
+                    Stay(seconds=last - container.born, core_seconds=_core_seconds(container.process.pid))
+                )
                 container.kill("crashed")
                 if container.work is None:  # nobody follows it
                     self._containers.remove(container)
         for container in ended:
             container.process.join()
+
+
+def _core_seconds(pid: int) -> float:
+    """CPU time of a process so far: fields 14 and 15 of proc_pid_stat(5)."""
+    try:
+        user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    except (OSError, ValueError):
+        return 0.0
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")

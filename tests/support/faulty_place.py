@@ -22,7 +22,7 @@ import pytest
 
 from keyscale.engine.storage.bucket import Storage
 from support.clips import clicks_track, make_clip, numbers_in
-from support.fake_modal import FakeModal, use_fake
+from support.fake_modal import FakeModal, Pace, use_fake
 from support.forked import Forked
 from support.modal_server import ModalServer
 from support.remote_place import Place
@@ -203,12 +203,17 @@ class FaultyPlace(Place):
 
     def upscale(self, folder: Path, *more: str | Path, first: str = "", **environment: str) -> Client:
         """A job of three chunks, whose output is `out.mp4` in `folder`."""
-        source = folder / "source.mkv"
-        if not source.exists():
-            shutil.copyfile(self._clip(), source)
+        source = self.clip(folder)
         flags = ("--size", f"{SIZE[0]}x{SIZE[1]}", "--fps", "1", "--model", "lanczos", "--chunk-seconds", "20")
         given = (source, "-o", folder / "out.mp4", *flags, "--remote", *more)
         return self.client("upscale", *given, first=first, **self.home(folder), **environment)
+
+    def clip(self, folder: Path) -> Path:
+        """A source of a minute with a frame a second, as a file of its own in `folder`."""
+        source = folder / "source.mkv"
+        if not source.exists():
+            shutil.copyfile(self._clip(), source)
+        return source
 
     def _clip(self) -> Path:
         made = self.folder / "made.mkv"
@@ -309,17 +314,17 @@ class ForkedPlace(FaultyPlace):
     def __init__(self, folder: Path, s3: S3Server, modal: FakeModal, proxy: Proxy) -> None:
         # It has what the tests of such a place use of a server.
         super().__init__(folder, s3, cast(ModalServer, modal), proxy)
-        self._fake = modal
-
-    @property
-    def fake(self) -> FakeModal:
+        self.fake = modal
         """What only a stand-in for Modal can do."""
-        return self._fake
 
     def deploy(self, *, containers: int = 3, **environment: str) -> None:
         timeout = environment.get("KEYSCALE_TIMEOUT")
         # A container gives up 3 s before; half of the frames fit into that, and not all.
-        self._fake.deploy(containers, float(timeout or 900), frame_s=0.06 if timeout else 0.0)
+        self.fake.deploy(containers, float(timeout or 900), pace=Pace(frame_s=0.06 if timeout else 0.0))
+
+    def slow_down(self, frame_s: float) -> None:
+        """Let one container, a new one, take so many seconds a frame."""
+        self.fake.deploy(1, 900.0, pace=Pace(frame_s=frame_s))
 
     def client(self, *arguments: str | Path, first: str = "", **environment: str) -> Client:
         given = [*map(str, arguments), "--progress", "json"]

@@ -50,7 +50,8 @@ def container_python() -> Path:
     """
     from importlib.metadata import version
 
-    requirements = (*modal_stub.PINNED, *modal_stub.STORAGE, f"modal=={version('modal')}")
+    packages = sorted((*modal_stub.PINNED, *modal_stub.ON_CPUS))
+    requirements = (*packages, *modal_stub.STORAGE, f"modal=={version('modal')}")
     mark = hashlib.sha256(f"{requirements}{sys.version}".encode()).hexdigest()[:16]
     home = platformdirs.user_cache_path("keyscale-tests")
     folder = home / f"container-{mark}"

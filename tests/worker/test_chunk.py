@@ -235,7 +235,75 @@ def test_what_another_container_may_do_is_raised(error: Any, again: bool) -> Non
     assert may_pass(error) is again
 
 
+# Where a call's time goes
+
+
+def test_an_answer_tells_where_its_seconds_went(storage: Storage, clip: Path, tmp_path: Path, shop: Workshop) -> None:
+    job = Job(
+        source=str(clip), output=str(tmp_path / "out.mp4"), target=Target(width=128, height=96), chunk_seconds=1.0
+    )
+    staged = stage(storage, job, tmp_path)
+    first, second = (staged.make(number, shop) for number in range(2))
+    for answer in (first, second):
+        stages = answer["stages"]
+        assert answer["gpu"] == "cpu"
+        assert min(stages[name] for name in ("ready", "making", "network", "cpu", "storing")) > 0
+        assert stages["network"] <= stages["making"]
+        assert stages["ready"] + stages["making"] + stages["storing"] == pytest.approx(answer["seconds"], abs=0.05)
+        assert staged.plan.model is not None
+        assert stages["macs"] >= 30 * 64 * 48 * staged.plan.model.macs_per_pixel
+    assert first["stages"]["ready"] > second["stages"]["ready"], "the network is loaded once"
+    assert second["stages"]["start"] is None
+
+
+def test_a_container_tells_how_long_it_took_to_start_in_its_first_call_alone(staged: Staged, shop: Workshop) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunk_module, "process_age", lambda: 12.5)
+        first, second = (staged.make(number, shop) for number in range(2))
+        assert (first["stages"]["start"], second["stages"]["start"]) == (12.5, None)
+        # Restored from a snapshot with the clock of the container that it was taken of.
+        patch.setattr(chunk_module, "process_age", lambda: 86400.0)
+        assert staged.make(2)["stages"]["start"] is None
+
+
+def test_a_refusal_tells_its_container(staged: Staged) -> None:
+    answer = staged.make(version="0.0.0")
+    assert (answer["status"], answer["container"], answer["gpu"]) == ("error", "ta-1", "cpu")
+
+
 # Networks
+
+
+def test_what_was_warmed_is_not_loaded_again_and_gives_the_same(
+    storage: Storage, clip: Path, tmp_path: Path, shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(
+        source=str(clip), output=str(tmp_path / "out.mp4"), target=Target(width=128, height=96), chunk_seconds=1.0
+    )
+    staged = stage(storage, job, tmp_path)
+    assert staged.make(0)["status"] == "ok"
+    cold = planes(staged.fetch(0, tmp_path / "cold.mp4"))
+    storage.delete(staged.key(0, ".json"))
+    shop.warm()
+
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("a network is loaded that was warmed")
+
+    monkeypatch.setattr("keyscale.engine.models.open_model", loaded)
+    assert staged.make(0, shop)["status"] == "ok"
+    assert planes(staged.fetch(0, tmp_path / "warm.mp4")) == cold
+
+
+def test_a_container_that_cannot_be_warmed_starts_and_says_so(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise DeviceError("no kernel image is available for execution on the device")
+
+    monkeypatch.setattr("keyscale.engine.models.open_model", fail)
+    shop.warm()
+    assert caplog.text.count("cannot be warmed up") == 2
+    assert "no kernel image" in caplog.text
 
 
 def test_a_network_is_loaded_once_and_gives_what_it_gives_here(
@@ -295,7 +363,12 @@ def test_progress_is_reported_and_what_that_raises_ends_the_call(
     monkeypatch.setattr(chunk_module, "REPORT_SECONDS", 0.0)
     chunk = staged.plan.chunks[1]
     told: list[dict[str, Any]] = []
-    make_chunk(shop, dumps(staged.task), dataclasses.asdict(chunk), staged.links(chunk), told.append)
+
+    def tell(job_id: str, news: dict[str, Any]) -> None:
+        assert job_id == staged.task.job_id
+        told.append(news)
+
+    make_chunk(shop, dumps(staged.task), dataclasses.asdict(chunk), staged.links(chunk), tell)
     assert told
     assert {(news["index"], news["start"]) for news in told} == {(1, 20)}
     frames = [news["frames"] for news in told]
@@ -305,7 +378,7 @@ def test_progress_is_reported_and_what_that_raises_ends_the_call(
     class Cancelled(BaseException):
         pass
 
-    def cancel(news: dict[str, Any]) -> None:
+    def cancel(*_: object) -> None:
         raise Cancelled
 
     other = staged.plan.chunks[2]
