@@ -49,7 +49,12 @@ def wait_idle(faulty: FaultyPlace) -> None:
 
 
 @pytest.mark.parametrize(
-    "status", [Status.ABORTED, Status.FAILED_PRECONDITION, Status.NOT_FOUND, Status.DATA_LOSS, Status.UNAUTHENTICATED]
+    "status",
+    [
+        *(Status.ABORTED, Status.NOT_FOUND, Status.UNAUTHENTICATED),
+        # To the client the same as others of these; tests/remote/test_modal_errors.py holds that.
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (Status.FAILED_PRECONDITION, Status.DATA_LOSS)),
+    ],
 )
 def test_one_refusal_to_tell_of_a_call_changes_nothing(faulty: FaultyPlace, tmp_path: Path, status: Status) -> None:
     before = faulty.spawned()
@@ -62,7 +67,10 @@ def test_one_refusal_to_tell_of_a_call_changes_nothing(faulty: FaultyPlace, tmp_
     assert faulty.spawned() - before == 3
 
 
-@pytest.mark.parametrize("status", [Status.ABORTED, Status.UNAUTHENTICATED, Status.PERMISSION_DENIED])
+@pytest.mark.parametrize(
+    "status",
+    [Status.ABORTED, Status.UNAUTHENTICATED, pytest.param(Status.PERMISSION_DENIED, marks=pytest.mark.slow)],
+)
 def test_calls_of_which_modal_refuses_to_tell_are_cancelled(
     faulty: FaultyPlace, tmp_path: Path, status: Status
 ) -> None:

@@ -35,6 +35,18 @@ def test_a_refusal_for_the_bill_is_told_as_such(kind: str, text: str) -> None:
     assert not isinstance(found, Unanswered)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "end"),
+    [
+        (("ConflictError", "PermissionDeniedError", "InvalidError", "UnimplementedError", "AuthError"), CallEnd.FAILED),
+        (("NotFoundError", "DataLossError"), CallEnd.GONE),
+    ],
+)
+def test_a_refusal_to_tell_of_a_call_is_no_end_of_it_whatever_its_status(kinds: tuple[str, ...], end: CallEnd) -> None:
+    outcomes = [judged(modal, getattr(modal.exception, kind)("m")) for kind in kinds]
+    assert [(found.kind, found.ended) for found in outcomes if found is not None] == [(end, False)] * len(kinds)
+
+
 @pytest.mark.parametrize("text", ["no such function", "the accredited name was not found", "funds.py is missing"])
 def test_other_refusals_are_not_blamed_on_the_bill(text: str) -> None:
     assert refusal(modal.exception.InvalidError(text)).remedy == "Run `keyscale remote deploy`."
