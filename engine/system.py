@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["KILLED", "OWN_GROUP", "address_space_limit", "bound_cores", "sync", "usable_cores"]
+__all__ = ["KILLED", "OWN_GROUP", "address_space_limit", "bound_cores", "run_anew", "sync", "usable_cores"]
 
 KILLED = 1 if sys.platform == "win32" else -9
 """Exit code of a process that was killed, as `subprocess` tells it."""
@@ -63,6 +63,19 @@ def _quota() -> float:
             except (OSError, ValueError, ZeroDivisionError):
                 continue
     return least
+
+
+def run_anew() -> None:
+    """Put a new process of the same command line in this one's place; returns only where the system has no such call.
+
+    Files are closed by it and locks let go of. Windows would give the new process another number, and whoever waits
+    for this one would find it ended.
+    """
+    if sys.platform != "win32":
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this very command
 
 
 def address_space_limit() -> int | None:
