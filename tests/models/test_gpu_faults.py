@@ -327,7 +327,7 @@ def test_the_size_that_windows_are_brought_to_does_not_show(gpu: SimulatedGpu) -
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_on_mps_no_slice_of_a_picture_is_convolved(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There that was silently wrong (PyTorch's issue 180984). What convolutions are given is looked at, not computed."""
+    """There it was silently wrong (PyTorch's issue 180984). What convolutions are given is looked at, not computed."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     given = []
