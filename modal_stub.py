@@ -22,6 +22,7 @@ from queue import Full
 from typing import Any
 
 import modal
+import modal.experimental
 
 from keyscale.engine.models.registry import all_models
 from keyscale.engine.remote import prices
@@ -173,12 +174,18 @@ class _Engine:
 
         Progress goes to `queue`, in a partition named after the job.
         """
+        from keyscale.engine.errors import DeviceLost
         from keyscale.engine.worker.chunk import make_chunk
 
         def report(job_id: str, news: dict[str, Any]) -> None:
             _tell(queue, news, job_id)
 
-        return make_chunk(self._workshop, job_json, chunk, urls, report, timeout_s=TIMEOUT_S)
+        try:
+            return make_chunk(self._workshop, job_json, chunk, urls, report, timeout_s=TIMEOUT_S)
+        except DeviceLost:
+            # No network runs in this process any more: the client's next try gets another container.
+            modal.experimental.stop_fetching_inputs()
+            raise
 
 
 # Without retries of Modal's own: the client starts again what failed, by the kind of fault and with a bound. Modal

@@ -10,12 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 
 __all__ = [
+    "CAN_RUN_ANEW",
     "KILLED",
     "OWN_GROUP",
     "address_space_limit",
     "bound_cores",
     "keep_to_cores",
     "process_age",
+    "run_anew",
     "sync",
     "usable_cores",
 ]
@@ -27,6 +29,8 @@ OWN_GROUP = 0x200 if sys.platform == "win32" else 0
 """`creationflags` of a child that Ctrl-C in a terminal is not to reach: Windows ignores `start_new_session`, and has
 CREATE_NEW_PROCESS_GROUP."""
 
+CAN_RUN_ANEW = sys.platform != "win32"
+"""Whether `run_anew` does what it says."""
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
@@ -102,6 +106,19 @@ def _quota() -> float:
             except (OSError, ValueError, ZeroDivisionError):
                 continue
     return least
+
+
+def run_anew() -> None:
+    """Put a new process of the same command line in this one's place; returns only where that is not done.
+
+    Files are closed by it and locks let go of. Windows would give the new process another number, and whoever waits
+    for this one would find it ended.
+    """
+    if CAN_RUN_ANEW:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this very command
 
 
 def address_space_limit() -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
@@ -19,25 +18,6 @@ from keyscale.engine.events import Failed, Note
 from keyscale.engine.job import Compute, ModelChoice
 
 FOUR = ("cuda:0", "cuda:1", "cuda:2", "cuda:3")
-
-START = """
-import os, sys
-if "keyscale.engine.batch.process" in sys.orig_argv and "scout" not in sys.orig_argv:
-    sys.path.insert(0, {tests!r})
-    from pathlib import Path
-    from support.simulated_cuda import simulated_cuda
-    simulation = simulated_cuda(count=2)
-    gpus = simulation.__enter__()
-    for gpu in gpus:
-        gpu.name = f"GPU {{gpu.index}}"
-    faults = Path({faults!r})
-    if left := int(faults.read_text()):
-        faults.write_text(str(left - 1))
-        for gpu in gpus:
-            gpu.fail_launch(60, RuntimeError("CUDA error: an illegal memory access was encountered"), sticky=True)
-"""
-"""What a worker's interpreter runs first: two GPUs, which fail for good after some kernels in as many processes as a
-file says."""
 
 
 @pytest.fixture
@@ -106,20 +86,6 @@ def test_there_is_one_worker_for_each_gpu(
     assert pool.size == (cpu_workers(16) if size is None else size)
 
 
-@pytest.fixture
-def simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Workers have two GPUs; the file says in how many of them those fail."""
-    faults = tmp_path / "faults"
-    faults.write_text("0")
-    start = tmp_path / "start"
-    start.mkdir()
-    tests = str(Path(__file__).parents[1])
-    (start / "sitecustomize.py").write_text(START.format(tests=tests, faults=str(faults)))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(start), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return faults
-
-
 def clips(folder: Path, *devices: str) -> list[BatchClip]:
     (folder / "out").mkdir()
     found = []
@@ -142,7 +108,7 @@ def done_of(clips: list[BatchClip], **options: str) -> tuple[BatchDone, list[tup
 
 
 @pytest.mark.processes
-def test_clips_go_to_all_gpus_and_those_that_name_one_to_that(tmp_path: Path, simulated: Path) -> None:
+def test_clips_go_to_all_gpus_and_those_that_name_one_to_that(tmp_path: Path, gpu_processes: Path) -> None:
     work = clips(tmp_path, "auto", "cuda", "cuda:1")
     last, said = done_of(work)
     assert [clip.status for clip in last.report.clips] == [ClipStatus.DONE] * 3, said
@@ -154,9 +120,9 @@ def test_clips_go_to_all_gpus_and_those_that_name_one_to_that(tmp_path: Path, si
 @pytest.mark.processes
 @pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_lost_gpu_ends_the_process_and_the_clip_is_tried_once_more(
-    tmp_path: Path, simulated: Path, times: int
+    tmp_path: Path, gpu_processes: Path, times: int
 ) -> None:
-    simulated.write_text(str(times))
+    gpu_processes.write_text(str(times))
     work = clips(tmp_path, "cuda")
     last, said = done_of(work, device="cuda:0")
     clip = last.report.clips[0]
