@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args, overload
 
 import numpy as np
 import torch
@@ -16,15 +16,22 @@ from keyscale.engine.machine import describe_device
 from keyscale.engine.models import torch_networks, torch_strips
 from keyscale.engine.models.enlarger import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory, surrounded
 from keyscale.engine.models.registry import ModelSpec
+from keyscale.engine.models.torch_picture import DevicePicture
 from keyscale.engine.source.colour import PixelArray
 from keyscale.engine.wording import say
 
-__all__ = ["Model", "Precision", "parse_precision", "resolve_device"]
+__all__ = ["Model", "Precision", "parse_precision", "resolve_device", "within_memory"]
+
+Result = TypeVar("Result")
 
 Precision = Literal["fp32", "fp16", "bf16"]
 
 GPU_SHARE = 0.6
 """Part of the GPU's free memory to plan with; the allocator's rounding and cuDNN's workspace need the rest."""
+
+SIDE_STEP = 32
+"""Sides of a plain network's windows on a device are multiples of it, so that those of a moving camera share sizes:
+cuDNN picks its algorithms by size."""
 
 OTHER_BUDGET = 2 * 2**30
 """Bytes of activations where the device does not tell its free memory (MPS)."""
@@ -124,6 +131,7 @@ class Model:
             if weight.ndim == 4:
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         self.network = network
+        self._half = torch.full((1, 1, 1), 0.5, device=self.device)
 
     def __call__(self, x: Tensor, *, should_stop: Callable[[], bool] | None = None) -> Tensor:
         """Enlarge pictures, or windows of them.
@@ -205,31 +213,68 @@ class Model:
         """The same network in fp32; None where this one is in fp32."""
         return None if self.precision == "fp32" else self.to_precision("fp32")
 
+    @overload
     def enlarge(
         self, pixels: PixelArray, inner: Window, *, should_stop: Callable[[], bool] | None = None
-    ) -> PixelArray:
-        """See `Enlarger.enlarge`."""
+    ) -> PixelArray: ...
+
+    @overload
+    def enlarge(
+        self, pixels: DevicePicture, inner: Window, *, should_stop: Callable[[], bool] | None = None
+    ) -> DevicePicture: ...
+
+    def enlarge(
+        self, pixels: PixelArray | DevicePicture, inner: Window, *, should_stop: Callable[[], bool] | None = None
+    ) -> PixelArray | DevicePicture:
+        """See `Enlarger.enlarge`; of a picture on the device nothing is waited for, and `checks` tell if it broke."""
+        if isinstance(pixels, DevicePicture):
+            there = pixels
+            return within_memory(self.device, lambda: self._enlarge_there(there, inner, should_stop))
         if self.spec.architecture == "plain":
             halo, cells = self.spec.halo, inner.aligned(self.spec.fold)
             pixels = surrounded(pixels, cells, halo)
             inner = inner.within(Window(cells.x0 - halo, cells.y0 - halo, cells.x1 + halo, cells.y1 + halo))
-        try:
+        here = pixels
+
+        def work() -> PixelArray:
             with torch.inference_mode():
-                x = _to_tensor(pixels, self.device)
+                x = _to_tensor(here, self.device)
                 y = self(x, should_stop=should_stop)
                 if not _is_picture(x, y):
                     raise BrokenPicture
                 scale = self.spec.scale
                 part = y[0, :, inner.y0 * scale : inner.y1 * scale, inner.x0 * scale : inner.x1 * scale]
-                return _to_pixels(part, pixels.dtype)
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            said = str(error)
-        # Out here, where no traceback holds the tensors that did fit.
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        raise OutOfMemory(said)
+                return _to_pixels(part, here.dtype)
+
+        return within_memory(self.device, work)
+
+    def _enlarge_there(
+        self, picture: DevicePicture, inner: Window, should_stop: Callable[[], bool] | None
+    ) -> DevicePicture:
+        pixels, top = picture.pixels.permute(2, 0, 1)[None], picture.top
+        left, right, above, below = self._margins(picture.shape, inner)
+        if left or right or above or below:
+            pixels = functional.pad(pixels, (left, right, above, below), mode="replicate")
+        x = torch.empty(pixels.shape, dtype=self.dtype, device=self.device, memory_format=torch.channels_last)
+        torch.div(pixels, top, out=x)
+        y = self(x, should_stop=should_stop)
+        checks = torch.stack([x.mean(dtype=torch.float32), *y.aminmax()]).float()
+        scale = self.spec.scale
+        x0, y0 = (inner.x0 + left) * scale, (inner.y0 + above) * scale
+        part = y[0, :, y0 : y0 + inner.height * scale, x0 : x0 + inner.width * scale]
+        codes = torch.add(self._half, part, alpha=top).clamp_(0, top).floor_()
+        return DevicePicture(codes.permute(1, 2, 0), top, (*picture.checks, checks))
+
+    def _margins(self, shape: tuple[int, int, int], inner: Window) -> tuple[int, int, int, int]:
+        """Pixels to repeat on the left, right, above and below of a window: see `surrounded`, for plain networks."""
+        if self.spec.architecture != "plain":
+            return 0, 0, 0, 0
+        halo, cells = self.spec.halo, inner.aligned(self.spec.fold)
+        height, width = shape[:2]
+        across = -(-(cells.width + 2 * halo) // SIDE_STEP) * SIDE_STEP
+        down = -(-(cells.height + 2 * halo) // SIDE_STEP) * SIDE_STEP
+        left, above = max(0, halo - cells.x0), max(0, halo - cells.y0)
+        return left, max(0, across - left - width), above, max(0, down - above - height)
 
 
 def _to_tensor(pixels: PixelArray, device: torch.device) -> Tensor:
@@ -273,6 +318,24 @@ def _is_picture(x: Tensor, y: Tensor) -> bool:
     if not bool(torch.isfinite(y.sum(dtype=torch.float32))):
         return False
     return not (float(x.mean()) > DARK and float(y.max()) < BLACK)
+
+
+def within_memory(device: torch.device, work: Callable[[], Result]) -> Result:
+    """What `work` gives.
+
+    Raises:
+        OutOfMemory: the device has no room for it; what torch kept for later is given back.
+    """
+    try:
+        return work()
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        said = str(error)
+    # Out here, where no traceback holds the tensors that did fit.
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    raise OutOfMemory(said)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -1,5 +1,7 @@
 """Chunks of a plan made: reader -> upscaler -> sampler -> writer, a thread each, bounded queues between them.
 
+Where the network runs on a GPU in torch, one thread has that do the work of upscaler and sampler.
+
 What a chunk holds depends on the plan and the source alone, never on which chunks were made before it: groups of
 repeated frames and the reuse of results end at chunk borders.
 """
@@ -22,11 +24,14 @@ from keyscale.engine.pipeline.encoder import ChunkWriter
 from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.source.colour import PixelArray
 from keyscale.engine.source.media import OpenMedia
+from keyscale.engine.source.planes import SourcePicture, same_picture
 from keyscale.engine.source.reader import Lost, read_frames
 from keyscale.engine.threads import Channel, Stages
 from keyscale.engine.workspace.folder import WorkFolder
 
 if TYPE_CHECKING:
+    from keyscale.engine.device.line import ShownFrame
+    from keyscale.engine.models.enlarger import Enlarger
     from keyscale.engine.pipeline.upscaler import Upscaler
     from keyscale.engine.threads import NetworkLock
 
@@ -63,7 +68,7 @@ class _Group:
     """Output frames of one chunk that show the same pixels, perhaps by different rectangles."""
 
     chunk: Chunk
-    pixels: PixelArray
+    pixels: SourcePicture
     outputs: list[int]
     window: Window
     first_area: int
@@ -80,7 +85,7 @@ class _Picture:
 @dataclass(frozen=True, eq=False)
 class _Sampled:
     chunk: Chunk
-    picture: Future[PixelArray]
+    picture: Future[PixelArray] | ShownFrame
 
 
 def run_chunks(
@@ -112,10 +117,21 @@ def run_chunks(
     sampled: Channel[_Sampled] = Channel(stages, sampler_threads + 1)
     pool = ThreadPoolExecutor(sampler_threads, thread_name_prefix="keyscale-sampler")
     deep = plan.encoder.bit_depth > 8
-    stages.start("reader", lambda: _read(plan, chunks, deep, groups, stages, tally, open_media, claim))
+    device = upscaler is not None and stays_on_device(upscaler.model)
+    stages.start("reader", lambda: _read(plan, chunks, deep, groups, stages, tally, open_media, claim, planes=device))
     tally.waits = network_lock is not None and upscaler is not None
-    stages.start("upscaler", lambda: _upscale_locked(upscaler, groups, pictures, stages, tally, network_lock))
-    stages.start("sampler", lambda: _sample(plan, pictures, sampled, pool))
+
+    def upscale() -> None:
+        with contextlib.ExitStack() as held:
+            ready = _locked(groups, stages, tally, network_lock, held)
+            if device and upscaler is not None:
+                _on_device(plan, upscaler, ready, sampled)
+            else:
+                _upscale(upscaler, ready, pictures)
+
+    stages.start("upscaler", upscale)
+    if not device:
+        stages.start("sampler", lambda: _sample(plan, pictures, sampled, pool))
     stages.start("writer", lambda: _write(plan, folder, sampled, tally))
     try:
         while not stages.wait(POLL_SECONDS):
@@ -137,6 +153,8 @@ def _read(
     tally: Tally,
     open_media: OpenMedia | None,
     claim: Callable[[Chunk], bool] | None,
+    *,
+    planes: bool,
 ) -> None:
     """Decode what the chunks show and gather equal neighbours into groups."""
     outputs = deque((chunk, n) for chunk in chunks for n in range(chunk.start, chunk.end))
@@ -150,9 +168,10 @@ def _read(
         keep_going=plan.job.keep_going_on_decode_errors,
         should_stop=stages.stopped,
         open_media=open_media,
+        planes=planes,
     )
     group: _Group | None = None
-    pixels: PixelArray | None = None
+    pixels: SourcePicture | None = None
     begun: Chunk | None = None
     for frame in frames:
         if isinstance(frame, Lost):
@@ -161,8 +180,8 @@ def _read(
                 tally.lost_in[outputs[0][0].index] += 1
             if pixels is None:
                 continue  # nothing to bridge with yet: the first frame that decodes stands in
-        elif pixels is None or not np.array_equal(pixels, frame.pixels):
-            pixels = frame.pixels
+        elif pixels is None or not same_picture(pixels, frame.picture):
+            pixels = frame.picture
         while outputs and plan.pts(outputs[0][1]) <= frame.pts:
             if claim is not None and outputs[0][0] is not begun:
                 begun = outputs[0][0]
@@ -183,7 +202,7 @@ def _read(
 
 
 def _gather(
-    plan: Plan, group: _Group | None, chunk: Chunk, n: int, pixels: PixelArray, groups: Channel[_Group]
+    plan: Plan, group: _Group | None, chunk: Chunk, n: int, pixels: SourcePicture, groups: Channel[_Group]
 ) -> _Group:
     """Add output frame `n` to the group where it fits, else pass the group on and begin another."""
     window = plan.window(n)
@@ -198,25 +217,19 @@ def _gather(
     return _Group(chunk, pixels, [n], window, window.area)
 
 
-def _upscale_locked(
-    upscaler: Upscaler | None,
+def _locked(
     groups: Channel[_Group],
-    pictures: Channel[_Picture],
     stages: Stages,
     tally: Tally,
     network_lock: NetworkLock | None,
-) -> None:
-    """`_upscale`, holding the lock from the first group on."""
-    with contextlib.ExitStack() as held:
-
-        def awaited() -> Iterator[_Group]:
-            for group in groups:
-                if tally.waits and network_lock is not None:
-                    held.enter_context(network_lock.taken(stages.check))
-                    tally.waits = False
-                yield group
-
-        _upscale(upscaler, awaited(), pictures)
+    held: contextlib.ExitStack,
+) -> Iterator[_Group]:
+    """The groups; from the first one on `held` holds the lock."""
+    for group in groups:
+        if tally.waits and network_lock is not None:
+            held.enter_context(network_lock.taken(stages.check))
+            tally.waits = False
+        yield group
 
 
 def _upscale(upscaler: Upscaler | None, groups: Iterable[_Group], pictures: Channel[_Picture]) -> None:
@@ -224,14 +237,54 @@ def _upscale(upscaler: Upscaler | None, groups: Iterable[_Group], pictures: Chan
     for group in groups:
         if upscaler is None:
             window = group.window
-            pixels = group.pixels[window.y0 : window.y1, window.x0 : window.x1]
+            pixels = _rgb(group)[window.y0 : window.y1, window.x0 : window.x1]
         else:
             if group.chunk is not chunk:
                 upscaler.forget()
                 chunk = group.chunk
-            pixels = upscaler(group.pixels, group.window)
+            pixels = upscaler(_rgb(group), group.window)
         pictures.put(_Picture(group, pixels))
     pictures.close()
+
+
+def _rgb(group: _Group) -> PixelArray:
+    assert isinstance(group.pixels, np.ndarray)
+    return group.pixels
+
+
+def stays_on_device(model: Enlarger) -> bool:
+    """Whether frames stay on the network's device from the decoder's planes to the encoder's: on any but a CPU."""
+    return model.place != "cpu"
+
+
+def _on_device(plan: Plan, upscaler: Upscaler, groups: Iterable[_Group], sampled: Channel[_Sampled]) -> None:
+    """Network, camera and colour of each output frame, in order; nothing is waited for here."""
+    from keyscale.engine.device.line import DeviceLine
+
+    line = DeviceLine(
+        upscaler,
+        geometry=plan.geometry,
+        scale=plan.scale,
+        target=(plan.job.target.width, plan.job.target.height),
+        colour=plan.colour,
+        pixel_format=plan.encoder.pixel_format,
+        deep=plan.encoder.bit_depth > 8,
+    )
+    chunk: Chunk | None = None
+    for group in groups:
+        if group.chunk is not chunk:
+            upscaler.forget()
+            chunk = group.chunk
+        picture = line.picture(group.pixels, group.window)
+        shown: ShownFrame | None = None
+        rect = plan.rects[group.outputs[0]]
+        for n in group.outputs:
+            if shown is None or not np.array_equal(plan.rects[n], rect):
+                rect = plan.rects[n]
+                shown = line.shown(picture, group.pixels, group.window, rect, plan.placements[n])
+            sampled.put(_Sampled(group.chunk, shown))
+        del picture, shown
+    sampled.close()
 
 
 def _sample(plan: Plan, pictures: Channel[_Picture], sampled: Channel[_Sampled], pool: ThreadPoolExecutor) -> None:
