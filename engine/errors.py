@@ -6,7 +6,8 @@
     ├── InputError              3   the source cannot be read as a video
     │   └── DecodeError         3   the source stops being readable in mid-stream
     ├── EnvironmentFault        4   this machine lacks what the job needs
-    │   ├── DeviceError         4   device absent, or out of memory at the smallest tile
+    │   ├── DeviceError         4   device absent, unfit, or out of memory at the smallest tile
+    │   │   └── DeviceLost      4   device failed, and this process cannot use it any more
     │   ├── ModelError          4   model unknown, weights absent or wrong, network not reachable
     │   ├── EncoderError        4   encoder absent, or it refuses the settings
     │   └── StorageError        4   rights, disk space, an existing output
@@ -26,6 +27,7 @@ from keyscale.engine.wording import Named, Said, Surface, say, worded
 __all__ = [
     "DecodeError",
     "DeviceError",
+    "DeviceLost",
     "EncoderError",
     "EnvironmentFault",
     "FramingError",
@@ -93,7 +95,11 @@ class EnvironmentFault(KeyscaleError):
 
 
 class DeviceError(EnvironmentFault):
-    """The asked-for device is absent, or its memory does not hold the smallest tile."""
+    """The asked-for device is absent or unfit, or its memory does not hold the smallest tile."""
+
+
+class DeviceLost(DeviceError):
+    """The device failed in a way after which this process cannot use it any more; another one may."""
 
 
 class ModelError(EnvironmentFault):

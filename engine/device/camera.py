@@ -79,7 +79,7 @@ class Camera:
         width, height = size
         x0, y0 = round(box[0]), round(box[1])
         if max(abs(a - b) for a, b in zip(box, (x0, y0, x0 + width, y0 + height), strict=True)) < 1e-6:
-            return pixels[:, y0 : y0 + height, x0 : x0 + width].permute(1, 0, 2)
+            return pixels[:, y0 : y0 + height, x0 : x0 + width].permute(1, 0, 2).to(torch.float32)
         key = (box, size, tuple(pixels.shape))
         if self._bands[0] != key:
             # A camera that stands still sends them once.
@@ -171,7 +171,7 @@ def _warped(
         inside = within if inside is None else inside & within
         nearest.append(place.long())
         weights.append(_cubic(fraction))
-    flat = pixels.reshape(3, -1)
+    flat = pixels.to(torch.float32).reshape(3, -1)
     result = torch.zeros((3, *nearest[0].shape), device=pixels.device)
     for j in range(4):
         line = (nearest[1] + (j - 1)).clamp_(0, height - 1) * width

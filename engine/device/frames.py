@@ -13,7 +13,7 @@ from torch import Tensor
 
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.device.colour import FromPlanes
-from keyscale.engine.models.torch_model import within_memory
+from keyscale.engine.models.torch_device import on_device
 from keyscale.engine.models.torch_picture import DevicePicture
 from keyscale.engine.source.planes import Planes, SourcePicture, same_picture
 
@@ -101,7 +101,7 @@ class DeviceFrame:
         rows, columns = region
         window = Window(columns.start, rows.start, columns.stop, rows.stop)
         sender = self._sender
-        rgb = within_memory(sender.device, lambda: sender.rgb(self.source, window))
+        rgb = on_device(sender.device, lambda: sender.rgb(self.source, window))
         return DevicePicture(rgb.permute(1, 2, 0), sender.top)
 
     def blank(self, height: int, width: int) -> DevicePicture:
@@ -111,7 +111,8 @@ class DeviceFrame:
             OutOfMemory: as above.
         """
         device, top = self._sender.device, self._sender.top
-        pixels = within_memory(device, lambda: torch.empty((3, height, width), device=device))
+        dtype = torch.float32 if self._sender.deep else torch.uint8
+        pixels = on_device(device, lambda: torch.empty((3, height, width), dtype=dtype, device=device))
         return DevicePicture(pixels.permute(1, 2, 0), top)
 
     def equals(self, other: DeviceFrame, window: Window) -> bool:

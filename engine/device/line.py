@@ -24,7 +24,7 @@ from keyscale.engine.device.camera import Camera
 from keyscale.engine.device.colour import ToPlanes
 from keyscale.engine.device.frames import DeviceFrame, Sender, staging
 from keyscale.engine.errors import KeyscaleError
-from keyscale.engine.models.torch_model import within_memory
+from keyscale.engine.models.torch_device import on_device
 from keyscale.engine.models.torch_picture import DevicePicture, is_sound
 from keyscale.engine.source.colour import FULL, LIMITED, Colour
 from keyscale.engine.source.planes import SourcePicture
@@ -53,6 +53,9 @@ class Upscales(Protocol):
 
     def took(self, macs: int, seconds: float) -> None:
         """Note what a window took."""
+
+    def sound(self) -> None:
+        """Note that a picture was not broken."""
 
 
 class DeviceLine:
@@ -133,12 +136,15 @@ class DeviceLine:
 
     def take(self, sent: _Fetched, begun: tuple[int, _Moment] | None) -> npt.NDArray[np.uint8] | None:
         """The bytes of a frame; None where its picture is broken."""
-        data = sent.wait()
+        data = on_device(self.device, sent.wait)
         if begun is not None:
             macs, moment = begun
             self._upscaler.took(macs, sent.moment.since(moment))
         count = self.planes.bytes
-        return data[:count] if is_sound(data[count:].view(np.float32).tolist()) else None
+        if not is_sound(data[count:].view(np.float32).tolist()):
+            return None
+        self._upscaler.sound()
+        return data[:count]
 
     def broken(self) -> KeyscaleError:
         """What is raised where a picture is broken in fp32 too."""
@@ -157,7 +163,7 @@ class DeviceLine:
                 out[count:].view(torch.float32).copy_(torch.cat(checks) if len(checks) > 1 else checks[0])
             return _Fetched(out)
 
-        return within_memory(self.device, issue)
+        return on_device(self.device, issue)
 
     def _again(
         self, source: SourcePicture, window: Window, rect: npt.NDArray[np.float64], placement: npt.NDArray[np.int32]

@@ -24,6 +24,9 @@ __all__ = ["Bands", "resampled", "upload_bands"]
 
 BLOCK = 32
 
+MOST_GATHERED = 1 << 26
+"""Samples that are gathered at once: 256 MiB. A frame of 1080x1920 from one of 2430x4320 gathers half as many."""
+
 
 @dataclass(frozen=True, eq=False)
 class Bands:
@@ -94,7 +97,7 @@ def resampled(
     """A picture's rows resampled, and then its columns; or the other way about.
 
     Args:
-        picture: `(C, H, W)` float32.
+        picture: `(C, H, W)` float32 or uint8.
         across, down: to which width and height; None leaves it.
         between: what is done with the first results, in place.
         half: what is added to each result, such as a half that is to be cut off; `(1, 1, 1)`.
@@ -107,20 +110,29 @@ def resampled(
     if columns_first and down is not None:
         lines = between(_columns(lines, down, half))
     if across is not None:
-        height, channels = lines.shape[:2]
-        blocks, span, _ = across.weights.shape
-        read = lines.index_select(2, across.read).view(height * channels, blocks, span).permute(1, 0, 2)
-        rows = torch.baddbmm(half, read, across.weights)
-        lines = (rows if columns_first else between(rows)).view(blocks, height, channels, BLOCK).permute(1, 2, 0, 3)
+        # In strips, so that what is gathered of a large picture takes little memory.
+        strip = max(1, MOST_GATHERED // (lines.shape[1] * across.read.numel()))
+        made = [_rows(part, across, half) for part in torch.split(lines, strip)]
+        lines = made[0] if len(made) == 1 else torch.cat(made)
+        lines = lines if columns_first else between(lines)
     if down is not None and not columns_first:
         lines = _columns(lines, down, half)
     return lines.reshape(*lines.shape[:2], -1)[..., : across.count if across is not None else None]
+
+
+def _rows(lines: Tensor, across: Bands, half: Tensor) -> Tensor:
+    """`(H, C, W)` -> `(H, C, blocks, BLOCK)`."""
+    height, channels = lines.shape[:2]
+    blocks, span, _ = across.weights.shape
+    read = lines.index_select(2, across.read).to(torch.float32).view(height * channels, blocks, span)
+    rows = torch.baddbmm(half, read.permute(1, 0, 2), across.weights)
+    return rows.view(blocks, height, channels, BLOCK).permute(1, 2, 0, 3)
 
 
 def _columns(lines: Tensor, down: Bands, half: Tensor) -> Tensor:
     """`(H, C, ...)` -> `(h, C, all the rest)`."""
     blocks, span, _ = down.weights.shape
     channels = lines.shape[1]
-    read = lines.index_select(0, down.read).view(blocks, span, -1)
+    read = lines.index_select(0, down.read).to(torch.float32).view(blocks, span, -1)
     columns = torch.baddbmm(half, down.weights.transpose(1, 2), read)
     return columns.view(blocks * BLOCK, channels, -1)[: down.count]

@@ -167,7 +167,8 @@ def load_model(
     _check_denoise(denoise, None if path else find(str(name_or_path)))
 
     from keyscale.engine.models import torch_networks, weights
-    from keyscale.engine.models.torch_model import Model, parse_precision, resolve_device
+    from keyscale.engine.models.torch_device import parse_precision, resolve_device
+    from keyscale.engine.models.torch_model import Model
 
     # Before a download that would turn out to be useless.
     parse_precision(precision)

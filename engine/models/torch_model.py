@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeVar, get_args, overload
+from contextlib import nullcontext
+from typing import overload
 
 import numpy as np
 import torch
@@ -11,89 +12,40 @@ from torch import Tensor
 from torch.nn import functional
 
 from keyscale.engine.camera.geometry import Window
-from keyscale.engine.errors import DeviceError, UsageError
+from keyscale.engine.errors import DeviceError
 from keyscale.engine.machine import describe_device
 from keyscale.engine.models import torch_networks, torch_strips
 from keyscale.engine.models.enlarger import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory, surrounded
 from keyscale.engine.models.registry import ModelSpec
+from keyscale.engine.models.torch_device import (
+    DTYPES,
+    FREE_MEMORY,
+    check_precision,
+    device_fault,
+    on_device,
+    parse_precision,
+    resolve_device,
+    without_tf32,
+)
 from keyscale.engine.models.torch_picture import DevicePicture
 from keyscale.engine.source.colour import PixelArray
-from keyscale.engine.wording import say
 
-__all__ = ["Model", "Precision", "parse_precision", "resolve_device", "within_memory"]
-
-Result = TypeVar("Result")
-
-Precision = Literal["fp32", "fp16", "bf16"]
+__all__ = ["Model"]
 
 GPU_SHARE = 0.6
 """Part of the GPU's free memory to plan with; the allocator's rounding and cuDNN's workspace need the rest."""
 
-SIDE_STEP = 32
-"""Sides of a plain network's windows on a device are multiples of it, so that those of a moving camera share sizes:
-cuDNN picks its algorithms by size."""
+LEAST_AUTOMATIC = 128
+"""Side of the smallest tile that is chosen by memory, in source pixels, without its context."""
+
+SIZES = 32
+"""On CUDA windows have sides of a multiple of so many pixels: cuDNN chooses an algorithm for each size, and a camera
+that zooms would have it do so for every frame. A multiple of every `fold`."""
 
 OTHER_BUDGET = 2 * 2**30
 """Bytes of activations where the device does not tell its free memory (MPS)."""
 
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-def parse_precision(text: str) -> Precision:
-    """`"fp32"`, `"fp16"` or `"bf16"`, as such.
-
-    Raises:
-        UsageError: anything else, `"auto"` too: that is decided where the device is.
-    """
-    precisions: tuple[Precision, ...] = get_args(Precision)
-    for precision in precisions:
-        if text == precision:
-            return precision
-    raise UsageError(f"{text!r} is no precision of a network", remedy="Use fp32, fp16 or bf16.")
-
-
-def resolve_device(text: str) -> torch.device:
-    """`"cpu"`, `"mps"`, `"cuda"` or `"cuda:N"` as a torch device that is there.
-
-    Raises:
-        DeviceError: not one of these, or absent on this machine.
-    """
-    try:
-        device = torch.device(text)
-    except RuntimeError as error:
-        raise DeviceError(f"{text!r} is no device", remedy="Use cpu, mps, cuda or cuda:N.") from error
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            built = "" if torch.version.cuda or torch.version.hip else ", and this torch was built without CUDA"
-            raise DeviceError(
-                f"there is no device {text} on this machine: torch sees {count} CUDA devices{built}",
-                remedy=say("Use {device=cpu}, or check the driver and which torch is installed."),
-            )
-    elif device.type == "mps":
-        if not torch.backends.mps.is_available():
-            raise DeviceError(
-                "there is no device mps on this machine", remedy=say("Use {device=cpu}; mps needs an Apple GPU.")
-            )
-    elif device.type != "cpu":
-        raise DeviceError(f"{text!r} is no device that keyscale uses", remedy="Use cpu, mps, cuda or cuda:N.")
-    return device
-
-
-def _check_precision(device: torch.device, precision: Precision) -> None:
-    """Run one pixel through a convolution: what a backend lacks, it says only then."""
-    if precision == "fp32" or device.type == "cuda":
-        return
-    dtype = _DTYPES[precision]
-    try:
-        with torch.inference_mode():
-            pixel = torch.zeros(1, 3, 3, 3, device=device, dtype=dtype)
-            functional.prelu(functional.conv2d(pixel, pixel), pixel[0, 0, 0, :1])
-    except (RuntimeError, TypeError) as error:
-        raise DeviceError(
-            f"{precision} does not run on {device} with torch {torch.__version__}: {error}",
-            remedy=say("Use {precision=fp32}."),
-        ) from error
+SIGN = np.uint16(0x8000)
 
 
 class Model:
@@ -112,7 +64,8 @@ class Model:
             precision: `fp32`, `fp16` or `bf16`.
 
         Raises:
-            DeviceError: no such device here, or the device cannot compute in that precision.
+            DeviceError: no such device here, it cannot compute in that precision, or its memory does not hold the
+                network.
             ModelError: the state dict is no network of a known kind.
         """
         self.spec = spec
@@ -120,16 +73,26 @@ class Model:
         """Hexadecimal digest of the weights: of the file, or for a denoise blend of both files and the share."""
         self.device = resolve_device(device)
         self.precision = parse_precision(precision)
-        self.dtype = _DTYPES[self.precision]
+        self.dtype = DTYPES[self.precision]
         """Element type of the result."""
-        _check_precision(self.device, self.precision)
+        check_precision(self.device, self.precision)
         self._state = {key: value.float() for key, value in state.items()}
         self._twins: dict[str, Model] = {self.precision: self}
         network, _ = torch_networks.build(self._state, name=spec.name)
-        network.to(device=self.device, dtype=self.dtype)
-        for weight in network.parameters():
-            if weight.ndim == 4:
-                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        try:
+            network.to(device=self.device, dtype=self.dtype)
+            for weight in network.parameters():
+                if weight.ndim == 4:
+                    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        except RuntimeError as error:
+            fault = device_fault(error, self.device)
+            if isinstance(fault, OutOfMemory):
+                fault = DeviceError(
+                    f"{self.device} has no memory for {spec.name} in {self.precision}: {fault}", remedy=FREE_MEMORY
+                )
+            if fault is None:
+                raise
+            raise fault from error
         self.network = network
         self._half = torch.full((1, 1, 1), 0.5, device=self.device)
 
@@ -162,14 +125,15 @@ class Model:
     def _forward(self, x: Tensor, should_stop: Callable[[], bool] | None) -> Tensor:
         if self.device.type == "cpu" and isinstance(self.network, torch_networks.Stack):
             return torch_strips.forward(self.network, x, should_stop)
-        y: Tensor = self.network(x, should_stop)
+        with without_tf32() if self.device.type == "cuda" and self.precision == "fp32" else nullcontext():
+            y: Tensor = self.network(x, should_stop)
         return y
 
     def to_precision(self, precision: str) -> Model:
         """The same weights on the same device in another precision; built when first asked for and kept.
 
         Raises:
-            DeviceError: the device cannot compute in that precision.
+            DeviceError: the device cannot compute in that precision, or its memory does not hold both.
         """
         wanted = parse_precision(precision)
         if wanted not in self._twins:
@@ -187,15 +151,27 @@ class Model:
     def bytes_per_pixel(self) -> float:
         """Peak bytes of activations per input pixel.
 
-        Counted from the layers: a stack of convolutions holds two feature maps and its output, on a CPU only strips
-        of the maps; an RRDB network peaks at two feature maps on the quadrupled grid.
+        Counted from what tensors are alive at once; a test holds it to what a simulated device allocates. On a GPU
+        an RRDB network's tail, which runs in strips, is counted for the smallest window that is made of a larger one.
         """
-        size = self.dtype.itemsize
-        output = 3 * self.spec.scale**2 * size * 3
-        if self.spec.architecture != "rrdb":
-            maps = 0 if self.device.type == "cpu" else 3 * self.spec.features * size
-            return output + maps / self.spec.fold**2
-        return output + 2.5 * 16 * self.spec.features * size / self.spec.align**2
+        spec, size = self.spec, self.dtype.itemsize
+        output = 3 * spec.scale**2
+        if self.device.type == "cpu":
+            tail = 2.5 * 16 * spec.features * size / spec.align**2
+            return 3 * output * size + (tail if spec.architecture == "rrdb" else 0)
+        given = 12 + (0 if size == 4 else 3 * size) + (0 if spec.fold == 1 else 3 * size)
+        if spec.architecture == "rrdb":
+            rows = (LEAST_AUTOMATIC + 2 * spec.halo) / spec.align
+            strip = min(1.0, (torch_networks.TAIL_ROWS + 2 * torch_networks.TAIL_HALO) / rows)
+            body, tail = 5 * spec.features + 8 * spec.growth, (2 + 36 * strip) * spec.features + 48
+            network = max(body, tail) * size / spec.align**2
+        else:
+            maps = spec.features / spec.fold**2
+            last = maps if spec.architecture == "plain" else 0
+            network = max(2 * maps, last + 2 * output, maps + output) * size
+        # The result in fp32, and twice in the values that the host gets.
+        result = output * (size + (0 if size == 4 else 4) + 2 * 2)
+        return given + max(network, result)
 
     def describe(self) -> str:
         """Device and what there is of it, for people, such as `cpu (4 threads)`."""
@@ -206,7 +182,9 @@ class Model:
         if self.device.type == "cpu":
             return CPU_BUDGET
         if self.device.type == "cuda":
-            return GPU_SHARE * torch.cuda.mem_get_info(self.device)[0]
+            # What torch keeps for tensors to come is no longer free, but room all the same.
+            kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+            return GPU_SHARE * (torch.cuda.mem_get_info(self.device)[0] + kept)
         return OTHER_BUDGET
 
     def exact(self) -> Model | None:
@@ -229,10 +207,13 @@ class Model:
         """See `Enlarger.enlarge`; of a picture on the device nothing is waited for, and `checks` tell if it broke."""
         if isinstance(pixels, DevicePicture):
             there = pixels
-            return within_memory(self.device, lambda: self._enlarge_there(there, inner, should_stop))
+            return on_device(self.device, lambda: self._enlarge_there(there, inner, should_stop))
         if self.spec.architecture == "plain":
             halo, cells = self.spec.halo, inner.aligned(self.spec.fold)
-            pixels = surrounded(pixels, cells, halo)
+            more = (0, 0)
+            if self.device.type == "cuda":
+                more = (-(cells.width + 2 * halo) % SIZES, -(cells.height + 2 * halo) % SIZES)
+            pixels = surrounded(pixels, cells, halo, more=more)
             inner = inner.within(Window(cells.x0 - halo, cells.y0 - halo, cells.x1 + halo, cells.y1 + halo))
         here = pixels
 
@@ -246,7 +227,7 @@ class Model:
                 part = y[0, :, inner.y0 * scale : inner.y1 * scale, inner.x0 * scale : inner.x1 * scale]
                 return _to_pixels(part, here.dtype)
 
-        return within_memory(self.device, work)
+        return on_device(self.device, work)
 
     def _enlarge_there(
         self, picture: DevicePicture, inner: Window, should_stop: Callable[[], bool] | None
@@ -262,7 +243,8 @@ class Model:
         scale = self.spec.scale
         x0, y0 = (inner.x0 + left) * scale, (inner.y0 + above) * scale
         part = y[0, :, y0 : y0 + inner.height * scale, x0 : x0 + inner.width * scale]
-        codes = torch.add(self._half, part, alpha=top).clamp_(0, top).floor_()
+        codes = torch.add(self._half, part, alpha=top).clamp_(0, top)
+        codes = codes.to(torch.uint8) if top == 255 else codes.floor_()
         return DevicePicture(codes.permute(1, 2, 0), top, (*picture.checks, checks))
 
     def _margins(self, shape: tuple[int, int, int], inner: Window) -> tuple[int, int, int, int]:
@@ -271,25 +253,23 @@ class Model:
             return 0, 0, 0, 0
         halo, cells = self.spec.halo, inner.aligned(self.spec.fold)
         height, width = shape[:2]
-        across = -(-(cells.width + 2 * halo) // SIDE_STEP) * SIDE_STEP
-        down = -(-(cells.height + 2 * halo) // SIDE_STEP) * SIDE_STEP
+        across, down = (-(-(side + 2 * halo) // SIZES) * SIZES for side in (cells.width, cells.height))
         left, above = max(0, halo - cells.x0), max(0, halo - cells.y0)
         return left, max(0, across - left - width), above, max(0, down - above - height)
 
 
 def _to_tensor(pixels: PixelArray, device: torch.device) -> Tensor:
     contiguous = np.ascontiguousarray(pixels)
-    if contiguous.dtype == np.uint16:
-        tensor = torch.from_numpy(contiguous.astype(np.float32))
-        top = 65535.0
-    else:
-        tensor = torch.from_numpy(contiguous)
-        top = 255.0
+    deep = contiguous.dtype == np.uint16
+    # Not every device has uint16: its values less 32768 are int16.
+    tensor = torch.from_numpy((contiguous ^ SIGN).view(np.int16) if deep else contiguous)
     if device.type == "cuda":
         tensor = tensor.pin_memory().to(device, non_blocking=True)
     else:
         tensor = tensor.to(device)
-    return (tensor.to(torch.float32) / top).permute(2, 0, 1)[None]
+    values = tensor.to(torch.float32)
+    scaled = values.add_(32768).div_(65535) if deep else values.div_(255)
+    return scaled.permute(2, 0, 1)[None]
 
 
 def _to_pixels(y: Tensor, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -> PixelArray:
@@ -301,8 +281,8 @@ def _to_pixels(y: Tensor, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -> Pi
     scaled = y.to(torch.float32).clamp_(0, 1).mul_(top).add_(0.5).permute(1, 2, 0)
     if dtype == np.uint8:
         return np.asarray(_to_host(scaled.to(torch.uint8).contiguous()).numpy())
-    # Not every device stores uint16; int32 holds its range.
-    return np.asarray(_to_host(scaled.to(torch.int32).contiguous()).numpy().astype(np.uint16))
+    values = scaled.floor_().sub_(32768).to(torch.int16).contiguous()
+    return np.asarray(_to_host(values).numpy().view(np.uint16) ^ SIGN)
 
 
 def _to_host(tensor: Tensor) -> Tensor:
@@ -318,26 +298,3 @@ def _is_picture(x: Tensor, y: Tensor) -> bool:
     if not bool(torch.isfinite(y.sum(dtype=torch.float32))):
         return False
     return not (float(x.mean()) > DARK and float(y.max()) < BLACK)
-
-
-def within_memory(device: torch.device, work: Callable[[], Result]) -> Result:
-    """What `work` gives.
-
-    Raises:
-        OutOfMemory: the device has no room for it; what torch kept for later is given back.
-    """
-    try:
-        return work()
-    except RuntimeError as error:
-        if not _is_out_of_memory(error):
-            raise
-        said = str(error)
-    # Out here, where no traceback holds the tensors that did fit.
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    raise OutOfMemory(said)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # The CPU allocator and MPS raise plain RuntimeErrors.
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error) or "can't allocate" in str(error)

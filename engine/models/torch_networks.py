@@ -131,7 +131,7 @@ class PlainNet(nn.Module):
         y = x
         for conv in self.convs[:-1]:
             check_stop(should_stop)
-            y = functional.relu(conv(y))
+            y = functional.relu(conv(y), inplace=True)
         check_stop(should_stop)
         return self.shuffled_onto(self.convs[-1](y), x, 0)
 
@@ -148,8 +148,11 @@ class PlainNet(nn.Module):
         """
         above = min(top, 1)
         seen = x[:, :, top - above : top + body.shape[2] + 1]
-        base = functional.conv2d(seen, self.base, padding=1, groups=3)
-        body.add_(base[:, :, above : above + body.shape[2]])
+        if x.device.type == "mps" and seen.shape != x.shape:
+            # There a convolution of a slice of a channels-last tensor was silently wrong (PyTorch's issue 180984).
+            seen = seen.clone()
+        # No name keeps the enlarged input while the pixels are interleaved.
+        body.add_(functional.conv2d(seen, self.base, padding=1, groups=3)[:, :, above : above + body.shape[2]])
         shuffled: Tensor = functional.pixel_shuffle(body, self.scale * self.fold)
         return shuffled
 

@@ -18,7 +18,8 @@ class DevicePicture:
     """A picture, or a window of one, in the device's memory."""
 
     pixels: Tensor
-    """RGB `(H, W, 3)`, a view of planes: whole numbers from 0 to `top` as float32."""
+    """RGB `(H, W, 3)`, a view of planes: whole numbers from 0 to `top`, as float32, or as uint8 where a network of an
+    8-bit job made them."""
     top: int
     """255, or 65535 in jobs of more than 8 bits."""
     checks: tuple[Tensor, ...] = ()

@@ -28,6 +28,9 @@ __all__ = ["Upscaler"]
 SMALLEST_TILE = 32
 """Source pixels; below this the context is many times the tile."""
 
+ALWAYS_BROKEN = 3
+"""Broken pictures, and none that was not, after which a job stays in fp32: the device has that fault for every one."""
+
 MOST_CALLS = 4096
 """Windows whose times are kept: a film has hundreds of thousands."""
 
@@ -77,7 +80,11 @@ class Upscaler:
         self._should_stop = should_stop
         self._note = on_note or (lambda _: None)
         self._made: _Made | None = None
+        self._broken = self._whole = 0
+        """Pictures of the reduced precision that were broken, and that were not."""
+        self._told = False
         self._running: Enlarger = model
+        """What the windows of a `DeviceFrame` go through."""
 
     def forget(self) -> None:
         """Drop the last result: what follows must not depend on what came before (chunks are made alone)."""
@@ -123,6 +130,10 @@ class Upscaler:
             self.calls.append((macs, seconds))
         self._timed = True
 
+    def sound(self) -> None:
+        """Note that a picture from a device was not broken."""
+        self._whole += 1
+
     def again(self, frame: DeviceFrame, core: Window) -> DevicePicture:
         """`core` in fp32, after a picture on a device that turned out to be broken.
 
@@ -133,13 +144,18 @@ class Upscaler:
         exact = self.model.exact()
         if exact is None:
             raise self.broken()
-        self._note(f"{self.model.precision} gave a broken picture: recomputed in fp32")
+        self._broken += 1
+        self._tell_of_broken()
         self._running = exact
-        try:
-            picture: DevicePicture = self._compute(frame, core)
-        finally:
+        picture: DevicePicture = self._compute(frame, core)
+        if self._whole or self._broken < ALWAYS_BROKEN:
             self._running = self.model
         return picture
+
+    def _tell_of_broken(self) -> None:
+        if not self._told:
+            self._told = True
+            self._note(f"{self.model.precision} gave a broken picture: recomputed in fp32, as any other that is")
 
     def broken(self) -> KeyscaleError:
         """What is raised where the network gives no picture in fp32 either."""
@@ -170,12 +186,12 @@ class Upscaler:
             tile = self._side(core)
             try:
                 return self._tiled(frame, core, tile)
-            except OutOfMemory:
-                pass
+            except OutOfMemory as error:
+                said = str(error)
             smaller = min(tile, max(core.width, core.height)) // 2
             if smaller < SMALLEST_TILE:
                 raise DeviceError(
-                    f"{self.model.place} is out of memory even for a tile of {tile} pixels",
+                    f"{self.model.place} is out of memory even for a tile of {tile} pixels ({said})",
                     remedy=say("Close other programs, or use another {device}."),
                 )
             self._tile = smaller
@@ -218,12 +234,19 @@ class Upscaler:
         return result
 
     def _enlarged(self, pixels: Any, inner: Window) -> Any:
-        try:
+        if not isinstance(pixels, np.ndarray):
             return self._running.enlarge(pixels, inner, should_stop=self._should_stop)
-        except BrokenPicture:
-            exact = self.model.exact()
+        if self._whole or self._broken < ALWAYS_BROKEN:
+            try:
+                result = self.model.enlarge(pixels, inner, should_stop=self._should_stop)
+            except BrokenPicture:
+                self._broken += 1
+            else:
+                self._whole += 1
+                return result
+        exact = self.model.exact()
         if exact is not None:
-            self._note(f"{self.model.precision} gave a broken picture: recomputed in fp32")
+            self._tell_of_broken()
             try:
                 return exact.enlarge(pixels, inner, should_stop=self._should_stop)
             except BrokenPicture:

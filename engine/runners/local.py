@@ -75,7 +75,7 @@ class LocalRun(Run):
             if self.job.compute.device not in {"auto", "cpu"}:
                 # Nothing would run there, but a device that was asked for and is absent is an error.
                 share_cores()
-                from keyscale.engine.models.torch_model import resolve_device
+                from keyscale.engine.models.torch_device import resolve_device
 
                 resolve_device(self.job.compute.device)
             return

@@ -76,7 +76,7 @@ def check(path: Path, *, deep: bool, whole: bool = False) -> None:
             # Of 65535, where a code of 12 bits is 16.
             assert most <= (6 if deep else 1), (window, most, share)
             # swscale makes 8-bit RGB of grey by way of 16 bits, and rounds twice.
-            assert deep or share < (0.01 if info.pixel_format == "gray" else 0.0005), (window, share)
+            assert deep or share < (0.01 if info.pixel_format == "gray" else 0.002), (window, share)
 
 
 PLANAR = [name for name in LAYOUTS if name != "nv12" and not name.startswith("yuvj")]
@@ -193,7 +193,7 @@ def test_planes_of_rgb(pixel_format: str, location: int) -> None:
         out = torch.zeros(to_planes.bytes, dtype=torch.uint8)
         rgb = torch.from_numpy(pixels.astype(np.float32)).permute(0, 2, 1)
         to_planes(rgb.contiguous(), out.view(to_planes.dtype))
-        samples = out.numpy().view(np.uint16 if deep else np.uint8)
+        samples: npt.NDArray[Any] = out.numpy().view(np.uint16 if deep else np.uint8)
         begin = 0
         for plane, shape in zip(wanted.planes, to_planes.shapes, strict=True):
             there = np.frombuffer(memoryview(plane), samples.dtype).reshape(plane.height, -1)[

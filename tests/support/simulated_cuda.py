@@ -18,6 +18,7 @@ on:
   and `fetched` (bytes to and from the device), `allocations`; `reset_counts()` sets them back.
 - **Faults.** `fail_launch(n, error)`; with `sticky=True` the context is dead from then on. `on_launch(name, dtypes)`
   may raise for any kernel, `on_result(name, tensor)` may spoil what it gave.
+- `dry = True` counts all of it and computes nothing: numbers that the host reads are then 0, conditions true.
 - **Arithmetic** is the CPU's, except that fp32 convolutions and products are TF32 from capability 8.0 on where torch's
   settings say so.
 
@@ -42,7 +43,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-__all__ = ["POISON", "SimulatedGpu", "simulated_cuda"]
+__all__ = ["POISON", "SimulatedGpu", "device_without_driver", "simulated_cuda"]
 
 POISON = 0xA5
 """Every byte of pinned memory that was not written yet."""
@@ -55,6 +56,8 @@ BLOCK = 512
 
 GUARDS = "_ZN3c104impl26device_guard_impl_registryE"
 """`c10::impl::device_guard_impl_registry`: for each kind of device what torch does when it changes to one."""
+
+COMPOSITE: Any = torch._C.DispatchKey.CompositeImplicitAutograd
 
 aten = torch.ops.aten
 Thunk = Callable[[], None]
@@ -104,6 +107,7 @@ class SimulatedGpu:
         self.on_launch: Callable[[str, tuple[torch.dtype, ...]], None] | None = None
         self.on_result: Callable[[str, torch.Tensor], None] | None = None
         self.dead: Exception | None = None
+        self.dry = False
         self.graph: _Graph | None = None
         self.lock = threading.RLock()
         self.streams: list[_Stream] = []
@@ -174,7 +178,7 @@ class SimulatedGpu:
         """Queue work on the current stream, or add it to the graph that is being captured."""
         if self.graph is not None:
             self.graph.thunks.append(thunk)
-        else:
+        elif not self.dry:
             _current_stream(self).queue.append(thunk)
 
     def wait(self, why: str, stream: _Stream | None = None) -> None:
@@ -414,7 +418,7 @@ def _dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:  # noqa: PLR
     gpu.check()
     if func is aten._local_scalar_dense.default:
         gpu.wait("value", _current_stream(gpu))
-        return func(args[0].cell.read())
+        return func(torch.tensor(args[0].dtype == torch.bool).to(args[0].dtype) if gpu.dry else args[0].cell.read())
     if func is aten.equal.default:
         gpu.wait("value", _current_stream(gpu))
         return func(*(each.cell.read() for each in args))
@@ -442,7 +446,8 @@ def _moved(gpu: SimulatedGpu, func: Any, args: Any, kwargs: dict[str, Any]) -> A
         cell = source.cell
         if not later:
             gpu.wait("copy to host", _current_stream(gpu))
-            return func(cell.read(), *args[1:], device="cpu", **here)
+            held = torch.zeros(source.shape, dtype=source.dtype) if gpu.dry else cell.read()
+            return func(held, *args[1:], device="cpu", **here)
         # torch gives the host pinned memory here, and does not wait for it to be written.
         like = func(cell.meta, *args[1:], device="meta", **here)
         made = _pin(torch.empty_strided(like.size(), like.stride(), dtype=like.dtype))
@@ -582,13 +587,11 @@ class _DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func is aten.pin_memory.default:
             func = aten._pin_memory.default
         elif func is not aten.is_pinned.default and torch._C._dispatch_has_kernel_for_dispatch_key(
-            func.name(), "CompositeImplicitAutograd"
+            func.name(), COMPOSITE
         ):
-            # In inference mode these come whole.
+            # In inference mode these come whole. Torch decomposes them in C++, as for CUDA; those in Python differ.
             with self:
-                made = func.decompose(*args, **kwargs)
-            if made is not NotImplemented:
-                return made
+                return func._op_dk(COMPOSITE, *args, **kwargs)
         return _dispatch(func, args, kwargs)
 
 
@@ -619,18 +622,19 @@ def _with_index(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _guard() -> Iterator[None]:
-    """Torch changes to CUDA devices by doing nothing, as it does for meta tensors."""
+def device_without_driver(kind: str) -> Iterator[None]:
+    """Let torch change to devices of a kind, `CUDA` or `MPS`, by doing nothing, as it does for meta tensors."""
     suffix = "dylib" if torch.sys.platform == "darwin" else "so"  # type: ignore[attr-defined]
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / f"libc10.{suffix}"))
     kinds: Any = torch._C._autograd.DeviceType
     guards = (ctypes.c_void_p * (int(kinds.Meta) + 1)).in_dll(library, GUARDS)
-    before = guards[int(kinds.CUDA)]
-    guards[int(kinds.CUDA)] = guards[int(kinds.Meta)]
+    slot = int(getattr(kinds, kind))
+    before = guards[slot]
+    guards[slot] = guards[int(kinds.Meta)]
     try:
         yield
     finally:
-        guards[int(kinds.CUDA)] = before
+        guards[slot] = before
 
 
 class _Properties:
@@ -719,7 +723,7 @@ def simulated_cuda(
     }
     overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_guard())
+        stack.enter_context(device_without_driver("CUDA"))
         for key, value in replaced.items():
             stack.enter_context(mock.patch.object(torch.cuda, key, value))
         stack.enter_context(mock.patch.object(torch.version, "cuda", "13.0"))

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from keyscale.engine.errors import DeviceError
-from keyscale.engine.models.torch_model import resolve_device
+from keyscale.engine.models.torch_device import resolve_device
 from tools.training.export import export, mixture
 from tools.training.material import find_material
 from tools.training.quantise import PICTURES
