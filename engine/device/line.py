@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import av
 import numpy as np
@@ -23,8 +23,9 @@ from keyscale.engine.camera.geometry import Geometry, Window
 from keyscale.engine.device.camera import Camera
 from keyscale.engine.device.colour import ToPlanes
 from keyscale.engine.device.frames import DeviceFrame, Sender, staging
-from keyscale.engine.errors import KeyscaleError
-from keyscale.engine.models.torch_device import on_device
+from keyscale.engine.errors import DeviceError, KeyscaleError
+from keyscale.engine.models.enlarger import OutOfMemory
+from keyscale.engine.models.torch_device import FREE_MEMORY, on_device
 from keyscale.engine.models.torch_picture import DevicePicture, is_sound
 from keyscale.engine.source.colour import FULL, LIMITED, Colour
 from keyscale.engine.source.planes import SourcePicture
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from keyscale.engine.models.enlarger import Enlarger
 
 __all__ = ["DeviceLine", "ShownFrame"]
+
+Result = TypeVar("Result")
 
 
 class Upscales(Protocol):
@@ -87,9 +90,10 @@ class DeviceLine:
         self._lock = threading.Lock()
         self._sender = Sender(self.device, deep=deep)
         self._begun: tuple[int, _Moment] | None = None
+        device, send = self.device, self._sender.send
         with torch.inference_mode():
-            self._camera = Camera(geometry, scale, target, self.device, self._sender.send)
-            self.planes = ToPlanes(colour, pixel_format, target, self.device, deep=deep)
+            self._camera = _with_room(device, lambda: Camera(geometry, scale, target, device, send))
+            self.planes = _with_room(device, lambda: ToPlanes(colour, pixel_format, target, device, deep=deep))
 
     def picture(self, source: SourcePicture, window: Window) -> DevicePicture:
         """The super-resolved window of a source picture. Errors as of `Upscaler`."""
@@ -111,7 +115,7 @@ class DeviceLine:
         """One output frame of a picture, begun; arguments as of `sampler.sample`.
 
         Raises:
-            OutOfMemory: the device has no room for it.
+            DeviceError: the device has no room for it.
         """
         with self._lock, torch.inference_mode():
             sent = self._issued(picture, window, rect, placement)
@@ -163,7 +167,7 @@ class DeviceLine:
                 out[count:].view(torch.float32).copy_(torch.cat(checks) if len(checks) > 1 else checks[0])
             return _Fetched(out)
 
-        return on_device(self.device, issue)
+        return _with_room(self.device, issue)
 
     def _again(
         self, source: SourcePicture, window: Window, rect: npt.NDArray[np.float64], placement: npt.NDArray[np.int32]
@@ -171,6 +175,25 @@ class DeviceLine:
         with self._lock, torch.inference_mode():
             picture = self._upscaler.again(DeviceFrame(source, self._sender), window)
             return self._issued(picture, window, rect, placement)
+
+
+def _with_room(device: torch.device, work: Callable[[], Result]) -> Result:
+    """What `work` gives, tried again where memory runs out once all that was begun is done.
+
+    Raises:
+        DeviceError: it runs out then too.
+    """
+    try:
+        return on_device(device, work)
+    except OutOfMemory:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            torch.cuda.empty_cache()
+    try:
+        return on_device(device, work)
+    except OutOfMemory as error:
+        said = str(error)
+    raise DeviceError(f"{device} is out of memory for a frame beside the network ({said})", remedy=FREE_MEMORY)
 
 
 class _Fetched:

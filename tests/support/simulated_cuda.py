@@ -80,6 +80,9 @@ FUSED: dict[Any, Callable[..., Any]] = {
 }
 """Kernels that only CUDA has, by others."""
 
+NO_KERNELS = ("empty", "empty_strided", "empty_like", "new_empty")
+"""What only takes memory."""
+
 PRODUCTS = ("convolution", "cudnn_convolution_relu", "cudnn_convolution_add_relu", "mm", "addmm", "bmm", "baddbmm")
 
 
@@ -534,7 +537,7 @@ def _computed(gpu: SimulatedGpu, func: Any, args: Any, kwargs: dict[str, Any], m
         gpu.run(change)
         return kwargs.get("out", args[0])
     view = bool(made) and all(each.untyped_storage()._cdata in storages for each in made)
-    if not view:
+    if not view and name not in NO_KERNELS:
         gpu.launch(name, tuple(each.dtype for each in mine))
     outs = tree_map(
         lambda each: _Cell(each, torch.device("cuda", gpu.index)) if isinstance(each, torch.Tensor) else each, metas
