@@ -132,7 +132,7 @@ class PlainNet(nn.Module):
         """
         x = folded(x, self.fold)
         y = x
-        for conv in self.convs[:-1]:
+        for conv in self.stack()[0][:-1]:
             check_stop(should_stop)
             if self.fused:
                 y = torch.cudnn_convolution_relu(y, conv.weight, conv.bias, (1, 1), (1, 1), (1, 1), 1)

@@ -132,7 +132,9 @@ def run_chunks(
     stages.start("upscaler", upscale)
     if not device:
         stages.start("sampler", lambda: _sample(plan, pictures, sampled, pool))
-    stages.start("writer", lambda: _write(plan, folder, sampled, tally))
+    place = upscaler.model.place if upscaler is not None else ""
+    gpu = int(place.removeprefix("cuda:")) if place.startswith("cuda:") else None
+    stages.start("writer", lambda: _write(plan, folder, sampled, tally, gpu))
     try:
         while not stages.wait(POLL_SECONDS):
             yield tally
@@ -311,7 +313,7 @@ def _sample(plan: Plan, pictures: Channel[_Picture], sampled: Channel[_Sampled],
     sampled.close()
 
 
-def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Tally) -> None:
+def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Tally, gpu: int | None) -> None:
     """Encode pictures chunk by chunk; a chunk that is not complete leaves no file."""
     source = iter(sampled)
     item = next(source, None)
@@ -325,6 +327,7 @@ def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Ta
             plan.rate,
             mastering=plan.info.mastering if plan.tone is None else None,
             light_level=plan.info.light_level if plan.tone is None else None,
+            gpu=gpu,
         ) as writer:
             while item is not None and item.chunk is chunk:
                 writer.write(item.picture.result())

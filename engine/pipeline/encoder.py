@@ -42,6 +42,7 @@ class ChunkWriter:
         size: width and height in pixels.
         rate: frames a second, exactly.
         mastering, light_level: HDR10 metadata as FFmpeg's raw structures, carried by x265.
+        gpu: number of the CUDA device that NVENC encodes on; None is its own choice, the first.
 
     Raises:
         EncoderError: the encoder is absent or refuses the settings.
@@ -58,6 +59,7 @@ class ChunkWriter:
         *,
         mastering: bytes | None = None,
         light_level: bytes | None = None,
+        gpu: int | None = None,
     ) -> None:
         self.path = path
         self.frames = 0
@@ -71,7 +73,10 @@ class ChunkWriter:
         except OSError as error:
             raise storage_error(error, path) from error
         try:
-            self._stream = self._open_stream(size, _hdr_options(settings, mastering, light_level))
+            more = _hdr_options(settings, mastering, light_level)
+            if gpu is not None and settings.encoder.endswith("_nvenc"):
+                more["gpu"] = str(gpu)
+            self._stream = self._open_stream(size, more)
         except BaseException:
             self._discard()
             raise
@@ -120,7 +125,7 @@ class ChunkWriter:
     def _converted(self, pixels: PixelArray) -> av.VideoFrame:
         return from_rgb(pixels, self._colour, self._settings.pixel_format, reformatter=self._reformatter)
 
-    def _open_stream(self, size: tuple[int, int], hdr: dict[str, str]) -> av.VideoStream:
+    def _open_stream(self, size: tuple[int, int], more: dict[str, str]) -> av.VideoStream:
         settings, colour = self._settings, self._colour
         if settings.encoder == "libsvtav1":
             # The library writes to stderr on its own, past FFmpeg's log; 1 leaves errors.
@@ -146,7 +151,7 @@ class ChunkWriter:
         context.color_trc = colour.transfer
         # PyAV has no attribute for it; every encoder of FFmpeg takes it as an option.
         siting = {"chroma_sample_location": str(colour.chroma_location)}
-        context.options = {**dict(settings.options), **siting, **hdr}
+        context.options = {**dict(settings.options), **siting, **more}
         if settings.codec_tag is not None:
             context.codec_tag = settings.codec_tag
         stream.time_base = 1 / self._rate
@@ -155,7 +160,7 @@ class ChunkWriter:
         except (av.FFmpegError, OSError, ValueError) as error:
             raise EncoderError(
                 f"{settings.encoder} refuses these settings ({size[0]}x{size[1]}, {settings.pixel_format}, "
-                f"{dict(settings.options)}): {error}",
+                f"{dict(settings.options) | more}): {error}",
                 remedy=say("Choose another {codec}, or leave {crf} and {preset} out. NVENC needs a GPU that has it."),
             ) from error
         return stream

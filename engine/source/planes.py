@@ -98,9 +98,13 @@ class Planes:
         if self.samples is other.samples:
             return True
         part = self.stored(window) if window is not None else Window(0, 0, *self.size)
-        return all(
-            np.array_equal(mine[each], theirs[each])
+        pairs = [
+            (mine[each], theirs[each])
             for mine, theirs, each in zip(self.samples, other.samples, self.regions(part), strict=True)
+        ]
+        # Pictures that differ nearly always do so in the middle.
+        return all(np.array_equal(a[len(a) // 2 :][:1], b[len(b) // 2 :][:1]) for a, b in pairs) and all(
+            np.array_equal(a, b) for a, b in pairs
         )
 
     def regions(self, part: Window) -> list[tuple[slice, slice]]:
