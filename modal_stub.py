@@ -22,6 +22,7 @@ from queue import Full
 from typing import Any
 
 import modal
+import modal.experimental
 
 from keyscale.engine.models.registry import all_models
 from keyscale.engine.remote import prices
@@ -147,13 +148,19 @@ class Engine:
 
         Progress goes to `queue`, in a partition named after the job.
         """
+        from keyscale.engine.errors import DeviceLost
         from keyscale.engine.worker.chunk import make_chunk
         from keyscale.engine.worker.contract import read_task
 
         def report(news: dict[str, Any]) -> None:
             _tell(queue, news, read_task(job_json).job_id)
 
-        return make_chunk(self._workshop, job_json, chunk, urls, report, timeout_s=TIMEOUT_S)
+        try:
+            return make_chunk(self._workshop, job_json, chunk, urls, report, timeout_s=TIMEOUT_S)
+        except DeviceLost:
+            # No network runs in this process any more: the client's next try gets another container.
+            modal.experimental.stop_fetching_inputs()
+            raise
 
 
 def _tell(queue: modal.Queue | None, news: dict[str, Any], partition: str) -> None:

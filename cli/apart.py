@@ -1,13 +1,18 @@
-"""How commands look at a source: apart, where the process is theirs and would end with a library that crashes."""
+"""What a command does where the process is its own: look at a source apart from it, and begin anew in another."""
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from keyscale.engine.runners.prepare import Look
 
-__all__ = ["look_at", "own_process"]
+__all__ = ["look_at", "may_begin_anew", "own_process"]
+
+AGAIN = "_KEYSCALE_AGAIN"
+"""Set in the environment of a process that took another one's place."""
 
 _is_own = False
 
@@ -27,3 +32,11 @@ def look_at() -> Look:
     from keyscale.engine.source.probe import probe
 
     return probe
+
+
+def may_begin_anew() -> bool:
+    """Whether a process in which the device is lost can be replaced by a new one: once, and not on Windows."""
+    if not _is_own or sys.platform == "win32" or AGAIN in os.environ:
+        return False
+    os.environ[AGAIN] = "1"
+    return True

@@ -89,7 +89,7 @@ def batch(
             jobs=jobs,
             remote=remote if remote.remote else None,
             fail_fast=fail_fast,
-            look_for_gpus=flags["device"] in {"auto", "cuda"} and (flags["model"] or "").lower() != "lanczos",
+            device="cpu" if (flags["model"] or "").lower() == "lanczos" else flags["device"],
             report=report_path,
         )
         last = _run(found, more, options, view)

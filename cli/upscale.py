@@ -37,13 +37,26 @@ finished chunks.
 
 def upscale(*, progress: ProgressKind, quiet: bool, verbose: int, **values: Any) -> None:
     """Crop VIDEO along KEYFRAMES.json, upscale what the camera sees, write a verified clip."""
+    from keyscale.cli.apart import may_begin_anew
     from keyscale.cli.progress import renderer, shown
     from keyscale.cli.terminal import write_path
+    from keyscale.engine.errors import DeviceLost
+    from keyscale.engine.events import Note
     from keyscale.engine.request import request_of
+    from keyscale.engine.system import run_anew
 
+    done = None
     with shown(renderer(progress, quiet=quiet, verbosity=verbose)) as view:
         request = request_of(values)
-        done = run_job(request.job, request.remote, view)
+        try:
+            done = run_job(request.job, request.remote, view)
+        except DeviceLost as error:
+            if not may_begin_anew():
+                raise
+            view.handle(Note(level="warning", message=f"{error.message}: tried again in a new process"))
+    if done is None:
+        run_anew()  # finished chunks are kept
+        return
     if progress is not ProgressKind.JSON:
         write_path(done.output)
 

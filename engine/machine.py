@@ -8,17 +8,22 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from keyscale.engine.errors import EnvironmentFault
-from keyscale.engine.system import address_space_limit, usable_cores
+from keyscale.engine.system import address_space_limit, bound_cores, usable_cores
 
 __all__ = [
+    "Gpus",
     "check_address_space",
     "choose_device",
     "describe_device",
+    "find_gpus",
     "give_back_memory",
+    "lacks_kernels",
     "may_have_gpu",
     "share_cores",
 ]
@@ -45,11 +50,16 @@ def share_cores() -> None:
 
     The network's threads meet at a barrier after every layer. One that spins there keeps the encoder, the decoder or
     another job from the core that the last one is waiting for, and both slow down by more than their share; how
-    much varies widely with what else runs (`bench/contention.py` measures it). What the user set in OpenMP's own
-    variables stands.
+    much varies widely with what else runs (`bench/contention.py` measures it). A container's quota of CPU time is
+    unknown to OpenMP: with a thread for each core all of them would be stopped until the next period, most of the time.
+    What the user set in OpenMP's own variables stands.
     """
-    if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
+    if "torch" in sys.modules:
+        return
+    if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    if usable_cores() < bound_cores():
+        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
 
 
 def may_have_gpu() -> bool:
@@ -100,16 +110,61 @@ def choose_device(asked: str) -> str:
     """`auto` -> the best device that is there; anything else is taken at its word and checked on loading."""
     if asked != "auto":
         return asked
+    return next(iter(find_gpus().fit), "cpu")
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """GPUs of this machine that torch knows of."""
+
+    fit: tuple[str, ...] = ()
+    """Those that networks can run on, by order of merit: `cuda`, or `cuda:N` of several, and `mps`."""
+    unfit: tuple[str, ...] = ()
+    """What is wrong with each of the others, for people."""
+
+
+def find_gpus() -> Gpus:
+    """The GPUs of this machine; torch is imported where a driver tells of one."""
     if not may_have_gpu():
-        return "cpu"
+        return Gpus()
     share_cores()
     import torch
 
+    fit, unfit = [], []
     if torch.cuda.is_available():
-        return "cuda"
+        for number in range(torch.cuda.device_count()):
+            device = f"cuda:{number}"
+            if (wrong := lacks_kernels(device)) is None:
+                fit.append(device)
+            else:
+                unfit.append(wrong)
+        if torch.cuda.device_count() == 1:
+            fit = ["cuda"] * len(fit)
     if torch.backends.mps.is_available():
-        return "mps"
-    return "cpu"
+        fit.append("mps")
+    return Gpus(tuple(fit), tuple(unfit))
+
+
+def lacks_kernels(device: str) -> str | None:
+    """What is wrong with a CUDA device that torch was not built for, for people; None for one that it was.
+
+    A binary runs on what has its major and at least its minor compute capability, one for `sm_90a` on that alone;
+    PTX (`compute_90`) is compiled for everything from its own on (CUDA C++ Programming Guide, 5.1).
+    """
+    import torch
+
+    has = torch.cuda.get_device_capability(device)
+    built = [re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", arch) for arch in torch.cuda.get_arch_list()]
+    if not any(built):  # ROCm
+        return None
+    for kind, major, minor, only in (match.groups() for match in built if match):
+        least = int(major), int(minor)
+        if has == least or (kind == "compute" and has >= least) or (not only and has[0] == least[0] and has >= least):
+            return None
+    return (
+        f"{describe_device(device)} does not run with torch {torch.__version__}, which has no kernels for its "
+        f"compute capability {has[0]}.{has[1]}"
+    )
 
 
 def describe_device(device: str) -> str:
@@ -134,11 +189,12 @@ def check_address_space() -> None:
         EnvironmentFault: `ulimit -v`, or what a batch system sets in its place, is too low.
     """
     limit = address_space_limit()
-    needed = LEAST_SPACE + SPACE_EACH_CORE * usable_cores()
+    # Libraries start their threads by the cores that they see, whatever the quota.
+    needed = LEAST_SPACE + SPACE_EACH_CORE * bound_cores()
     if limit is not None and limit < needed:
         raise EnvironmentFault(
             f"this process is limited to {limit // MIB} MiB of address space, and its libraries need more than "
-            f"{needed // MIB} MiB on {usable_cores()} cores",
+            f"{needed // MIB} MiB on {bound_cores()} cores",
             remedy="Raise the limit (`ulimit -v unlimited`, or the batch system's own), or run on fewer cores "
             "(`taskset -c 0,1 keyscale ...`).",
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
 
-__all__ = ["KILLED", "OWN_GROUP", "address_space_limit", "sync", "usable_cores"]
+__all__ = ["KILLED", "OWN_GROUP", "address_space_limit", "bound_cores", "run_anew", "sync", "usable_cores"]
 
 KILLED = 1 if sys.platform == "win32" else -9
 """Exit code of a process that was killed, as `subprocess` tells it."""
@@ -16,13 +17,65 @@ OWN_GROUP = 0x200 if sys.platform == "win32" else 0
 CREATE_NEW_PROCESS_GROUP."""
 
 
-def usable_cores() -> int:
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+
+
+def bound_cores() -> int:
     """Cores that this process may run on; on systems that bind no process to some cores, all there are."""
     if sys.platform == "linux":
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
     return cores
+
+
+def usable_cores() -> int:
+    """Cores whose time this process has: `bound_cores`, or fewer where a container has a quota of CPU time."""
+    return max(1, math.ceil(min(bound_cores(), _quota())))
+
+
+def _quota() -> float:
+    """CPU time a second that the control groups of this process may have, in seconds; infinite without a quota.
+
+    `cpu.max` holds "QUOTA PERIOD" or "max PERIOD" (cgroup-v2.rst of the kernel); version 1 has a file for each of the
+    two, and -1 for none. A container may see its own group as the root, or a path that exists outside alone.
+    """
+    least = math.inf
+    try:
+        lines = OWN_CGROUPS.read_text().splitlines()
+    except OSError:
+        return least
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = CGROUPS / controllers
+        for group in (root / path.lstrip("/"), *(root / path.lstrip("/")).parents):
+            if not group.is_relative_to(root):
+                break
+            try:
+                if controllers:
+                    quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+                else:
+                    quota, period = (group / "cpu.max").read_text().split()
+                if float(quota) > 0:  # "max" is no number
+                    least = min(least, float(quota) / float(period))
+            except (OSError, ValueError, ZeroDivisionError):
+                continue
+    return least
+
+
+def run_anew() -> None:
+    """Put a new process of the same command line in this one's place; returns only where the system has no such call.
+
+    Files are closed by it and locks let go of. Windows would give the new process another number, and whoever waits
+    for this one would find it ended.
+    """
+    if sys.platform != "win32":
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this very command
 
 
 def address_space_limit() -> int | None:

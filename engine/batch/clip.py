@@ -100,6 +100,8 @@ class ClipState:
     """The result that it had when it became known, where that is to be replaced."""
     deaths: int = 0
     """How often its worker died."""
+    lost: Failed | None = None
+    """How the device failed on which it was made, where that ended its worker."""
 
     # What the remaining time is made of
     made: int = 0

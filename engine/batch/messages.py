@@ -46,8 +46,8 @@ class Stop:
 class Hello:
     """The first message of a worker."""
 
-    gpus: int
-    """CUDA devices that it sees; 0 where it was not to look."""
+    gpus: tuple[str, ...]
+    """GPUs that networks can run on, `cuda:N` or `mps`; none where it was not to look. It uses the first."""
 
 
 @dataclass(frozen=True, kw_only=True)

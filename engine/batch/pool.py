@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import IO, cast
 
 from keyscale.engine.batch.messages import Answer, Hello, Order, Request, Stop, receive, send
-from keyscale.engine.batch.process import LOOK
+from keyscale.engine.batch.process import LOOK, USE
 from keyscale.engine.errors import EnvironmentFault
 from keyscale.engine.system import KILLED, OWN_GROUP, usable_cores
 
@@ -60,6 +60,8 @@ class WorkerProcess:
     """It has a clip that is to be the only one."""
     ready: bool = False
     """It said hello."""
+    gpu: str | None = None
+    """The one that it uses where a clip names none."""
 
     def start(self, heard: Heard, environment: dict[str, str], *, look: bool = False) -> None:
         """Start the process.
@@ -67,13 +69,14 @@ class WorkerProcess:
         Args:
             heard: gets what it says.
             environment: of the process.
-            look: have it count CUDA devices first.
+            look: have it find the GPUs first.
 
         Raises:
             OSError: this machine starts no more processes.
         """
         # Without -P the working directory would be searched for modules first.
-        command = [sys.executable, "-P", "-m", "keyscale.engine.batch.process", self.name, *([LOOK] if look else [])]
+        command = [sys.executable, "-P", "-m", "keyscale.engine.batch.process", self.name]
+        command += [LOOK] if look else [USE + self.gpu] if self.gpu is not None else []
         self._process = subprocess.Popen(  # noqa: S603 - this program
             command,
             env=environment,
@@ -153,19 +156,15 @@ Heard = queue.Queue[tuple[WorkerProcess, Answer | None]]
 """What came from workers; None is that nothing more will."""
 
 
-def environment_for(*, threads: int | None = None, gpu: int | None = None) -> dict[str, str]:
+def environment_for(*, threads: int | None = None) -> dict[str, str]:
     """The environment of a worker.
 
     Args:
         threads: of the network; what the user set in OpenMP's own variable stands.
-        gpu: the one CUDA device that it sees, counted among those that this process may see.
     """
     environment = dict(os.environ)
     if threads is not None:
         environment.setdefault("OMP_NUM_THREADS", str(threads))
-    if gpu is not None:
-        visible = [each for each in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.strip()]
-        environment["CUDA_VISIBLE_DEVICES"] = visible[gpu] if gpu < len(visible) else str(gpu)
     return environment
 
 
@@ -177,21 +176,22 @@ def cpu_workers(cores: int) -> int:
 class WorkerPool:
     """The workers. They start as there is work for them."""
 
-    def __init__(self, *, jobs: int | None, remote: bool, look_for_gpus: bool) -> None:
+    def __init__(self, *, jobs: int | None, remote: bool, device: str) -> None:
         """Nothing is started.
 
         Args:
             jobs: clips at once; None is what fits this machine.
             remote: there is one worker, which only follows.
-            look_for_gpus: the first worker counts them.
+            device: that networks run on, of a job's settings; for `auto` and `cuda` the first worker finds the GPUs.
         """
         self.heard: Heard = queue.Queue()
         self.workers: list[WorkerProcess] = []
         self.scout: WorkerProcess | None = None
         self._jobs, self._remote = jobs, remote
-        self._look = look_for_gpus and not remote
-        self._gpus: int | None = None if self._look else 0
-        """None until the first worker has counted them."""
+        self._gpus: tuple[str, ...] | None = () if remote or device == "cpu" else (device,)
+        """None until the first worker has found them."""
+        if not remote and device in {"auto", "cuda"}:
+            self._gpus = None
         self._started = 0
         self._refused_until = 0.0
         """Until then it is not tried to start another process: the machine has refused one."""
@@ -203,7 +203,7 @@ class WorkerPool:
             return 1
         if self._jobs is not None:
             return self._jobs
-        return self._gpus or cpu_workers(usable_cores())
+        return len(self._gpus) or cpu_workers(usable_cores())
 
     @property
     def shares(self) -> bool:
@@ -277,8 +277,9 @@ class WorkerPool:
     def greeted(self, worker: WorkerProcess, hello: Hello) -> None:
         """A worker is up."""
         worker.ready = True
-        if self._gpus is None:
+        if self._gpus is None and worker is not self.scout:  # which is sooner up, and did not look
             self._gpus = hello.gpus
+            worker.gpu = hello.gpus[0] if hello.gpus else None
 
     def remove(self, worker: WorkerProcess) -> str:
         """Forget a worker that is gone; how it ended."""
@@ -286,8 +287,8 @@ class WorkerPool:
             self.scout = None
         else:
             self.workers.remove(worker)
-        if self._gpus is None:
-            self._gpus = 0
+            if self._gpus is None:
+                self._gpus = ()
         return worker.exit_reason()
 
     def stop(self) -> None:
@@ -315,12 +316,13 @@ class WorkerPool:
         if self.workers and time.monotonic() < self._refused_until:
             return []
         number = self._started
-        worker = WorkerProcess(f"worker-{number}")
+        taken = [worker.gpu for worker in self.workers]
+        gpu = min(self._gpus, key=taken.count) if self._gpus else None
+        worker = WorkerProcess(f"worker-{number}", gpu=gpu)
         cores = usable_cores()
         on_cpu = self._jobs or cpu_workers(cores)
         environment = environment_for(
             threads=max(1, cores // on_cpu) if on_cpu > 1 and not self._gpus and not self._remote else None,
-            gpu=number % self._gpus if self._gpus else None,
         )
         try:
             worker.start(self.heard, environment, look=self._gpus is None)

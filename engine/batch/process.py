@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import IO, cast
 
 from keyscale.engine.batch.messages import Answer, Ended, Hello, Opened, Order, Planned, Stop, Told, receive, send
-from keyscale.engine.errors import Interrupted
+from keyscale.engine.errors import DeviceLost, Interrupted
 from keyscale.engine.events import Event, Phase, Progress, failure
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.remote.prices import Budget
@@ -24,10 +24,13 @@ from keyscale.engine.runners.prepare import Prepared, prepare, prepare_plan
 from keyscale.engine.runners.run import Run
 from keyscale.engine.runners.shared import Shared
 
-__all__ = ["LOOK", "main"]
+__all__ = ["LOOK", "USE", "main"]
 
 LOOK = "--look-for-gpus"
-"""Argument: count the CUDA devices before anything else."""
+"""Argument: find the GPUs before anything else, and use the first."""
+
+USE = "--gpu="
+"""Argument: which GPU is meant where none is named."""
 
 GRACE_S = 2.0
 """How long jobs may take to stop once nobody hears of them any more."""
@@ -38,11 +41,11 @@ REMOTE_GRACE_S = 45.0
 class Worker:
     """Does orders in threads of their own until it is told to stop."""
 
-    def __init__(self, pipe: IO[bytes]) -> None:
+    def __init__(self, pipe: IO[bytes], gpu: str | None) -> None:
         self._pipe = pipe
         self._sending = threading.Lock()
         self._stop = threading.Event()
-        self._shared = Shared()
+        self._shared = Shared(gpu=gpu)
         self._lanes: list[threading.Thread] = []
         self._remote = False
         self._slots: Slots | None = None
@@ -78,6 +81,10 @@ class Worker:
         try:
             for event in self._events(order):
                 self.answer(Told(index=order.index, event=event))
+        except DeviceLost as error:
+            # No network runs in this process any more. The batch gives what it had to another one.
+            self.answer(Told(index=order.index, event=failure(error)))
+            os._exit(error.exit_code)
         except BaseException as error:  # whatever it is, it is this clip's own failure, and the others go on
             self.answer(Told(index=order.index, event=failure(error)))
         self.answer(Ended(index=order.index))
@@ -124,15 +131,10 @@ class Worker:
         self.answer(Planned(index=order.index, frames=plan.frames, chunks=len(plan.chunks), source_size=size))
 
 
-def _gpus() -> int:
-    from keyscale.engine.machine import may_have_gpu, share_cores
+def _gpus() -> tuple[str, ...]:
+    from keyscale.engine.machine import find_gpus
 
-    if not may_have_gpu():
-        return 0
-    share_cores()
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return find_gpus().fit
 
 
 def main() -> None:
@@ -146,8 +148,9 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
-    worker = Worker(cast(IO[bytes], answers))
-    worker.answer(Hello(gpus=_gpus() if LOOK in sys.argv[1:] else 0))
+    gpus = _gpus() if LOOK in sys.argv[1:] else tuple(a.removeprefix(USE) for a in sys.argv[1:] if a.startswith(USE))
+    worker = Worker(cast(IO[bytes], answers), gpus[0] if gpus else None)
+    worker.answer(Hello(gpus=gpus))
     worker.follow(cast(IO[bytes], orders))
     # Threads of libraries, and a job that did not stop in its time, do not keep the process.
     os._exit(0)

@@ -23,6 +23,7 @@ from keyscale.engine.batch.pool import WorkerPool, WorkerProcess
 from keyscale.engine.batch.report import write_report
 from keyscale.engine.batch.retries import AGAIN_S, Again
 from keyscale.engine.errors import (
+    DeviceLost,
     EnvironmentFault,
     FramingError,
     InputError,
@@ -73,8 +74,8 @@ class BatchOptions:
     remote: RemoteOptions | None = None
     fail_fast: bool = False
     """The first failure stops everything."""
-    look_for_gpus: bool = True
-    """Whether the jobs may run on CUDA devices."""
+    device: str = "auto"
+    """Where networks run, as of a job; `cpu` where none run."""
     report: Path | None = None
     """Where the report is written: as clips end, and in the end."""
     again_s: float = AGAIN_S
@@ -113,7 +114,7 @@ class _Supervisor:
     def __init__(self, options: BatchOptions, stop: StopFlag, more: Callable[[], Sequence[BatchClip]] | None) -> None:
         self.options = options
         remote = options.remote is not None
-        self.pool = WorkerPool(jobs=options.jobs, remote=remote, look_for_gpus=options.look_for_gpus)
+        self.pool = WorkerPool(jobs=options.jobs, remote=remote, device=options.device)
         self.reported = False
         """The last event was given."""
         self._stop, self._more = stop, more
@@ -270,7 +271,9 @@ class _Supervisor:
             case Told() if is_scout or assists:
                 pass  # its own worker tells
             case Told(event=Done() | Failed() as result):
-                clip.result = result  # told once its worker is done with it
+                lost = result if isinstance(result, Failed) and result.error == DeviceLost.__name__ else None
+                # Told once its worker is done with it; where the device is lost, it ends now.
+                clip.lost, clip.result = lost, None if lost else result
             case Told(event=event):
                 yield from self._tell(clip, event)
             case Ended() if assists:
@@ -336,6 +339,8 @@ class _Supervisor:
                 clip.status = ClipStatus.WAITING
                 self._suspects.append(clip)
                 message = f"the process that worked on it was ended {how}: it is tried again"
+                if clip.lost is not None:
+                    message = f"{clip.lost.message}: it is tried again in a new process"
                 yield from self._tell(clip, _note(message, warning=True))
                 continue
             died = Failed(
@@ -344,7 +349,7 @@ class _Supervisor:
                 remedy="Memory may be short, or a library crashes on this video: run it alone to see which.",
                 exit_code=1,
             )
-            yield from self._finish(clip, died)
+            yield from self._finish(clip, clip.lost or died)
 
     def _finish(self, clip: ClipState, result: Done | Failed) -> Iterator[BatchEvent]:
         """A clip has ended, well or badly."""

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from keyscale.engine.errors import DeviceError, DeviceLost, UsageError
-from keyscale.engine.machine import describe_device
+from keyscale.engine.machine import describe_device, lacks_kernels
 from keyscale.engine.models.enlarger import OutOfMemory
 from keyscale.engine.wording import say
 
@@ -29,6 +29,8 @@ __all__ = [
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Result = TypeVar("Result")
+
+OTHER_TORCH = say("Use {device=cpu} or another {device}, or install a torch that was built for this GPU.")
 
 FREE_MEMORY = say("Close other programs, or use another {device}.")
 
@@ -65,7 +67,7 @@ def resolve_device(text: str) -> torch.device:
     """`"cpu"`, `"mps"`, `"cuda"` or `"cuda:N"` as a torch device that is there.
 
     Raises:
-        DeviceError: not one of these, or absent on this machine.
+        DeviceError: not one of these, absent on this machine, or one that torch has no kernels for.
     """
     try:
         device = torch.device(text)
@@ -73,7 +75,10 @@ def resolve_device(text: str) -> torch.device:
         raise DeviceError(f"{text!r} is no device", remedy="Use cpu, mps, cuda or cuda:N.") from error
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
+        if (device.index or 0) < count:
+            if (wrong := lacks_kernels(text)) is not None:
+                raise DeviceError(wrong, remedy=OTHER_TORCH)
+        else:
             built = "" if torch.version.cuda or torch.version.hip else ", and this torch was built without CUDA"
             raise DeviceError(
                 f"there is no device {text} on this machine: torch sees {count} CUDA devices{built}",
@@ -128,7 +133,7 @@ def device_fault(error: Exception, device: torch.device) -> OutOfMemory | Device
     if isinstance(error, torch.OutOfMemoryError) or any(words in said for words in SHORTAGES):
         return OutOfMemory(_first_line(said))
     if any(words in said for words in NO_KERNELS):
-        return no_kernels(device)
+        return DeviceError(f"{describe_device(str(device))} does not run with this torch: {said}", remedy=OTHER_TORCH)
     if device.type == "cuda" and any(words in said for words in FAILURES):
         return DeviceLost(
             f"{device} failed: {_first_line(said)}",
@@ -154,15 +159,6 @@ def on_device(device: torch.device, work: Callable[[], Result]) -> Result:
     if isinstance(fault, OutOfMemory) and device.type == "cuda":
         torch.cuda.empty_cache()
     raise fault
-
-
-def no_kernels(device: torch.device) -> DeviceError:
-    """Torch was built without kernels for this CUDA device."""
-    return DeviceError(
-        f"{describe_device(str(device))} does not run with torch {torch.__version__}, which has no kernels for "
-        f"its compute capability {'.'.join(map(str, torch.cuda.get_device_capability(device)))}",
-        remedy=say("Use {device=cpu} or another {device}, or install a torch that was built for this GPU."),
-    )
 
 
 def _first_line(said: str) -> str:

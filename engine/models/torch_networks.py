@@ -154,9 +154,6 @@ class PlainNet(nn.Module):
         """
         above = min(top, 1)
         seen = x[:, :, top - above : top + body.shape[2] + 1]
-        if x.device.type == "mps" and seen.shape != x.shape:
-            # There a convolution of a slice of a channels-last tensor was silently wrong (PyTorch's issue 180984).
-            seen = seen.clone()
         # No name keeps the enlarged input while the pixels are interleaved.
         body.add_(functional.conv2d(seen, self.base, padding=1, groups=3)[:, :, above : above + body.shape[2]])
         shuffled: Tensor = functional.pixel_shuffle(body, self.scale * self.fold)

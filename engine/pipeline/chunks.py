@@ -117,24 +117,23 @@ def run_chunks(
     sampled: Channel[_Sampled] = Channel(stages, sampler_threads + 1)
     pool = ThreadPoolExecutor(sampler_threads, thread_name_prefix="keyscale-sampler")
     deep = plan.encoder.bit_depth > 8
-    device = upscaler is not None and stays_on_device(upscaler.model)
-    stages.start("reader", lambda: _read(plan, chunks, deep, groups, stages, tally, open_media, claim, planes=device))
+    stays = upscaler is not None and stays_on_device(upscaler.model)
+    device = plan.job.compute.device if upscaler is None else upscaler.model.place
+    stages.start("reader", lambda: _read(plan, chunks, deep, groups, stages, tally, open_media, claim, planes=stays))
     tally.waits = network_lock is not None and upscaler is not None
 
     def upscale() -> None:
         with contextlib.ExitStack() as held:
             ready = _locked(groups, stages, tally, network_lock, held)
-            if device and upscaler is not None:
+            if upscaler is not None and stays:
                 _on_device(plan, upscaler, ready, sampled)
             else:
                 _upscale(upscaler, ready, pictures)
 
     stages.start("upscaler", upscale)
-    if not device:
+    if not stays:
         stages.start("sampler", lambda: _sample(plan, pictures, sampled, pool))
-    place = upscaler.model.place if upscaler is not None else ""
-    gpu = int(place.removeprefix("cuda:")) if place.startswith("cuda:") else None
-    stages.start("writer", lambda: _write(plan, folder, sampled, tally, gpu))
+    stages.start("writer", lambda: _write(plan, folder, sampled, tally, device))
     try:
         while not stages.wait(POLL_SECONDS):
             yield tally
@@ -255,8 +254,8 @@ def _rgb(group: _Group) -> PixelArray:
 
 
 def stays_on_device(model: Enlarger) -> bool:
-    """Whether frames stay on the network's device from the decoder's planes to the encoder's: on any but a CPU."""
-    return model.place != "cpu"
+    """Whether frames stay on the network's device from the decoder's planes to the encoder's: on GPUs, in torch."""
+    return model.place.partition(":")[0] in {"cuda", "mps"}
 
 
 def _on_device(plan: Plan, upscaler: Upscaler, groups: Iterable[_Group], sampled: Channel[_Sampled]) -> None:
@@ -313,7 +312,7 @@ def _sample(plan: Plan, pictures: Channel[_Picture], sampled: Channel[_Sampled],
     sampled.close()
 
 
-def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Tally, gpu: int | None) -> None:
+def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Tally, device: str) -> None:
     """Encode pictures chunk by chunk; a chunk that is not complete leaves no file."""
     source = iter(sampled)
     item = next(source, None)
@@ -327,7 +326,7 @@ def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Ta
             plan.rate,
             mastering=plan.info.mastering if plan.tone is None else None,
             light_level=plan.info.light_level if plan.tone is None else None,
-            gpu=gpu,
+            device=device,
         ) as writer:
             while item is not None and item.chunk is chunk:
                 writer.write(item.picture.result())

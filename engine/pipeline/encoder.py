@@ -42,7 +42,7 @@ class ChunkWriter:
         size: width and height in pixels.
         rate: frames a second, exactly.
         mastering, light_level: HDR10 metadata as FFmpeg's raw structures, carried by x265.
-        gpu: number of the CUDA device that NVENC encodes on; None is its own choice, the first.
+        device: where networks run; with `cuda:N` NVENC encodes there too.
 
     Raises:
         EncoderError: the encoder is absent or refuses the settings.
@@ -59,7 +59,7 @@ class ChunkWriter:
         *,
         mastering: bytes | None = None,
         light_level: bytes | None = None,
-        gpu: int | None = None,
+        device: str = "cpu",
     ) -> None:
         self.path = path
         self.frames = 0
@@ -74,8 +74,9 @@ class ChunkWriter:
             raise storage_error(error, path) from error
         try:
             more = _hdr_options(settings, mastering, light_level)
-            if gpu is not None and settings.encoder.endswith("_nvenc"):
-                more["gpu"] = str(gpu)
+            kind, _, number = device.partition(":")
+            if kind == "cuda" and number and settings.encoder.endswith("_nvenc"):
+                more["gpu"] = number
             self._stream = self._open_stream(size, more)
         except BaseException:
             self._discard()
@@ -177,7 +178,7 @@ class ChunkWriter:
 
 
 def check_encoder(
-    settings: EncoderSettings, colour: Colour, size: tuple[int, int], rate: Fraction, folder: Path
+    settings: EncoderSettings, colour: Colour, size: tuple[int, int], rate: Fraction, folder: Path, device: str
 ) -> None:
     """Open the encoder once, before any long work.
 
@@ -185,7 +186,7 @@ def check_encoder(
         EncoderError: it is absent or refuses the settings.
         StorageError: `folder` cannot be written.
     """
-    probe = ChunkWriter(folder / f"encoder-check{chunk_suffix(settings)}", settings, colour, size, rate)
+    probe = ChunkWriter(folder / f"encoder-check{chunk_suffix(settings)}", settings, colour, size, rate, device=device)
     probe._discard()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from threading import Event as StopFlag
@@ -86,8 +87,10 @@ class LocalRun(Run):
 
         asked = self.job.compute
         ways = self.plan.executions
-        device = ways[0].device if len(ways) == 1 else choose_device(asked.device)
-        execution = next(way for way in ways if way.device == device)
+        device = ways[0].device if len(ways) == 1 else self.shared.gpu or choose_device(asked.device)
+        if device == "cuda" and self.shared.gpu is not None and self.shared.gpu != "mps":
+            device = self.shared.gpu
+        execution = replace(next(way for way in ways if way.kind == device.partition(":")[0]), device=device)
         named = self.job.model.name
 
         def load(report: Callable[[int, int], None]) -> Enlarger:
@@ -122,7 +125,9 @@ class LocalRun(Run):
 
     def made_by(self) -> str:
         """As `Run.made_by`."""
-        network = f"{self.model.sha256} {self.execution}" if self.model else LANCZOS
+        network = LANCZOS
+        if self.model and self.execution:  # whichever of several GPUs it is
+            network = f"{self.model.sha256} {replace(self.execution, device=self.execution.kind)}"
         return f"{keyscale.__version__} {sorted(av.library_versions.items())!r} {network}"
 
     def make(self, missing: list[Chunk], folder: WorkFolder, meter: Meter) -> Iterator[Event]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from keyscale.engine.camera.framing import Framing, load_framing
 from keyscale.engine.errors import InputError, StorageError, UsageError
 from keyscale.engine.files import storage_error
 from keyscale.engine.job import Job, Precision
-from keyscale.engine.machine import share_cores
+from keyscale.engine.machine import find_gpus, share_cores
 from keyscale.engine.models import ModelSpec, defaults_for, describe, needs_openvino
 from keyscale.engine.models.speeds import known_speeds
 from keyscale.engine.pipeline.encoder import check_encoder
@@ -47,8 +47,8 @@ class Prepared:
 
 
 def prepare_plan(job: Job, *, remote: bool = False, framing: Framing | None = None, look: Look = probe) -> Plan:
-    """Probe, read the keyframes and plan. No network runs; torch is imported for a checkpoint's path only, and
-    OpenVINO where it has to be asked what it can do on this CPU.
+    """Probe, read the keyframes and plan. No network runs; torch is imported for a checkpoint's path, and for
+    `--device auto` where a driver tells of a GPU; OpenVINO where it has to be asked what it can do on this CPU.
 
     Args:
         job: what is asked for.
@@ -64,7 +64,11 @@ def prepare_plan(job: Job, *, remote: bool = False, framing: Framing | None = No
         framing = load_framing(job.keyframes)
     models = _models(job)
     info = look(job.source, tolerate_damage=job.keep_going_on_decode_errors, sound=job.encoding.audio)
-    return make_plan(job, info, framing, models, known_speeds(), has_int8=remote or has_int8(job, models.values()))
+    plan = make_plan(job, info, framing, models, known_speeds(), has_int8=remote or has_int8(job, models.values()))
+    if plan.model is not None and not remote and len(plan.executions) > 1:
+        # What `auto` passes over is no secret.
+        plan = replace(plan, warnings=(*plan.warnings, *(f"passed over: {wrong}" for wrong in find_gpus().unfit)))
+    return plan
 
 
 def prepare(job: Job, *, remote: bool = False, framing: Framing | None = None, look: Look = probe) -> Prepared:
@@ -207,6 +211,7 @@ def _check_folder(output: Path, plan: Plan, *, remote: bool) -> None:
                 (plan.job.target.width, plan.job.target.height),
                 plan.rate,
                 private,
+                plan.job.compute.device,
             )
     except OSError as error:
         raise storage_error(error, folder) from error

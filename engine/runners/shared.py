@@ -21,7 +21,9 @@ KEPT = 2
 class Shared:
     """For a process that does many jobs. Its methods may be called from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, gpu: str | None = None) -> None:
+        """`gpu` is the one that is meant by `auto` and `cuda`: `cuda:N` or `mps`, or None for any."""
+        self.gpu = gpu
         self.network_lock = NetworkLock()
         self._networks: OrderedDict[Hashable, Enlarger] = OrderedDict()
         self._loading = threading.Lock()

@@ -77,7 +77,7 @@ def _way(plan: Plan) -> object:
     asked = plan.job.compute
     if plan.model is None or (asked.device == "auto" and asked.precision is Precision.AUTO):
         return None
-    here = choose_device("auto")
+    here = choose_device("auto").partition(":")[0]
     ways = plan.executions
     held = ways[0] if len(ways) == 1 else next(way for way in ways if way.kind == here)
     unasked = choose_execution(plan.model, here, Precision.AUTO, has_int8=_has_int8(plan, plan.model, here))

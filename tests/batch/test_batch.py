@@ -33,8 +33,8 @@ from keyscale.engine.workspace.folder import WorkFolder, work_folder_of
 
 pytestmark = pytest.mark.processes
 
-ONE = BatchOptions(jobs=1, look_for_gpus=False)
-TWO = BatchOptions(jobs=2, look_for_gpus=False)
+ONE = BatchOptions(jobs=1, device="cpu")
+TWO = BatchOptions(jobs=2, device="cpu")
 SILENCE_S = 3.0
 """Longest time between two events: the contract's 2 s, and what a busy machine adds."""
 LONG = 2400

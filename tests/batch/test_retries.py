@@ -78,7 +78,7 @@ def test_a_watched_clip_is_made_once_what_was_in_its_way_is_gone(tmp_path: Path)
         return taken
 
     told: list[BatchEvent] = []
-    for event in run_batch([], BatchOptions(jobs=1, look_for_gpus=False, again_s=0.2), stop, more=more):
+    for event in run_batch([], BatchOptions(jobs=1, device="cpu", again_s=0.2), stop, more=more):
         told.append(event)
         match event:
             case ClipEvent(of=Failed()):

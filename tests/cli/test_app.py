@@ -32,7 +32,7 @@ from keyscale.engine.errors import (
     UsageError,
     VerificationError,
 )
-from keyscale.engine.system import usable_cores
+from keyscale.engine.system import bound_cores
 
 MAIN = "from keyscale.cli.app import main; main()"
 
@@ -315,7 +315,7 @@ def test_too_little_address_space_is_told_before_anything_is_loaded(
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
 def test_address_space_that_runs_out_later_is_never_taken_for_a_defect(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mp4", frames=4, rate=24)
-    enough_to_begin = 800 + 64 * usable_cores()
+    enough_to_begin = 800 + 64 * bound_cores()
     ended = limited_process(enough_to_begin, "upscale", str(clip), "--size", "128x96", "--model", "keyscale-tiny-x2")
     assert ended.returncode in {0, 3, 4, 6}, ended.stderr
     assert "Traceback" not in ended.stderr

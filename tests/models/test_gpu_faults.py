@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support.numbered import numbered, run, small_job, write_video
 from support.pictures import most, picture, whole
-from support.simulated_cuda import SimulatedGpu, device_without_driver, simulated_cuda
+from support.simulated_cuda import ARCHITECTURES, SimulatedGpu, device_without_driver, simulated_cuda
 
 from keyscale.engine.camera.geometry import Window
-from keyscale.engine.errors import DeviceError, DeviceLost
+from keyscale.engine.choices import Codec
+from keyscale.engine.errors import DeviceError, DeviceLost, EncoderError
+from keyscale.engine.job import Compute, Encoding, Job, ModelChoice, Precision
+from keyscale.engine.machine import find_gpus, lacks_kernels
 from keyscale.engine.models import load_model
 from keyscale.engine.models import torch_networks as networks
 from keyscale.engine.models.torch_model import LEAST_AUTOMATIC, SIZES, Model
+from keyscale.engine.pipeline import chunks
+from keyscale.engine.pipeline.encoder import ChunkWriter
 from keyscale.engine.pipeline.upscaler import Upscaler
+from keyscale.engine.runners.prepare import prepare
 
 SIZE = (40, 32)
 WINDOW = Window(4, 4, 36, 28)
@@ -317,9 +326,9 @@ def test_the_size_that_windows_are_brought_to_does_not_show(gpu: SimulatedGpu) -
         assert most(Upscaler(model, (90, 70))(frame, core), Upscaler(exact, (90, 70))(frame, core)) <= 1
 
 
-@pytest.mark.parametrize("kind", ["plain x2", "rrdb x4"])
+@pytest.mark.parametrize("kind", NETWORKS)
 def test_on_mps_no_slice_of_a_picture_is_convolved(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There that was silently wrong. Nothing is computed here: what convolutions are given is looked at."""
+    """There that was silently wrong (PyTorch's issue 180984). What convolutions are given is looked at, not computed."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     given = []
@@ -337,7 +346,134 @@ def test_on_mps_no_slice_of_a_picture_is_convolved(kind: str, monkeypatch: pytes
             made.base = torch.empty(made.base.shape, device="mps")
         x = torch.empty(1, 3, 150, 32, device="mps").contiguous(memory_format=torch.channels_last)
         made(x)
-        if isinstance(made, networks.PlainNet):
-            made.shuffled_onto(torch.empty(1, 12, 10, 32, device="mps"), x, 20)
     assert len(given) > 1
     assert all(x.storage_offset() == 0 and x.untyped_storage().nbytes() == x.numel() * 4 for x in given)
+
+
+# Devices that torch was not built for
+
+
+@pytest.mark.parametrize(
+    ("capability", "architectures", "runs"),
+    [
+        ((7, 5), ARCHITECTURES, True),
+        ((8, 9), ARCHITECTURES, True),  # by sm_86
+        ((10, 3), ARCHITECTURES, True),
+        ((6, 1), ARCHITECTURES, False),
+        ((7, 0), ARCHITECTURES, False),
+        ((11, 0), ARCHITECTURES, False),
+        ((12, 0), ("sm_80", "sm_90", "compute_90"), True),
+        ((8, 0), ("sm_90", "compute_90"), False),
+        ((9, 0), ("sm_90a",), True),
+        ((9, 1), ("sm_90a",), False),
+        ((9, 0), ("gfx90a", "gfx942"), True),
+    ],
+)
+def test_what_torch_was_built_for(capability: tuple[int, int], architectures: tuple[str, ...], runs: bool) -> None:
+    with simulated_cuda(capability=capability, architectures=architectures):
+        wrong = lacks_kernels("cuda:0")
+        assert find_gpus().fit == (("cuda",) if runs else ())
+    assert (wrong is None) is runs
+    assert wrong is None or f"{capability[0]}.{capability[1]}" in wrong
+
+
+def job(folder: Path, device: str) -> Job:
+    source = write_video(folder / "in.mkv", [numbered(n) for n in range(2)])
+    return small_job(
+        source,
+        folder / "out.mp4",
+        size=(128, 128),
+        model=ModelChoice(name=NAME),
+        compute=Compute(device=device, precision=Precision.FP32),
+    )
+
+
+def test_auto_passes_over_a_card_without_kernels_and_says_so_in_the_plan(tmp_path: Path) -> None:
+    with simulated_cuda(count=3) as gpus:
+        gpus[0].capability, gpus[0].name = (6, 0), "Tesla P100"
+        gpus[1].name = "NVIDIA L4"
+        result = run(job(tmp_path, "auto"))
+    passed = [warning for warning in result.plan.warnings if "Tesla P100" in warning]
+    assert len(passed) == 1
+    assert "compute capability 6.0" in passed[0]
+    assert passed[0] in result.notes
+    assert any("device chosen: cuda:1 (NVIDIA L4)" in note for note in result.notes)
+    assert gpus[1].launches
+    assert not gpus[0].launches
+
+
+def test_auto_goes_on_to_the_cpu_where_no_card_has_kernels(tmp_path: Path) -> None:
+    with simulated_cuda(capability=(6, 0), name="Tesla P100") as (gpu,):
+        result = run(job(tmp_path, "auto"))
+    assert any("device chosen: cpu" in note for note in result.notes)
+    assert any("Tesla P100" in warning for warning in result.plan.warnings)
+    assert not gpu.launches
+
+
+def test_a_card_without_kernels_that_is_asked_for_is_an_error_before_any_work(tmp_path: Path) -> None:
+    with simulated_cuda(capability=(6, 0), name="Tesla P100") as (gpu,), pytest.raises(DeviceError) as caught:
+        run(job(tmp_path, "cuda"))
+    assert "Tesla P100" in str(caught.value)
+    assert caught.value.exit_code == 4
+    assert not gpu.launches
+    assert not list(tmp_path.glob("*.mp4"))
+
+
+# NVENC
+
+
+@pytest.mark.parametrize(("device", "gpu"), [("cuda:1", "'gpu': '1'"), ("cuda:3", "'gpu': '3'"), ("cuda", None)])
+@pytest.mark.parametrize("codec", [Codec.H264_NVENC, Codec.HEVC_NVENC])
+def test_nvenc_is_asked_for_on_the_gpu_that_is_named(
+    tmp_path: Path, device: str, gpu: str | None, codec: Codec
+) -> None:
+    try:
+        prepare(replace(job(tmp_path, device), encoding=Encoding(codec=codec)))
+    except EncoderError as error:
+        assert gpu is None or gpu in str(error)
+        assert gpu is not None or "gpu" not in str(error).partition("{")[2]
+    else:
+        pytest.skip("NVENC is here: the error that tells what it was given does not come")
+
+
+def test_the_encoder_is_told_where_networks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    class Noted(ChunkWriter):
+        def __init__(self, *given: Any, device: str, **more: Any) -> None:
+            told.append(device)
+            super().__init__(*given, device=device, **more)
+
+    monkeypatch.setattr(chunks, "ChunkWriter", Noted)
+    with simulated_cuda(count=2) as gpus:
+        gpus[0].capability = (6, 0)
+        run(job(tmp_path, "auto"))
+    assert told == ["cuda:1"]
+
+
+# Contexts that die
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: an illegal memory access was encountered",
+        "CUDA error: unspecified launch failure",
+        "CUDA error: uncorrectable ECC error encountered",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+    ],
+)
+def test_an_error_that_leaves_the_context_dead_is_told_from_others(gpu: SimulatedGpu, said: str) -> None:
+    made = upscaler("fp32")
+    gpu.fail_launch(8, RuntimeError(said), sticky=True)
+    for _ in range(2):
+        with pytest.raises(DeviceLost, match=said) as caught:
+            made(picture(*SIZE), WINDOW)
+    assert caught.value.exit_code == 4
+    assert "again" in str(caught.value.remedy)
+
+
+def test_a_defect_of_the_program_is_none_of_the_device(gpu: SimulatedGpu) -> None:
+    gpu.fail_launch(8, RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"))
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        upscaler("fp32")(picture(*SIZE), WINDOW)

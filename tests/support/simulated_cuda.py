@@ -43,7 +43,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-__all__ = ["POISON", "SimulatedGpu", "device_without_driver", "simulated_cuda"]
+__all__ = ["ARCHITECTURES", "POISON", "SimulatedGpu", "device_without_driver", "simulated_cuda"]
 
 POISON = 0xA5
 """Every byte of pinned memory that was not written yet."""
@@ -730,11 +730,11 @@ def simulated_cuda(
         for key, value in replaced.items():
             stack.enter_context(mock.patch.object(torch.cuda, key, value))
         stack.enter_context(mock.patch.object(torch.version, "cuda", "13.0"))
-        stack.enter_context(mock.patch("keyscale.engine.machine.may_have_gpu", return_value=True))
+        stack.enter_context(mock.patch("keyscale.engine.machine._may_have_cuda", return_value=True))
         stack.enter_context(mock.patch.object(threading.Thread, "run", run_in_mode))
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrite)
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         stack.callback(_gpus.clear)
         stack.enter_context(_FunctionMode())
         stack.enter_context(_DispatchMode())  # type: ignore[no-untyped-call]
-        yield _gpus
+        yield list(_gpus)

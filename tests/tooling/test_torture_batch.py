@@ -264,7 +264,7 @@ def test_a_clip_that_several_workers_may_make_fails_where_there_is_no_room_for_f
     work = BatchClip(name="clip.mp4", video=str(clip), keyframes=None, output=job.output, job=job)
     try:
         with small_disk(out, 64 << 20, inodes=1 + files):  # one is the folder itself
-            *_, last = run_batch([work], BatchOptions(jobs=2, look_for_gpus=False), threading.Event())
+            *_, last = run_batch([work], BatchOptions(jobs=2, device="cpu"), threading.Event())
             assert isinstance(last, BatchDone)
             error = last.report.clips[0].error
             assert error is None or error.exit_code == 4
