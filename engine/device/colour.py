@@ -179,9 +179,8 @@ class ToPlanes:
             )
             if self._deep:
                 chroma = chroma.add_(0.5)
-        if not self._deep:
-            luma, chroma = luma.clamp_(0, self._most), chroma.clamp_(0, self._most)
-        elif self._bands:
+        # Luma of RGB lies within its range; chroma is filtered beyond it, or with a half ends one above.
+        if self._bands or not self._deep:
             chroma = chroma.clamp_(0, self._most)
         if self.layout.shift:
             luma, chroma = (_shifted(part, self.layout.shift) for part in (luma, chroma))

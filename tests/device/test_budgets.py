@@ -38,9 +38,10 @@ MB = 1_000_000
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> list[Planes]:
     """Three different decoded pictures."""
-    path = tmp_path_factory.mktemp("budget") / "in.mp4"
-    pictures = [np.roll(picture(*SOURCE), 40 * number, axis=1) for number in range(3)]
-    write_video(path, pictures, options={"preset": "ultrafast", "crf": "12"})
+    path = tmp_path_factory.mktemp("budget") / "in.avi"
+    small = picture(SOURCE[0] // 10, SOURCE[1] // 10)
+    pictures = [np.roll(np.tile(small, (10, 10, 1)), 40 * number, axis=1) for number in range(3)]
+    write_video(path, pictures, codec="rawvideo")
     info = probe(path)
     read = read_frames(info, info.pts.tolist(), deep=False, keep_going=False, should_stop=lambda: False, planes=True)
     return [each.picture for each in read if isinstance(each, SourceFrame) and isinstance(each.picture, Planes)]
@@ -90,5 +91,5 @@ def test_a_frame_keeps_its_budget(counted: list[dict[str, Any]]) -> None:
         assert frame["fetched"] < 3.2 * MB
     assert still["sent"] < 1.1 * MB
     assert moved["sent"] < 1.25 * MB  # with the weights of the new rectangle
-    assert len(still["launches"]) <= 52, still["launches"]
-    assert len(moved["launches"]) <= 57, moved["launches"]
+    assert len(still["launches"]) <= 51, still["launches"]
+    assert len(moved["launches"]) <= 56, moved["launches"]
