@@ -146,6 +146,27 @@ MUTANTS = (
         "if not found:",
         "tests/models/test_weights.py::TestFinding::test_a_file_that_is_not_what_its_name_says",
     ),
+    Mutant(
+        "a result is read once its copy is there",
+        "engine/models/torch_model.py",
+        "torch.cuda.current_stream(tensor.device).synchronize()",
+        "pass",
+        "tests/tooling/test_simulated_cuda.py::test_it_computes_what_the_cpu_computes",
+    ),
+    Mutant(
+        "fp32 is not TF32",
+        "engine/models/torch_device.py",
+        "setattr(where, name, exact)",
+        "pass",
+        "tests/models/test_gpu_faults.py::test_fp32_is_not_tf32",
+    ),
+    Mutant(
+        "a card without kernels is passed over",
+        "engine/machine.py",
+        "if (wrong := lacks_kernels(device)) is None:",
+        "if not (wrong := None):",
+        "tests/models/test_gpu_faults.py::test_auto_passes_over_a_card_without_kernels_and_says_so_in_the_plan",
+    ),
     # plan
     Mutant(
         "a rounded time shows its own frame",
@@ -305,6 +326,13 @@ MUTANTS = (
         'return unicodedata.normalize("NFC", name).casefold()',
         "return name.casefold()",
         "tests/batch/test_inputs.py::test_names_that_are_one_on_some_systems_are_one_here",
+    ),
+    Mutant(
+        "a worker has a GPU of its own",
+        "engine/batch/pool.py",
+        "min(self._gpus, key=taken.count)",
+        "self._gpus[number % len(self._gpus)]",
+        "tests/batch/test_gpus.py::test_a_worker_that_follows_a_dead_one_takes_its_gpu",
     ),
     # cli
     Mutant(
