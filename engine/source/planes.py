@@ -163,12 +163,12 @@ class PlanesOf:
         if abs(stretch - 1) > SAME_STRETCH:
             return None
         samples = tuple(_samples(plane, layout, number) for number, plane in enumerate(picture.planes))
-        return Planes(layout, samples, picture, colour, self._located(picture, colour), self._info)
+        return Planes(layout, samples, picture, colour, self._located(picture, colour, layout), self._info)
 
-    def _located(self, picture: av.VideoFrame, colour: Colour) -> int:
+    def _located(self, picture: av.VideoFrame, colour: Colour, layout: Layout) -> int:
         """Where chroma lies: what the stream is known for, or the frame says; headers may change it at key frames."""
-        if colour.chroma_location:
-            return colour.chroma_location
+        if colour.chroma_location or not (layout.across or layout.down):
+            return colour.chroma_location or LEFT
         if self._location is None or picture.key_frame:
             # swscale takes what says nothing for centred; `colour` knows a place for every stream that is silent.
             self._location = frame_tags(picture).chroma_location or LEFT
