@@ -12,7 +12,7 @@ PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 DEMO_OUTPUT := examples/court-540x960.mp4
 DEMO := $(VENV)/bin/keyscale upscale examples/court.mp4 examples/court.json -o $(DEMO_OUTPUT) --size 540x960 --overwrite
 
-.PHONY: help venv demo test test-full test-fast mutants smoke torture lint format bench bench-quality pictures clean
+.PHONY: help venv demo test test-full test-fast mutants smoke torture lint format bench bench-quality bench-gpu pictures clean
 
 help:
 	@echo "make demo        upscale the example clip (sets everything up first)"
@@ -26,6 +26,7 @@ help:
 	@echo "make torture     damaged and hostile files, full disks, kills; hours; TORTURE='--share 0.1' for a tenth"
 	@echo "make bench       speed, memory and start-up time on this machine; BENCH='--quick' for less"
 	@echo "make bench-quality  the networks against originals, on clips in ../shared; BENCH='--quick' for less, --docs for more"
+	@echo "make bench-gpu   a GPU's stages and whole jobs, under ten minutes; BENCH='--device cuda:1 --json numbers.json'"
 	@echo "make pictures    the pictures of README.md and docs/use.md, from the example clip"
 	@echo "make clean       remove .venv, caches and the demo's result"
 
@@ -88,6 +89,10 @@ bench-quality: $(STAMP)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	@if [ -z "$$KEYSCALE_WEIGHTS_DIR" ] && [ -d ../shared/weights ]; then export KEYSCALE_WEIGHTS_DIR=../shared/weights; fi; \
 	$(RUN) -m bench.quality $(BENCH)
+
+bench-gpu: $(STAMP)
+	@if [ -z "$$KEYSCALE_WEIGHTS_DIR" ] && [ -d ../shared/weights ]; then export KEYSCALE_WEIGHTS_DIR=../shared/weights; fi; \
+	$(RUN) -m bench.gpu $(BENCH)
 
 pictures: $(STAMP)
 	$(RUN) -m tools.make_pictures

@@ -35,7 +35,19 @@ GROUND = (
     *("job", "run_options", "events", "settings", "machine", "threads"),
 )
 ROOMS = (
-    *("camera", "source", "models", "plan", "workspace", "pipeline", "output", "worker", "storage", "runners"),
+    *(
+        "camera",
+        "source",
+        "models",
+        "device",
+        "plan",
+        "workspace",
+        "pipeline",
+        "output",
+        "worker",
+        "storage",
+        "runners",
+    ),
     *("remote", "batch", "review"),
 )
 FRONT = ("request", "arguments", "argument_types", "api", "framing_ai", "doctor")
@@ -99,7 +111,7 @@ IMPORTED_BY = (
 function, without its telemetry; what nobody imports need not be installed."""
 
 AT_IMPORT = (
-    ({"torch"}, ("engine/models/torch_",)),
+    ({"torch"}, ("engine/models/torch_", "engine/device/")),
     ({"modal"}, (STUB,)),
     (S3, ()),
 )

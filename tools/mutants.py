@@ -167,6 +167,42 @@ MUTANTS = (
         "if not (wrong := None):",
         "tests/models/test_gpu_faults.py::test_auto_passes_over_a_card_without_kernels_and_says_so_in_the_plan",
     ),
+    # device
+    Mutant(
+        "a frame is waited for",
+        "engine/device/line.py",
+        "self._event.synchronize()",
+        "pass",
+        "tests/device/test_asynchronous.py::test_frames_under_way_are_right",
+    ),
+    Mutant(
+        "a broken picture from a device is made anew",
+        "engine/device/line.py",
+        "if not is_sound(data[count:].view(np.float32).tolist()):",
+        "if not len(data):",
+        "tests/device/test_device_jobs.py::test_pictures_that_are_broken_in_half_precision_are_made_anew",
+    ),
+    Mutant(
+        "whole codes stand between the camera's passes",
+        "engine/device/camera.py",
+        "between=lambda first: _codes(first, top),",
+        "between=lambda first: first.sub_(0.5),",
+        "tests/device/test_device_camera.py::test_a_rectangle_is_sampled_as_on_the_host",
+    ),
+    Mutant(
+        "chroma lies where the stream has it, on a device too",
+        "engine/device/colour.py",
+        "{1: (0, 128), 2: (128, 128),",
+        "{1: (128, 128), 2: (128, 128),",
+        "tests/device/test_planes.py::test_rgb_of_planes",
+    ),
+    Mutant(
+        "a window of a turned picture is the one that is seen",
+        "engine/source/planes.py",
+        "if turned.flip_x:",
+        "if turned.flip_y:",
+        "tests/device/test_planes.py::test_windows_of_turned_and_mirrored_pictures",
+    ),
     # plan
     Mutant(
         "a rounded time shows its own frame",

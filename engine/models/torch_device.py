@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch.nn import functional
@@ -21,12 +21,14 @@ __all__ = [
     "Precision",
     "check_precision",
     "device_fault",
+    "on_device",
     "parse_precision",
     "resolve_device",
     "without_tf32",
 ]
 
 Precision = Literal["fp32", "fp16", "bf16"]
+Result = TypeVar("Result")
 
 OTHER_TORCH = say("Use {device=cpu} or another {device}, or install a torch that was built for this GPU.")
 
@@ -138,6 +140,25 @@ def device_fault(error: Exception, device: torch.device) -> OutOfMemory | Device
             remedy="Run it again: finished chunks are kept. If it fails again, look into the driver's log (dmesg).",
         )
     return None
+
+
+def on_device(device: torch.device, work: Callable[[], Result]) -> Result:
+    """What `work` gives.
+
+    Raises:
+        OutOfMemory: the device has no room for it; what torch kept for later is given back.
+        DeviceError: as `device_fault` has it.
+    """
+    try:
+        return work()
+    except RuntimeError as error:
+        fault = device_fault(error, device)
+        if fault is None:
+            raise
+    # Out here, where no traceback holds the tensors that did fit.
+    if isinstance(fault, OutOfMemory) and device.type == "cuda":
+        torch.cuda.empty_cache()
+    raise fault
 
 
 def _first_line(said: str) -> str:

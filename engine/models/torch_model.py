@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from typing import overload
 
 import numpy as np
 import torch
@@ -21,10 +22,12 @@ from keyscale.engine.models.torch_device import (
     FREE_MEMORY,
     check_precision,
     device_fault,
+    on_device,
     parse_precision,
     resolve_device,
     without_tf32,
 )
+from keyscale.engine.models.torch_picture import DevicePicture
 from keyscale.engine.source.colour import PixelArray
 
 __all__ = ["Model"]
@@ -81,6 +84,7 @@ class Model:
             for weight in network.parameters():
                 if weight.ndim == 4:
                     weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+            self._half = torch.full((1, 1, 1), 0.5, device=self.device)
         except RuntimeError as error:
             fault = device_fault(error, self.device)
             if isinstance(fault, OutOfMemory):
@@ -91,6 +95,8 @@ class Model:
                 raise
             raise fault from error
         self.network = network
+        if isinstance(network, torch_networks.PlainNet) and self.device.type == "cuda" and torch.version.cuda:
+            network.fused = self._fuses(network)
 
     def __call__(self, x: Tensor, *, should_stop: Callable[[], bool] | None = None) -> Tensor:
         """Enlarge pictures, or windows of them.
@@ -117,6 +123,23 @@ class Model:
             x = x.contiguous(memory_format=torch.channels_last)
             y = self._forward(x, should_stop)
             return y[:, :, : height * self.spec.scale, : width * self.spec.scale]
+
+    def _fuses(self, network: torch_networks.PlainNet) -> bool:
+        """Whether cuDNN's fused layers run here and give what the others do, on noise of a usual width."""
+        noise = torch.rand((1, 3, 2 * SIZES, 2 * SIZES), generator=torch.Generator().manual_seed(0))
+        try:
+            apart = self(noise).float().cpu()
+            network.fused = True
+            together = self(noise).float().cpu()
+        except RuntimeError as error:
+            fault = device_fault(error, self.device)
+            if isinstance(fault, DeviceError):
+                raise fault from error
+            return False
+        finally:
+            network.fused = False
+        # fp16 and bf16 round the sums of all layers otherwise; a wrong layer is off by far more.
+        return bool((apart - together).abs().max() < 0.02)
 
     def _forward(self, x: Tensor, should_stop: Callable[[], bool] | None) -> Tensor:
         if self.device.type == "cpu" and isinstance(self.network, torch_networks.Stack):
@@ -187,10 +210,23 @@ class Model:
         """The same network in fp32; None where this one is in fp32."""
         return None if self.precision == "fp32" else self.to_precision("fp32")
 
+    @overload
     def enlarge(
         self, pixels: PixelArray, inner: Window, *, should_stop: Callable[[], bool] | None = None
-    ) -> PixelArray:
-        """See `Enlarger.enlarge`."""
+    ) -> PixelArray: ...
+
+    @overload
+    def enlarge(
+        self, pixels: DevicePicture, inner: Window, *, should_stop: Callable[[], bool] | None = None
+    ) -> DevicePicture: ...
+
+    def enlarge(
+        self, pixels: PixelArray | DevicePicture, inner: Window, *, should_stop: Callable[[], bool] | None = None
+    ) -> PixelArray | DevicePicture:
+        """See `Enlarger.enlarge`; of a picture on the device nothing is waited for, and `checks` tell if it broke."""
+        if isinstance(pixels, DevicePicture):
+            there = pixels
+            return on_device(self.device, lambda: self._enlarge_there(there, inner, should_stop))
         if self.spec.architecture == "plain":
             halo, cells = self.spec.halo, inner.aligned(self.spec.fold)
             more = (0, 0)
@@ -198,23 +234,47 @@ class Model:
                 more = (-(cells.width + 2 * halo) % SIZES, -(cells.height + 2 * halo) % SIZES)
             pixels = surrounded(pixels, cells, halo, more=more)
             inner = inner.within(Window(cells.x0 - halo, cells.y0 - halo, cells.x1 + halo, cells.y1 + halo))
-        try:
+        here = pixels
+
+        def work() -> PixelArray:
             with torch.inference_mode():
-                x = _to_tensor(pixels, self.device)
+                x = _to_tensor(here, self.device)
                 y = self(x, should_stop=should_stop)
                 if not _is_picture(x, y):
                     raise BrokenPicture
                 scale = self.spec.scale
                 part = y[0, :, inner.y0 * scale : inner.y1 * scale, inner.x0 * scale : inner.x1 * scale]
-                return _to_pixels(part, pixels.dtype)
-        except RuntimeError as error:
-            fault = device_fault(error, self.device)
-            if fault is None:
-                raise
-        # Out here, where no traceback holds the tensors that did fit.
-        if isinstance(fault, OutOfMemory) and self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        raise fault
+                return _to_pixels(part, here.dtype)
+
+        return on_device(self.device, work)
+
+    def _enlarge_there(
+        self, picture: DevicePicture, inner: Window, should_stop: Callable[[], bool] | None
+    ) -> DevicePicture:
+        pixels, top = picture.pixels.permute(2, 0, 1)[None], picture.top
+        left, right, above, below = self._margins(picture.shape, inner)
+        if left or right or above or below:
+            pixels = functional.pad(pixels, (left, right, above, below), mode="replicate")
+        x = torch.empty(pixels.shape, dtype=self.dtype, device=self.device, memory_format=torch.channels_last)
+        torch.div(pixels, top, out=x)
+        y = self(x, should_stop=should_stop)
+        checks = torch.stack([x.mean(dtype=torch.float32), *y.aminmax()]).float()
+        scale = self.spec.scale
+        x0, y0 = (inner.x0 + left) * scale, (inner.y0 + above) * scale
+        part = y[0, :, y0 : y0 + inner.height * scale, x0 : x0 + inner.width * scale]
+        codes = torch.add(self._half, part, alpha=top).clamp_(0, top)
+        codes = codes.to(torch.uint8) if top == 255 else codes.floor_()
+        return DevicePicture(codes.permute(1, 2, 0), top, (*picture.checks, checks))
+
+    def _margins(self, shape: tuple[int, int, int], inner: Window) -> tuple[int, int, int, int]:
+        """Pixels to repeat on the left, right, above and below of a window: see `surrounded`, for plain networks."""
+        if self.spec.architecture != "plain":
+            return 0, 0, 0, 0
+        halo, cells = self.spec.halo, inner.aligned(self.spec.fold)
+        height, width = shape[:2]
+        across, down = (-(-(side + 2 * halo) // SIZES) * SIZES for side in (cells.width, cells.height))
+        left, above = max(0, halo - cells.x0), max(0, halo - cells.y0)
+        return left, max(0, across - left - width), above, max(0, down - above - height)
 
 
 def _to_tensor(pixels: PixelArray, device: torch.device) -> Tensor:

@@ -1,5 +1,7 @@
 """Chunks of a plan made: reader -> upscaler -> sampler -> writer, a thread each, bounded queues between them.
 
+Where the network runs on a GPU in torch, one thread has that do the work of upscaler and sampler.
+
 What a chunk holds depends on the plan and the source alone, never on which chunks were made before it: groups of
 repeated frames and the reuse of results end at chunk borders.
 """
@@ -22,11 +24,14 @@ from keyscale.engine.pipeline.encoder import ChunkWriter
 from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.source.colour import PixelArray
 from keyscale.engine.source.media import OpenMedia
+from keyscale.engine.source.planes import SourcePicture, same_picture
 from keyscale.engine.source.reader import Lost, read_frames
 from keyscale.engine.threads import Channel, Stages
 from keyscale.engine.workspace.folder import WorkFolder
 
 if TYPE_CHECKING:
+    from keyscale.engine.device.line import ShownFrame
+    from keyscale.engine.models.enlarger import Enlarger
     from keyscale.engine.pipeline.upscaler import Upscaler
     from keyscale.engine.threads import NetworkLock
 
@@ -63,7 +68,7 @@ class _Group:
     """Output frames of one chunk that show the same pixels, perhaps by different rectangles."""
 
     chunk: Chunk
-    pixels: PixelArray
+    pixels: SourcePicture
     outputs: list[int]
     window: Window
     first_area: int
@@ -80,7 +85,7 @@ class _Picture:
 @dataclass(frozen=True, eq=False)
 class _Sampled:
     chunk: Chunk
-    picture: Future[PixelArray]
+    picture: Future[PixelArray] | ShownFrame
 
 
 def run_chunks(
@@ -111,11 +116,22 @@ def run_chunks(
     pictures: Channel[_Picture] = Channel(stages, 1)
     sampled: Channel[_Sampled] = Channel(stages, sampler_threads + 1)
     pool = ThreadPoolExecutor(sampler_threads, thread_name_prefix="keyscale-sampler")
+    stays = upscaler is not None and stays_on_device(upscaler.model)
     device = plan.job.compute.device if upscaler is None else upscaler.model.place
-    stages.start("reader", lambda: _read(plan, chunks, groups, stages, tally, open_media, claim))
+    stages.start("reader", lambda: _read(plan, chunks, groups, stages, tally, open_media, claim, planes=stays))
     tally.waits = network_lock is not None and upscaler is not None
-    stages.start("upscaler", lambda: _upscale_locked(upscaler, groups, pictures, stages, tally, network_lock))
-    stages.start("sampler", lambda: _sample(plan, pictures, sampled, pool))
+
+    def upscale() -> None:
+        with contextlib.ExitStack() as held:
+            ready = _locked(groups, stages, tally, network_lock, held)
+            if upscaler is not None and stays:
+                _on_device(plan, upscaler, ready, sampled)
+            else:
+                _upscale(upscaler, ready, pictures)
+
+    stages.start("upscaler", upscale)
+    if not stays:
+        stages.start("sampler", lambda: _sample(plan, pictures, sampled, pool))
     stages.start("writer", lambda: _write(plan, folder, sampled, tally, device))
     try:
         while not stages.wait(POLL_SECONDS):
@@ -140,7 +156,7 @@ def make_frame(
         KeyscaleError: the frame cannot be decoded or computed.
     """
     chunk = next(chunk for chunk in plan.chunks if chunk.start <= frame < chunk.end)
-    groups = _gathered(plan, [chunk], should_stop, tally, None, None)
+    groups = _gathered(plan, [chunk], should_stop, tally, None, None, planes=False)
     group = next((group for group in groups if frame in group.outputs), None)
     if group is None:
         raise Interrupted("interrupted")
@@ -158,8 +174,10 @@ def _read(
     tally: Tally,
     open_media: OpenMedia | None,
     claim: Callable[[Chunk], bool] | None,
+    *,
+    planes: bool,
 ) -> None:
-    for group in _gathered(plan, chunks, stages.stopped, tally, open_media, claim):
+    for group in _gathered(plan, chunks, stages.stopped, tally, open_media, claim, planes=planes):
         groups.put(group)
     stages.check()
     groups.close()
@@ -172,6 +190,8 @@ def _gathered(
     tally: Tally,
     open_media: OpenMedia | None,
     claim: Callable[[Chunk], bool] | None,
+    *,
+    planes: bool,
 ) -> Iterator[_Group]:
     """Decode what the chunks show and gather equal neighbours into groups; ends early once `should_stop` says so."""
     outputs = deque((chunk, n) for chunk in chunks for n in range(chunk.start, chunk.end))
@@ -185,9 +205,10 @@ def _gathered(
         keep_going=plan.job.keep_going_on_decode_errors,
         should_stop=should_stop,
         open_media=open_media,
+        planes=planes,
     )
     group: _Group | None = None
-    pixels: PixelArray | None = None
+    pixels: SourcePicture | None = None
     begun: Chunk | None = None
     for frame in frames:
         if isinstance(frame, Lost):
@@ -196,8 +217,8 @@ def _gathered(
                 tally.lost_in[outputs[0][0].index] += 1
             if pixels is None:
                 continue  # nothing to bridge with yet: the first frame that decodes stands in
-        elif pixels is None or not np.array_equal(pixels, frame.pixels):
-            pixels = frame.pixels
+        elif pixels is None or not same_picture(pixels, frame.picture):
+            pixels = frame.picture
         while outputs and plan.pts(outputs[0][1]) <= frame.pts:
             if claim is not None and outputs[0][0] is not begun:
                 begun = outputs[0][0]
@@ -217,7 +238,7 @@ def _gathered(
     yield group
 
 
-def _joined(plan: Plan, group: _Group | None, chunk: Chunk, n: int, pixels: PixelArray) -> _Group:
+def _joined(plan: Plan, group: _Group | None, chunk: Chunk, n: int, pixels: SourcePicture) -> _Group:
     """The group with output frame `n` in it where that fits, else another one."""
     window = plan.window(n)
     if group is not None and group.chunk is chunk and group.pixels is pixels and len(group.outputs) < GROUP_FRAMES:
@@ -229,25 +250,19 @@ def _joined(plan: Plan, group: _Group | None, chunk: Chunk, n: int, pixels: Pixe
     return _Group(chunk, pixels, [n], window, window.area)
 
 
-def _upscale_locked(
-    upscaler: Upscaler | None,
+def _locked(
     groups: Channel[_Group],
-    pictures: Channel[_Picture],
     stages: Stages,
     tally: Tally,
     network_lock: NetworkLock | None,
-) -> None:
-    """`_upscale`, holding the lock from the first group on."""
-    with contextlib.ExitStack() as held:
-
-        def awaited() -> Iterator[_Group]:
-            for group in groups:
-                if tally.waits and network_lock is not None:
-                    held.enter_context(network_lock.taken(stages.check))
-                    tally.waits = False
-                yield group
-
-        _upscale(upscaler, awaited(), pictures)
+    held: contextlib.ExitStack,
+) -> Iterator[_Group]:
+    """The groups; from the first one on `held` holds the lock."""
+    for group in groups:
+        if tally.waits and network_lock is not None:
+            held.enter_context(network_lock.taken(stages.check))
+            tally.waits = False
+        yield group
 
 
 def _upscale(upscaler: Upscaler | None, groups: Iterable[_Group], pictures: Channel[_Picture]) -> None:
@@ -262,9 +277,49 @@ def _upscale(upscaler: Upscaler | None, groups: Iterable[_Group], pictures: Chan
 
 def _enlarged(upscaler: Upscaler | None, group: _Group) -> PixelArray:
     if upscaler is not None:
-        return upscaler(group.pixels, group.window)
+        return upscaler(_rgb(group), group.window)
     window = group.window
-    return group.pixels[window.y0 : window.y1, window.x0 : window.x1]
+    return _rgb(group)[window.y0 : window.y1, window.x0 : window.x1]
+
+
+def _rgb(group: _Group) -> PixelArray:
+    assert isinstance(group.pixels, np.ndarray)
+    return group.pixels
+
+
+def stays_on_device(model: Enlarger) -> bool:
+    """Whether frames stay on the network's device from the decoder's planes to the encoder's: on GPUs, in torch."""
+    return model.place.partition(":")[0] in {"cuda", "mps"}
+
+
+def _on_device(plan: Plan, upscaler: Upscaler, groups: Iterable[_Group], sampled: Channel[_Sampled]) -> None:
+    """Network, camera and colour of each output frame, in order; nothing is waited for here."""
+    from keyscale.engine.device.line import DeviceLine
+
+    line = DeviceLine(
+        upscaler,
+        geometry=plan.geometry,
+        scale=plan.scale,
+        target=(plan.job.target.width, plan.job.target.height),
+        colour=plan.colour,
+        pixel_format=plan.encoder.pixel_format,
+        deep=plan.encoder.bit_depth > 8,
+    )
+    chunk: Chunk | None = None
+    for group in groups:
+        if group.chunk is not chunk:
+            upscaler.forget()
+            chunk = group.chunk
+        picture = line.picture(group.pixels, group.window)
+        shown: ShownFrame | None = None
+        rect = plan.rects[group.outputs[0]]
+        for n in group.outputs:
+            if shown is None or not np.array_equal(plan.rects[n], rect):
+                rect = plan.rects[n]
+                shown = line.shown(picture, group.pixels, group.window, rect, plan.placements[n])
+            sampled.put(_Sampled(group.chunk, shown))
+        del picture, shown
+    sampled.close()
 
 
 def _sample(plan: Plan, pictures: Channel[_Picture], sampled: Channel[_Sampled], pool: ThreadPoolExecutor) -> None:

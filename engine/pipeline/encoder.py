@@ -1,4 +1,4 @@
-"""One chunk's picture, encoded: RGB arrays in, a closed-GOP file of one video stream out."""
+"""One chunk's picture, encoded: RGB arrays or frames in, a closed-GOP file of one video stream out."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ChunkWriter:
         self._colour = colour
         self._rate = rate
         self._reformatter = VideoReformatter()
-        self._last: tuple[PixelArray, av.VideoFrame] | None = None
+        self._last: tuple[PixelArray | av.VideoFrame, av.VideoFrame] | None = None
         try:
             self._container = av.open(f"file:{path}", "w", format=chunk_suffix(settings)[1:])
         except OSError as error:
@@ -105,11 +105,13 @@ class ChunkWriter:
         self._last = None
         give_back_memory()
 
-    def write(self, pixels: PixelArray) -> None:
-        """Append one picture `(height, width, 3)`, uint8 or uint16 RGB. The same array again costs no conversion."""
+    def write(self, pixels: PixelArray | av.VideoFrame) -> None:
+        """Append one picture: `(height, width, 3)`, uint8 or uint16 RGB, or a frame in the encoder's format.
+
+        The same array again costs no conversion.
+        """
         if self._last is None or self._last[0] is not pixels:
-            frame = from_rgb(pixels, self._colour, self._settings.pixel_format, reformatter=self._reformatter)
-            self._last = (pixels, frame)
+            self._last = (pixels, pixels if isinstance(pixels, av.VideoFrame) else self._converted(pixels))
         frame = self._last[1]
         frame.pts = self.frames
         frame.time_base = 1 / self._rate
@@ -120,6 +122,9 @@ class ChunkWriter:
         except av.FFmpegError as error:
             raise EncoderError(f"{self._settings.encoder} failed: {error}") from error
         self.frames += 1
+
+    def _converted(self, pixels: PixelArray) -> av.VideoFrame:
+        return from_rgb(pixels, self._colour, self._settings.pixel_format, reformatter=self._reformatter)
 
     def _open_stream(self, size: tuple[int, int], more: dict[str, str]) -> av.VideoStream:
         settings, colour = self._settings, self._colour

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from keyscale.engine.source.colour import PixelArray
 from keyscale.engine.wording import say
 
 if TYPE_CHECKING:
+    from keyscale.engine.device.frames import DeviceFrame
     from keyscale.engine.models.enlarger import Enlarger
+    from keyscale.engine.models.torch_picture import DevicePicture
 
 __all__ = ["Upscaler"]
 
@@ -37,9 +39,9 @@ MOST_CALLS = 4096
 class _Made:
     """The last result, kept for exact repeats."""
 
-    pixels: PixelArray
+    pixels: Any
     core: Window
-    result: PixelArray
+    result: Any
 
 
 class Upscaler:
@@ -72,6 +74,7 @@ class Upscaler:
         """Time spent on them: of the network alone, whatever else held the job up."""
         self.calls: deque[tuple[int, float]] = deque(maxlen=MOST_CALLS)
         """Multiply-accumulates and seconds of the latest windows; not of the first, for which a graph is compiled."""
+        self._timed = False
         self._tile = tile or None
         self._automatic = tile is None
         self._should_stop = should_stop
@@ -80,20 +83,29 @@ class Upscaler:
         self._broken = self._whole = 0
         """Pictures of the reduced precision that were broken, and that were not."""
         self._told = False
+        self._running: Enlarger = model
+        """What the windows of a `DeviceFrame` go through."""
 
     def forget(self) -> None:
         """Drop the last result: what follows must not depend on what came before (chunks are made alone)."""
         self._made = None
 
-    def __call__(self, frame: PixelArray, core: Window) -> PixelArray:
+    @overload
+    def __call__(self, frame: PixelArray, core: Window) -> PixelArray: ...
+
+    @overload
+    def __call__(self, frame: DeviceFrame, core: Window) -> DevicePicture: ...
+
+    def __call__(self, frame: Any, core: Window) -> Any:
         """Super-resolve `core` of a frame.
 
         Args:
-            frame: `(H, W, 3)` of the whole lattice, uint8 or uint16.
+            frame: `(H, W, 3)` of the whole lattice, uint8 or uint16; or one whose windows are sent to the device.
             core: the pixels wanted; context is taken from the frame around them.
 
         Returns:
-            `(scale * core.height, scale * core.width, 3)` of the frame's dtype.
+            `(scale * core.height, scale * core.width, 3)` of the frame's dtype; of a `DeviceFrame` a picture on the
+            device, which is not waited for and may turn out to be broken.
 
         Raises:
             DeviceError: out of memory at the smallest tile.
@@ -105,28 +117,71 @@ class Upscaler:
             return repeated
         before, began = self.macs, time.perf_counter()
         result = self._compute(frame, core)
-        spent = time.perf_counter() - began
-        self.seconds += spent
-        if self.inferred:
-            self.calls.append((self.macs - before, spent))
+        if isinstance(result, np.ndarray):
+            self.took(self.macs - before, time.perf_counter() - began)
         self.inferred += 1
         self._made = _Made(frame, core, result)
         return result
 
-    def _repeat(self, frame: PixelArray, core: Window) -> PixelArray | None:
+    def took(self, macs: int, seconds: float) -> None:
+        """Note what a window took; from a device, whoever waits for it tells."""
+        self.seconds += seconds
+        if self._timed:
+            self.calls.append((macs, seconds))
+        self._timed = True
+
+    def sound(self) -> None:
+        """Note that a picture from a device was not broken."""
+        self._whole += 1
+
+    def again(self, frame: DeviceFrame, core: Window) -> DevicePicture:
+        """`core` in fp32, after a picture on a device that turned out to be broken.
+
+        Raises:
+            DeviceError: out of memory at the smallest tile.
+            KeyscaleError: that was fp32.
+        """
+        exact = self.model.exact()
+        if exact is None:
+            raise self.broken()
+        self._broken += 1
+        self._tell_of_broken()
+        self._running = exact
+        picture: DevicePicture = self._compute(frame, core)
+        if self._whole or self._broken < ALWAYS_BROKEN:
+            self._running = self.model
+        return picture
+
+    def _tell_of_broken(self) -> None:
+        if not self._told:
+            self._told = True
+            self._note(f"{self.model.precision} gave a broken picture: recomputed in fp32, as any other that is")
+
+    def broken(self) -> KeyscaleError:
+        """What is raised where the network gives no picture in fp32 either."""
+        return KeyscaleError(
+            f"{self.model.spec.name} gave NaN or black for a picture that is neither",
+            remedy=say("Check the weights with `keyscale models verify`, or use another {model} or {device}."),
+        )
+
+    def _repeat(self, frame: Any, core: Window) -> Any:
         made = self._made
         if made is None or not made.core.holds(core) or made.pixels.shape != frame.shape:
             return None
         spec = self.model.spec
         seen = core.widened(spec.halo, spec.align, self.lattice)
         region = np.s_[seen.y0 : seen.y1, seen.x0 : seen.x1]
-        if made.pixels is not frame and not np.array_equal(made.pixels[region], frame[region]):
+        if not isinstance(frame, np.ndarray):
+            equal = frame.equals(made.pixels, seen)
+        else:
+            equal = made.pixels is frame or np.array_equal(made.pixels[region], frame[region])
+        if not equal:
             return None
         scale = spec.scale
         y, x = (core.y0 - made.core.y0) * scale, (core.x0 - made.core.x0) * scale
         return made.result[y : y + core.height * scale, x : x + core.width * scale]
 
-    def _compute(self, frame: PixelArray, core: Window) -> PixelArray:
+    def _compute(self, frame: Any, core: Window) -> Any:
         while True:
             tile = self._side(core)
             try:
@@ -156,18 +211,20 @@ class Upscaler:
             return whole
         return max(4 * SMALLEST_TILE, int(math.sqrt(budget / per_pixel)) - 2 * spec.halo)
 
-    def _tiled(self, frame: PixelArray, core: Window, side: int) -> PixelArray:
+    def _tiled(self, frame: Any, core: Window, side: int) -> Any:
         tiles = _split(core, side)
         if len(tiles) == 1:
             return self._tile_of(frame, core)
         scale = self.model.spec.scale
-        out = np.empty((core.height * scale, core.width * scale, 3), dtype=frame.dtype)
+        height, width = core.height * scale, core.width * scale
+        on_host = isinstance(frame, np.ndarray)
+        out = np.empty((height, width, 3), dtype=frame.dtype) if on_host else frame.blank(height, width)
         for tile in tiles:
             y, x = (tile.y0 - core.y0) * scale, (tile.x0 - core.x0) * scale
             out[y : y + tile.height * scale, x : x + tile.width * scale] = self._tile_of(frame, tile)
         return out
 
-    def _tile_of(self, frame: PixelArray, tile: Window) -> PixelArray:
+    def _tile_of(self, frame: Any, tile: Window) -> Any:
         spec = self.model.spec
         seen = tile.widened(spec.halo, spec.align, self.lattice)
         pixels = frame[seen.y0 : seen.y1, seen.x0 : seen.x1]
@@ -176,7 +233,9 @@ class Upscaler:
         self.macs += seen.area * spec.macs_per_pixel
         return result
 
-    def _enlarged(self, pixels: PixelArray, inner: Window) -> PixelArray:
+    def _enlarged(self, pixels: Any, inner: Window) -> Any:
+        if not isinstance(pixels, np.ndarray):
+            return self._running.enlarge(pixels, inner, should_stop=self._should_stop)
         if self._whole or self._broken < ALWAYS_BROKEN:
             try:
                 result = self.model.enlarge(pixels, inner, should_stop=self._should_stop)
@@ -187,17 +246,12 @@ class Upscaler:
                 return result
         exact = self.model.exact()
         if exact is not None:
-            if not self._told:
-                self._told = True
-                self._note(f"{self.model.precision} gave a broken picture: recomputed in fp32, as any other that is")
+            self._tell_of_broken()
             try:
                 return exact.enlarge(pixels, inner, should_stop=self._should_stop)
             except BrokenPicture:
                 pass
-        raise KeyscaleError(
-            f"{self.model.spec.name} gave NaN or black for a picture that is neither",
-            remedy=say("Check the weights with `keyscale models verify`, or use another {model} or {device}."),
-        )
+        raise self.broken()
 
 
 def _split(core: Window, side: int) -> list[Window]:

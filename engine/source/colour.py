@@ -17,7 +17,7 @@ from av.video.reformatter import VideoReformatter
 
 from keyscale.engine.source.frame_filters import with_chroma_location
 
-__all__ = ["Colour", "PixelArray", "colour_of_frame", "from_rgb", "guess_matrix", "to_rgb"]
+__all__ = ["Colour", "PixelArray", "colour_of_frame", "from_rgb", "guess_matrix", "to_rgb", "yuv_to_rgb"]
 
 PixelArray = npt.NDArray[np.unsignedinteger[Any]]
 """RGB pixels `(H, W, 3)`: uint8 in 0..255, or uint16 in 0..65535."""
@@ -223,7 +223,7 @@ def from_rgb(pixels: PixelArray, colour: Colour, pixel_format: str, *, reformatt
 # 16-bit planes are the stream's code values shifted left, which was checked for 8, 10 and 12 bit.
 
 
-def _yuv_to_rgb(colour: Colour, bits: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def yuv_to_rgb(colour: Colour, bits: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """`(M, offset)`: RGB in 0..65535 = M @ (code values - offset), by the equations of H.273 clause 8.3."""
     kr, kb = LUMA_WEIGHTS[colour.matrix]
     kg = 1 - kr - kb
@@ -241,7 +241,7 @@ def _yuv_to_rgb(colour: Colour, bits: int) -> tuple[npt.NDArray[np.float64], npt
 
 
 def _codes_to_rgb(planes: npt.NDArray[np.uint16], colour: Colour, bits: int) -> npt.NDArray[np.uint16]:
-    matrix, offset = _yuv_to_rgb(colour, bits)
+    matrix, offset = yuv_to_rgb(colour, bits)
     shift = 2.0 ** (16 - bits)
     values = planes.reshape(-1, 3).astype(np.float32)
     values -= (offset * shift).astype(np.float32)
@@ -250,7 +250,7 @@ def _codes_to_rgb(planes: npt.NDArray[np.uint16], colour: Colour, bits: int) -> 
 
 
 def _rgb_to_codes(pixels: PixelArray, colour: Colour, bits: int) -> npt.NDArray[np.uint16]:
-    matrix, offset = _yuv_to_rgb(colour, bits)
+    matrix, offset = yuv_to_rgb(colour, bits)
     codes = pixels.reshape(-1, 3).astype(np.float32)
     multiply_rows(codes, np.linalg.inv(matrix).T.astype(np.float32))
     codes += offset.astype(np.float32)

@@ -21,6 +21,7 @@ from keyscale.engine.source.colour import PixelArray, colour_of_frame, to_rgb
 from keyscale.engine.source.frame_filters import AspectMeter
 from keyscale.engine.source.media import Media, OpenMedia, local_media
 from keyscale.engine.source.open import drained, frame_is_damaged, prepare_decoder
+from keyscale.engine.source.planes import Planes, PlanesOf, SourcePicture
 from keyscale.engine.source.probe import VideoInfo
 from keyscale.engine.source.timeline import JOINT
 from keyscale.engine.source.tone import ToneMapper, ToneMapping
@@ -46,8 +47,14 @@ class SourceFrame:
     """One displayed frame."""
 
     pts: int
-    pixels: PixelArray
-    """RGB `(H, W, 3)` on the oriented lattice: uint8, or uint16 in 0..65535 for deep jobs."""
+    picture: SourcePicture
+    """As `pixels`, or as planes where these were asked for."""
+
+    @property
+    def pixels(self) -> PixelArray:
+        """RGB `(H, W, 3)` on the oriented lattice: uint8, or uint16 in 0..65535 for deep jobs."""
+        assert not isinstance(self.picture, Planes), "planes were asked for"
+        return self.picture
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,12 @@ def read_frames(
     should_stop: Callable[[], bool],
     open_media: OpenMedia | None = None,
     tone: ToneMapping | None = None,
+    planes: bool = False,
 ) -> Iterator[SourceFrame | Lost]:
     """The frames with the pts in `wanted` (ascending, unique, from `info.pts`), each exactly once and in order.
 
     They are read from the file that `info` names, or from what `open_media` opens. With `tone` HDR becomes SDR.
+    With `planes` those come as planes of which `PlanesOf` says so.
 
     Raises:
         DecodeError: a wanted frame is missing or damaged, unless `keep_going` makes it a `Lost`.
@@ -80,7 +89,7 @@ def read_frames(
     if not wanted:
         return
     decoder = _Decoder(info, open_media or (lambda: local_media(info)), keep_going=keep_going)
-    shown = _Shown(info, tone, deep=deep)
+    shown = _Shown(info, tone, deep=deep, planes=planes)
     expected = iter(wanted)
     want: int | None = next(expected)
     for frame in decoder.frames(wanted, should_stop):
@@ -110,20 +119,24 @@ def read_frames(
 class _Shown:
     """Decoded frames as they are displayed, each by its own colour and sample aspect ratio."""
 
-    def __init__(self, info: VideoInfo, tone: ToneMapping | None, *, deep: bool) -> None:
+    def __init__(self, info: VideoInfo, tone: ToneMapping | None, *, deep: bool, planes: bool) -> None:
         self._info = info
+        self._planes_of = PlanesOf(info) if planes and tone is None else None
         self._deep = deep
         self._reformatter, self._aspect_of = VideoReformatter(), AspectMeter()
         self._mapper = ToneMapper(tone) if tone is not None else None
 
-    def __call__(self, picture: av.VideoFrame) -> PixelArray:
-        """RGB `(H, W, 3)` on the oriented lattice."""
+    def __call__(self, picture: av.VideoFrame) -> SourcePicture:
+        """RGB `(H, W, 3)` on the oriented lattice, or planes."""
         info, mapper = self._info, self._mapper
         colour = colour_of_frame(picture, info.colour)
+        stretch = self._aspect_of(picture) / float(info.frame_aspect)
+        planes = self._planes_of(picture, colour, stretch) if self._planes_of is not None else None
+        if planes is not None:
+            return planes
         pixels = to_rgb(picture, colour, deep=self._deep or mapper is not None, reformatter=self._reformatter)
         if mapper is not None:
             pixels = mapper(pixels, deep=self._deep)
-        stretch = self._aspect_of(picture) / float(info.frame_aspect)
         return info.orientation.apply(info.crop.apply(fitted(pixels, info.decoded_size, stretch)))
 
 

@@ -30,6 +30,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -78,6 +79,9 @@ FUSED: dict[Any, Callable[..., Any]] = {
     aten.cudnn_convolution_add_relu.default: _relu_of_convolution_and_sum,
 }
 """Kernels that only CUDA has, by others."""
+
+NO_KERNELS = ("empty", "empty_strided", "empty_like", "new_empty")
+"""What only takes memory."""
 
 PRODUCTS = ("convolution", "cudnn_convolution_relu", "cudnn_convolution_add_relu", "mm", "addmm", "bmm", "baddbmm")
 
@@ -239,6 +243,10 @@ class _Stream:
 
 class _Mark:
     passed = False
+    at = 0.0
+
+    def reach(self) -> None:
+        self.passed, self.at = True, time.perf_counter()
 
 
 class _Event:
@@ -249,7 +257,7 @@ class _Event:
     def record(self, stream: _Stream | None = None) -> None:
         self.stream = stream or _current_stream(_gpu(None))
         self.mark = mark = _Mark()
-        self.stream.queue.append(lambda: setattr(mark, "passed", True))
+        self.stream.queue.append(mark.reach)
 
     def synchronize(self) -> None:
         if self.stream is not None and self.mark is not None:
@@ -268,6 +276,14 @@ class _Event:
 
     def wait(self, stream: _Stream | None = None) -> None:
         (stream or _current_stream(_gpu(None))).wait_event(self)
+
+    def elapsed_time(self, end: _Event) -> float:
+        """Milliseconds of the host between two that have passed."""
+        assert self.mark is not None, "not recorded"
+        assert end.mark is not None, "not recorded"
+        assert self.mark.passed, "not passed yet"
+        assert end.mark.passed, "not passed yet"
+        return (end.mark.at - self.mark.at) * 1000
 
 
 class _Graph:
@@ -489,7 +505,8 @@ def _copied(gpu: SimulatedGpu, args: Any, kwargs: dict[str, Any]) -> Any:
     cell = source.cell
 
     def fetch() -> None:
-        target.copy_(cell.read())
+        with torch.inference_mode(target.is_inference()):  # whoever waits may be in another mode than who issued
+            target.copy_(cell.read())
 
     gpu.run(fetch)
     if not (later and _is_pinned(target)):
@@ -518,12 +535,13 @@ def _computed(gpu: SimulatedGpu, func: Any, args: Any, kwargs: dict[str, Any], m
 
         def change() -> None:
             given = _read(cells)
-            run(*given[0], **given[1])
+            with torch.inference_mode():
+                run(*given[0], **given[1])
 
         gpu.run(change)
         return kwargs.get("out", args[0])
     view = bool(made) and all(each.untyped_storage()._cdata in storages for each in made)
-    if not view:
+    if not view and name not in NO_KERNELS:
         gpu.launch(name, tuple(each.dtype for each in mine))
     outs = tree_map(
         lambda each: _Cell(each, torch.device("cuda", gpu.index)) if isinstance(each, torch.Tensor) else each, metas

@@ -1,0 +1,1 @@
+"""Frames on a GPU from the decoder's planes to the encoder's: colour and camera in torch."""
