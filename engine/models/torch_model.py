@@ -255,10 +255,17 @@ class Model:
         left, right, above, below = self._margins(picture.shape, inner)
         if left or right or above or below:
             pixels = functional.pad(pixels, (left, right, above, below), mode="replicate")
-        x = torch.empty(pixels.shape, dtype=self.dtype, device=self.device, memory_format=torch.channels_last)
-        torch.div(pixels, top, out=x)
-        y = self(x, should_stop=should_stop)
-        checks = torch.stack([x.mean(dtype=torch.float32), *y.aminmax()]).float()
+        if self.device.type == "cuda":
+            x = torch.empty(pixels.shape, dtype=self.dtype, device=self.device, memory_format=torch.channels_last)
+            torch.div(pixels, top, out=x)
+            y = self(x, should_stop=should_stop)
+            least, greatest = y.aminmax()
+        else:
+            # Elsewhere by the plainest operations: MPS has had wrong results in other layouts.
+            x = pixels / top
+            y = self(x, should_stop=should_stop)
+            least, greatest = y.amin(), y.amax()
+        checks = torch.stack([x.mean(dtype=torch.float32), least, greatest]).float()
         scale = self.spec.scale
         x0, y0 = (inner.x0 + left) * scale, (inner.y0 + above) * scale
         part = y[0, :, y0 : y0 + inner.height * scale, x0 : x0 + inner.width * scale]

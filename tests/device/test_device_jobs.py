@@ -275,7 +275,8 @@ def test_pictures_that_are_broken_in_half_precision_are_made_anew(
 
     def spoil(name: str, result: torch.Tensor) -> None:
         nonlocal shuffled
-        if name == "pixel_shuffle":
+        # Loading tries the network on another size.
+        if name == "pixel_shuffle" and result.shape[-1] == 192:
             shuffled += 1
             if shuffled == 2:
                 result[0, 0, 40, 40] = float("nan")
