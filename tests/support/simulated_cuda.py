@@ -739,6 +739,9 @@ def simulated_cuda(
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrite)
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         stack.callback(_gpus.clear)
+        # Pictures of tests are small: threads would mostly wait for each other.
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
         stack.enter_context(_FunctionMode())
         stack.enter_context(_DispatchMode())  # type: ignore[no-untyped-call]
         yield list(_gpus)
