@@ -147,8 +147,11 @@ class DeviceLine:
         count = self.planes.bytes
         if not is_sound(data[count:].view(np.float32).tolist()):
             return None
-        self._upscaler.sound()
         return data[:count]
+
+    def sound(self) -> None:
+        """Note that a picture was not broken."""
+        self._upscaler.sound()
 
     def broken(self) -> KeyscaleError:
         """What is raised where a picture is broken in fp32 too."""
@@ -252,7 +255,9 @@ class ShownFrame:
         """
         if self._frame is None:
             data = self._line.take(self._sent, self._begun)
-            if data is None:
+            if data is not None:
+                self._line.sound()
+            else:
                 data = self._line.take(self._again(), None)
             if data is None:
                 raise self._line.broken()

@@ -185,7 +185,9 @@ def test_every_network(
     near(cpu, cuda)
 
 
-@pytest.mark.parametrize("end", ["pan", "zoom", "rotation", "contain", "turned", "odd", "tiles", "tiles x4", "repeats"])
+@pytest.mark.parametrize(
+    "end", ["pan", "zoom", "rotation", "contain", "turned", "odd", "interlaced", "tiles", "tiles x4", "repeats"]
+)
 def test_every_camera(
     tmp_path: Path, gpu: SimulatedGpu, given: list[Codes], network: Callable[[str], str], end: str
 ) -> None:
@@ -196,6 +198,8 @@ def test_every_camera(
         pictures = [picture(*SMALL, seed=number // 3) for number in range(6)]
     if end == "turned":
         source = turn(write_video(tmp_path / "in.mp4", pictures), (0, 1, -1, 0))
+    elif end == "interlaced":
+        source = write_video(tmp_path / "in.mp4", pictures, options={"x264-params": "tff=1"})
     else:
         write_video(source, pictures, codec="ffv1")
     moves = camera(tmp_path, (0, 4.3, 3.1, 40, 30), (0.2, 6.1, 5.9, 40, 30))
