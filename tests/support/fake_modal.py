@@ -192,13 +192,14 @@ class _Container:
     work: _Work | None = None
     ending: str = "crashed"
     """What it means for its call where it dies."""
+    was_killed: bool = False
 
     @property
     def calls(self) -> tuple[str, ...]:
         return (self.work.id,) if self.work else ()
 
     def kill(self, ending: str) -> None:
-        self.ending = ending
+        self.ending, self.was_killed = ending, True
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
@@ -513,7 +514,7 @@ class FakeModal:
                     outcome = kind, content
         with self._changed:
             container.work = None
-            if outcome is None:
+            if outcome is None or container.was_killed:  # which may come just as it has answered
                 container.kill(container.ending)
                 container.process.join()
                 container.pipe.close()
