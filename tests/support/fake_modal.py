@@ -215,13 +215,14 @@ class _Container:
     born: float = field(default_factory=time.monotonic)
     last: float = 0.0
     """When its latest call ended."""
+    was_killed: bool = False
 
     @property
     def calls(self) -> tuple[str, ...]:
         return (self.work.id,) if self.work else ()
 
     def kill(self, ending: str) -> None:
-        self.ending = ending
+        self.ending, self.was_killed = ending, True
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
@@ -555,7 +556,7 @@ class FakeModal:
                     outcome = kind, content
         with self._changed:
             container.work, container.last = None, time.monotonic()
-            if outcome is None:
+            if outcome is None or container.was_killed:  # which may come just as it has answered
                 container.kill(container.ending)
                 container.process.join()
                 container.pipe.close()
