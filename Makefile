@@ -12,10 +12,11 @@ PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 DEMO_OUTPUT := examples/court-540x960.mp4
 DEMO := $(VENV)/bin/keyscale upscale examples/court.mp4 examples/court.json -o $(DEMO_OUTPUT) --size 540x960 --overwrite
 
-.PHONY: help venv demo test test-full test-fast mutants smoke torture lint format bench bench-quality clean
+.PHONY: help venv demo pictures test test-full test-fast mutants smoke torture lint format bench bench-quality clean
 
 help:
 	@echo "make demo        upscale the example clip (sets everything up first)"
+	@echo "make pictures    draw the pictures of README.md and docs/use.md anew, from the example clip"
 	@echo "make test        the tests that have to pass before a merge (sets everything up first); WORKERS=4 for more cores"
 	@echo "make test-full   all tests: every remote fault on Modal's own client, more torture, all excerpts and clips; an hour"
 	@echo "make test-fast   the tests that start neither processes nor servers"
@@ -45,6 +46,10 @@ $(STAMP): pyproject.toml constraints.txt
 # does not depend on the target size.
 demo: $(STAMP)
 	$(DEMO)
+
+pictures: $(STAMP)
+	$(RUN) tools/make_picture.py
+	$(RUN) -m tools.screens
 
 test: $(STAMP)
 	$(PYTEST) -m "not slow"

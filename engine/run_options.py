@@ -6,12 +6,20 @@ from dataclasses import MISSING, dataclass
 from math import inf
 
 from keyscale.engine import forms, quantities
-from keyscale.engine.choices import Fallback, ProgressKind
+from keyscale.engine.choices import Fallback, ProgressKind, Reference
 from keyscale.engine.job import NOT_MEANT
 from keyscale.engine.options import check_fields, option
 from keyscale.engine.wording import say
 
-__all__ = ["MODAL_ENABLED", "BatchRequest", "PreviewOutput", "RemoteOptions", "StillOutput", "Terminal"]
+__all__ = [
+    "MODAL_ENABLED",
+    "BatchRequest",
+    "CompareRequest",
+    "PreviewOutput",
+    "RemoteOptions",
+    "StillOutput",
+    "Terminal",
+]
 
 MODAL_ENABLED = "MODAL_ENABLED"
 """The variable that says whether jobs run remotely where nothing else does."""
@@ -172,6 +180,67 @@ class PreviewOutput:
         opposite="",
         no_setting="it is for a page that is sent elsewhere",
         docs="in a page: frames of the source, reduced, instead of a link to it; such a page can be sent",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest:
+    """What a comparison is asked for beside the job that it shows."""
+
+    video: str = option(
+        MISSING,
+        "The first video: a source, or an earlier result. Alone it is a result, whose source is looked for beside it.",
+        "",
+        form=forms.Path(),
+        metavar="VIDEO",
+        required=True,
+        remedy="Name the source, then the result.",
+        no_setting="inputs are named on the command line",
+    )
+    result: str | None = option(
+        None,
+        "The second video, which tells size and rate.",
+        "",
+        form=forms.Path(),
+        metavar="RESULT",
+        remedy="Name the result, or leave it out.",
+        no_setting="inputs are named on the command line",
+    )
+    keyframes: str | None = option(
+        None,
+        "The camera that the second was made with. Without it the whole picture.",
+        "",
+        form=forms.Path(),
+        metavar="KEYFRAMES.json",
+        remedy="Name the keyframes file, or leave it out.",
+        no_setting="inputs are named on the command line",
+    )
+    output: str | None = option(
+        None,
+        "The comparison: .png has details pixel by pixel, .html a slider, .mp4 a split screen. Without it "
+        "RESULT.compare.png.",
+        "Output",
+        form=forms.Path(),
+        short="o",
+        remedy=say("Name a file, or leave {output} out."),
+        no_setting="it names the result of a single run",
+        docs="the comparison: `.png` has details pixel by pixel, `.html` a slider, `.mp4` a split screen",
+        default_docs="`RESULT.compare.png`",
+    )
+    overwrite: bool = option(
+        False,
+        "Replace the comparison if it is there.",
+        "Output",
+        short="y",
+        opposite="",
+        no_setting=NOT_MEANT,
+    )
+    reference: Reference = option(
+        Reference.NONE,
+        "Which of both is the truth, from which PSNR is measured.",
+        "Output",
+        no_setting="it is for a single comparison",
+        docs="which of both is the truth: then PSNR is measured too",
     )
 
 

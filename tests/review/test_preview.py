@@ -2,63 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from PIL import Image
-from scipy import ndimage  # type: ignore[import-untyped]
 from support.numbered import leftovers, times, write_video
-from support.places import FRAMES, LOW, PAN, SIZE, SPAN, Pixels, camera, place, planned
+from support.places import FRAMES, LOW, PAN, SIZE, SPAN, Pixels, camera, opened, panels, place, planned
 
 from keyscale.cli.app import run
 from keyscale.engine.job import Fit
 from keyscale.engine.review.camera_track import moments, runs, track_of
-from keyscale.engine.review.pictures import CAMERA, WARNING
+from keyscale.engine.review.pictures import WARNING
 from keyscale.engine.review.sheet import where_warned
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_video(tmp_path_factory.mktemp("clip") / "talk.mp4", (place(n) for n in range(FRAMES)), rate=25)
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A picture on the sheet, as left, top, right and bottom."""
-
-    box: tuple[int, int, int, int]
-    pixels: Pixels
-
-    @property
-    def rectangle(self) -> tuple[float, float, float, float]:
-        """Where the outline lies, as x, y, width and height in parts of the panel."""
-        drawn = np.argwhere((self.pixels == CAMERA).all(axis=2))
-        (top, left), (bottom, right) = drawn.min(axis=0), drawn.max(axis=0) + 1
-        height, width = self.pixels.shape[:2]
-        return left / width, top / height, (right - left) / width, (bottom - top) / height
-
-
-def opened(path: Path) -> Pixels:
-    with Image.open(path) as image:
-        assert image.format == "PNG"
-        return np.asarray(image.convert("RGB"))
-
-
-def panels(sheet: Pixels) -> list[Panel]:
-    """Pictures on a sheet in the order of reading: filled rectangles of some size."""
-    labels, _ = ndimage.label(sheet[..., 0] > 40)
-    found = []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
-        part = labels[rows, columns] == number
-        if min(part.shape) > 60 and part.mean() > 0.98:
-            found.append(
-                Panel((columns.start, rows.start, columns.stop, rows.stop), np.ascontiguousarray(sheet[rows, columns]))
-            )
-    return sorted(found, key=lambda panel: (panel.box[1], panel.box[0]))
 
 
 @pytest.fixture(scope="module")
