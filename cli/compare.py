@@ -40,7 +40,8 @@ def compare(*, result: str | None, output: str | None, overwrite: bool, referenc
             remedy=f"The camera comes last: keyscale compare {values['video']} RESULT {result}.",
         )
     job = request_of(values).job
-    path = output if output is not None else str(Path(result or job.source).with_suffix(".compare.png"))
+    shown = Path(result or job.source)
+    path = output if output is not None else str(shown.parent / f"{shown.stem}.compare.png")
     # After the flags: a wrong one is answered at once.
     from keyscale.engine.review.compare import write_comparison
     from keyscale.engine.review.comparison import pair_of

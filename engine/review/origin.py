@@ -10,7 +10,7 @@ from pathlib import Path
 
 from keyscale.engine.camera.framing import Framing, load_framing
 from keyscale.engine.choices import Codec, Fit, Mode
-from keyscale.engine.errors import KeyscaleError, UsageError
+from keyscale.engine.errors import InputError, KeyscaleError, UsageError
 from keyscale.engine.files import VIDEO_SUFFIXES, sha256_file
 from keyscale.engine.job import Job, Target
 from keyscale.engine.runners.prepare import Look, prepare_plan
@@ -22,6 +22,8 @@ __all__ = ["origin_of"]
 
 MOST = 20
 """Videos, and keyframes files, that are tried."""
+
+CAMERAS = frozenset({".json", ".jsonl", ".csv"})
 
 CODECS = {"hevc": Codec.HEVC, "av1": Codec.AV1, "prores": Codec.PRORES}
 
@@ -42,9 +44,13 @@ def origin_of(result: str, job: Job, look: Look = probe) -> Job:
     if key is None:
         raise UsageError(f"{result} carries no key of a job, and the key tells what it was made of", remedy=remedy)
     own = path.name.split(".keyscale.")[0]
-    near = sorted(path.parent.iterdir(), key=lambda other: (not other.name.startswith(own), other.name))
-    videos = [other for other in near if other.suffix.lower() in VIDEO_SUFFIXES and not other.samefile(path)]
-    cameras = [other for other in near if other.suffix.lower() in {".json", ".csv", ".jsonl"} and other.is_file()]
+    try:
+        files = [other for other in path.parent.iterdir() if other.is_file() and other.name != path.name]
+    except OSError as error:
+        raise InputError(f"cannot read the folder {path.parent}: {error.strerror}", remedy=remedy) from error
+    near = sorted(files, key=lambda other: (not other.name.startswith(own), other.name))
+    videos = [other for other in near if other.suffix.lower() in VIDEO_SUFFIXES]
+    cameras = [other for other in near if other.suffix.lower() in CAMERAS]
     framings: list[tuple[str | None, Framing | None]] = [(None, None)]
     for camera in cameras[:MOST]:
         try:

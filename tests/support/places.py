@@ -23,6 +23,9 @@ FRAMES = 50
 LOW, SPAN = 90, 150
 """Codes of red at the left, and by how many it rises to the right; of green from the top to the bottom."""
 
+STEP = 2
+"""Codes of blue from frame to frame."""
+
 Pixels = npt.NDArray[np.uint8]
 
 PAN: dict[str, Any] = {
@@ -42,7 +45,7 @@ def place(number: int, size: tuple[int, int] = SIZE) -> Pixels:
     picture = np.empty((height, width, 3), np.uint8)
     picture[..., 0] = np.rint(LOW + SPAN * np.arange(width) / width)
     picture[..., 1] = np.rint(LOW + SPAN * np.arange(height) / height)[:, None]
-    picture[..., 2] = LOW + 2 * number
+    picture[..., 2] = LOW + STEP * number
     return picture
 
 
