@@ -259,6 +259,16 @@ class StillOutput:
         docs="of `upscale` alone: instead of the clip the frame at this second of it, as a PNG",
         default_docs="none",
     )
+    sample: quantities.Samples | None = option(
+        None,
+        "Instead of the clip a telling stretch of so many seconds, or with 3x2 three stretches of two, as NAME.sample.",
+        "Output",
+        form=quantities.Stretches(),
+        no_setting="it is for looking at a part of a single result",
+        docs="of `upscale` alone: instead of the clip a stretch of so many seconds, or with `3x2` three of two: where "
+        "the camera moves most, and where it sees least",
+        default_docs="none",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
