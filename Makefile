@@ -16,6 +16,7 @@ DEMO := $(VENV)/bin/keyscale upscale examples/court.mp4 examples/court.json -o $
 
 help:
 	@echo "make demo        upscale the example clip (sets everything up first)"
+	@echo "make pictures    draw the pictures of README.md and docs/use.md anew, from the example clip"
 	@echo "make test        the tests that have to pass before a merge (sets everything up first); WORKERS=4 for more cores"
 	@echo "make test-full   all tests: every remote fault on Modal's own client, more torture, all excerpts and clips; an hour"
 	@echo "make test-fast   the tests that start neither processes nor servers"
@@ -27,7 +28,6 @@ help:
 	@echo "make bench       speed, memory and start-up time on this machine; BENCH='--quick' for less"
 	@echo "make bench-quality  the networks against originals, on clips in ../shared; BENCH='--quick' for less, --docs for more"
 	@echo "make bench-gpu   a GPU's stages and whole jobs, under ten minutes; BENCH='--device cuda:1 --json numbers.json'"
-	@echo "make pictures    the pictures of README.md and docs/use.md, from the example clip"
 	@echo "make clean       remove .venv, caches and the demo's result"
 
 venv: $(STAMP)
@@ -47,6 +47,10 @@ $(STAMP): pyproject.toml constraints.txt
 # does not depend on the target size.
 demo: $(STAMP)
 	$(DEMO)
+
+pictures: $(STAMP)
+	$(RUN) -m tools.make_pictures
+	$(RUN) -m tools.screens
 
 test: $(STAMP)
 	$(PYTEST) -m "not slow"
@@ -93,9 +97,6 @@ bench-quality: $(STAMP)
 bench-gpu: $(STAMP)
 	@if [ -z "$$KEYSCALE_WEIGHTS_DIR" ] && [ -d ../shared/weights ]; then export KEYSCALE_WEIGHTS_DIR=../shared/weights; fi; \
 	$(RUN) -m bench.gpu $(BENCH)
-
-pictures: $(STAMP)
-	$(RUN) -m tools.make_pictures
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache dist build $(DEMO_OUTPUT) examples/.court-*.keyscale

@@ -26,9 +26,10 @@ from PIL import Image
 from bench.candidates import Candidate, candidates, enlarge
 from bench.crops import save_loop
 from bench.footage import Clip, Store, read
-from bench.metrics import Pixels, grey
+from bench.metrics import Pixels
 from bench.quality import Options, parse
 from keyscale.engine.errors import KeyscaleError
+from keyscale.engine.review.measures import busiest
 
 SIDE = (256, 176)
 """Width and height of a detail in pixels."""
@@ -58,28 +59,6 @@ class Shown:
     """PNG."""
     loop: bytes
     """Animated WebP."""
-
-
-def busiest(frame: Pixels) -> tuple[int, int]:
-    """Top and left of the detail with the strongest gradients, on a lattice of 16 pixels."""
-    plane = grey(frame)
-    energy = np.zeros_like(plane)
-    energy[:-1] += np.abs(np.diff(plane, axis=0))
-    energy[:, :-1] += np.abs(np.diff(plane, axis=1))
-    sums = np.pad(energy.astype(np.float64), ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
-    width, height = SIDE
-    corners = [
-        (top, left)
-        for top in range(0, max(plane.shape[0] - height, 0) + 1, 16)
-        for left in range(0, max(plane.shape[1] - width, 0) + 1, 16)
-    ]
-
-    def strength(corner: tuple[int, int]) -> float:
-        top, left = corner
-        bottom, right = min(top + height, plane.shape[0]), min(left + width, plane.shape[1])
-        return float(sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left])
-
-    return max(corners, key=strength)
 
 
 def _detail(frame: Pixels, corner: tuple[int, int]) -> Image.Image:
@@ -132,7 +111,7 @@ def scene(
     (ratio,), (source,) = options.ratios, options.sources
     originals = read(store.reference(clip))
     height, width = originals[0].shape[:2]
-    corner = busiest(originals[len(originals) // 2])
+    corner = busiest(originals[len(originals) // 2], SIDE)
     small = store.small(clip, ratio, source)
     key = shuffled([one.name for one in compared], seed, clip.name)
     by_name = {one.name: one for one in compared}

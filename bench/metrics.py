@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from keyscale.engine.review.measures import PSNR_CAP, Pixels, grey
+
 __all__ = [
     "PSNR_CAP",
     "Pixels",
@@ -38,11 +40,7 @@ __all__ = [
     "vmaf",
 ]
 
-Pixels = npt.NDArray[np.uint8]
 Plane = npt.NDArray[np.float32]
-
-PSNR_CAP = 100.0
-"""dB of equal clips."""
 
 SSIMULACRA2_SIDE = 225
 """Least side in pixels that SSIMULACRA 2 is computed for. Its six scales end at 8 pixels; the package that is used here
@@ -64,11 +62,6 @@ is taken: as far as this, blur stays in it."""
 
 VMAF_MODELS = {"phone": "vmaf_v1.0.16_5d0h", "neg": "vmaf_v0.6.1neg"}
 """VMAF v1 at a distance of five picture heights, as phones are watched, and VMAF without gain for enhancement."""
-
-
-def grey(pixels: Pixels) -> Plane:
-    """Mean of the channels `(H, W)`."""
-    return np.asarray(pixels.astype(np.float32).mean(axis=2))
 
 
 def psnr(a: Sequence[Pixels], b: Sequence[Pixels]) -> float:

@@ -43,6 +43,7 @@ COMMANDS = {
     "batch": "Make many clips, each once.",
     "plan": "Show what upscale would do.",
     "preview": "Show the camera over the video, and what it will see.",
+    "compare": "Show before and after at the same moments.",
     "convert": "Write keyframes of any format as keyscale's own.",
     "models": "Networks and their weights: list, fetch, verify.",
     "config": "Defaults from files and the environment: show, path.",

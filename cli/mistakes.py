@@ -36,6 +36,9 @@ _MEANT = {
     "--codec h264, hevc, av1 or prores is the encoder.": "--encoder --vcodec -c -c:v --format --video-codec",
     "--model NAME is the network; 'keyscale models list' shows them.": "-m --network --weights",
     "Name the file of keyframes after the video; --fit says how another shape meets the size.": "--crop --pad --fill",
+    "--still 12.5 makes one frame of the result, as a PNG.": "--frame --screenshot --snapshot --thumbnail --vframes",
+    "'keyscale preview' with the same arguments shows the camera over the video.": "--preview --show --visualize",
+    "'keyscale compare VIDEO RESULT KEYFRAMES.json' shows before and after.": "--compare --side-by-side --split",
     "-v tells more, -vv prints tracebacks, --progress json is for programs.": "--debug --log --loglevel --json",
     "'keyscale --version' prints it.": "-version",
 }

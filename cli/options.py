@@ -9,13 +9,21 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from keyscale.engine.job import Job
 from keyscale.engine.options import Option, in_panels, option, options_of
-from keyscale.engine.run_options import BatchRequest, PreviewOutput, RemoteOptions, StillOutput, Terminal
+from keyscale.engine.run_options import (
+    BatchRequest,
+    CompareRequest,
+    PreviewOutput,
+    RemoteOptions,
+    StillOutput,
+    Terminal,
+)
 from keyscale.engine.wording import say
 
 __all__ = [
     "GroupedCommand",
     "PlanOutput",
     "batch_options",
+    "compare_options",
     "job_options",
     "parameter",
     "plan_options",
@@ -81,6 +89,13 @@ def preview_options(kind: type[Job] = Job) -> dict[str, Option]:
     own = options_of(PreviewOutput)
     others = {name: each for name, each in job_options(kind).items() if name != "update"}
     return {each.name: each for each in in_panels((others | own).values())}
+
+
+def compare_options(kind: type[Job] = Job) -> dict[str, Option]:
+    """What `compare` takes: two videos, and of the job between them what decides what it shows."""
+    own = options_of(CompareRequest)
+    others = {name: each for name, each in options_of(kind, Terminal).items() if name not in {"update", *own}}
+    return {each.name: each for each in in_panels((own | others).values())}
 
 
 def parameter(each: Option) -> TyperArgument | TyperOption:

@@ -28,7 +28,8 @@ def preview(*, output: str | None, overwrite: bool, embed: bool, **values: Any) 
     from keyscale.engine.request import request_of
 
     request = request_of(values)
-    path = output if output is not None else str(Path(values["video"]).with_suffix(".preview.png"))
+    video = Path(request.job.source)
+    path = output if output is not None else str(video.parent / f"{video.stem}.preview.png")
     # After the flags: a wrong one is answered at once.
     from keyscale.engine.review.preview import check_kind, write_preview
     from keyscale.engine.runners.prepare import prepare_plan

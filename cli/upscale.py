@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from keyscale.cli.progress import Renderer
     from keyscale.engine.events import Done, Event
     from keyscale.engine.job import Job
+    from keyscale.engine.quantities import Samples
     from keyscale.engine.run_options import RemoteOptions
 
 __all__ = ["command", "run_job", "upscale"]
@@ -44,6 +45,7 @@ def upscale(
     notify: bool,
     on_done: str | None,
     still: float | None,
+    sample: Samples | None,
     **values: Any,
 ) -> None:
     """Crop VIDEO along KEYFRAMES.json, upscale what the camera sees, write a verified clip."""
@@ -56,26 +58,27 @@ def upscale(
     from keyscale.engine.request import request_of
     from keyscale.engine.system import run_anew
 
-    done = None
+    made = None
     with announced(values["output"] or values["video"], notify=notify, on_done=on_done) as ending:
         with shown(renderer(progress, quiet=quiet, verbosity=verbose)) as view:
             try:
-                if still is not None:
-                    done = _make_still(still, values, view)
-                    ending.output = done.output
+                if still is not None or sample is not None:
+                    made = _make_part(still, sample, values, view)
+                    ending.output = made[-1]
                 else:
                     request = request_of(values)
                     ending.output = request.job.output
-                    done = run_job(request.job, request.remote, view)
+                    made = [run_job(request.job, request.remote, view).output]
             except DeviceLost as error:
                 if not may_begin_anew():
                     raise
                 view.handle(Note(level="warning", message=f"{error.message}: tried again in a new process"))
-        if done is None:
+        if made is None:
             run_anew()  # finished chunks are kept
             return
     if progress is not ProgressKind.JSON:
-        write_path(done.output)
+        for path in made:
+            write_path(path)
 
 
 def command() -> RunCommand:
@@ -113,33 +116,47 @@ def run_job(job: Job, remote: RemoteOptions | None, view: Renderer) -> Done:
     return _finished(done)
 
 
-def _make_still(seconds: float, values: dict[str, Any], view: Renderer) -> Done:
-    """Make one frame of a job. An error names the PNG where it can; the job's own output is not looked at."""
+def _make_part(still: float | None, sample: Samples | None, values: dict[str, Any], view: Renderer) -> list[str]:
+    """Make one frame of a job, or samples; the paths of what was made."""
     from keyscale.cli.apart import look_at
     from keyscale.cli.signals import show_events
     from keyscale.engine.errors import UsageError
     from keyscale.engine.request import request_of
     from keyscale.engine.wording import say
 
-    for name, value in (("remote=True", values["remote"]), ("update=True", values["update"])):
-        if value:
+    option = "sample" if still is None else "still"
+    both = still is not None and sample is not None
+    for name, given in (("remote", values["remote"]), ("update", values["update"]), ("sample", both)):
+        if given:
             raise UsageError(
-                say(f"does not go with {{{name}}}: one frame is made here, and always"),
-                option="still",
+                say(f"does not go with {{{name}}}: a part of a result is made here, and always"),
+                option=option,
                 remedy=say(f"Leave {{{name}}} out."),
             )
-    request = request_of(values | {"output": None})
+    request = request_of(values | ({} if still is None else {"output": None}))
+    if request.job.publish_to is not None:
+        raise UsageError(
+            say("{output} {} is an address: a part of a result is made here", values["output"]),
+            remedy=say("Give {output} a file's name."),
+        )
     from keyscale.engine.runners.prepare import prepare_still
+    from keyscale.engine.runners.sample import prepare_samples, run_samples
     from keyscale.engine.runners.still import StillRun, still_path
 
-    path = still_path(values["output"], request.job.source, seconds)
-    done = show_events(
-        lambda stop: StillRun(prepare_still(request.job, look=look_at()), stop, seconds, path).events(),
-        view,
-        kept="nothing is left",
-        remedy="Run the same command again.",
-    )
-    return _finished(done)
+    paths: list[str] = []
+
+    def start(stop: StopFlag) -> Generator[Event, None, None]:
+        if still is not None:
+            paths.append(still_path(values["output"], request.job.source, still))
+            return StillRun(prepare_still(request.job, look=look_at()), stop, still, paths[0]).events()
+        assert sample is not None
+        samples = prepare_samples(request.job, sample, look=look_at())
+        paths.extend(prepared.job.output for prepared in samples)
+        return run_samples(samples, stop)
+
+    kept = "nothing is left" if still is not None else "finished chunks are kept"
+    _finished(show_events(start, view, kept=kept, remedy="Run the same command again."))
+    return paths
 
 
 def _finished(last: Event | None) -> Done:

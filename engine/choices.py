@@ -12,6 +12,7 @@ __all__ = [
     "Mode",
     "Precision",
     "ProgressKind",
+    "Reference",
     "Until",
     "Verify",
     "highest_crf",
@@ -74,6 +75,14 @@ class Precision(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+
+
+class Reference(StrEnum):
+    """Which of two videos that are compared is what the other one should be."""
+
+    NONE = "none"
+    FIRST = "first"
+    SECOND = "second"
 
 
 class Until(StrEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Rational
 from typing import ClassVar
@@ -13,7 +14,7 @@ from keyscale.engine.forms import LARGEST_WHOLE, Form, Number, Refused, ValueKin
 from keyscale.engine.rates import NTSC
 from keyscale.engine.wording import say
 
-__all__ = ["Rate", "Size", "Time"]
+__all__ = ["Rate", "Samples", "Size", "Stretches", "Time"]
 
 MAX_SIDE = 16384
 """Largest target width or height in pixels (the limit of HEVC level 6.2 and of AV1 in common decoders)."""
@@ -46,6 +47,32 @@ class Time(Number):
         raise Refused(
             f"{quoted(text.strip())} is not a time", "Write seconds such as 12.5, or MM:SS, or H:MM:SS.mmm, or 1m30s."
         )
+
+
+@dataclass(frozen=True)
+class Samples:
+    """How many stretches of a result, and of how many seconds each."""
+
+    count: int
+    seconds: float
+
+
+class Stretches(Form):
+    """A number of stretches and their length in seconds."""
+
+    metavar = "S|NxS"
+    _written = re.compile(r"(?:(\d{1,3}) ?[x\u00d7*] ?)?(\d{1,4}(?:[.,]\d{1,3})?) ?s?", re.ASCII)
+
+    def read(self, text: str) -> Samples:
+        """`"5"` or `"3x2"` -> how many, and seconds."""
+        found = self._written.fullmatch(text.strip().lower())
+        samples = Samples(int(found[1] or 1), float(found[2].replace(",", "."))) if found else None
+        if samples is None or not samples.count or not samples.seconds:
+            raise Refused(
+                f"{quoted(text.strip())} is no length",
+                "Write seconds, such as 5, or how many stretches of how many seconds: 3x2.",
+            )
+        return samples
 
 
 class Size(Form):

@@ -6,12 +6,20 @@ from dataclasses import MISSING, dataclass
 from math import inf
 
 from keyscale.engine import forms, quantities
-from keyscale.engine.choices import Fallback, ProgressKind
+from keyscale.engine.choices import Fallback, ProgressKind, Reference
 from keyscale.engine.job import NOT_MEANT
 from keyscale.engine.options import check_fields, option
 from keyscale.engine.wording import say
 
-__all__ = ["MODAL_ENABLED", "BatchRequest", "PreviewOutput", "RemoteOptions", "StillOutput", "Terminal"]
+__all__ = [
+    "MODAL_ENABLED",
+    "BatchRequest",
+    "CompareRequest",
+    "PreviewOutput",
+    "RemoteOptions",
+    "StillOutput",
+    "Terminal",
+]
 
 MODAL_ENABLED = "MODAL_ENABLED"
 """The variable that says whether jobs run remotely where nothing else does."""
@@ -203,6 +211,67 @@ class PreviewOutput:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompareRequest:
+    """What a comparison is asked for beside the job that it shows."""
+
+    video: str = option(
+        MISSING,
+        "The first video: a source, or an earlier result. Alone it is a result, whose source is looked for beside it.",
+        "",
+        form=forms.Path(),
+        metavar="VIDEO",
+        required=True,
+        remedy="Name the source, then the result.",
+        no_setting="inputs are named on the command line",
+    )
+    result: str | None = option(
+        None,
+        "The second video, which tells size and rate.",
+        "",
+        form=forms.Path(),
+        metavar="RESULT",
+        remedy="Name the result, or leave it out.",
+        no_setting="inputs are named on the command line",
+    )
+    keyframes: str | None = option(
+        None,
+        "The camera that the second was made with. Without it the whole picture.",
+        "",
+        form=forms.Path(),
+        metavar="KEYFRAMES.json",
+        remedy="Name the keyframes file, or leave it out.",
+        no_setting="inputs are named on the command line",
+    )
+    output: str | None = option(
+        None,
+        "The comparison: .png has details pixel by pixel, .html a slider, .mp4 a split screen. Without it "
+        "RESULT.compare.png.",
+        "Output",
+        form=forms.Path(),
+        short="o",
+        remedy=say("Name a file, or leave {output} out."),
+        no_setting="it names the result of a single run",
+        docs="the comparison: `.png` has details pixel by pixel, `.html` a slider, `.mp4` a split screen",
+        default_docs="`RESULT.compare.png`",
+    )
+    overwrite: bool = option(
+        False,
+        "Replace the comparison if it is there.",
+        "Output",
+        short="y",
+        opposite="",
+        no_setting=NOT_MEANT,
+    )
+    reference: Reference = option(
+        Reference.NONE,
+        "Which of both is the truth, from which PSNR is measured.",
+        "Output",
+        no_setting="it is for a single comparison",
+        docs="which of both is the truth: then PSNR is measured too",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class StillOutput:
     """What `keyscale upscale` is asked for alone."""
 
@@ -215,6 +284,16 @@ class StillOutput:
         remedy="Give seconds from 0 on.",
         no_setting="it is for looking at a single frame",
         docs="of `upscale` alone: instead of the clip the frame at this second of it, as a PNG",
+        default_docs="none",
+    )
+    sample: quantities.Samples | None = option(
+        None,
+        "Instead of the clip a telling stretch of so many seconds, or with 3x2 three stretches of two, as NAME.sample.",
+        "Output",
+        form=quantities.Stretches(),
+        no_setting="it is for looking at a part of a single result",
+        docs="of `upscale` alone: instead of the clip a stretch of so many seconds, or with `3x2` three of two: where "
+        "the camera moves most, and where it sees least",
         default_docs="none",
     )
 

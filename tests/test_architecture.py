@@ -93,7 +93,10 @@ REMOTE = frozenset({"modal", "grpclib"}) | S3
 """What only a remote job loads, once it runs."""
 
 EARLY = dict.fromkeys(
-    [f"cli/{name}.py" for name in ("batch", "config", "options", "plan", "preview", "progress", "settings", "upscale")],
+    [
+        f"cli/{name}.py"
+        for name in ("batch", "compare", "config", "options", "plan", "preview", "progress", "settings", "upscale")
+    ],
     ("", *GROUND),
 ) | {"cli/batch_jobs.py": ("", *GROUND, "batch", "request")}
 """Module of the command line -> what it may import of the engine on being imported itself: commands are built of the

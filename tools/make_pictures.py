@@ -1,8 +1,7 @@
-"""Make the pictures of README.md and docs/use.md from the example: `make pictures`.
+"""Make the pictures of README.md from the example; `make pictures` does it, and `tools.screens` the others.
 
 - `docs/camera.webp` moves: the source with the camera, and beside it the result.
 - `docs/picture.webp`: one detail by Lanczos and by the network.
-- `docs/preview.webp`: what `keyscale preview` writes.
 
 The pixels are those that `make demo` encodes: the same plan, window, network and sampling.
 """
@@ -22,7 +21,6 @@ from keyscale.engine.pipeline.upscaler import Upscaler
 from keyscale.engine.plan.plan import LANCZOS, Plan
 from keyscale.engine.review.camera_track import track_of
 from keyscale.engine.review.pictures import DIM, INK, PAPER, font, source_pixels, source_view
-from keyscale.engine.review.sheet import contact_sheet
 from keyscale.engine.runners.prepare import prepare_plan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,7 +120,6 @@ def detail() -> Image.Image:
 def main() -> None:
     """Write them."""
     detail().save(DOCS / "picture.webp", quality=88, method=6)
-    contact_sheet(plan_with(NETWORK, (1080, 1920))).save(DOCS / "preview.webp", quality=80, method=6)
     first, *rest = moving()
     first.save(
         DOCS / "camera.webp",
@@ -133,7 +130,7 @@ def main() -> None:
         quality=45,
         method=4,
     )
-    for name in ("picture", "preview", "camera"):
+    for name in ("picture", "camera"):
         path = DOCS / f"{name}.webp"
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size} bytes")
 

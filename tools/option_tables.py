@@ -20,7 +20,7 @@ from keyscale.engine.arguments import POSITIONAL, annotation_of, arguments_of
 from keyscale.engine.batch.manifest import columns_of
 from keyscale.engine.job import Job
 from keyscale.engine.options import PANELS, Option, options_of
-from keyscale.engine.run_options import BatchRequest, PreviewOutput
+from keyscale.engine.run_options import BatchRequest, CompareRequest, PreviewOutput
 from keyscale.engine.wording import as_argument, say, worded
 from tools.man_page import PAGE, page
 
@@ -46,6 +46,7 @@ def tables(kind: type[Job] = Job) -> dict[str, str]:
     of_a_job = [*upscale_options(kind).values(), *options_of(PlanOutput).values()]
     return {panel: table(each for each in of_a_job if each.panel == panel) for panel in PANELS} | {
         "batch": table(options_of(BatchRequest).values()),
+        "compare": table(each for each in options_of(CompareRequest).values() if each.panel),
         "preview": table(options_of(PreviewOutput).values()),
         "columns": columns(kind),
     }

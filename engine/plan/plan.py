@@ -37,7 +37,7 @@ from keyscale.engine.source.probe import VideoInfo
 from keyscale.engine.source.tone import SDR, ToneMapping, tone_mapping
 from keyscale.engine.wording import say
 
-__all__ = ["LANCZOS", "Chunk", "Plan", "make_plan"]
+__all__ = ["LANCZOS", "Chunk", "Plan", "chunks_of", "make_plan"]
 
 LANCZOS = "lanczos"
 """The model name that asks for sampling without a network."""
@@ -222,7 +222,7 @@ def make_plan(
         windows=windows,
         model=model,
         executions=executions,
-        chunks=_cut(count, rate, job.chunk_seconds),
+        chunks=chunks_of(count, rate, job.chunk_seconds),
         tracks=tracks,
         warnings=tuple(warnings),
         estimate=make_estimate(job, info, encoder, model, executions, windows, source_index, speeds),
@@ -351,7 +351,7 @@ def _choose_model(models: Mapping[int, ModelSpec], ratio: float, warnings: list[
     return models[scale]
 
 
-def _cut(count: int, rate: Fraction, seconds: float) -> tuple[Chunk, ...]:
+def chunks_of(count: int, rate: Fraction, seconds: float) -> tuple[Chunk, ...]:
     """Chunks of nearly equal length, about `seconds` each."""
     pieces = max(1, round(count / max(1.0, seconds * float(rate))))
     edges = [count * i // pieces for i in range(pieces + 1)]

@@ -68,11 +68,11 @@ def track_of(plan: Plan) -> CameraTrack:
     ratios = plan.geometry.ratios(plan.rects, plan.placements)
     keyframes = sorted(framing.keyframes, key=lambda keyframe: keyframe.time)
     jumps = np.append(False, np.abs(np.diff(plan.rects, axis=0)).max(axis=1, initial=0) > NOTICED)
-    cuts = {
-        int(np.searchsorted(seconds, later.time - slack))
-        for earlier, later in pairwise(keyframes)
-        if earlier.hold or earlier.time == later.time
-    }
+    at = np.array([keyframe.time for keyframe in keyframes])
+    begins = np.searchsorted(seconds, at - slack).clip(0, plan.frames - 1)
+    cut = np.array([earlier.hold or earlier.time == later.time for earlier, later in pairwise(keyframes)], np.bool_)
+    cuts = np.unique(begins[1:][cut])
+    used = (at >= plan.time_map.start - slack) & (at <= max(plan.time_map.end, float(seconds[-1])) + slack)
     edges = np.cumsum([0.0, *(stretch.duration for stretch in plan.time_map.stretches)])[:-1]
     speeds = [
         (int(np.ceil(edge * rate - 1e-6)), stretch.speed)
@@ -84,14 +84,8 @@ def track_of(plan: Plan) -> CameraTrack:
         outside=np.any(np.abs(inside[:, :2] - asked[:, :2]) > NOTICED, axis=1),
         blurred=ratios > plan.scale * (1 + 1e-6) if plan.model is not None else np.zeros(plan.frames, np.bool_),
         zoom=np.minimum(info.width / plan.rects[:, 2], info.height / plan.rects[:, 3]),
-        cuts=tuple(sorted(frame for frame in cuts if frame < plan.frames and jumps[frame])),
-        keyframes=()
-        if framing.is_whole
-        else tuple(
-            (int(np.searchsorted(seconds, keyframe.time - slack).clip(0, plan.frames - 1)), number)
-            for number, keyframe in enumerate(keyframes, 1)
-            if plan.time_map.start - slack <= keyframe.time <= max(plan.time_map.end, float(seconds[-1])) + slack
-        ),
+        cuts=tuple(cuts[jumps[cuts]].tolist()),
+        keyframes=() if framing.is_whole else tuple((int(begins[n]), n + 1) for n in np.flatnonzero(used).tolist()),
         speeds=() if plan.time_map.is_uniform else tuple(speeds),
     )
 

@@ -62,7 +62,7 @@ def preview_page(plan: Plan, page: Path, *, embed: bool, should_stop: Callable[[
         size = (max(2, round(info.width * factor)), max(2, round(info.height * factor)))
         for frame, pixels in source_pixels(plan, frames, should_stop):
             image = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
-            pictures.append((frame, image_data(image, "JPEG")))
+            pictures.append((frame, image_data(image, JPEG_QUALITY)))
     document = {
         "name": Path(info.path).name,
         "source": None if embed else link_to(info.path, page),
@@ -101,11 +101,11 @@ def filled(template: str, title: str, document: Any) -> str:
     return text.replace("@TITLE@", html.escape(title)).replace("@DATA@", data)
 
 
-def image_data(image: Image.Image, kind: str) -> str:
-    """A picture as a `data:` address; `kind` is PNG or JPEG."""
+def image_data(image: Image.Image, quality: int) -> str:
+    """A picture as a `data:` address, as a JPEG of this quality, with all of its chroma."""
     out = io.BytesIO()
-    image.save(out, kind, **({"quality": JPEG_QUALITY} if kind == "JPEG" else {"compress_level": 6}))
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
+    image.save(out, "JPEG", quality=quality, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def link_to(path: str, page: Path) -> str:

@@ -112,7 +112,10 @@ def _grid(
     tall = min(SOURCE[1], tall * (cell - 1.5 * GAP) / wide)
     size = (max(2, round(tall * info.width / info.height)), max(2, round(tall)))
     shown = (max(2, round(tall * aspect)), size[1])
-    pictures = dict(source_pixels(plan, [moment.frame for moment in chosen], should_stop))
+    pictures = {
+        frame: (source_view(plan, track, frame, pixels, size), seen(plan, frame, pixels, shown))
+        for frame, pixels in source_pixels(plan, [moment.frame for moment in chosen], should_stop)
+    }
     for begin in range(0, len(chosen), columns):
         row = Image.new("RGB", (WIDTH - 2 * MARGIN, CAPTION + size[1] + GAP), PAPER)
         draw = ImageDraw.Draw(row)
@@ -122,9 +125,9 @@ def _grid(
             words = f"{number}  {frame / float(plan.rate):.2f} s  {', '.join(moment.reasons)}"
             line = in_lines(words, 13, cell - GAP)[0]
             draw.text((left, 2), line, font=font(13), fill=WARNING if track.outside[frame] else INK)
-            if (pixels := pictures.get(frame)) is not None:
-                row.paste(source_view(plan, track, frame, pixels, size), (left, CAPTION))
-                row.paste(seen(plan, frame, pixels, shown), (left + size[0] + GAP // 2, CAPTION))
+            if frame in pictures:
+                row.paste(pictures[frame][0], (left, CAPTION))
+                row.paste(pictures[frame][1], (left + size[0] + GAP // 2, CAPTION))
         panel.picture(row, MARGIN)
 
 

@@ -29,7 +29,7 @@ from support.remote_place import Place
 
 import keyscale
 from keyscale import Done, Framing, Interpolation, Keyframe, KeyscaleError, Note, Plan, Progress, Upscaling
-from keyscale.cli.options import job_options, preview_options, upscale_options
+from keyscale.cli.options import compare_options, job_options, preview_options, upscale_options
 from keyscale.engine.arguments import arguments_of, read_arguments
 from keyscale.engine.choices import Codec, Fit, Mode, Precision, Verify
 from keyscale.engine.errors import Interrupted, RemoteError, StorageError, UsageError
@@ -438,7 +438,7 @@ def spoken(path: Path) -> Iterator[str]:
 
 
 def test_the_engine_names_no_flag_by_itself_and_no_option_that_is_not_there() -> None:
-    options = {*upscale_options(), *preview_options(), *options_of(BatchRequest)}
+    options = {*upscale_options(), *preview_options(), *compare_options(), *options_of(BatchRequest)}
     for path in sorted((ROOT / "engine").rglob("*.py")):
         for text in spoken(path):
             if path.stem not in {"wording", "process"}:

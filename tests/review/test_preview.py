@@ -2,63 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from PIL import Image
-from scipy import ndimage  # type: ignore[import-untyped]
 from support.numbered import leftovers, times, write_video
-from support.places import FRAMES, LOW, PAN, SIZE, SPAN, Pixels, camera, place, planned
+from support.places import FRAMES, LOW, PAN, SIZE, SPAN, STEP, Pixels, camera, opened, panels, place, planned
 
 from keyscale.cli.app import run
-from keyscale.engine.job import Fit
+from keyscale.engine.job import Fit, ModelChoice
 from keyscale.engine.review.camera_track import moments, runs, track_of
-from keyscale.engine.review.pictures import CAMERA, WARNING
+from keyscale.engine.review.pictures import WARNING
 from keyscale.engine.review.sheet import where_warned
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_video(tmp_path_factory.mktemp("clip") / "talk.mp4", (place(n) for n in range(FRAMES)), rate=25)
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A picture on the sheet, as left, top, right and bottom."""
-
-    box: tuple[int, int, int, int]
-    pixels: Pixels
-
-    @property
-    def rectangle(self) -> tuple[float, float, float, float]:
-        """Where the outline lies, as x, y, width and height in parts of the panel."""
-        drawn = np.argwhere((self.pixels == CAMERA).all(axis=2))
-        (top, left), (bottom, right) = drawn.min(axis=0), drawn.max(axis=0) + 1
-        height, width = self.pixels.shape[:2]
-        return left / width, top / height, (right - left) / width, (bottom - top) / height
-
-
-def opened(path: Path) -> Pixels:
-    with Image.open(path) as image:
-        assert image.format == "PNG"
-        return np.asarray(image.convert("RGB"))
-
-
-def panels(sheet: Pixels) -> list[Panel]:
-    """Pictures on a sheet in the order of reading: filled rectangles of some size."""
-    labels, _ = ndimage.label(sheet[..., 0] > 40)
-    found = []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
-        part = labels[rows, columns] == number
-        if min(part.shape) > 60 and part.mean() > 0.98:
-            found.append(
-                Panel((columns.start, rows.start, columns.stop, rows.stop), np.ascontiguousarray(sheet[rows, columns]))
-            )
-    return sorted(found, key=lambda panel: (panel.box[1], panel.box[0]))
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +54,7 @@ def test_beside_it_is_what_the_result_will_show(clip: Path, sheet: Pixels) -> No
         middle = panel.pixels[height // 2 - 2 : height // 2 + 2, width // 2 - 2 : width // 2 + 2].mean(axis=(0, 1))
         assert abs(middle[0] - (LOW + SPAN * (x + across / 2) / SIZE[0])) <= 3
         assert abs(middle[1] - (LOW + SPAN * (y + down / 2) / SIZE[1])) <= 3
-        # A code of blue is less than half a frame.
-        assert abs(middle[2] - (LOW + 2 * moment.frame)) <= 3
+        assert abs(middle[2] - (LOW + STEP * moment.frame)) <= 3
 
 
 def test_moments_are_keyframes_cuts_and_extremes_of_zoom(clip: Path) -> None:
@@ -150,6 +111,14 @@ def test_a_rectangle_over_the_border_is_shown_where_it_was_asked_for(clip: Path,
     dashed = np.argwhere((last == WARNING).all(axis=2))
     assert abs(dashed[:, 1].min() / last.shape[1] - 260 / 320) * last.shape[1] <= 1.5
     assert not (sources[0].pixels == WARNING).all(axis=2).any()
+
+
+def test_where_a_network_is_not_enough_is_told_by_its_seconds(clip: Path) -> None:
+    """90x160 pixels shown at 180x320 are within x2; 45x80, from 1.4 s on, would take x4."""
+    model = ModelChoice(name="keyscale-compact-x2")
+    plan = planned(clip, PAN, size=(180, 320), model=model)
+    [warning] = [text for text in where_warned(plan, track_of(plan)) if "enlarged another 2.00 times" in text]
+    assert warning.endswith("(1.40 to 2.00 s)")
 
 
 def test_a_turned_camera_is_drawn_turned(clip: Path, tmp_path: Path) -> None:
@@ -251,7 +220,7 @@ def test_as_a_clip_it_has_the_camera_in_every_frame(clip: Path, tmp_path: Path) 
         assert np.abs(np.array([left, top, right, bottom]) - [x, y, x + across, y + down]).max() <= 2.5, frame
         middle = shown[88:92, shown.shape[1] // 2 - 2 : shown.shape[1] // 2 + 2].mean(axis=(0, 1))
         number = plan.source_index[frame]
-        wanted = [LOW + SPAN * (x + across / 2) / SIZE[0], LOW + SPAN * (y + down / 2) / SIZE[1], LOW + 2 * number]
+        wanted = [LOW + SPAN * (x + across / 2) / SIZE[0], LOW + SPAN * (y + down / 2) / SIZE[1], LOW + STEP * number]
         assert np.abs(middle - wanted).max() <= 4, frame
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import shutil
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from support.browser import Browser, Page
 from support.numbered import leftovers, write_video
-from support.places import LOW, PAN, SIZE, SPAN, camera, place, planned
+from support.places import LOW, PAN, SIZE, SPAN, STEP, camera, place, planned
 
 from keyscale.cli.app import run
 from keyscale.engine.plan.plan import Plan
@@ -66,14 +67,15 @@ def assert_shows(page: Page, plan: Plan, frame: int) -> None:
     assert np.abs(np.array(outline(page)) - plan.rects[frame]).max() <= 0.5
 
 
-def assert_seen(page: Page, plan: Plan, frame: int, within: tuple[int, int, int] = (6, 6, 3)) -> None:
+def assert_seen(page: Page, plan: Plan, frame: int, within: tuple[float, float, float] = (6, 6, 3)) -> None:
     """What the result shows: the source tells column, row and number by its colours."""
     page.wait(f"document.body.dataset.seen === '{frame}'")
     picture = page.picture("#shown")
     height, width = picture.shape[:2]
     middle = picture[height // 2 - 2 : height // 2 + 2, width // 2 - 2 : width // 2 + 2].mean(axis=(0, 1))
     x, y, across, down = plan.rects[frame]
-    wanted = [LOW + SPAN * (x + across / 2) / SIZE[0], LOW + SPAN * (y + down / 2) / SIZE[1], LOW + 2 * frame]
+    wanted = [LOW + SPAN * (x + across / 2) / SIZE[0], LOW + SPAN * (y + down / 2) / SIZE[1]]
+    wanted.append(LOW + STEP * plan.source_index[frame])
     assert (np.abs(middle - wanted) <= within).all(), (middle, wanted)
 
 
@@ -101,6 +103,32 @@ def test_the_source_and_what_the_result_shows_follow(linked: Page, clip: Path) -
             linked.key(key)
         assert_shows(linked, plan, frame)
         assert_seen(linked, plan, frame)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("late.mp4", {"pts": range(30, 80), "time_base": Fraction(1, 25)}),
+        ("uneven.mp4", {"pts": [n * 40 + n % 3 * 9 for n in range(50)], "time_base": Fraction(1, 1000)}),
+        ("reordered.mp4", {"options": {"bf": "2", "g": "250", "b-adapt": "0"}}),
+        ("other.webm", {"codec": "libvpx-vp9", "options": {"crf": "20", "cpu-used": "8", "deadline": "realtime"}}),
+    ],
+    ids=["begins at 1.2 s", "variable rate", "B-frames", "WebM"],
+)
+def test_the_browser_shows_the_frame_that_the_result_shows(
+    browser: Browser, tmp_path: Path, name: str, more: dict[str, Any]
+) -> None:
+    greys = [np.full((180, 320, 3), 60 + 3 * n, np.uint8) for n in range(50)]
+    video = write_video(tmp_path / name, greys, rate=25, **more)
+    plan, page = planned(video, PAN, rate=Fraction(25)), browser.open(made(video, "page.html", "--fps", "25"))
+    for key, shift, frame in [
+        ("Home", False, 0), ("ArrowRight", False, 1), ("ArrowRight", True, 11), ("ArrowRight", True, 21),
+        ("ArrowRight", False, 22), ("ArrowRight", False, 23), ("End", False, plan.frames - 1),
+    ]:  # fmt: skip
+        page.key(key, shift=shift)
+        page.wait(f"document.body.dataset.seen === '{frame}'")
+        assert abs(page.picture("#shown").mean() - 60 - 3 * plan.source_index[frame]) < 1.4, frame
 
 
 @pytest.mark.processes

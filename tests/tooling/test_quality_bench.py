@@ -16,6 +16,7 @@ from PIL import Image
 from bench import blind, candidates, crops, footage, metrics, quality, tables
 from bench.machine import machine
 from bench.metrics import Motion, Pixels, grey
+from keyscale.engine.review.measures import busiest
 from tools.training import material
 
 ndimage = pytest.importorskip("scipy.ndimage")
@@ -336,7 +337,7 @@ def test_a_blind_page_names_nobody_and_its_order_follows_the_seed() -> None:
 def test_a_detail_is_taken_where_most_is_to_be_seen() -> None:
     frame = np.full((352, 640, 3), 128, dtype=np.uint8)
     frame[160:300, 320:480] = photo(140, 160)
-    top, left = blind.busiest(frame)
+    top, left = busiest(frame, blind.SIDE)
     assert top <= 160
     assert top + blind.SIDE[1] >= 300
     assert left <= 320

@@ -1,0 +1,97 @@
+"""The job that a result came from, looked for beside it: a candidate is the one if its key is the result's."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+from keyscale.engine.camera.framing import Framing, load_framing
+from keyscale.engine.choices import Codec, Fit, Mode
+from keyscale.engine.errors import InputError, KeyscaleError, UsageError
+from keyscale.engine.files import VIDEO_SUFFIXES, sha256_file
+from keyscale.engine.job import Job, Target
+from keyscale.engine.runners.prepare import Look, prepare_plan
+from keyscale.engine.source.probe import VideoInfo, probe
+from keyscale.engine.wording import say
+from keyscale.engine.workspace.fingerprint import job_key, read_stamp
+
+__all__ = ["origin_of"]
+
+MOST = 20
+"""Videos, and keyframes files, that are tried."""
+
+CAMERAS = frozenset({".json", ".jsonl", ".csv"})
+
+CODECS = {"hevc": Codec.HEVC, "av1": Codec.AV1, "prores": Codec.PRORES}
+
+
+def origin_of(result: str, job: Job, look: Look = probe) -> Job:
+    """The job whose key the result carries, with source and camera from the result's folder.
+
+    Size, rate and codec are read off the result, mode and fit are tried; `job` has to say what else was asked for.
+
+    Raises:
+        UsageError: nothing in the folder is it; says what to name.
+        KeyscaleError: the result cannot be read.
+    """
+    path = Path(result)
+    info = look(result, tolerate_damage=True, sound=False)
+    key = read_stamp(path)
+    remedy = "Name the source first, and the camera last: keyscale compare VIDEO RESULT KEYFRAMES.json."
+    if key is None:
+        raise UsageError(f"{result} carries no key of a job, and the key tells what it was made of", remedy=remedy)
+    own = path.name.split(".keyscale.")[0]
+    try:
+        files = [other for other in path.parent.iterdir() if other.is_file() and other.name != path.name]
+    except OSError as error:
+        raise InputError(f"cannot read the folder {path.parent}: {error.strerror}", remedy=remedy) from error
+    near = sorted(files, key=lambda other: (not other.name.startswith(own), other.name))
+    videos = [other for other in near if other.suffix.lower() in VIDEO_SUFFIXES]
+    cameras = [other for other in near if other.suffix.lower() in CAMERAS]
+    framings: list[tuple[str | None, Framing | None]] = [(None, None)]
+    for camera in cameras[:MOST]:
+        try:
+            framings.append((str(camera), load_framing(camera)))
+        except KeyscaleError:  # many other files are JSON
+            continue
+    framings = [*framings[1:], framings[0]]
+    rates = dict.fromkeys((job.target.rate, info.rate, None))
+    for video in videos[:MOST]:
+        try:
+            source = look(str(video), tolerate_damage=job.keep_going_on_decode_errors, sound=job.encoding.audio)
+            content = ""
+            for (camera_path, framing), rate in itertools.product(framings, rates):
+                for tried in _jobs(job, str(video), result, info, rate):
+                    try:
+                        plan = prepare_plan(tried, framing=framing, look=lambda *_, found=source, **__: found)
+                    except KeyscaleError:  # that camera is of another video
+                        break
+                    if plan.frames != len(info.pts):  # whatever the fit and the mode
+                        break
+                    content = content or sha256_file(video)
+                    if job_key(plan, content) == key:
+                        return replace(tried, keyframes=camera_path)
+        except (KeyscaleError, OSError):  # no video, or one that cannot be read
+            continue
+    raise UsageError(
+        f"no video beside {result} and no camera there gives its key with these flags",
+        remedy=say("{} Or give the flags that it was made with, such as {crf=} and {start=}.", remedy, 18, 1.5),
+    )
+
+
+def _jobs(job: Job, source: str, result: str, info: VideoInfo, rate: Fraction | None) -> Iterator[Job]:
+    """The job as it may have been: with the result's size and codec, in any mode, with any fit."""
+    codec = CODECS.get(info.codec, Codec.AUTO) if job.encoding.codec is Codec.AUTO else job.encoding.codec
+    for mode, fit in itertools.product(dict.fromkeys((job.model.mode, *Mode)), dict.fromkeys((job.target.fit, *Fit))):
+        yield replace(
+            job,
+            source=source,
+            output=result,
+            keyframes=None,
+            target=Target(width=info.width, height=info.height, rate=rate, fit=fit),
+            encoding=replace(job.encoding, codec=codec),
+            model=replace(job.model, mode=mode),
+        )
