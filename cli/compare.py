@@ -16,9 +16,9 @@ _EXAMPLES = """\
 Examples:
 
 \b
-  keyscale compare talk.keyscale.mp4                          finds source and camera beside it, by its key
-  keyscale compare talk.mp4 clip.mp4 camera.json -o look.html    a page with a slider
-  keyscale compare fast.mp4 quality.mp4 -o split.mp4          two results, the screen split
+  keyscale compare talk.keyscale.mp4             finds its source by the key
+  keyscale compare talk.mp4 clip.mp4 camera.json -o look.html    a slider
+  keyscale compare fast.mp4 quality.mp4 -o split.mp4    split screen
   keyscale compare original.mp4 enlarged.mp4 --reference first   PSNR too
 """
 
