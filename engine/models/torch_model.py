@@ -13,7 +13,7 @@ from torch.nn import functional
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import DeviceError, UsageError
 from keyscale.engine.machine import describe_device
-from keyscale.engine.models import torch_networks, torch_strips
+from keyscale.engine.models import torch_networks
 from keyscale.engine.models.enlarger import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory, surrounded
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.source.colour import PixelArray
@@ -113,6 +113,7 @@ class Model:
         """Hexadecimal digest of the weights: of the file, or for a denoise blend of both files and the share."""
         self.device = resolve_device(device)
         self.precision = parse_precision(precision)
+        self.decibels: float | None = None
         self.dtype = _DTYPES[self.precision]
         """Element type of the result."""
         _check_precision(self.device, self.precision)
@@ -148,14 +149,8 @@ class Model:
             if down or right:
                 x = functional.pad(x, (0, right, 0, down), mode="replicate")
             x = x.contiguous(memory_format=torch.channels_last)
-            y = self._forward(x, should_stop)
+            y: Tensor = self.network(x, should_stop)
             return y[:, :, : height * self.spec.scale, : width * self.spec.scale]
-
-    def _forward(self, x: Tensor, should_stop: Callable[[], bool] | None) -> Tensor:
-        if self.device.type == "cpu" and isinstance(self.network, torch_networks.Stack):
-            return torch_strips.forward(self.network, x, should_stop)
-        y: Tensor = self.network(x, should_stop)
-        return y
 
     def to_precision(self, precision: str) -> Model:
         """The same weights on the same device in another precision; built when first asked for and kept.
@@ -179,14 +174,13 @@ class Model:
     def bytes_per_pixel(self) -> float:
         """Peak bytes of activations per input pixel.
 
-        Counted from the layers: a stack of convolutions holds two feature maps and its output, on a CPU only strips
-        of the maps; an RRDB network peaks at two feature maps on the quadrupled grid.
+        Counted from the layers: a stack of convolutions holds two feature maps and its output; an RRDB network peaks
+        at two feature maps on the quadrupled grid.
         """
         size = self.dtype.itemsize
         output = 3 * self.spec.scale**2 * size * 3
         if self.spec.architecture != "rrdb":
-            maps = 0 if self.device.type == "cpu" else 3 * self.spec.features * size
-            return output + maps / self.spec.fold**2
+            return output + 3 * self.spec.features * size / self.spec.fold**2
         return output + 2.5 * 16 * self.spec.features * size / self.spec.align**2
 
     def describe(self) -> str:
@@ -200,6 +194,10 @@ class Model:
         if self.device.type == "cuda":
             return GPU_SHARE * torch.cuda.mem_get_info(self.device)[0]
         return OTHER_BUDGET
+
+    def on_cpu(self) -> Model:
+        """The same in fp32 on the CPU, which the golden tile is compared with."""
+        return Model(self._state, self.spec, sha256=self.sha256, device="cpu", precision="fp32")
 
     def exact(self) -> Model | None:
         """The same network in fp32; None where this one is in fp32."""
