@@ -42,6 +42,7 @@ COMMANDS = {
     "plan": "Show what upscale would do.",
     "convert": "Write keyframes of any format as keyscale's own.",
     "models": "Networks and their weights: list, fetch, verify.",
+    "devices": "Devices here: what runs on each, how well, how fast.",
     "config": "Defaults from files and the environment: show, path.",
     "remote": "Run on Modal GPUs: deploy, status, cancel, resume, clean.",
 }

@@ -260,6 +260,12 @@ _MODELS = (
                 67040989,
                 "4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
             ),
+            WeightsFile(
+                "RealESRGAN_x4plus.fp16-from-ncnn.pth",
+                "bb73eba5d6ba6362d2a4f758e035ce55e7023d4dbd9163aff15b2b1d8bd88c5d",
+                33654439,
+                None,
+            ),
         ),
     ),
     ModelSpec(

@@ -88,8 +88,8 @@ def test_every_file_is_pinned() -> None:
                 assert file.url.endswith(f"/{file.filename}")
 
 
-def test_the_general_networks_are_accepted_in_their_ncnn_precision_too() -> None:
-    for name in ("realesr-general-x4v3", "realesr-general-wdn-x4v3"):
+def test_some_networks_are_accepted_in_their_ncnn_precision_too() -> None:
+    for name in ("realesr-general-x4v3", "realesr-general-wdn-x4v3", "RealESRGAN_x4plus"):
         assert [file.filename for file in find(name).files] == [f"{name}.pth", f"{name}.fp16-from-ncnn.pth"]
 
 
