@@ -111,7 +111,9 @@ def main() -> None:
             console.print(each["left"])
     console.print(table)
     if options.json:
-        options.json.write_text(json.dumps({"machine": machine(thread_count()), "found": found}, indent=1) + "\n", "utf-8")
+        options.json.write_text(
+            json.dumps({"machine": machine(thread_count()), "found": found}, indent=1) + "\n", "utf-8"
+        )
 
 
 if __name__ == "__main__":
