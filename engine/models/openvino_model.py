@@ -104,13 +104,12 @@ class OpenvinoModel:
     def bytes_per_pixel(self) -> float:
         """Peak bytes of activations per input pixel.
 
-        Two feature maps, the cells in f32 and as pixels. Of an RRDB network what its trunk needs: the features of three
-        residuals, two joined inputs of a dense block's last layers and what came out of the four before, and the
-        result in f32, twice.
+        Two feature maps, the cells in f32 and as pixels. Of an RRDB network what its trunk was seen to take: features of
+        the residuals, joined inputs of a dense block's layers, what came out of those before, and the result twice.
         """
         size, features, cell = BYTES[self.precision], self.spec.features, self.spec.align**2
         if self.spec.architecture == "rrdb":
-            return ((5 * features + 11 * self.spec.growth) * size + 2 * features * 4) / cell + 3 * (1 + 4)
+            return ((6 * features + 14 * self.spec.growth) * size + 2 * features * 4) / cell + 3 * (1 + 4)
         return 2 * features * size / cell + 3 * self.spec.scale**2 * (4 + 4) + 3 * (1 + 4)
 
     def describe(self) -> str:
