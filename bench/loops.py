@@ -25,6 +25,7 @@ from torch.nn import functional
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.events import Done
 from keyscale.engine.job import Job
+from keyscale.engine.models.enlarger import Enlarger
 from keyscale.engine.models.torch_model import Model
 from keyscale.engine.models.torch_networks import build
 from keyscale.engine.plan.plan import Plan
@@ -50,34 +51,32 @@ def _windows(plan: Plan) -> list[tuple[int, Window]]:
 
 @dataclass
 class NetworkAlone:
-    """The model on tensors that are ready: what no pipeline can undercut."""
+    """The network that the pipeline runs, on pixels that are ready: what no pipeline can undercut."""
 
-    model: Model
-    inputs: Sequence[torch.Tensor] = field(repr=False)
+    model: Enlarger
+    inputs: Sequence[tuple[Pixels, Window]] = field(repr=False)
 
     @classmethod
-    def of(cls, model: Model, plan: Plan) -> NetworkAlone:
-        """With the windows of a plan, decoded and converted beforehand."""
+    def of(cls, model: Enlarger, plan: Plan) -> NetworkAlone:
+        """With the windows of a plan, decoded beforehand, and what is wanted of each."""
         wanted = dict(_windows(plan))
-        tensors = []
+        cores = {int(plan.source_index[n]): plan.window(n) for n in range(plan.frames)}
+        ready = []
         with av.open(plan.info.path) as container:
             for number, frame in enumerate(container.decode(video=0)):
                 if number in wanted:
-                    seen = wanted[number]
+                    seen, core = wanted[number], cores[number]
                     pixels = frame.to_ndarray(format="rgb24")[seen.y0 : seen.y1, seen.x0 : seen.x1]
-                    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
-                    tensors.append((tensor.to(torch.float32) / 255).to(model.device))
+                    ready.append((np.ascontiguousarray(pixels, np.uint8), core.within(seen)))
                 if number >= max(wanted):
                     break
-        return cls(model, tensors)
+        return cls(model, ready)
 
     def run(self) -> float:
         """Seconds for all windows."""
         began = time.perf_counter()
-        for tensor in self.inputs:
-            self.model(tensor)
-        if self.model.device.type == "cuda":
-            torch.cuda.synchronize()
+        for pixels, inner in self.inputs:
+            self.model.enlarge(pixels, inner)
         return time.perf_counter() - began
 
 

@@ -27,7 +27,7 @@ from bench.children import median_seconds, peak_of_job
 from bench.loops import NetworkAlone, PerFrameLoop, pipeline
 from bench.machine import machine
 from keyscale.engine.job import Job, ModelChoice, Target, Trim
-from keyscale.engine.models import find, load_model
+from keyscale.engine.models import find, load_model, open_model
 from keyscale.engine.models.weights import locate
 from keyscale.engine.runners.prepare import prepare_plan
 
@@ -73,10 +73,10 @@ def speed(options: Options, model_name: str) -> dict[str, Any]:
         resume=False,
     )
     plan = prepare_plan(job)
-    model = load_model(model_name)
+    model = open_model(model_name, next(way for way in plan.executions if way.device == "cpu"))
     alone = NetworkAlone.of(model, plan)
-    loop = PerFrameLoop(model, plan, options.folder / "speed-loop.mp4")
-    model(alone.inputs[0])
+    loop = PerFrameLoop(load_model(model_name), plan, options.folder / "speed-loop.mp4")
+    model.enlarge(*alone.inputs[0])
     ways: dict[str, Callable[[], float]] = {
         "network": alone.run,
         "pipeline": lambda: pipeline(job)[0],
@@ -90,7 +90,7 @@ def speed(options: Options, model_name: str) -> dict[str, Any]:
             wall[name].append(run() / options.frames)
             cpu[name].append((time.process_time() - before) / options.frames)
     return {
-        "window": "{}x{}".format(*reversed(alone.inputs[0].shape[2:])),
+        "window": "{}x{}".format(*reversed(alone.inputs[0][0].shape[:2])),
         "seconds_per_frame": {name: spread(values) for name, values in wall.items()},
         "cpu_seconds_per_frame": {name: spread(values) for name, values in cpu.items()},
         "ratios": ratios(wall),

@@ -46,6 +46,7 @@ COMMANDS = {
     "compare": "Show before and after at the same moments.",
     "convert": "Write keyframes of any format as keyscale's own.",
     "models": "Networks and their weights: list, fetch, verify.",
+    "devices": "Devices here: what runs on each, how well, how fast.",
     "config": "Defaults from files and the environment: show, path.",
     "doctor": "What works here, and what to do about the rest.",
     "completion": "Let the shell complete commands, flags, values and files.",

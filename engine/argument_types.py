@@ -57,7 +57,7 @@ class Options(TypedDict, total=False):
     device: str
     """auto, cpu, mps, cuda or cuda:N."""
     precision: Literal["auto", "fp32", "fp16", "bf16", "int8"]
-    """Arithmetic of the network; auto is int8 for keyscale's own on the CPU, fp16 on CUDA, else fp32."""
+    """Arithmetic of the network; auto is the fastest that stays close to fp32 on this device."""
     tile: int | Literal["auto"]
     """Side of a tile in source pixels, 32 or more; auto follows memory, 0 never tiles."""
     chunk_seconds: float

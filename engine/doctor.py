@@ -160,11 +160,11 @@ def _encoder(codec: Codec, depth: int) -> Finding:
 def _device() -> Finding:
     """Where `auto` leads, and what would run there."""
     from keyscale.engine.models import choose_execution, defaults_for
-    from keyscale.engine.models.openvino import cpu_has_int8
+    from keyscale.engine.models.openvino import cpu_precisions
 
     device = choose_device("auto")
     spec = next(iter(defaults_for(Mode.FAST).values()))
-    execution = choose_execution(spec, device, Precision.AUTO, has_int8=device == "cpu" and cpu_has_int8())
+    execution = choose_execution(spec, device, Precision.AUTO, on_cpu=cpu_precisions() if device == "cpu" else ())
     found = f"auto is {device}: {spec.name} runs in {execution}"
     if device == "cpu" and may_have_gpu():
         return _off(

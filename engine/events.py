@@ -102,6 +102,8 @@ class Done:
     model: str
     runtime: str = "none"
     """`torch`, `openvino`, or `none`."""
+    decibels: float | None = None
+    """How close the network came to fp32 on the CPU, on the golden tile (PSNR); None where it ran in that, or none."""
     published: str | None = None
     """Where the file stands as well, `r2://bucket/key`."""
     remote: RemoteUse | None = None

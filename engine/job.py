@@ -233,11 +233,11 @@ class Compute:
     )
     precision: Precision = option(
         Precision.AUTO,
-        "Arithmetic of the network; auto is int8 for keyscale's own on the CPU, fp16 on CUDA, else fp32.",
+        "Arithmetic of the network; auto is the fastest that stays close to fp32 on this device.",
         "Model",
-        docs="arithmetic of the network; `auto` is fp16 on CUDA, int8 for keyscale's own networks on the CPU, and fp32 "
-        "otherwise; int8 is for those alone, see [models.md](models.md#shipped-networks); `--model "
-        "lanczos` has none",
+        docs="arithmetic of the network; `auto` is the fastest that stays [close to fp32](models.md#precision): fp16 "
+        "on CUDA, on a CPU int8 for keyscale's own networks and bf16 or fp16 for others where it has it, else fp32; "
+        "what is named is kept, or an error where the device has it not; `--model lanczos` has none",
     )
     tile: int | None = option(
         None,

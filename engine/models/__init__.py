@@ -1,20 +1,27 @@
 """The networks: which there are (`registry`), their weights, and running them (`open_model`, `load_model`).
 
-Importing this package imports neither torch nor OpenVINO; `load_model`, and `describe` of a checkpoint's path, import
-torch, and `open_model` what the execution names.
+Importing this package imports neither torch nor OpenVINO. `open_model` imports what the execution names; torch is
+also what reads a checkpoint, so that `describe` of a path imports it, and so does loading any network but the shipped.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
-from keyscale.engine.errors import ModelError, UsageError
+from keyscale.engine.errors import DeviceError, ModelError, UsageError
 from keyscale.engine.job import CHECKPOINT_SUFFIXES
-from keyscale.engine.models.execution import Execution, choose_execution, needs_openvino, possible_executions
+from keyscale.engine.models.execution import (
+    ON_ANY_CPU,
+    Execution,
+    choose_execution,
+    needs_openvino,
+    possible_executions,
+    to_try,
+)
 from keyscale.engine.models.registry import (
     ModelSpec,
     WeightsFile,
@@ -27,10 +34,11 @@ from keyscale.engine.wording import say
 
 if TYPE_CHECKING:
     from keyscale.engine.models.enlarger import Enlarger
-    from keyscale.engine.models.openvino_model import OpenvinoModel
+    from keyscale.engine.models.openvino_model import CpuPrecision, OpenvinoModel
     from keyscale.engine.models.torch_model import Model
 
 __all__ = [
+    "ON_ANY_CPU",
     "Execution",
     "ModelSpec",
     "WeightsFile",
@@ -45,6 +53,7 @@ __all__ = [
     "needs_openvino",
     "open_model",
     "possible_executions",
+    "to_try",
 ]
 
 GENERAL = "realesr-general-x4v3"
@@ -96,44 +105,83 @@ def open_model(
     denoise: float | None = None,
     *,
     offline: bool = False,
+    unasked: bool = False,
     on_progress: Callable[[int, int | None], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Enlarger:
-    """A network ready to run as `execution` says; arguments and errors as of `load_model`."""
-    if execution.runtime == "openvino":
-        _check_denoise(denoise, find(str(name_or_path)))
-        return load_openvino_model(str(name_or_path), "int8" if execution.precision == "int8" else "fp32")
-    return load_model(
-        name_or_path,
-        execution.device,
-        execution.precision,
-        denoise,
-        offline=offline,
-        on_progress=on_progress,
-        on_note=on_note,
-    )
+    """A network ready to run as `execution` says, after it passed the golden tile.
 
-
-def load_openvino_model(name: str, precision: Literal["fp32", "int8"]) -> OpenvinoModel:
-    """A shipped network on the CPU through OpenVINO, its files verified.
+    Args:
+        name_or_path: as of `load_model`, and so are `denoise`, `offline`, `on_progress` and `on_note`.
+        execution: of `choose_execution`.
+        unasked: nobody asked for its precision, so that it has to come close to fp32 (`execution.CLOSE`).
 
     Raises:
-        ModelError: no such model, a file of the package is damaged, or OpenVINO cannot read it.
-        UsageError: the network is none of those that are shipped.
-        DeviceError: OpenVINO does not load.
+        KeyscaleError: as `load_model` and `load_openvino_model`.
+        DeviceError: it fails on the golden tile, or is too far from fp32 there.
     """
-    spec = find(name)
-    if not spec.shipped:
-        raise UsageError(f"{spec.name} does not run through OpenVINO", remedy="Run it through torch.")
+    from keyscale.engine.models import golden
+
+    about: dict[str, Any] = {"offline": offline, "on_progress": on_progress, "on_note": on_note}
+    model: Enlarger
+    if execution.runtime == "openvino":
+        model = load_openvino_model(name_or_path, execution.precision, denoise, **about)
+        if execution.precision == "fp32":
+            return model
+
+        def exact() -> Enlarger:
+            return model.exact() or load_openvino_model(name_or_path, "fp32", denoise, **about)
+
+    else:
+        model = load_model(name_or_path, execution.device, execution.precision, denoise, **about)
+        exact = model.on_cpu
+    model.decibels = golden.check(model, exact, unasked=unasked)
+    return model
+
+
+def load_openvino_model(
+    name_or_path: str | os.PathLike[str],
+    precision: CpuPrecision,
+    denoise: float | None = None,
+    *,
+    offline: bool = False,
+    on_progress: Callable[[int, int | None], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> OpenvinoModel:
+    """A network on the CPU through OpenVINO, its weights verified; arguments as of `load_model`.
+
+    Raises:
+        ModelError: as `load_model`; a file of the package is damaged, or OpenVINO cannot read it.
+        UsageError: int8 of a network that is not shipped; as `load_model`.
+        DeviceError: OpenVINO does not load, or this CPU has no such precision.
+    """
     from keyscale.engine.models import openvino_graph, shipped
+    from keyscale.engine.models.openvino import cpu_precisions
     from keyscale.engine.models.openvino_model import OpenvinoModel
 
-    if precision == "int8":
+    path = _checkpoint(name_or_path)
+    spec = None if path else find(str(name_or_path))
+    _check_denoise(denoise, spec)
+    if precision == "int8" and not (spec and spec.quantised):
+        raise UsageError(f"{name_or_path} is not there in int8", remedy=say("Leave {precision} out, or use fp32."))
+    # Before a download that would turn out to be useless.
+    if precision not in {*cpu_precisions(), "fp32"}:
+        raise DeviceError(f"OpenVINO has no {precision} on this CPU", remedy=say("Use {precision=fp32}."))
+    if spec is not None and precision == "int8":
         xml, weights = (shipped.read(file.filename, file.sha256) for file in spec.quantised)
         digest = hashlib.sha256("+".join(file.sha256 for file in spec.quantised).encode()).hexdigest()
         return OpenvinoModel(openvino_graph.read_graph(xml, weights), spec, sha256=digest, precision=precision)
-    state, digest = shipped.read_state(spec.files[0].filename, spec.files[0].sha256), spec.files[0].sha256
-    return OpenvinoModel(openvino_graph.build_graph(state, spec), spec, sha256=digest, precision=precision)
+    state: Mapping[str, Any]
+    if spec is not None and spec.shipped:
+        state, digest = shipped.read_state(spec.files[0].filename, spec.files[0].sha256), spec.files[0].sha256
+    else:
+        from keyscale.engine.models import torch_networks
+
+        tensors, spec, digest = _weights(path, spec, denoise, offline, on_progress, on_note)
+        torch_networks.build(tensors, name=spec.name)  # says what is absent, left over or of another shape
+        state = {key: value.float().numpy() for key, value in tensors.items()}
+    graph, tail = openvino_graph.build_graph(state, spec), openvino_graph.build_tail(state, spec)
+    return OpenvinoModel(graph, spec, sha256=digest, precision=precision, tail=tail)
 
 
 def load_model(
@@ -150,7 +198,8 @@ def load_model(
 
     Args:
         name_or_path: a registry name, or the path of a checkpoint with Real-ESRGAN's key names.
-        device: `cpu`, `mps`, `cuda` or `cuda:N`.
+        device: `cpu`, `mps`, `cuda` or `cuda:N`. Jobs run through OpenVINO on a CPU; torch is there what others are
+            compared with.
         precision: `fp32`, `fp16` or `bf16`.
         denoise: share of realesr-general-x4v3 in its mixture with the weakly denoising twin, from 0 (the twin
             alone) to 1; None is 1. At 1 the twin's file is not needed.
@@ -164,21 +213,34 @@ def load_model(
         UsageError: `denoise` out of range or with another model; an unknown precision.
     """
     path = _checkpoint(name_or_path)
-    _check_denoise(denoise, None if path else find(str(name_or_path)))
+    spec = None if path else find(str(name_or_path))
+    _check_denoise(denoise, spec)
 
-    from keyscale.engine.models import torch_networks, weights
     from keyscale.engine.models.torch_device import parse_precision, resolve_device
     from keyscale.engine.models.torch_model import Model
 
     # Before a download that would turn out to be useless.
     parse_precision(precision)
     resolve_device(device)
+    state, spec, digest = _weights(path, spec, denoise, offline, on_progress, on_note)
+    return Model(state, spec, sha256=digest, device=device, precision=precision)
+
+
+def _weights(
+    path: Path | None,
+    spec: ModelSpec | None,
+    denoise: float | None,
+    offline: bool,
+    on_progress: Callable[[int, int | None], None] | None,
+    on_note: Callable[[str], None] | None,
+) -> tuple[Mapping[str, Any], ModelSpec, str]:
+    """Tensors of a checkpoint or of a known network, what they are, and their digest."""
+    from keyscale.engine.models import torch_networks, weights
+
     if path:
         state = weights.load_state_dict(path)
-        spec, digest = torch_networks.inspect(state, name=path.stem), weights.sha256_of(path)
-        return Model(state, spec, sha256=digest, device=device, precision=precision)
-
-    spec = find(str(name_or_path))
+        return state, torch_networks.inspect(state, name=path.stem), weights.sha256_of(path)
+    assert spec is not None
     file = weights.ensure(spec, offline=offline, on_progress=on_progress, on_note=on_note)
     state, digest = weights.load_state_dict(file), weights.sha256_of(file)
     if denoise is not None and denoise != 1:
@@ -186,7 +248,7 @@ def load_model(
         other = weights.load_state_dict(twin)
         state = {key: value.float().lerp(other[key].float(), 1 - denoise) for key, value in state.items()}
         digest = weights.blend_sha256(digest, weights.sha256_of(twin), denoise)
-    return Model(state, spec, sha256=digest, device=device, precision=precision)
+    return state, spec, digest
 
 
 def _check_denoise(denoise: float | None, spec: ModelSpec | None) -> None:

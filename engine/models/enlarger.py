@@ -14,10 +14,30 @@ from keyscale.engine.source.colour import PixelArray
 if TYPE_CHECKING:
     from keyscale.engine.models.registry import ModelSpec
 
-__all__ = ["BLACK", "CPU_BUDGET", "DARK", "BrokenPicture", "Enlarger", "OutOfMemory", "bilinear", "surrounded"]
+__all__ = [
+    "BLACK",
+    "CPU_BUDGET",
+    "DARK",
+    "RESIDUAL",
+    "SLOPE",
+    "TAIL_HALO",
+    "BrokenPicture",
+    "Enlarger",
+    "OutOfMemory",
+    "bilinear",
+    "surrounded",
+]
 
 CPU_BUDGET = 512 * 2**20
 """Bytes of activations on a CPU: with frames, encoder and the runtime itself a 1080x1920 job stays below 1.5 GB."""
+
+SLOPE = 0.2
+"""Of RRDB networks: negative slope of the LeakyReLUs."""
+RESIDUAL = 0.2
+"""Of RRDB networks: weight of a dense block's and of a whole block's residual, as in ESRGAN."""
+TAIL_HALO = 2
+"""Of RRDB networks: rows and columns of features around its own on which a pixel of the enlarged tail depends: a
+convolution on the 2x grid, three on the 4x."""
 
 BLACK = 1.5 / 255
 """An output whose brightest value is below this, from an input that is not dark, is a failed one."""
@@ -34,6 +54,9 @@ class BrokenPicture(Exception):
 
 class Enlarger(Protocol):
     """A network on a device that takes and gives pictures as the stages pass them on."""
+
+    decibels: float | None
+    """How close it came to fp32 on the golden tile; None where that was not measured."""
 
     @property
     def spec(self) -> ModelSpec:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from keyscale.engine.errors import UsageError
+from keyscale.engine.errors import DeviceError, UsageError
 from keyscale.engine.job import Precision
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.wording import say
 
-__all__ = ["Execution", "choose_execution", "needs_openvino", "possible_executions"]
+__all__ = ["CLOSE", "ON_ANY_CPU", "Execution", "choose_execution", "needs_openvino", "possible_executions", "to_try"]
 
 DEVICES = ("cpu", "cuda", "mps")
 """Where `auto` may lead."""
 
+ON_ANY_CPU = frozenset({"int8"})
+"""What is taken for granted of a CPU that cannot be asked, beside fp32."""
 
+CLOSE = 50.0
+"""Decibels (PSNR on the golden tile) from fp32 that a precision has to keep which nobody asked for: less than a code of
+8 bits on average."""
+
+FASTEST = ("int8", "bf16", "fp16")
+"""On a CPU, before fp32. Of CPUs with both, bf16 is the one that has units of its own (AMX)."""
+
+_ON_CPU: dict[str, Literal["fp32", "fp16", "bf16", "int8"]] = {
+    "fp32": "fp32",
+    "fp16": "fp16",
+    "bf16": "bf16",
+    "int8": "int8",
+}
 _IN_TORCH: dict[Precision, Literal["fp32", "fp16", "bf16"]] = {
     Precision.FP32: "fp32",
     Precision.FP16: "fp16",
@@ -41,21 +57,23 @@ class Execution:
         return f"{self.runtime} {self.precision}, {self.device}"
 
 
-def choose_execution(spec: ModelSpec, device: str, asked: Precision, *, has_int8: bool) -> Execution:
+def choose_execution(spec: ModelSpec, device: str, asked: Precision, *, on_cpu: Collection[str]) -> Execution:
     """How a network runs on a device.
 
-    Shipped networks run through OpenVINO on the CPU, in int8 if that is there, and through torch elsewhere and in
-    fp16 and bf16; all others run through torch, in fp16 on CUDA and fp32 elsewhere unless something else is asked
-    for: bf16 and fp16 are slower than fp32 on many CPUs.
+    On a CPU through OpenVINO: unless something else is asked for in int8 where the network has that, else in bf16 or
+    fp16, each where the CPU has it, else in fp32. Elsewhere through torch: in fp16 on CUDA and fp32 on MPS unless
+    something else is asked for.
 
     Args:
         spec: the network.
         device: `cpu`, `mps`, `cuda` or `cuda:N`.
         asked: the precision, or `AUTO`.
-        has_int8: whether OpenVINO computes in int8 on this CPU; asked only where `needs_openvino` says so.
+        on_cpu: in what OpenVINO computes on this CPU beside fp32, as `cpu_precisions` has it; looked at only where
+            `needs_openvino` says so.
 
     Raises:
-        UsageError: int8 of a network that has none, or elsewhere than on a CPU that has it.
+        UsageError: int8 of a network that has none, or elsewhere than on a CPU.
+        DeviceError: a precision that this CPU has not.
     """
     if asked is Precision.INT8:
         if not spec.quantised:
@@ -70,30 +88,53 @@ def choose_execution(spec: ModelSpec, device: str, asked: Precision, *, has_int8
                 say("{precision=int8} runs on the CPU alone, not on {}", device),
                 remedy=say("Give {device=cpu}, or leave {precision} out."),
             )
-        if not has_int8:
-            raise UsageError("OpenVINO has no int8 on this CPU", remedy=say("Leave {precision} out, or use fp32."))
-        return Execution("openvino", "int8", device)
-    if spec.shipped and device == "cpu" and asked in {Precision.AUTO, Precision.FP32}:
-        int8 = asked is Precision.AUTO and has_int8 and bool(spec.quantised)
-        return Execution("openvino", "int8" if int8 else "fp32", device)
+    if device != "cpu":
+        fastest: Literal["fp16", "fp32"] = "fp16" if device.startswith("cuda") else "fp32"
+        return Execution("torch", _IN_TORCH.get(asked, fastest), device)
     if asked is Precision.AUTO:
-        return Execution("torch", "fp16" if device.startswith("cuda") else "fp32", device)
-    return Execution("torch", _IN_TORCH[asked], device)
+        has = [each for each in FASTEST if each in on_cpu and (each != "int8" or spec.quantised)]
+        return Execution("openvino", _ON_CPU[has[0] if has else "fp32"], device)
+    if asked is not Precision.FP32 and asked.value not in on_cpu:
+        raise DeviceError(
+            f"OpenVINO has no {asked.value} on this CPU", remedy=say("Leave {precision} out, or use {precision=fp32}.")
+        )
+    return Execution("openvino", _ON_CPU[asked.value], device)
 
 
-def needs_openvino(spec: ModelSpec, device: str, asked: Precision) -> bool:
+def needs_openvino(device: str, asked: Precision) -> bool:
     """Whether `choose_execution` depends on what OpenVINO can do here; `device` may be `auto`."""
-    return spec.shipped and device in {"auto", "cpu"} and asked in {Precision.AUTO, Precision.INT8}
+    return device in {"auto", "cpu"} and asked is not Precision.FP32
 
 
-def possible_executions(spec: ModelSpec, device: str, asked: Precision, *, has_int8: bool) -> tuple[Execution, ...]:
+def possible_executions(
+    spec: ModelSpec, device: str, asked: Precision, *, on_cpu: Collection[str]
+) -> tuple[Execution, ...]:
     """How a network may run on the device that was asked for: one way, or one for each device behind `auto`.
 
+    A precision that the CPU has not may still be that of a GPU; on the CPU it is an error once that is chosen.
+
     Raises:
-        UsageError: as `choose_execution`, where no device is left.
+        UsageError, DeviceError: as `choose_execution`, where no device is left.
     """
     if device != "auto":
-        return (choose_execution(spec, device, asked, has_int8=has_int8),)
+        return (choose_execution(spec, device, asked, on_cpu=on_cpu),)
     if asked is Precision.INT8:
-        return (choose_execution(spec, "cpu", asked, has_int8=has_int8),)
-    return tuple(choose_execution(spec, each, asked, has_int8=has_int8) for each in DEVICES)
+        return (choose_execution(spec, "cpu", asked, on_cpu=on_cpu),)
+    assumed = {*on_cpu, asked.value}
+    return tuple(choose_execution(spec, each, asked, on_cpu=assumed) for each in DEVICES)
+
+
+def to_try(ways: Collection[Execution], device: str, *, any_precision: bool) -> list[Execution]:
+    """What to load a network as, one after another, until the golden tile is passed.
+
+    Args:
+        ways: of `possible_executions`.
+        device: the one that is there; where `ways` has others, the CPU comes after it.
+        any_precision: no precision was asked for: after a device's own comes fp32.
+    """
+    first = next(replace(way, device=device) for way in ways if way.kind == device.partition(":")[0])
+    return [
+        way
+        for each in [first, *(way for way in ways if way.kind == "cpu" != first.kind)]
+        for way in dict.fromkeys((each, replace(each, precision="fp32") if any_precision else each))
+    ]

@@ -7,13 +7,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from keyscale.engine.errors import DeviceError
 from keyscale.engine.system import usable_cores
 from keyscale.engine.wording import say
 
-__all__ = ["cpu_has_int8", "is_out_of_memory", "load_openvino", "plugin_at_work", "thread_count"]
+__all__ = ["cpu_precisions", "is_out_of_memory", "load_openvino", "plugin_at_work", "thread_count"]
 
 TELEMETRY = "openvino_telemetry"
 
@@ -36,22 +37,26 @@ def load_openvino() -> Any:
     except ImportError as error:
         raise DeviceError(
             f"OpenVINO does not load: {error}",
-            remedy=say("Run `pip install openvino`, or use {precision=fp16} or another {model}, which run in torch."),
+            remedy=say("Run `pip install openvino`; on a GPU, such as {device=cuda}, networks run without it."),
         ) from error
     finally:
         if not present:
             del sys.modules[TELEMETRY]
 
 
-def cpu_has_int8() -> bool:
-    """Whether OpenVINO's CPU plugin computes in int8 here.
+@cache
+def cpu_precisions() -> frozenset[str]:
+    """In what OpenVINO's CPU plugin computes here beside fp32: of `int8`, `bf16` and `fp16`, what the CPU has.
+
+    Others it takes too, and computes in fp32.
 
     Raises:
         DeviceError: OpenVINO does not load, or its CPU plugin does not.
     """
     core = load_openvino().Core()
     with plugin_at_work():
-        return "INT8" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        there = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return frozenset(ours for ours, theirs in (("int8", "INT8"), ("bf16", "BF16"), ("fp16", "FP16")) if theirs in there)
 
 
 @contextmanager
@@ -73,7 +78,7 @@ def plugin_at_work() -> Iterator[None]:
             f"OpenVINO's CPU plugin does not work here: {reason}",
             remedy=say(
                 "See whether memory, address space (ulimit -v) or the number of threads (ulimit -u) is limited, and "
-                "whether openvino is installed whole; {precision=fp16} runs the network in torch instead."
+                "whether openvino is installed whole."
             ),
         ) from error
 

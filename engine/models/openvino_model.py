@@ -1,27 +1,40 @@
-"""A plain network on the CPU through OpenVINO.
+"""A network on the CPU through OpenVINO.
 
-A graph is compiled for each size of window: for sizes left open the CPU plugin fuses less and needs a third more
-time. Windows are widened a little so that those of a moving camera share a size; what comes out for a pixel is the
-same to the last bit.
+A graph of a plain network is compiled for each size of window: for sizes left open the CPU plugin fuses less and needs
+a third more time. Windows are widened a little so that those of a moving camera share a size; what comes out for a
+pixel is the same to the last bit. Convolutions of other networks take so much longer that it makes no difference to
+them: one graph takes every size.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import Interrupted
-from keyscale.engine.models.enlarger import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory, surrounded
+from keyscale.engine.models.enlarger import BLACK, CPU_BUDGET, DARK, TAIL_HALO, BrokenPicture, OutOfMemory, surrounded
 from keyscale.engine.models.openvino import is_out_of_memory, load_openvino, plugin_at_work, thread_count
 from keyscale.engine.models.openvino_graph import folded, interleaved, with_pixels
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.source.colour import PixelArray
 
-__all__ = ["OpenvinoModel"]
+__all__ = ["CpuPrecision", "OpenvinoModel"]
+
+CpuPrecision = Literal["fp32", "bf16", "fp16", "int8"]
+
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+"""What the plugin is told; by itself it takes bf16 where the processor has it. A quantised graph says for each of its
+layers what it is computed in, and the rest stays in fp32."""
+
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+"""Of a value between two layers."""
 
 STEP = 8
 """Input pixels of which a window's sides are made multiples."""
@@ -35,6 +48,16 @@ SURPLUS = 1.6
 MOST_GRAPHS = 12
 """Kept: each holds some megabytes beside its activations."""
 
+TAIL_BYTES = 96 * 2**20
+"""Of activations for the rows that an RRDB network's tail enlarges at once."""
+LEAST_TAIL_ROWS = 8
+"""At once, however wide the window is: the context of a row are `TAIL_HALO` more on each side."""
+
+ASKED_EVERY_MS = 100
+"""How often it is asked whether to stop while a graph runs; the plugin leaves it between two layers."""
+
+Size = tuple[int, int]
+
 
 @dataclass(frozen=True, eq=False)
 class _Ready:
@@ -46,36 +69,48 @@ class _Ready:
 
 
 class OpenvinoModel:
-    """A plain network on the CPU. One thread at a time."""
+    """A network on the CPU. One thread at a time."""
 
     place = "cpu"
 
-    def __init__(self, graph: Any, spec: ModelSpec, *, sha256: str, precision: Literal["fp32", "int8"]) -> None:
+    def __init__(self, graph: Any, spec: ModelSpec, *, sha256: str, precision: CpuPrecision, tail: Any = None) -> None:
         """Put a graph to work.
 
         Args:
-            graph: as `build_graph` gives it, or the same quantised.
+            graph: as `build_graph` gives it, or that of a plain network quantised.
             spec: what it is.
             sha256: digest of the weights that results depend on.
-            precision: of the graph.
+            precision: to compute in; one that this CPU has, as `cpu_precisions` tells.
+            tail: as `build_tail` gives it.
         """
         self.spec = spec
         self.sha256 = sha256
         self.precision = precision
+        self.decibels: float | None = None
         self.threads = thread_count()
         self._core = load_openvino().Core()
-        self._graphs = {deep: with_pixels(graph, np.float32 if deep else np.uint8) for deep in (False, True)}
-        self._ready: dict[tuple[bool, int, int], _Ready] = {}
-        self._least: tuple[int, int] | None = None
+        self._sources = graph, tail
+        # fp16 may overflow, which only floats show.
+        kinds = {deep: np.float32 if deep or precision == "fp16" else np.uint8 for deep in (False, True)}
+        self._graphs = {(deep, False): with_pixels(graph, kinds[deep]) for deep in kinds}
+        if tail is not None:
+            self._graphs |= {(deep, True): with_pixels(tail, kinds[deep]) for deep in kinds}
+        self._ready: dict[tuple[bool, bool, Size | None], _Ready] = {}
+        self._least: Size | None = None
         self.compilations = 0
         """Graphs compiled so far."""
 
     @property
     def bytes_per_pixel(self) -> float:
-        """Peak bytes of activations per input pixel: two feature maps, the cells in f32 and as pixels."""
-        feature = 1 if self.precision == "int8" else 4
-        maps = 2 * self.spec.features * feature / self.spec.fold**2
-        return maps + 3 * self.spec.scale**2 * (4 + 4) + 3 * (1 + 4)
+        """Peak bytes of activations per input pixel.
+
+        Two feature maps, the cells in f32 and as pixels. Of an RRDB network what its trunk was seen to take: features
+        of the residuals, joined inputs of a dense block's layers, what came out of those before, and the result twice.
+        """
+        size, features, cell = BYTES[self.precision], self.spec.features, self.spec.align**2
+        if self.spec.architecture == "rrdb":
+            return ((6 * features + 14 * self.spec.growth) * size + 2 * features * 4) / cell + 3 * (1 + 4)
+        return 2 * features * size / cell + 3 * self.spec.scale**2 * (4 + 4) + 3 * (1 + 4)
 
     def describe(self) -> str:
         """`cpu` and the number of threads."""
@@ -83,18 +118,23 @@ class OpenvinoModel:
 
     def budget(self) -> float:
         """Bytes of activations."""
-        return CPU_BUDGET
+        return CPU_BUDGET if self._sources[1] is None else CPU_BUDGET - TAIL_BYTES
 
-    def exact(self) -> None:
-        """None: neither int8 nor fp32 overflows."""
+    def exact(self) -> OpenvinoModel | None:
+        """The same in fp32 of a model in bf16 or fp16; None of others, which do not overflow."""
+        if self.precision in {"fp32", "int8"}:
+            return None
+        graph, tail = self._sources
+        return OpenvinoModel(graph, self.spec, sha256=self.sha256, precision="fp32", tail=tail)
 
-    def _size(self, deep: bool, least: tuple[int, int]) -> tuple[int, int]:
+    def _size(self, deep: bool, least: Size) -> Size:
         """Width and height of the graph to use for a window of that size, compiled already or to be."""
         area = least[0] * least[1]
         there = [
-            (width, height)
-            for kind, width, height in self._ready
-            if kind == deep and width >= least[0] and height >= least[1] and width * height <= SURPLUS * area
+            size
+            for kind, _, size in self._ready
+            if size and kind == deep and size[0] >= least[0] and size[1] >= least[1]
+            if size[0] * size[1] <= SURPLUS * area
         ]
         before, self._least = self._least, least
         if there:
@@ -107,38 +147,74 @@ class OpenvinoModel:
     def enlarge(
         self, pixels: PixelArray, inner: Window, *, should_stop: Callable[[], bool] | None = None
     ) -> PixelArray:
-        """See `Enlarger.enlarge`; `should_stop` is asked once."""
+        """See `Enlarger.enlarge`; `should_stop` is asked while it runs too."""
         if should_stop is not None and should_stop():
             raise Interrupted("stopped while a frame was being upscaled")
-        deep = pixels.dtype == np.uint16
-        halo, fold = self.spec.halo, self.spec.fold
-        around = inner.aligned(fold)
-        least = (around.width + 2 * halo, around.height + 2 * halo)
-        width, height = self._size(deep, least)
-        seen = surrounded(pixels, around, halo, more=(width - least[0], height - least[1]))
-        given = folded(seen.astype(np.float32) / np.float32(65535) if deep else seen, fold)
+        deep, cell, scale = pixels.dtype == np.uint16, self.spec.align, self.spec.scale
+        top, as_floats = 65535 if deep else 255, deep or self.precision == "fp16"
+        around, size = inner.aligned(cell), None
+        if self.spec.architecture == "plain":
+            halo = self.spec.halo
+            least = (around.width + 2 * halo, around.height + 2 * halo)
+            size = self._size(deep, least)
+            seen = surrounded(pixels, around, halo, more=(size[0] - least[0], size[1] - least[1]))
+            around = Window(halo, halo, halo + around.width, halo + around.height)
+            given = folded(seen.astype(np.float32) / np.float32(top) if as_floats else seen, cell)
+        else:
+            # They were trained on pictures with zeros beyond the border, as their convolutions have them by themselves.
+            odd = ((0, -pixels.shape[0] % cell), (0, -pixels.shape[1] % cell), (0, 0))
+            seen = np.pad(pixels, odd, mode="edge") if any(map(any, odd)) else pixels
+            codes = seen / np.float32(top // 255) if as_floats else seen
+            rest = codes % 1 if deep else np.zeros_like(codes)
+            given = np.concatenate((folded(codes - rest, cell), folded(rest, cell)), -1)
+            if given.shape[:2] == (1, 1):
+                size = (cell, cell)  # of a single cell in bf16 the plugin's dynamic graphs are 16 codes off
+        cells = Window(around.x0 // cell, around.y0 // cell, around.x1 // cell, around.y1 // cell)
         try:
-            request = self._request(deep, width, height)
-            request.infer({0: given[None]}, share_inputs=True)
+            request = self._request((deep, False, size))
+            _infer(request, given[None], should_stop)
+            found = request.get_output_tensor(0).data
+            if self._sources[1] is None:
+                whole = interleaved(found[0, cells.y0 : cells.y1, cells.x0 : cells.x1], scale * cell)
+            else:
+                whole = self._tail(found, cells, deep, should_stop)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             self._ready.clear()
             raise OutOfMemory(str(error)) from error
-        edge, rows, columns = halo // fold, around.height // fold, around.width // fold
-        cells = request.get_output_tensor(0).data[0, edge : edge + rows, edge : edge + columns]
-        if deep:
-            cells = (cells.clip(0, 1) * np.float32(65535) + np.float32(0.5)).astype(np.uint16)
-        part, scale = inner.within(around), self.spec.scale
-        whole = interleaved(cells, scale * fold)
+        part = inner.within(inner.aligned(cell))
         result = whole[part.y0 * scale : part.y1 * scale, part.x0 * scale : part.x1 * scale]
-        top = 65535 if deep else 255
-        if result.max(initial=0) < BLACK * top and given.mean() > (DARK if deep else DARK * top):
+        if as_floats:
+            if not np.isfinite(result.sum()):
+                raise BrokenPicture
+            result = (result.clip(0, 1) * np.float32(top) + np.float32(0.5)).astype(pixels.dtype)
+        if result.max(initial=0) < BLACK * top and pixels.mean() > DARK * top:
             raise BrokenPicture
         return result
 
-    def _request(self, deep: bool, width: int, height: int) -> Any:
-        key = (deep, width, height)
+    def _tail(
+        self, features: npt.NDArray[np.float32], cells: Window, deep: bool, should_stop: Callable[[], bool] | None
+    ) -> PixelArray:
+        """The pixels of some cells of an RRDB network's trunk, `(4 * cells.height, 4 * cells.width, 3)`.
+
+        On the quadrupled grid two feature maps are 16 times as large as the trunk's, so that rows are enlarged a few at
+        a time.
+        """
+        height, width = features.shape[2:]
+        x0, x1 = max(0, cells.x0 - TAIL_HALO), min(width, cells.x1 + TAIL_HALO)
+        row = 16 * 2 * self.spec.features * BYTES[self.precision] * (x1 - x0)
+        parts = math.ceil(cells.height / max(LEAST_TAIL_ROWS, TAIL_BYTES // row - 2 * TAIL_HALO))
+        request, made = self._request((deep, True, None)), []
+        for number in range(parts):
+            top, bottom = (cells.y0 + cells.height * n // parts for n in (number, number + 1))
+            y0, y1 = max(0, top - TAIL_HALO), min(height, bottom + TAIL_HALO)
+            _infer(request, np.ascontiguousarray(features[:, :, y0:y1, x0:x1]), should_stop)
+            shown = np.s_[4 * (top - y0) : 4 * (bottom - y0), 4 * (cells.x0 - x0) : 4 * (cells.x1 - x0)]
+            made.append(request.get_output_tensor(0).data[0][shown].copy())
+        return made[0] if parts == 1 else np.concatenate(made)
+
+    def _request(self, key: tuple[bool, bool, Size | None]) -> Any:
         ready = self._ready.pop(key, None) or self._compiled(key)
         # The last one is the most recently used.
         self._ready[key] = ready
@@ -148,20 +224,40 @@ class OpenvinoModel:
             self._ready.pop(next(iter(self._ready)))
         return ready.request
 
-    def _compiled(self, key: tuple[bool, int, int]) -> _Ready:
-        deep, width, height = key
+    def _compiled(self, key: tuple[bool, bool, Size | None]) -> _Ready:
+        deep, is_tail, size = key
         self.compilations += 1
-        graph = self._graphs[deep].clone()
-        fold = self.spec.fold
-        graph.reshape([1, height // fold, width // fold, 3 * fold**2])
+        graph = self._graphs[deep, is_tail].clone()
+        if size is not None:
+            cell, channels = self.spec.align, graph.input(0).get_partial_shape()[3]
+            graph.reshape([1, size[1] // cell, size[0] // cell, channels])
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
-            # By itself it takes bf16 where the processor has it.
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
             "INFERENCE_NUM_THREADS": self.threads,
             # Pinned threads of two jobs would meet on the same cores.
             "ENABLE_CPU_PINNING": False,
         }
         with plugin_at_work():
             compiled = self._core.compile_model(graph, "CPU", settings)
-        return _Ready(compiled.create_infer_request(), int(height * width * self.bytes_per_pixel))
+        area = size[0] * size[1] if size is not None else 0
+        return _Ready(compiled.create_infer_request(), int(area * self.bytes_per_pixel))
+
+
+def _infer(request: Any, given: npt.NDArray[Any], should_stop: Callable[[], bool] | None) -> None:
+    """Run a graph.
+
+    Raises:
+        Interrupted: `should_stop` said so.
+    """
+    if should_stop is None:
+        request.infer({0: given}, share_inputs=True)
+        return
+    request.start_async({0: given}, share_inputs=True)
+    while not request.wait_for(ASKED_EVERY_MS):
+        if should_stop():
+            request.cancel()
+            with contextlib.suppress(RuntimeError):  # so it says that it was cancelled
+                request.wait()
+            raise Interrupted("stopped while a frame was being upscaled")
+    request.wait()

@@ -39,7 +39,14 @@ MOST_FRAMES = 1000
 FARTHEST = 2
 """How many times the pixels may double or halve from what was measured to what is estimated."""
 
-TABLE = {"cpu": 1 / 150e9, "cpu openvino int8": 1 / 500e9, "mps": 1 / 1.5e12, "cuda": 1 / 15e12}
+TABLE = {
+    "cpu": 1 / 150e9,
+    "cpu openvino bf16": 1 / 300e9,
+    "cpu openvino fp16": 1 / 300e9,
+    "cpu openvino int8": 1 / 500e9,
+    "mps": 1 / 1.5e12,
+    "cuda": 1 / 15e12,
+}
 """Seconds per MAC before anything was measured: a laptop's CPU, an M-series and a mid-range CUDA GPU, rounded."""
 
 

@@ -14,8 +14,8 @@ from torch.nn import functional
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import DeviceError
 from keyscale.engine.machine import describe_device
-from keyscale.engine.models import torch_networks, torch_strips
-from keyscale.engine.models.enlarger import BLACK, CPU_BUDGET, DARK, BrokenPicture, OutOfMemory, surrounded
+from keyscale.engine.models import torch_networks
+from keyscale.engine.models.enlarger import BLACK, CPU_BUDGET, DARK, TAIL_HALO, BrokenPicture, OutOfMemory, surrounded
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.models.torch_device import (
     DTYPES,
@@ -73,6 +73,7 @@ class Model:
         """Hexadecimal digest of the weights: of the file, or for a denoise blend of both files and the share."""
         self.device = resolve_device(device)
         self.precision = parse_precision(precision)
+        self.decibels: float | None = None
         self.dtype = DTYPES[self.precision]
         """Element type of the result."""
         check_precision(self.device, self.precision)
@@ -121,7 +122,8 @@ class Model:
             if down or right:
                 x = functional.pad(x, (0, right, 0, down), mode="replicate")
             x = x.contiguous(memory_format=torch.channels_last)
-            y = self._forward(x, should_stop)
+            with without_tf32() if self.device.type == "cuda" and self.precision == "fp32" else nullcontext():
+                y: Tensor = self.network(x, should_stop)
             return y[:, :, : height * self.spec.scale, : width * self.spec.scale]
 
     def _fuses(self, network: torch_networks.PlainNet) -> bool:
@@ -140,13 +142,6 @@ class Model:
             network.fused = False
         # fp16 and bf16 round the sums of all layers otherwise; a wrong layer is off by far more.
         return bool((apart - together).abs().max() < 0.02)
-
-    def _forward(self, x: Tensor, should_stop: Callable[[], bool] | None) -> Tensor:
-        if self.device.type == "cpu" and isinstance(self.network, torch_networks.Stack):
-            return torch_strips.forward(self.network, x, should_stop)
-        with without_tf32() if self.device.type == "cuda" and self.precision == "fp32" else nullcontext():
-            y: Tensor = self.network(x, should_stop)
-        return y
 
     def to_precision(self, precision: str) -> Model:
         """The same weights on the same device in another precision; built when first asked for and kept.
@@ -177,11 +172,13 @@ class Model:
         output = 3 * spec.scale**2
         if self.device.type == "cpu":
             tail = 2.5 * 16 * spec.features * size / spec.align**2
-            return 3 * output * size + (tail if spec.architecture == "rrdb" else 0)
+            return 3 * output * size + (
+                tail if spec.architecture == "rrdb" else 3 * spec.features * size / spec.fold**2
+            )
         given = 12 + (0 if size == 4 else 3 * size) + (0 if spec.fold == 1 else 3 * size)
         if spec.architecture == "rrdb":
             rows = (LEAST_AUTOMATIC + 2 * spec.halo) / spec.align
-            strip = min(1.0, (torch_networks.TAIL_ROWS + 2 * torch_networks.TAIL_HALO) / rows)
+            strip = min(1.0, (torch_networks.TAIL_ROWS + 2 * TAIL_HALO) / rows)
             body, tail = 5 * spec.features + 8 * spec.growth, (2 + 36 * strip) * spec.features + 48
             network = max(body, tail) * size / spec.align**2
         else:
@@ -205,6 +202,10 @@ class Model:
             kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
             return GPU_SHARE * (torch.cuda.mem_get_info(self.device)[0] + kept)
         return OTHER_BUDGET
+
+    def on_cpu(self) -> Model:
+        """The same in fp32 on the CPU, which the golden tile is compared with."""
+        return Model(self._state, self.spec, sha256=self.sha256, device="cpu", precision="fp32")
 
     def exact(self) -> Model | None:
         """The same network in fp32; None where this one is in fp32."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from keyscale.engine.errors import Interrupted, ModelError
-from keyscale.engine.models.enlarger import bilinear
+from keyscale.engine.models.enlarger import RESIDUAL, SLOPE, TAIL_HALO, bilinear
 from keyscale.engine.models.registry import Architecture, ModelSpec
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "PlainNet",
     "RRDBNet",
     "SRVGGNetCompact",
-    "Stack",
     "build",
     "check_stop",
     "folded",
@@ -33,18 +32,11 @@ __all__ = [
 
 StateDict = Mapping[str, Tensor]
 ShouldStop = Callable[[], bool]
-Activation = Callable[[Tensor], Tensor]
 
-SLOPE = 0.2
-"""Negative slope of RRDBNet's LeakyReLU."""
-RESIDUAL = 0.2
-"""Weight of a dense block's and of a whole block's residual, as in ESRGAN."""
 FOLDS = {3: 1, 12: 2}
 """`fold` of a plain network by the channels of its first convolution."""
 TAIL_ROWS = 64
 """Rows of features that RRDBNet's tail enlarges at once: bounds its memory, at 2 * `TAIL_HALO` rows a strip."""
-TAIL_HALO = 2
-"""Rows of features above and below that the tail depends on: a convolution on the 2x grid, three on the 4x."""
 
 
 def check_stop(should_stop: ShouldStop | None) -> None:
@@ -80,31 +72,11 @@ class SRVGGNetCompact(nn.Module):
         for layer in self.body:
             check_stop(should_stop)
             y = layer(y)
-        return self.shuffled_onto(y, x, 0)
-
-    def shuffled_onto(self, body: Tensor, x: Tensor, top: int) -> Tensor:
-        """Interleave the last convolution's channels to pixels and add the input, each pixel repeated.
-
-        Adding before the shuffle is the same sum, on a part of the pixels.
-
-        Args:
-            body: rows of the last convolution's result, `(N, 3*scale**2, R, W)`, overwritten.
-            x: the whole input `(N, 3, H, W)`.
-            top: the input's row that is the first one's.
-
-        Returns:
-            `(N, 3, scale*R, scale*W)`.
-        """
-        count, _, height, width = body.shape
-        base = x[:, :, top : top + height]
-        body.view(count, 3, self.scale**2, height, width).add_(base.unsqueeze(2))
-        shuffled: Tensor = functional.pixel_shuffle(body, self.scale)
+        # Each input pixel repeated; before the shuffle that is the same sum, on a part of the pixels.
+        count, _, height, width = y.shape
+        y.view(count, 3, self.scale**2, height, width).add_(x.unsqueeze(2))
+        shuffled: Tensor = functional.pixel_shuffle(y, self.scale)
         return shuffled
-
-    def stack(self) -> tuple[list[nn.Conv2d], list[Activation]]:
-        """The convolutions in order, and the activation after each but the last."""
-        convolutions = [layer for layer in self.body if isinstance(layer, nn.Conv2d)]
-        return convolutions, [layer for layer in self.body if isinstance(layer, nn.PReLU)]
 
 
 class PlainNet(nn.Module):
@@ -132,37 +104,17 @@ class PlainNet(nn.Module):
         """
         x = folded(x, self.fold)
         y = x
-        for conv in self.stack()[0][:-1]:
+        for conv in self.convs[:-1]:
+            assert isinstance(conv, nn.Conv2d)
             check_stop(should_stop)
             if self.fused:
                 y = torch.cudnn_convolution_relu(y, conv.weight, conv.bias, (1, 1), (1, 1), (1, 1), 1)
             else:
                 y = functional.relu(conv(y), inplace=True)
         check_stop(should_stop)
-        return self.shuffled_onto(self.convs[-1](y), x, 0)
-
-    def shuffled_onto(self, body: Tensor, x: Tensor, top: int) -> Tensor:
-        """Add the input, enlarged, to the last convolution's channels, and interleave these to pixels.
-
-        Args:
-            body: rows of the last convolution's result, `(N, 3*(scale*fold)**2, R, W)`, overwritten.
-            x: the whole input, folded: `(N, 3*fold**2, H, W)`.
-            top: the input's row that is the first one's.
-
-        Returns:
-            `(N, 3, scale*fold*R, scale*fold*W)`.
-        """
-        above = min(top, 1)
-        seen = x[:, :, top - above : top + body.shape[2] + 1]
-        # No name keeps the enlarged input while the pixels are interleaved.
-        body.add_(functional.conv2d(seen, self.base, padding=1, groups=3)[:, :, above : above + body.shape[2]])
-        shuffled: Tensor = functional.pixel_shuffle(body, self.scale * self.fold)
+        y = self.convs[-1](y).add_(functional.conv2d(x, self.base, padding=1, groups=3))
+        shuffled: Tensor = functional.pixel_shuffle(y, self.scale * self.fold)
         return shuffled
-
-    def stack(self) -> tuple[list[nn.Conv2d], list[Activation]]:
-        """The convolutions in order, and the activation after each but the last."""
-        convolutions = [layer for layer in self.convs if isinstance(layer, nn.Conv2d)]
-        return convolutions, [functional.relu] * (len(convolutions) - 1)
 
 
 class DenseBlock(nn.Module):
@@ -240,9 +192,7 @@ class RRDBNet(nn.Module):
         return result
 
 
-Stack = SRVGGNetCompact | PlainNet
-"""Networks that are one convolution after another."""
-Network = Stack | RRDBNet
+Network = SRVGGNetCompact | PlainNet | RRDBNet
 
 
 def _last_layer(state: StateDict, pattern: str, name: str) -> int:

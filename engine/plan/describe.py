@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from keyscale.engine.job import Precision
+from keyscale.engine.models.execution import CLOSE
+
 if TYPE_CHECKING:
     from keyscale.engine.plan.plan import Plan
 
@@ -185,7 +188,7 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
             f"{float(plan.duration):.3f} s, {plan.frames} frames, {plan.job.target.fit.value}",
         ),
         ("Model", f"{model.name}, x{model.scale}" if model else "none: sampling only (Lanczos)"),
-        *([("Runs in", " or ".join(map(str, plan.executions)))] if plan.executions and not remote else []),
+        *([("Runs in", _runs_in(plan))] if plan.executions and not remote else []),
         ("Encoder", _encoder_row(plan)),
         ("Chunks", f"{len(plan.chunks)} of about {float(plan.chunks[0].frames / plan.rate):.1f} s"),
     ]
@@ -229,6 +232,14 @@ def _remote_rows(remote: RemoteEstimate) -> list[tuple[str, str]]:
 def _split(split: RemoteSplit) -> str:
     where = "CPUs" if split.gpu == "none" else f"{split.gpu} GPUs"
     return f"{_count(split.containers, 'container')} with {where} and {split.cores} cores each"
+
+
+def _runs_in(plan: Plan) -> str:
+    ways = " or ".join(map(str, plan.executions))
+    loses = {"bf16", "fp16"} & {way.precision for way in plan.executions if way.kind == "cpu"}
+    if plan.job.compute.precision is Precision.AUTO and loses:
+        ways += f" (fp32 should {loses.pop()} be less than {CLOSE:.0f} dB from it on the golden tile)"
+    return ways
 
 
 def _keyframes_row(plan: Plan) -> str:

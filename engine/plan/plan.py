@@ -6,7 +6,7 @@ A question about behaviour is answered here, without running a network. Arrays, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,7 +24,7 @@ from keyscale.engine.camera.timemap import Stretch, TimeMap
 from keyscale.engine.choices import DynamicRange
 from keyscale.engine.errors import FramingError, InputError, UsageError
 from keyscale.engine.job import Fit, Job
-from keyscale.engine.models.execution import Execution, possible_executions
+from keyscale.engine.models.execution import ON_ANY_CPU, Execution, possible_executions
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.plan.camera_time import FrameTimes, rounded
 from keyscale.engine.plan.camera_warnings import camera_warnings
@@ -139,7 +139,7 @@ def make_plan(
     models: Mapping[int, ModelSpec],
     speeds: Mapping[str, float],
     *,
-    has_int8: bool = True,
+    on_cpu: Collection[str] = ON_ANY_CPU,
 ) -> Plan:
     """Plan a job.
 
@@ -149,7 +149,7 @@ def make_plan(
         framing: the camera; None is the whole frame.
         models: the family to choose from, by scale; empty samples without a network.
         speeds: what was measured here, as `engine.models.speeds.known_speeds` has it.
-        has_int8: whether OpenVINO computes in int8 on this CPU.
+        on_cpu: in what OpenVINO computes on this CPU beside fp32.
 
     Raises:
         UsageError: trim or settings that leave nothing or contradict each other.
@@ -190,9 +190,7 @@ def make_plan(
 
     ratio = float(geometry.ratios(rects, placements).max())
     model = _choose_model(models, ratio, warnings)
-    executions = (
-        possible_executions(model, job.compute.device, job.compute.precision, has_int8=has_int8) if model else ()
-    )
+    executions = possible_executions(model, job.compute.device, job.compute.precision, on_cpu=on_cpu) if model else ()
     windows = geometry.windows(rects, placements, model.scale if model else 1)
     tracks = plan_tracks(
         info.streams,

@@ -12,7 +12,7 @@ from threading import Event as StopFlag
 
 from keyscale.engine.errors import Interrupted, RemoteError
 from keyscale.engine.events import Done, Event, Note, Phase, RemoteUse
-from keyscale.engine.models import Execution, choose_execution, possible_executions
+from keyscale.engine.models import ON_ANY_CPU, Execution, choose_execution, possible_executions
 from keyscale.engine.pipeline.encoder import chunk_suffix
 from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.remote.dispatch import FanOut
@@ -35,7 +35,7 @@ from keyscale.engine.remote.state import (
 from keyscale.engine.remote.waiting import Waiting
 from keyscale.engine.run_options import RemoteOptions
 from keyscale.engine.runners.local import LocalRun
-from keyscale.engine.runners.prepare import Prepared, has_int8
+from keyscale.engine.runners.prepare import Prepared, on_cpu
 from keyscale.engine.runners.progress import Meter, signs_of_life
 from keyscale.engine.runners.shared import Shared
 from keyscale.engine.serialization import dumps
@@ -159,7 +159,7 @@ class RemoteRun(NotedRun):
     def _execution(self, deployment: Deployment) -> Execution | None:
         if self.plan.model is None:
             return None
-        return choose_execution(self.plan.model, deployment.device, self.job.compute.precision, has_int8=True)
+        return choose_execution(self.plan.model, deployment.device, self.job.compute.precision, on_cpu=ON_ANY_CPU)
 
     def made_by(self) -> str:
         """As `Run.made_by`."""
@@ -321,8 +321,7 @@ class RemoteRun(NotedRun):
     def _local_run(self) -> LocalRun:
         plan = self.plan
         if plan.model is not None:
-            int8 = has_int8(self.job, [plan.model])
-            ways = possible_executions(plan.model, "auto", self.job.compute.precision, has_int8=int8)
+            ways = possible_executions(plan.model, "auto", self.job.compute.precision, on_cpu=on_cpu(self.job))
             plan = dataclasses.replace(plan, executions=ways)
         return LocalRun(dataclasses.replace(self.prepared, plan=plan), self.stop, self.shared)
 

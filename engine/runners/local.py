@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from threading import Event as StopFlag
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING
 import av
 
 import keyscale
-from keyscale.engine.errors import ModelError, StorageError, VerificationError
+from keyscale.engine.errors import DeviceError, ModelError, StorageError, VerificationError
 from keyscale.engine.events import Done, Event, Note, Phase
+from keyscale.engine.job import Precision
 from keyscale.engine.machine import share_cores
 from keyscale.engine.models import Execution
 from keyscale.engine.models.speeds import Measured, checking_key, making_key, remember, size_key, speed_key
@@ -82,7 +84,7 @@ class LocalRun(Run):
             return
         share_cores()
         from keyscale.engine.machine import choose_device
-        from keyscale.engine.models import open_model
+        from keyscale.engine.models import open_model, to_try
         from keyscale.engine.pipeline.upscaler import Upscaler
 
         asked = self.job.compute
@@ -90,30 +92,40 @@ class LocalRun(Run):
         device = ways[0].device if len(ways) == 1 else self.shared.gpu or choose_device(asked.device)
         if device == "cuda" and self.shared.gpu is not None and self.shared.gpu != "mps":
             device = self.shared.gpu
-        execution = replace(next(way for way in ways if way.kind == device.partition(":")[0]), device=device)
+        unasked = asked.precision is Precision.AUTO
         named = self.job.model.name
 
-        def load(report: Callable[[int, int], None]) -> Enlarger:
-            def open_it() -> Enlarger:
-                return open_model(
-                    named if named is not None and named.lower() != spec.name.lower() else spec.name,
-                    execution,
-                    self.job.model.denoise,
-                    offline=self.job.model.offline,
-                    on_progress=summed(report),
-                    on_note=lambda message: self.notes.append(Note(level="info", message=message)),
-                )
-
+        def load(report: Callable[[int, int], None]) -> tuple[Enlarger, Execution]:
             try:
                 weights = network_identity(self.plan)
             except OSError as error:
                 raise ModelError(f"the network's weights cannot be read: {error}") from error
-            return self.shared.network((spec.name, weights, execution, self.job.model.denoise), open_it)
+            left = to_try(ways, device, any_precision=unasked)
+            while True:
+                execution = left.pop(0)
+                open_it = partial(
+                    open_model,
+                    named if named is not None and named.lower() != spec.name.lower() else spec.name,
+                    execution,
+                    self.job.model.denoise,
+                    offline=self.job.model.offline,
+                    unasked=unasked,
+                    on_progress=summed(report),
+                    on_note=lambda message: self.notes.append(Note(level="info", message=message)),
+                )
+                key = (spec.name, weights, execution, self.job.model.denoise, unasked)
+                try:
+                    return self.shared.network(key, open_it), execution
+                except DeviceError as error:
+                    if not left:
+                        raise
+                    self.notes.append(Note(level="warning", message=f"{error.message}: taking {left[0]} instead"))
 
-        self.model = yield from self.during(Phase.FETCH, load)
+        self.model, self.execution = yield from self.during(Phase.FETCH, load)
         chosen = "chosen: " if asked.device == "auto" else ""
-        self.execution = execution
-        how = f"{self.model.describe()}, {execution.runtime} {execution.precision}"
+        how = f"{self.model.describe()}, {self.execution.runtime} {self.execution.precision}"
+        if self.model.decibels is not None:
+            how += f" ({self.model.decibels:.1f} dB from fp32)"
         yield Note(level="info", message=f"device {chosen}{how}; model {spec.name} x{spec.scale}")
         self.upscaler = Upscaler(
             self.model,
@@ -240,6 +252,7 @@ class LocalRun(Run):
             device=f"{self.execution.device} {self.execution.precision}" if self.execution else "none",
             model=self.plan.model.name if self.plan.model else LANCZOS,
             runtime=self.execution.runtime if self.execution else "none",
+            decibels=self.model.decibels if self.model else None,
             published=self.published,
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +13,7 @@ from keyscale.engine.errors import InputError, StorageError, UsageError
 from keyscale.engine.files import storage_error
 from keyscale.engine.job import Job, Precision
 from keyscale.engine.machine import find_gpus, share_cores
-from keyscale.engine.models import ModelSpec, defaults_for, describe, needs_openvino
+from keyscale.engine.models import ON_ANY_CPU, ModelSpec, defaults_for, describe, needs_openvino
 from keyscale.engine.models.speeds import known_speeds
 from keyscale.engine.pipeline.encoder import check_encoder
 from keyscale.engine.plan.plan import LANCZOS, Plan, make_plan
@@ -24,7 +23,7 @@ from keyscale.engine.workspace.fingerprint import read_stamp
 from keyscale.engine.workspace.folder import Identity, work_folder_of
 from keyscale.engine.workspace.locks import private_folder
 
-__all__ = ["Look", "Prepared", "check_absent", "check_source", "has_int8", "prepare", "prepare_plan", "prepare_still"]
+__all__ = ["Look", "Prepared", "check_absent", "check_source", "on_cpu", "prepare", "prepare_plan", "prepare_still"]
 
 
 class Look(Protocol):
@@ -64,7 +63,9 @@ def prepare_plan(job: Job, *, remote: bool = False, framing: Framing | None = No
         framing = load_framing(job.keyframes)
     models = _models(job)
     info = look(job.source, tolerate_damage=job.keep_going_on_decode_errors, sound=job.encoding.audio)
-    plan = make_plan(job, info, framing, models, known_speeds(), has_int8=remote or has_int8(job, models.values()))
+    plan = make_plan(
+        job, info, framing, models, known_speeds(), on_cpu=ON_ANY_CPU if remote or not models else on_cpu(job)
+    )
     if not remote and len({way.kind for way in plan.executions}) > 1:
         # What `auto` passes over is no secret.
         plan = replace(plan, warnings=(*plan.warnings, *(f"passed over: {wrong}" for wrong in find_gpus().unfit)))
@@ -119,13 +120,13 @@ def _models(job: Job) -> dict[int, ModelSpec]:
     return models
 
 
-def has_int8(job: Job, models: Iterable[ModelSpec]) -> bool:
-    """Whether OpenVINO has int8 here; it is loaded and asked only where that matters."""
-    if not any(needs_openvino(spec, job.compute.device, job.compute.precision) for spec in models):
-        return False
-    from keyscale.engine.models.openvino import cpu_has_int8
+def on_cpu(job: Job) -> frozenset[str]:
+    """In what OpenVINO computes here beside fp32; it is loaded and asked only where that matters."""
+    if not needs_openvino(job.compute.device, job.compute.precision):
+        return frozenset()
+    from keyscale.engine.models.openvino import cpu_precisions
 
-    return cpu_has_int8()
+    return cpu_precisions()
 
 
 def _check_paths(job: Job) -> None:

@@ -25,7 +25,7 @@ from keyscale import __version__
 from keyscale.engine.errors import DeviceError, KeyscaleError, ModelError, RemoteError
 from keyscale.engine.files import sha256_file
 from keyscale.engine.job import Mode, Precision
-from keyscale.engine.models.execution import Execution, choose_execution
+from keyscale.engine.models.execution import ON_ANY_CPU, Execution, choose_execution
 from keyscale.engine.models.registry import defaults_for
 from keyscale.engine.pipeline.chunks import Tally, run_chunks
 from keyscale.engine.pipeline.encoder import chunk_suffix
@@ -155,7 +155,7 @@ class Workshop:
         width, height = WARM_SIZE
         for spec in defaults_for(Mode.FAST).values():
             try:
-                execution = choose_execution(spec, self.device, Precision.AUTO, has_int8=True)
+                execution = choose_execution(spec, self.device, Precision.AUTO, on_cpu=ON_ANY_CPU)
                 network = self.network(spec.name, execution, None)
                 network.enlarge(np.full((height, width, 3), 128, dtype=np.uint8), Window(0, 0, width, height))
             except Exception:

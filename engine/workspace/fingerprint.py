@@ -80,20 +80,20 @@ def _way(plan: Plan) -> object:
     here = choose_device("auto").partition(":")[0]
     ways = plan.executions
     held = ways[0] if len(ways) == 1 else next(way for way in ways if way.kind == here)
-    unasked = choose_execution(plan.model, here, Precision.AUTO, has_int8=_has_int8(plan, plan.model, here))
+    unasked = choose_execution(plan.model, here, Precision.AUTO, on_cpu=_on_cpu(plan, here))
     ways_of = [(way.runtime, way.precision, way.kind) for way in (held, unasked)]
     return None if ways_of[0] == ways_of[1] else ways_of[0]
 
 
-def _has_int8(plan: Plan, model: ModelSpec, device: str) -> bool:
-    """Whether OpenVINO has int8 here; it is loaded and asked only where nothing else tells."""
-    if not needs_openvino(model, device, Precision.AUTO):
-        return False
+def _on_cpu(plan: Plan, device: str) -> frozenset[str]:
+    """In what OpenVINO computes here beside fp32; it is loaded and asked only where nothing else tells."""
+    if not needs_openvino(device, Precision.AUTO):
+        return frozenset()
     if any(way.precision == "int8" for way in plan.executions):
-        return True
-    from keyscale.engine.models.openvino import cpu_has_int8
+        return frozenset({"int8"})
+    from keyscale.engine.models.openvino import cpu_precisions
 
-    return cpu_has_int8()
+    return cpu_precisions()
 
 
 def own_checkpoint(plan: Plan) -> Path | None:

@@ -1,4 +1,4 @@
-"""The networks: the numbers of the original ones, any window size, strips, precision, devices."""
+"""The networks: the numbers of the original ones, any window size, precision, devices."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from keyscale.engine.errors import DeviceError, Interrupted, ModelError, UsageError
-from keyscale.engine.models import describe, load_model, torch_networks, torch_strips
+from keyscale.engine.models import describe, load_model, torch_networks
 from keyscale.engine.models.torch_model import Model
 from keyscale.engine.models.torch_networks import RRDBNet, SRVGGNetCompact, build, inspect
-from keyscale.engine.models.weights import load_state_dict, sha256_of
+from keyscale.engine.models.weights import sha256_of
 
 GOLDEN = Path(__file__).parent / "golden" / "networks.npz"
 CASES = ("srvgg_x4", "srvgg_x2", "rrdb_x4", "rrdb_x2", "rrdb_x1")
@@ -214,39 +214,13 @@ class TestAnyWindow:
         assert difference(window, whole) > 10 * TOLERANCE, "beyond that it does depend on the window"
 
 
-class TestStrips:
-    """On the CPU an SRVGG network runs in strips of rows."""
-
-    @pytest.mark.parametrize("rows", [1, 2, 3, 5, 64])
-    @pytest.mark.parametrize("height", [1, 2, 3, 8, 21])
-    def test_they_give_what_the_plain_forward_gives(self, height: int, rows: int) -> None:
-        network = random_network(SRVGGNetCompact(features=6, blocks=4, scale=2))
-        assert isinstance(network, SRVGGNetCompact)
-        x = picture(2, 3, height, 5)
-        with torch.inference_mode():
-            assert difference(torch_strips.forward(network, x, rows=rows), network(x)) <= TOLERANCE
-
-    def test_a_strip_holds_about_as_many_pixels_whatever_the_width(self) -> None:
-        assert torch_strips.strip_rows(1, 480) == 34
-        assert torch_strips.strip_rows(2, 480) == 17
-        assert torch_strips.strip_rows(1, 16384) == 8
-        assert torch_strips.strip_rows(1, 1) == 64
-
-    def test_the_real_network_in_strips(self, shared: Path) -> None:
-        state = load_state_dict(shared / "weights" / "realesr-animevideov3.pth")
-        network, _ = build(state)
-        assert isinstance(network, SRVGGNetCompact)
-        x = picture(1, 3, 50, 40)
-        with torch.inference_mode():
-            assert difference(torch_strips.forward(network, x, rows=16), network(x)) <= TOLERANCE
-
-    def test_the_tail_of_rrdb_runs_in_strips_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        network = random_network(RRDBNet(features=4, blocks=1, scale=4, growth=2))
-        x = picture(1, 3, 11, 6)
-        with torch.inference_mode():
-            whole = network(x)
-            monkeypatch.setattr(torch_networks, "TAIL_ROWS", 3)
-            assert difference(network(x), whole) <= TOLERANCE
+def test_the_tail_of_rrdb_runs_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_network(RRDBNet(features=4, blocks=1, scale=4, growth=2))
+    x = picture(1, 3, 11, 6)
+    with torch.inference_mode():
+        whole = network(x)
+        monkeypatch.setattr(torch_networks, "TAIL_ROWS", 3)
+        assert difference(network(x), whole) <= TOLERANCE
 
 
 class TestStopping:
@@ -271,7 +245,7 @@ class TestStopping:
         model = small_model(SRVGGNetCompact(features=4, blocks=1, scale=4))
         assert model(picture(1, 3, 9, 4), should_stop=lambda: False).shape == (1, 3, 36, 16)
 
-    def test_the_plain_forward_asks_too(self) -> None:
+    def test_the_network_itself_asks_too(self) -> None:
         network = random_network(SRVGGNetCompact(features=4, blocks=1, scale=4))
         with pytest.raises(Interrupted):
             network(picture(1, 3, 4, 4), lambda: True)

@@ -42,8 +42,8 @@ def test_the_known_models() -> None:
         ("realesr-general-x4v3", 1.209, 34, 34, 1),
         ("realesr-general-wdn-x4v3", 1.209, 34, 34, 1),
         ("realesr-animevideov3", 0.619, 18, 18, 1),
-        ("RealESRGAN_x4plus", 17.93, 349, 64, 1),
-        ("RealESRGAN_x2plus", 4.48, 698, 64, 2),
+        ("RealESRGAN_x4plus", 17.93, 349, 80, 1),
+        ("RealESRGAN_x2plus", 4.48, 698, 160, 2),
         ("RealESRGAN_x4plus_anime_6B", 5.71, 94, 94, 1),
     ],
 )
@@ -62,7 +62,8 @@ def test_a_halo_is_approximate_only_where_the_receptive_field_is_wider_than_is_p
         "RealESRGAN_x4plus",
         "RealESRGAN_x2plus",
     ]
-    assert DEEP_HALO % 4 == 0, "a multiple of every cell that a network folds"
+    assert find("RealESRGAN_x4plus").halo == DEEP_HALO
+    assert find("RealESRGAN_x2plus").halo == 2 * DEEP_HALO, "cells of 2x2 pixels"
 
 
 def test_macs_count_every_convolution() -> None:
@@ -88,8 +89,8 @@ def test_every_file_is_pinned() -> None:
                 assert file.url.endswith(f"/{file.filename}")
 
 
-def test_the_general_networks_are_accepted_in_their_ncnn_precision_too() -> None:
-    for name in ("realesr-general-x4v3", "realesr-general-wdn-x4v3"):
+def test_some_networks_are_accepted_in_their_ncnn_precision_too() -> None:
+    for name in ("realesr-general-x4v3", "realesr-general-wdn-x4v3", "RealESRGAN_x4plus"):
         assert [file.filename for file in find(name).files] == [f"{name}.pth", f"{name}.fp16-from-ncnn.pth"]
 
 

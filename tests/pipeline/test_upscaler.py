@@ -22,7 +22,9 @@ from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import DeviceError, Interrupted, KeyscaleError
 from keyscale.engine.job import Compute, ModelChoice
 from keyscale.engine.machine import choose_device, describe_device
-from keyscale.engine.models import load_model
+from keyscale.engine.models import load_model, openvino_model
+from keyscale.engine.models.enlarger import BrokenPicture
+from keyscale.engine.models.openvino_model import OpenvinoModel
 from keyscale.engine.models.torch_model import Model
 from keyscale.engine.models.torch_networks import Network, RRDBNet, SRVGGNetCompact, inspect
 from keyscale.engine.pipeline.upscaler import Upscaler
@@ -425,17 +427,17 @@ def test_memory_that_runs_out_in_mid_job_loses_nothing(
     source = write_video(tmp_path / "in.mkv", [numbered(n) for n in range(12)], codec="ffv1")
     settings = {"size": (256, 192), "model": ModelChoice(name=checkpoint), "compute": Compute(device="cpu")}
     wanted = planes(run(small_job(source, tmp_path / "whole.mp4", **settings)).path)
-    network = Model.__call__
+    infer = openvino_model._infer
     calls = 0
 
-    def short_of_memory(self: Model, x: Tensor, *, should_stop: Callable[[], bool] | None = None) -> Tensor:
+    def short_of_memory(request: Any, given: Pixels, should_stop: Callable[[], bool] | None) -> None:
         nonlocal calls
-        calls += 1
-        if calls > 5 and x.shape[2] * x.shape[3] > 45 * 45:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return network(self, x, should_stop=should_stop)
+        calls += given.dtype == np.uint8  # the golden tile is deeper
+        if calls > 5 and given.shape[1] * given.shape[2] > 45 * 45:
+            raise RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp:223:\nstd::bad_alloc")
+        infer(request, given, should_stop)
 
-    monkeypatch.setattr(Model, "__call__", short_of_memory)
+    monkeypatch.setattr(openvino_model, "_infer", short_of_memory)
     result = run(small_job(source, tmp_path / "out.mp4", **settings))
     assert any("out of memory" in note for note in result.notes)
     assert result.done.inferred_frames == 12
@@ -451,16 +453,17 @@ def test_a_frame_that_cannot_be_computed_fails_the_job(
     tmp_path: Path, checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_video(tmp_path / "in.mkv", [numbered(n) for n in range(12)], codec="ffv1")
-    network = Model.__call__
+    enlarge = OpenvinoModel.enlarge
     calls = 0
 
-    def breaks_down(self: Model, x: Tensor, *, should_stop: Callable[[], bool] | None = None) -> Tensor:
+    def breaks_down(self: OpenvinoModel, pixels: Pixels, inner: Window, **more: Any) -> Pixels:
         nonlocal calls
-        calls += 1
-        y = network(self, x, should_stop=should_stop)
-        return torch.full_like(y, float("nan")) if calls == 7 else y
+        calls += pixels.dtype == np.uint8  # the golden tile is deeper
+        if calls >= 7:
+            raise BrokenPicture
+        return enlarge(self, pixels, inner, **more)
 
-    monkeypatch.setattr(Model, "__call__", breaks_down)
+    monkeypatch.setattr(OpenvinoModel, "enlarge", breaks_down)
     output = tmp_path / "out.mp4"
     job = small_job(source, output, size=(256, 192), model=ModelChoice(name=checkpoint), compute=Compute(device="cpu"))
     with pytest.raises(KeyscaleError, match="NaN") as caught:

@@ -468,7 +468,7 @@ def test_the_estimate() -> None:
     pixels = (270 + 2 * 35) * (480 + 2 * 35)
     assert guess.macs == pytest.approx(50 * pixels * 1.209e6, rel=0.01)
     assert guess.seconds == pytest.approx(guess.macs * 1e-11)
-    own = Measured("cpu torch fp32 realesr-general-x4v3", pixels, 100, 4e-12)
+    own = Measured("cpu openvino fp32 realesr-general-x4v3", pixels, 100, 4e-12)
     for size, measured in ((1, True), (4, True), (1 / 4, True), (16, False), (1 / 16, False)):
         near = dataclasses.replace(own, pixels=int(pixels * size))
         known = planned(
@@ -490,7 +490,7 @@ def test_the_estimate() -> None:
 def test_the_whole_job_is_estimated_by_its_parts_and_told_in_words() -> None:
     area, spec = 540 * 960, find("realesr-general-x4v3")
     measured = [
-        Measured("cpu torch fp32 realesr-general-x4v3", 340 * 550, 100, 4e-12),
+        Measured("cpu openvino fp32 realesr-general-x4v3", 340 * 550, 100, 4e-12),
         Measured(making_key("libx264", "medium", network=True), area, 100, 2e-8),
         Measured(checking_key("full"), area, 100, 1e-8),
         Measured(size_key("libx264"), area, 100, 0.01),

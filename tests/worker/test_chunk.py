@@ -20,7 +20,7 @@ from support.s3.server import S3Server
 
 from keyscale.engine.errors import DecodeError, DeviceError, InputError, RemoteError
 from keyscale.engine.job import Job, ModelChoice, Target
-from keyscale.engine.models import Execution, choose_execution
+from keyscale.engine.models import ON_ANY_CPU, Execution, choose_execution
 from keyscale.engine.models.torch_networks import SRVGGNetCompact
 from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.remote.staging import Staging
@@ -93,7 +93,7 @@ def stage(
 ) -> Staged:
     plan = prepare_plan(job, remote=True)
     if plan.model is not None and execution is None:
-        execution = choose_execution(plan.model, "cpu", job.compute.precision, has_int8=True)
+        execution = choose_execution(plan.model, "cpu", job.compute.precision, on_cpu=ON_ANY_CPU)
     staging = Staging(storage, new_job_id(), ".mp4")
     digest = hashlib.sha256(Path(job.source).read_bytes()).hexdigest()
     task, key, source, data = staging.prepare(plan, execution, checkpoint, folder, digest, lambda: False, silent)
