@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,8 +34,10 @@ def look_at() -> Look:
 
 
 def may_begin_anew() -> bool:
-    """Whether a process in which the device is lost can be replaced by a new one: once, and not on Windows."""
-    if not _is_own or sys.platform == "win32" or AGAIN in os.environ:
+    """Whether a process in which the device is lost can be replaced by a new one: once, where the system can."""
+    from keyscale.engine.system import CAN_RUN_ANEW
+
+    if not _is_own or not CAN_RUN_ANEW or AGAIN in os.environ:
         return False
     os.environ[AGAIN] = "1"
     return True

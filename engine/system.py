@@ -7,7 +7,16 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["KILLED", "OWN_GROUP", "address_space_limit", "bound_cores", "run_anew", "sync", "usable_cores"]
+__all__ = [
+    "CAN_RUN_ANEW",
+    "KILLED",
+    "OWN_GROUP",
+    "address_space_limit",
+    "bound_cores",
+    "run_anew",
+    "sync",
+    "usable_cores",
+]
 
 KILLED = 1 if sys.platform == "win32" else -9
 """Exit code of a process that was killed, as `subprocess` tells it."""
@@ -16,6 +25,8 @@ OWN_GROUP = 0x200 if sys.platform == "win32" else 0
 """`creationflags` of a child that Ctrl-C in a terminal is not to reach: Windows ignores `start_new_session`, and has
 CREATE_NEW_PROCESS_GROUP."""
 
+CAN_RUN_ANEW = sys.platform != "win32"
+"""Whether `run_anew` does what it says."""
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
@@ -66,12 +77,12 @@ def _quota() -> float:
 
 
 def run_anew() -> None:
-    """Put a new process of the same command line in this one's place; returns only where the system has no such call.
+    """Put a new process of the same command line in this one's place; returns only where that is not done.
 
     Files are closed by it and locks let go of. Windows would give the new process another number, and whoever waits
     for this one would find it ended.
     """
-    if sys.platform != "win32":
+    if CAN_RUN_ANEW:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()

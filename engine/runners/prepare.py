@@ -65,7 +65,7 @@ def prepare_plan(job: Job, *, remote: bool = False, framing: Framing | None = No
     models = _models(job)
     info = look(job.source, tolerate_damage=job.keep_going_on_decode_errors, sound=job.encoding.audio)
     plan = make_plan(job, info, framing, models, known_speeds(), has_int8=remote or has_int8(job, models.values()))
-    if plan.model is not None and not remote and len(plan.executions) > 1:
+    if not remote and len({way.kind for way in plan.executions}) > 1:
         # What `auto` passes over is no secret.
         plan = replace(plan, warnings=(*plan.warnings, *(f"passed over: {wrong}" for wrong in find_gpus().unfit)))
     return plan

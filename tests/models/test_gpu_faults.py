@@ -328,7 +328,7 @@ def test_the_size_that_windows_are_brought_to_does_not_show(gpu: SimulatedGpu) -
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_on_mps_no_slice_of_a_picture_is_convolved(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There that was silently wrong (PyTorch's issue 180984). What convolutions are given is looked at, not computed."""
+    """There it was silently wrong (PyTorch's issue 180984). What convolutions are given is looked at, not computed."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     given = []
@@ -463,9 +463,15 @@ def test_the_encoder_is_told_where_networks_run(tmp_path: Path, monkeypatch: pyt
         "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
     ],
 )
-def test_an_error_that_leaves_the_context_dead_is_told_from_others(gpu: SimulatedGpu, said: str) -> None:
+@pytest.mark.parametrize("n", [1, 8, -1])
+def test_an_error_that_leaves_the_context_dead_is_told_from_others(gpu: SimulatedGpu, said: str, n: int) -> None:
     made = upscaler("fp32")
-    gpu.fail_launch(8, RuntimeError(said), sticky=True)
+    gpu.reset_counts()
+    made(picture(*SIZE), WINDOW)
+    launches = len(gpu.launches)
+    made.forget()
+    # The last kernel's error shows as the host waits for the result.
+    gpu.fail_launch(n % (launches + 1), RuntimeError(said), sticky=True)
     for _ in range(2):
         with pytest.raises(DeviceLost, match=said) as caught:
             made(picture(*SIZE), WINDOW)

@@ -536,6 +536,9 @@ def test_auto_asks_torch_where_the_driver_does_not_deny_a_device(
 
     monkeypatch.setattr("ctypes.CDLL", load)
     monkeypatch.setattr("keyscale.engine.machine._may_have_hip", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80"])
     for sees in (True, False):
         monkeypatch.setattr(torch.cuda, "is_available", lambda sees=sees: sees)
         assert choose_device("auto") == ("cuda" if asked and sees else "cpu")

@@ -133,7 +133,10 @@ class SimulatedGpu:
         self._full_at = self.allocations + n
 
     def fail_launch(self, n: int, error: Exception, *, sticky: bool = False) -> None:
-        """Let the n-th kernel from now on (1 is the next) fail; a sticky error ends all that follows."""
+        """Let the n-th kernel from now on (1 is the next) fail.
+
+        A sticky error shows late, as CUDA's do: at whatever the host asks of the device next, and ever after.
+        """
         self._failing[self._issued + n] = (error, sticky)
 
     def check(self) -> None:
@@ -145,8 +148,9 @@ class SimulatedGpu:
         if self.graph is None:
             self.launches.append(name)
         error, sticky = self._failing.pop(self._issued, (None, False))
-        if error is not None:
-            self.dead = error if sticky else self.dead
+        if error is not None and sticky:
+            self.dead = error
+        elif error is not None:
             raise error
         if self.on_launch is not None:
             self.on_launch(name, dtypes)
@@ -735,6 +739,9 @@ def simulated_cuda(
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrite)
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         stack.callback(_gpus.clear)
+        # Pictures of tests are small: threads would mostly wait for each other.
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
         stack.enter_context(_FunctionMode())
         stack.enter_context(_DispatchMode())  # type: ignore[no-untyped-call]
         yield list(_gpus)
