@@ -226,7 +226,7 @@ def test_every_camera(
 
 def test_half_precision(tmp_path: Path, gpu: SimulatedGpu, given: list[Codes], network: Callable[[str], str]) -> None:
     source = write_video(tmp_path / "in.mkv", films(), codec="ffv1")
-    for name in ("keyscale-tiny-x2", "keyscale-compact-x4"):
+    for name in ("keyscale-tiny-x2", "keyscale-tiny-x4"):
         cpu, cuda, result = both(given, source, network(name), Precision.FP16)
         assert "torch fp16" in result.notes[0]
         near(cpu, cuda, most=2, share=0.6)
