@@ -8,6 +8,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -95,7 +96,7 @@ def preview_page(plan: Plan, page: Path, *, embed: bool, should_stop: Callable[[
 
 def filled(template: str, title: str, document: Any) -> str:
     """A page of this folder with its title and its data in it."""
-    text = Path(__file__).with_name(template).read_text(encoding="utf-8")
+    text = files("keyscale.engine.review").joinpath(template).read_text(encoding="utf-8")
     # A name must not end the script that holds it.
     data = json.dumps(document).replace("<", "\\u003c")
     return text.replace("@TITLE@", html.escape(title)).replace("@DATA@", data)

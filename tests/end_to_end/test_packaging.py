@@ -48,10 +48,11 @@ def test_the_wheel_puts_one_name_on_the_path(built: dict[str, Path], way: str) -
 
 
 @pytest.mark.parametrize("way", ["checkout", "sdist"])
-def test_the_wheel_holds_every_module_and_the_shipped_networks(built: dict[str, Path], way: str) -> None:
+def test_the_wheel_holds_every_module_page_and_shipped_network(built: dict[str, Path], way: str) -> None:
     expected = {"keyscale/__init__.py", "keyscale/__main__.py", "keyscale/py.typed", "keyscale/modal_stub.py"}
     for room in ("cli", "engine"):
         expected |= {f"keyscale/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / room).rglob("*.py")}
+    expected |= {f"keyscale/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "engine").rglob("*.html")}
     data = ROOT / "engine" / "models" / "data"
     expected |= {f"keyscale/{path.relative_to(ROOT).as_posix()}" for path in data.iterdir()}
     assert {name for name in members(built[way]) if name.startswith("keyscale/")} == expected

@@ -161,6 +161,8 @@ def test_it_plays_to_the_end_and_pauses(browser: Browser, clip: Path, embed: boo
     stands = frame_of(page)
     assert 5 < stands < 49
     assert page.value("new Promise(done => setTimeout(() => done(+document.body.dataset.frame), 150))") == stands
+    page.key("End")
+    page.key("ArrowLeft", shift=True)
     page.click("#play")
     page.wait("document.body.dataset.playing === 'false'")
     assert frame_of(page) == 49

@@ -23,7 +23,7 @@ from PIL import Image
 __all__ = ["NAMES", "Browser", "Page", "chromium"]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 KEYS = {
     " ": ("Space", 32), "ArrowLeft": ("ArrowLeft", 37), "ArrowUp": ("ArrowUp", 38), "ArrowRight": ("ArrowRight", 39),
