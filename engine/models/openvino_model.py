@@ -104,8 +104,8 @@ class OpenvinoModel:
     def bytes_per_pixel(self) -> float:
         """Peak bytes of activations per input pixel.
 
-        Two feature maps, the cells in f32 and as pixels. Of an RRDB network what its trunk was seen to take: features of
-        the residuals, joined inputs of a dense block's layers, what came out of those before, and the result twice.
+        Two feature maps, the cells in f32 and as pixels. Of an RRDB network what its trunk was seen to take: features
+        of the residuals, joined inputs of a dense block's layers, what came out of those before, and the result twice.
         """
         size, features, cell = BYTES[self.precision], self.spec.features, self.spec.align**2
         if self.spec.architecture == "rrdb":
