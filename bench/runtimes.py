@@ -4,7 +4,7 @@
 
 Each turn runs every way once on the same picture; what is given is the ratio to torch within a turn, so that other load
 on the machine meets all alike, and that of CPU time, which it hardly moves. The weights have to be on the machine, but
-for SRVGG networks, where random ones of the same shape are as fast. torch runs layer by layer, its tensors channels last.
+for SRVGG networks, where random ones of the same shape are as fast. torch runs layer by layer, with channels last.
 """
 
 from __future__ import annotations
