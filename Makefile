@@ -69,7 +69,7 @@ smoke: $(STAMP)
 
 # Each platform has a cache of its own: mypy drops one that was made for another. What starts, signals and limits processes
 # as POSIX does is not looked at for Windows: the tests, the tools that torture, and the bench that runs the tests' servers.
-PORTABLE := src/keyscale bench tools examples --exclude '^tools/torture/|^bench/remote\.py$$'
+PORTABLE := src/keyscale bench tools examples --exclude '^tools/torture/|^bench/(remote|bills)\.py$$'
 
 lint: $(STAMP)
 	$(RUN) -m ruff check

@@ -64,13 +64,13 @@ def process_age() -> float | None:
 
     Field 22 of /proc/self/stat, see proc_pid_stat(5), in ticks since the machine started.
     """
-    try:
-        stat, uptime = Path("/proc/self/stat").read_text(), Path("/proc/uptime").read_text()
-        # The name of the program, which may hold spaces, ends with the last parenthesis; the field after it is the 3rd.
-        ticks = int(stat.rpartition(")")[2].split()[19])
-        return max(0.0, float(uptime.split()[0]) - ticks / os.sysconf("SC_CLK_TCK"))
-    except (OSError, ValueError, IndexError, AttributeError):
-        return None
+    if sys.platform == "linux":
+        with suppress(OSError, ValueError, IndexError):
+            stat, uptime = Path("/proc/self/stat").read_text(), Path("/proc/uptime").read_text()
+            # The name of the program, which may hold spaces, ends with the last parenthesis; after it comes field 3.
+            ticks = int(stat.rpartition(")")[2].split()[19])
+            return max(0.0, float(uptime.split()[0]) - ticks / os.sysconf("SC_CLK_TCK"))
+    return None
 
 
 def usable_cores() -> int:
