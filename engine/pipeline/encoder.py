@@ -32,6 +32,14 @@ def chunk_suffix(settings: EncoderSettings) -> str:
     return ".mov" if settings.codec == "prores" else ".mp4"
 
 
+DELAY, MOST_DELAY = 2, 16
+"""Frames that a packet is decoded before it is shown: where pictures are reordered for B-frames, and at most.
+
+For streams of a frame or two x265 4.1 now and then gives decoding times that are whatever its memory held
+(-140283483736544, say), which the muxer refuses: those are not taken.
+"""
+
+
 class ChunkWriter:
     """Encodes frames 0, 1, 2, ... of a chunk. A context manager: an exception inside removes the file.
 
@@ -63,6 +71,7 @@ class ChunkWriter:
     ) -> None:
         self.path = path
         self.frames = 0
+        self._packets = 0
         self._settings = settings
         self._colour = colour
         self._rate = rate
@@ -168,6 +177,9 @@ class ChunkWriter:
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
         for packet in self._stream.encode(frame):
+            if packet.dts is not None and not self._packets - MOST_DELAY <= packet.dts <= self._packets:
+                packet.dts = self._packets - DELAY
+            self._packets += 1
             self._container.mux(packet)
 
     def _discard(self) -> None:

@@ -269,7 +269,7 @@ def _time_map(
     end = _first(job.trim.end, camera.trim.end, whole)
     # What is shorter than a rounding is meant as it stands.
     end = frame_times.meant(end) if frame_times.meant(end) > start else end
-    begins = "the keyframes' trim starts at {}" if job.trim.start is None else "{start} is {}"
+    begins = "the trim starts at {}" if job.trim.start is None else "the trim starts at {} ({start})"
     if not start >= 0:  # NaN as well
         raise UsageError(say(begins, f"{start:g} s"), remedy="Start at 0 or later.")
     if start >= whole:
@@ -281,8 +281,8 @@ def _time_map(
         raise UsageError(f"the trim from {start:g} s to {end:g} s leaves nothing", remedy="End after the start.")
     if end > whole:
         if end > whole + float(1 / info.rate):
-            ends = "the keyframes' trim ends at {}" if job.trim.end is None else "{end} is {}"
-            warnings.append(say(ends + ", the source ends at {}: that is used", f"{end:g} s", f"{whole:.3f} s"))
+            ends = "the trim ends at {}" if job.trim.end is None else "the trim ends at {} ({end})"
+            warnings.append(say(ends + ", the source at {}: its end is used", f"{end:g} s", f"{whole:.3f} s"))
         end = whole
     edges: list[Stretch] = []
     position = start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import shutil
+import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,10 @@ def test_the_browser_shows_the_frame_that_the_result_shows(
     ]:  # fmt: skip
         page.key(key, shift=shift)
         page.wait(f"document.body.dataset.seen === '{frame}'")
-        assert abs(page.picture("#shown").mean() - 60 - 3 * plan.source_index[frame]) < 1.4, frame
+        # Where a seek ends before its frame can be drawn, it is drawn once it can.
+        deadline = time.monotonic() + 5
+        while (off := abs(page.picture("#shown").mean() - 60 - 3 * plan.source_index[frame])) >= 1.4:
+            assert time.monotonic() < deadline, (frame, off)
 
 
 @pytest.mark.processes
