@@ -108,6 +108,7 @@ def test_a_bucket_is_tried_and_no_key_is_told(
         assert secret not in told
 
 
+@pytest.mark.slow
 def test_storage_that_is_silent_takes_seconds(
     rclone: S3Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
