@@ -4,7 +4,7 @@
 
 Read from the environment at deployment:
     KEYSCALE_GPU         GPUs in order of preference, such as "L4,A10,T4" (the default), or "none" for CPUs alone
-    KEYSCALE_CONTAINERS  containers that run at once at most (20)
+    KEYSCALE_CONTAINERS  containers that run at once at most (10)
     KEYSCALE_TIMEOUT     seconds after which a chunk is given up, 6 to 86400 (900)
     R2_SECRET            name of the Modal secret with the R2_* variables, for `process_framing_ai` (r2-credentials);
                          "none" for a deployment without one, where that function answers with an error

@@ -40,7 +40,7 @@ def deploy() -> None:
     """Put the functions of this version on Modal; again after every update of keyscale.
 
     KEYSCALE_GPU names the GPUs in order of preference (L4,A10,T4), KEYSCALE_CONTAINERS how many containers run at
-    once at most (20), KEYSCALE_TIMEOUT the seconds a chunk may take (900, and 6 at least), R2_SECRET the Modal secret
+    once at most (10), KEYSCALE_TIMEOUT the seconds a chunk may take (900, and 6 at least), R2_SECRET the Modal secret
     with the R2_* variables that process_framing_ai reads (r2-credentials; none does without).
     """
     from keyscale.engine.errors import RemoteError

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from keyscale.engine.errors import UsageError
 from keyscale.engine.remote import prices
 from keyscale.engine.remote.prices import cost, gpu_of, wanted_containers, wanted_gpus
 from keyscale.engine.worker import chunk
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -84,6 +88,14 @@ def test_a_chunk_has_from_six_seconds_to_a_day() -> None:
     for text in ("0", "5", "86401", "soon", "6.5"):
         with pytest.raises(UsageError, match=f"KEYSCALE_TIMEOUT is '?{text}"):
             prices.wanted_timeout({"KEYSCALE_TIMEOUT": text})
+
+
+@pytest.mark.parametrize("path", ["modal_stub.py", "cli/remote.py"])
+def test_the_defaults_of_a_deployment_are_told_as_they_are(path: str) -> None:
+    told = " ".join((ROOT / path).read_text(encoding="utf-8").split())
+    assert prices.PREFERRED in told
+    assert f"at once at most ({prices.CONTAINERS})" in told
+    assert f"({prices.TIMEOUT_S}" in told
 
 
 def test_the_shortest_time_of_a_chunk_leaves_half_of_it_for_work() -> None:
