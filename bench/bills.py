@@ -12,21 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from support.bills import Billed, bills  # noqa: E402 - the servers of the tests are what it runs against
-from support.fake_modal import FakeModal  # noqa: E402
-from support.faulty_place import ForkedPlace  # noqa: E402
-from support.s3.proxy import Proxy  # noqa: E402
-from support.s3.rclone import RcloneServer  # noqa: E402
+from support.bills import Billed, bills
+from support.faulty_place import forked_on
+from support.s3.rclone import RcloneServer
 
 
 def measure(jobs: int, seed: int) -> Iterator[Billed]:
@@ -34,17 +28,10 @@ def measure(jobs: int, seed: int) -> Iterator[Billed]:
     with tempfile.TemporaryDirectory(prefix="keyscale-bench-") as name:
         folder = Path(name)
         (folder / "s3").mkdir()
-        s3 = RcloneServer(folder / "s3")
-        s3.start()
-        try:
-            with (
-                FakeModal(folder / "modal") as modal,
-                Proxy(s3.endpoint) as proxy,
-                closing(ForkedPlace(folder, s3, modal, proxy)) as place,
-            ):
-                yield from bills(place, modal, folder, jobs, seed)
-        finally:
-            s3.close()
+        with closing(RcloneServer(folder / "s3")) as s3:
+            s3.start()
+            with forked_on(folder, s3) as place:
+                yield from bills(place, folder, jobs, seed)
 
 
 def main() -> int:
@@ -67,7 +54,11 @@ def main() -> int:
         ("summary", [one.told / one.bill for one in found]),
     ):
         median = statistics.median(ratios)
-        print(f"{name}: {median:.3f} of the bill, median of {len(found)}; {min(ratios):.3f} to {max(ratios):.3f}")
+        near = sum(0.9 <= ratio <= 1.1 for ratio in ratios)
+        print(
+            f"{name}: {median:.3f} of the bill, median of {len(found)}; {min(ratios):.3f} to {max(ratios):.3f}; {near} "
+            "within a tenth"
+        )
     if given.json:
         given.json.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n", encoding="utf-8")
     return 0

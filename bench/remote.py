@@ -21,23 +21,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support.clips import make_clip
+from support.modal_server import ModalServer
+from support.s3.proxy import Proxy
+from support.s3.rclone import RcloneServer
+from support.s3.server import via
+
+from bench.machine import load_average
+from keyscale.engine.system import usable_cores
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from support.clips import make_clip  # noqa: E402 - the servers of the tests are what it runs against
-from support.modal_server import ModalServer  # noqa: E402
-from support.s3.proxy import Proxy  # noqa: E402
-from support.s3.rclone import RcloneServer  # noqa: E402
-from support.s3.server import via  # noqa: E402
-
-from bench.machine import load_average  # noqa: E402
-from keyscale.engine.system import usable_cores  # noqa: E402
-
 FRAMES_A_CHUNK, RATE = 3, 30
 SIZE = (128, 96)
 
@@ -115,16 +113,13 @@ class Place:
 @contextmanager
 def opened(folder: Path) -> Iterator[Place]:
     (folder / "s3").mkdir()
-    s3 = RcloneServer(folder / "s3")
-    s3.start()
-    try:
+    with closing(RcloneServer(folder / "s3")) as s3:
+        s3.start()
         with (
             Proxy(s3.endpoint) as proxy,
             ModalServer(folder / "modal", python=Path(sys.executable), max_containers=16, scaledown_s=60) as modal,
         ):
             yield Place(folder, s3, modal, proxy)
-    finally:
-        s3.close()
 
 
 def main() -> int:

@@ -11,13 +11,13 @@ from support.faulty_place import ForkedPlace
 
 
 def test_the_summary_is_within_a_tenth_of_the_bill(forked_place: ForkedPlace, tmp_path: Path) -> None:
-    (billed,) = bills(forked_place, forked_place.fake, tmp_path, 1, seed=7, learning=0)
+    (billed,) = bills(forked_place, tmp_path, 1, seed=7, learning=0)
     assert billed.told == pytest.approx(billed.bill, rel=0.10), billed
 
 
 @pytest.mark.slow
 def test_so_is_that_of_twenty_random_jobs_and_the_estimate_of_most(forked_place: ForkedPlace, tmp_path: Path) -> None:
-    found = list(bills(forked_place, forked_place.fake, tmp_path, 20, seed=7))
+    found = list(bills(forked_place, tmp_path, 20, seed=7))
     for billed in found:
         assert billed.told == pytest.approx(billed.bill, rel=0.10), billed
     # Starts and frames of a machine that is busy with much else take longer than those that taught.

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.fake_modal import FakeModal, Pace
+from support.fake_modal import Pace
 from support.faulty_place import FRAMES, ForkedPlace
 
 __all__ = ["Billed", "bills"]
@@ -43,11 +43,9 @@ class Billed:
     """To storage: writes, reads."""
 
 
-def bills(
-    place: ForkedPlace, modal: FakeModal, folder: Path, jobs: int, seed: int, learning: int = 3
-) -> Iterator[Billed]:
+def bills(place: ForkedPlace, folder: Path, jobs: int, seed: int, learning: int = 3) -> Iterator[Billed]:
     """Run jobs of random length, size, chunks and containers, and bill each; `learning` more teach speeds before."""
-    draw = random.Random(seed)
+    draw, modal = random.Random(seed), place.fake
     for number in range(learning + jobs):
         containers = draw.randint(1, 4)
         side, rate = draw.choice((64, 96, 128)), draw.choice((1, 2))

@@ -29,7 +29,7 @@ from support.remote_place import Place
 from support.s3.proxy import Proxy
 from support.s3.server import S3Server, via
 
-__all__ = ["Client", "FaultyPlace", "ForkedPlace", "faulty", "faulty_on", "faulty_place", "forked_place"]
+__all__ = ["Client", "FaultyPlace", "ForkedPlace", "faulty", "faulty_on", "faulty_place", "forked_on", "forked_place"]
 
 SILENCE_S = 5.0
 """Longest time between two events: the contract's 2 s, and what a machine adds that is busy with much else. How well
@@ -355,12 +355,14 @@ def faulty_place(
     if request.param == "modal":
         yield from faulty_on(folder, rclone, request.getfixturevalue("container_python"))
         return
-    yield from _forked_on(folder, rclone)
+    with forked_on(folder, rclone) as place:
+        yield place
 
 
 @pytest.fixture(scope="module")
 def _shared_forked(tmp_path_factory: pytest.TempPathFactory, rclone: S3Server) -> Iterator[ForkedPlace]:
-    yield from _forked_on(tmp_path_factory.mktemp("forked"), rclone)
+    with forked_on(tmp_path_factory.mktemp("forked"), rclone) as place:
+        yield place
 
 
 @pytest.fixture
@@ -370,7 +372,9 @@ def forked_place(_shared_forked: ForkedPlace) -> Iterator[ForkedPlace]:
     _shared_forked.leave()
 
 
-def _forked_on(folder: Path, s3: S3Server) -> Iterator[ForkedPlace]:
+@contextlib.contextmanager
+def forked_on(folder: Path, s3: S3Server) -> Iterator[ForkedPlace]:
+    """A place with forked clients and containers."""
     with (
         FakeModal(folder / "modal") as modal,
         Proxy(s3.endpoint) as proxy,
