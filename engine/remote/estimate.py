@@ -134,16 +134,26 @@ def _speed(plan: Plan, gpu: str, cores: int, encoder: str, preset: str | None, s
 def _split(gpu: str, cores: int, containers: int, chunks: int, frames: int, encoder: str, speed: _Speed) -> RemoteSplit:
     rounds = -(-chunks // containers)
     seconds = speed.start_s + rounds * (speed.call_s + frames / chunks * speed.frame_s)
-    paid = containers * (speed.start_s + IDLE_S) + chunks * speed.call_s + frames * speed.frame_s
     return RemoteSplit(
         gpu=gpu_of(gpu).name,
         cores=cores,
         containers=containers,
         encoder=encoder,
         minutes=seconds / 60,
-        dollars=cost(gpu, paid, cores) + asking_cost() + storage_cost(chunks),
+        dollars=sum(_parts(gpu, cores, containers, chunks, frames, speed).values()),
         measured=speed.measured,
     )
+
+
+def _parts(gpu: str, cores: int, containers: int, chunks: int, frames: int, speed: _Speed) -> dict[str, float]:
+    """As of `RemoteEstimate.parts`."""
+    return {
+        "work": cost(gpu, chunks * speed.call_s + frames * speed.frame_s, cores),
+        "start": cost(gpu, containers * speed.start_s, cores),
+        "idle": cost(gpu, containers * IDLE_S, cores),
+        "asking": asking_cost(),
+        "storage": storage_cost(chunks),
+    }
 
 
 def storage_cost(calls: int) -> float:
@@ -214,20 +224,13 @@ def estimate(
     if by_gpu is not None and by_gpu[0].partition("_")[0] in gpu_of(gpu).nvenc:
         others.append(best(gpu, counts, by_gpu))
     speed = _speed(plan, gpu, chosen.cores, *asked, speeds)
-    second = cost(gpu, 1.0, chosen.cores)
     return RemoteEstimate(
         chosen=chosen,
         why=_why(chosen, gpus, cores[0], deadline_s, most),
         alternatives=tuple(sorted(filter(None, others), key=lambda split: split.dollars)),
         chunks=chunks,
         most=max(1, containers) if deadline_s is None else chosen.containers,
-        parts={
-            "work": (chunks * speed.call_s + frames * speed.frame_s) * second,
-            "start": chosen.containers * speed.start_s * second,
-            "idle": chosen.containers * IDLE_S * second,
-            "asking": asking_cost(),
-            "storage": storage_cost(chunks),
-        },
+        parts=_parts(gpu, chosen.cores, chosen.containers, chunks, frames, speed),
         call_seconds=speed.call_s,
         frame_seconds=speed.frame_s,
         start_seconds=speed.start_s,

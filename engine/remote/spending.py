@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from keyscale.engine.errors import UsageError
 from keyscale.engine.plan.describe import RemoteEstimate
-from keyscale.engine.remote.estimate import dollars_text, storage_cost
+from keyscale.engine.remote.estimate import affordable, dollars_text, storage_cost
 from keyscale.engine.remote.prices import IDLE_S, asking_cost, cost
 from keyscale.engine.wording import say
 from keyscale.engine.worker.contract import Made
@@ -41,23 +41,19 @@ class Budget:
         Raises:
             UsageError: all that began and this one are expected to cost more; it is not counted then.
         """
+        affordable(expected, self.most)
         with self.lock:
-            others = sum(account.commitment() for account in self._accounts)
-            total = others + expected.dollars
+            total = expected.dollars + sum(account.commitment() for account in self._accounts)
             if self.most is not None and total > self.most:
-                message = say(
-                    "the job is estimated at {}, more than {max_cost} {}",
-                    dollars_text(expected.dollars, above=self.most),
-                    f"{self.most:g}",
-                )
-                if others:
-                    message = say(
+                raise UsageError(
+                    say(
                         "with this clip, estimated at {}, those that were begun come to {}, more than {max_cost} {}",
                         dollars_text(expected.dollars),
                         dollars_text(total, above=self.most),
                         f"{self.most:g}",
-                    )
-                raise UsageError(message, remedy=RAISE)
+                    ),
+                    remedy=RAISE,
+                )
             account = Account(self, expected)
             self._accounts.append(account)
             return account
