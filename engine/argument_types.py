@@ -71,8 +71,8 @@ class Options(TypedDict, total=False):
     remote_fallback: Literal["none", "local"]
     """With remote: make here what cannot be made there, or fail."""
     remote_deadline: float | None
-    """With remote: minutes within which the chunks are to be made; as few containers are taken as do it."""
+    """With remote: minutes within which the chunks are to be made, in as few containers as possible."""
     max_cost: float | None
     """With remote: begin nothing that would bring the cost above this."""
     max_queue: float
-    """With remote: give up where all calls wait for a GPU for so long."""
+    """With remote: give up once all calls have waited this long for a GPU."""

@@ -62,15 +62,15 @@ class RemoteOptions:
     )
     deadline: float | None = option(
         None,
-        "With {remote}: minutes within which the chunks are to be made; as few containers are taken as do it.",
+        "With {remote}: minutes within which the chunks are to be made, in as few containers as possible.",
         "Running",
         name="remote_deadline",
         metavar="MINUTES",
         per_clip=False,
         between=(0, inf),
         remedy="Give minutes, such as 10.",
-        docs="with `--remote`: minutes within which the chunks are to be made, as cheaply as that can be",
-        default_docs="none: as many containers as there may be",
+        docs="with `--remote`: minutes within which the chunks are to be made, in as few containers as possible",
+        default_docs="none: as many containers as allowed",
     )
     max_cost: float | None = option(
         None,
@@ -86,12 +86,12 @@ class RemoteOptions:
 
     max_queue: float = option(
         1800.0,
-        "With {remote}: give up where all calls wait for a GPU for so long.",
+        "With {remote}: give up once all calls have waited this long for a GPU.",
         "Running",
         metavar="SECONDS",
         per_clip=False,
         between=(1, 86400),
-        docs="with `--remote`: give up where all calls wait for a GPU for so long",
+        docs="with `--remote`: give up once all calls have waited this long for a GPU",
     )
 
     def __post_init__(self) -> None:

@@ -66,7 +66,7 @@ class _News:
 
 
 class FanOut:
-    """Has chunks made by calls, so many at once. `mades` holds what came back."""
+    """Has chunks made by calls, several at once. `mades` holds what came back."""
 
     def __init__(
         self,

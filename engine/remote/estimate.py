@@ -104,7 +104,7 @@ def _start_key(gpu: str) -> str:
 
 
 def _speed(plan: Plan, gpu: str, cores: int, encoder: str, preset: str | None, speeds: Mapping[str, float]) -> _Speed:
-    """How long a frame, a call and a start take in a container with that GPU and so many cores."""
+    """How long a frame, a call and a start take in a container with that GPU and this number of cores."""
     area, network = plan.job.target.width * plan.job.target.height, _network_of(plan)
     kind = gpu_of(gpu)
     making = measured_speed(speeds, _making_key(kind.name, cores, network, encoder, preset), area)
@@ -124,7 +124,7 @@ def _speed(plan: Plan, gpu: str, cores: int, encoder: str, preset: str | None, s
         busy = sampling + around if own is None else area * own
         stages = [busy / (CORES_SHARE * cores)]
         if own is None:
-            stages.append(sampling / max(1, cores // 2))  # so many threads sample
+            stages.append(sampling / max(1, cores // 2))  # the number of threads that sample
         if not on_gpu:
             stages = [stages[0] + network_s * CORES / cores]  # one after the other on the same cores
         frame_s = max(network_s, *stages)
@@ -246,7 +246,7 @@ def _why(chosen: RemoteSplit, gpus: Sequence[str], usual: int, deadline_s: float
     if deadline_s is not None:
         words.append(f"the cheapest that takes {deadline_s / 60:g} minutes at most")
     elif most > 1:
-        words.append(say("as many at once as may be, as no {remote_deadline} is given"))
+        words.append(say("as many at once as allowed, since no {remote_deadline} is given"))
     return ", ".join(words) or "there is no other choice"
 
 

@@ -6,7 +6,7 @@ container from its start to its end, idle time included, for its GPU, and for co
 whichever is more (modal.com/docs/guide/resources). Storage is Cloudflare R2 by developers.cloudflare.com/r2/pricing of
 the same month, beyond what is free each month. Prices change, and this is the one file that holds them.
 
-Of B300, which Modal may give to who asks for `B200+`, no price of its own is listed: it counts as B200.
+Of B300, which Modal may give for `B200+`, no price of its own is listed: it counts as B200.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ PREFERRED = "L4,A10,T4"
 data sheet and price the first does the most for a dollar among those."""
 
 CONTAINERS = 10
-"""Containers at once, unless `KEYSCALE_CONTAINERS` says otherwise: so many GPUs has an account of Modal's Starter
-plan; one of its Team plan has 50."""
+"""Containers at once, unless `KEYSCALE_CONTAINERS` says otherwise: the number of GPUs that Modal's Starter plan allows.
+Its Team plan allows 50."""
 
 TIMEOUT_S = 900
 """Seconds after which a chunk is given up, unless `KEYSCALE_TIMEOUT` says otherwise."""
@@ -135,7 +135,7 @@ def gpu_of(name: str) -> GPU:
 
 
 def cost(gpu: str, seconds: float, cores: float = CORES) -> float:
-    """Dollars for `seconds` of a container with that GPU, or `cpu`, and so many cores."""
+    """Dollars for `seconds` of a container with that GPU, or `cpu`, and `cores` cores."""
     return seconds * (gpu_of(gpu).dollars_s + cores * CORE_SECOND + GIB * GIB_SECOND)
 
 

@@ -59,7 +59,7 @@ class Budget:
             return account
 
     def allows(self, account: Account, dollars: float) -> bool:
-        """Whether one job may come to so much, beside what the others come to."""
+        """Whether one job may come to `dollars`, beside what the others come to."""
         with self.lock:
             others = sum(other.commitment() for other in self._accounts if other is not account)
             return self.most is None or others + dollars <= self.most
@@ -104,7 +104,7 @@ class Account:
         self._longest_wait, self._most_at_once = 0.0, 0
 
     def begun(self, call_id: str, frames: int, at: float) -> None:
-        """A call was started for so many frames."""
+        """A call was started to make `frames` frames."""
         with self._budget.lock:
             self._running[call_id] = at, frames
             self._calls += 1
@@ -209,13 +209,13 @@ class Account:
             return max(self._expected.dollars, sight) if self._is_open else sight
 
     def _call_of(self, frames: int) -> float:
-        """Seconds that a call of so many frames is expected to take, by those that were made, if any."""
+        """Seconds that a call of `frames` frames is expected to take, by those that were made, if any."""
         if self._frames:
             return frames * self._seconds / self._frames
         return self._expected.call_seconds + frames * self._expected.frame_seconds
 
     def may_begin(self, frames: int, at: float) -> bool:
-        """Whether a call of so many frames stays within the bound."""
+        """Whether another call, of `frames` frames, stays within the bound."""
         with self._budget.lock:
             return self._budget.allows(self, self.commitment(frames, at))
 

@@ -51,7 +51,7 @@ class Waiting:
         calls = "1 call" if queued == 1 else f"{queued} calls"
         if waited >= self.longest_s:
             raise RemoteError(
-                f"{self._what} was not to be had for {_time(waited)}: {calls} only waited for one",
+                f"{calls} waited {_time(waited)} for {self._what}, and none came",
                 remedy=say(
                     "Run the same command later: finished chunks are kept. Or deploy with other GPUs in KEYSCALE_GPU, "
                     "or give a longer {max_queue}."

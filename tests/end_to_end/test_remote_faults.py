@@ -327,7 +327,7 @@ def test_a_job_whose_calls_wait_longer_than_it_may_ends_and_can_be_gone_on_with(
     client = forked_place.upscale(tmp_path, "--max-queue", "1")
     assert client.end() == 5
     client.check()
-    assert "a container was not to be had for 1 s: 2 calls only waited for one" in client.last["message"]
+    assert "2 calls waited 1 s for a container, and none came" in client.last["message"]
     assert "give a longer --max-queue" in client.last["remedy"]
     assert forked_place.accepted() == []
     forked_place.check_clean(tmp_path)
