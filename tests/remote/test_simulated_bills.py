@@ -116,7 +116,7 @@ def test_twenty_random_jobs_are_estimated_and_told_within_a_tenth_of_their_bills
     assert before.estimate != pytest.approx(before.bill, rel=0.10), "the data sheets are no better"
     for billed in after:
         assert billed.told == pytest.approx(billed.bill, rel=0.02), billed
-    # A short one in a single slow container may be off by more: of forty seeds' 800 jobs four were, by 15 % at most.
+    # A short one in a single slow container may be off by more: of forty seeds' 800 jobs three were, by 15 % at most.
     near = [billed for billed in after if billed.estimate == pytest.approx(billed.bill, rel=0.10)]
     assert len(near) >= 19
     assert sum(billed.estimate for billed in after) == pytest.approx(sum(billed.bill for billed in after), rel=0.05)
