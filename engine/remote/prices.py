@@ -6,7 +6,7 @@ container from its start to its end, idle time included, for its GPU, and for co
 whichever is more (modal.com/docs/guide/resources). Storage is Cloudflare R2 by developers.cloudflare.com/r2/pricing of
 the same month, beyond what is free each month. Prices change, and this is the one file that holds them.
 
-Of B300, which Modal may give for `B200+`, no price of its own is listed: it counts as B200.
+B300, which Modal may give for `B200+`, has no listed price of its own and counts as B200.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ def _contain(pipe: Connection, name: str, timeout_s: float, pace: Pace, log: str
         write(writer, pixels)
 
     if pace.frame_s:
-        ChunkWriter.write = write_slowly  # type: ignore[method-assign, assignment]
+        ChunkWriter.write = write_slowly  # type: ignore[method-assign, assignment]  # this process's own
     while True:
         try:
             job_json, chunk, urls = pipe.recv()
@@ -384,7 +384,7 @@ class FakeModal:
         with self._changed:
             return [call.id for call in self._works.values() if call.outcome is None]
 
-    def set_latency(self, rpc: Literal["FunctionMap"], seconds: float, *, of: Literal["answer"]) -> None:  # noqa: ARG002
+    def set_latency(self, rpc: Literal["FunctionMap"], seconds: float, *, of: Literal["answer"]) -> None:  # noqa: ARG002 - as `ModalServer`'s
         """Hold back the answers to calls of chunks, until there is none; those of `describe` are not held back."""
         with self._changed:
             self._latency_s = seconds
