@@ -7,7 +7,7 @@ import html
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from PIL import Image
 from keyscale.engine.plan.describe import summarise
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.review.camera_track import CameraTrack, moments, runs, track_of
-from keyscale.engine.review.pictures import never, source_pixels
+from keyscale.engine.review.pictures import source_pixels
 from keyscale.engine.review.sheet import where_warned
 
 __all__ = ["filled", "image_data", "link_to", "preview_page"]
@@ -35,14 +35,13 @@ PICTURE = (480, 360)
 JPEG_QUALITY = 75
 
 
-def preview_page(plan: Plan, page: Path, *, embed: bool, should_stop: Callable[[], bool] = never) -> str:
+def preview_page(plan: Plan, page: Path, *, embed: bool) -> str:
     """The text of the page.
 
     Args:
         plan: what is shown.
         page: where it will lie: the source is linked from there.
         embed: put up to 240 frames of the source into it, at most 480 pixels wide, instead of the link.
-        should_stop: asked between frames.
 
     Raises:
         KeyscaleError: the source cannot be decoded.
@@ -61,7 +60,7 @@ def preview_page(plan: Plan, page: Path, *, embed: bool, should_stop: Callable[[
         frames = sorted({*spread.astype(int).tolist(), *(moment.frame for moment in chosen)})
         factor = min(1.0, PICTURE[0] / info.width, PICTURE[1] / info.height)
         size = (max(2, round(info.width * factor)), max(2, round(info.height * factor)))
-        for frame, pixels in source_pixels(plan, frames, should_stop):
+        for frame, pixels in source_pixels(plan, frames):
             image = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
             pictures.append((frame, image_data(image, JPEG_QUALITY)))
     document = {
