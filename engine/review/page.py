@@ -94,8 +94,9 @@ def preview_page(plan: Plan, page: Path, *, embed: bool) -> str:
 
 
 def filled(template: str, title: str, document: Any) -> str:
-    """A page of this folder with its title and its data in it."""
-    text = files("keyscale.engine.review").joinpath(template).read_text(encoding="utf-8")
+    """A page of this folder, after the head that all have, with its title and its data in it."""
+    folder = files("keyscale.engine.review")
+    text = "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in ("head.html", template))
     # A name must not end the script that holds it.
     data = json.dumps(document).replace("<", "\\u003c")
     return text.replace("@TITLE@", html.escape(title)).replace("@DATA@", data)
