@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from support.numbered import leftovers, times, write_video
 from support.places import FRAMES, LOW, PAN, SIZE, SPAN, STEP, Pixels, camera, opened, panels, place, planned
+from support.refusals import Refused
 
 from keyscale.cli.app import run
 from keyscale.engine.job import Fit, ModelChoice
@@ -176,20 +177,9 @@ def test_the_name_is_that_of_the_video_unless_one_is_given(
     ids=str,
 )
 def test_what_is_wrong_is_told_and_leaves_nothing(
-    clip: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    flags: list[str],
-    code: int,
-    message: str,
+    clip: Path, refused: Refused, flags: list[str], code: int, message: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("there.png").write_text("mine")
-    assert run(["preview", str(clip), "--model", "lanczos", *flags]) == code
-    assert message in capsys.readouterr().err
-    assert leftovers(tmp_path) == ["there.png"]
-    assert Path("there.png").read_text() == "mine"
+    refused(["preview", str(clip), "--model", "lanczos", *flags], code, message)
 
 
 def test_a_preview_that_is_there_is_replaced_where_that_is_said(clip: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from support.clips import clicks_in, clicks_track, make_clip, numbers_in
 from support.numbered import interrupt, leftovers, run, small_job, write_video
 from support.pictures import picture
 from support.places import camera
+from support.refusals import Refused
 
 from keyscale.cli.app import run as run_command
 from keyscale.engine.job import Compute, Job, ModelChoice
@@ -176,16 +177,6 @@ def test_the_command_names_each_and_prints_it(moving: Path, tmp_path: Path, caps
     ids=str,
 )
 def test_what_is_wrong_is_told_before_anything_is_made(
-    moving: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    flags: list[str],
-    code: int,
-    message: str,
+    moving: Path, refused: Refused, flags: list[str], code: int, message: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("x.sample-2.mp4").write_text("mine")
-    assert run_command([str(moving), *FLAGS, *flags]) == code
-    assert message in capsys.readouterr().err
-    assert leftovers(tmp_path) == ["x.sample-2.mp4"]
+    refused([str(moving), *FLAGS, *flags], code, message, in_its_way="x.sample-2.mp4")
