@@ -75,4 +75,4 @@ class Options(TypedDict, total=False):
     max_cost: float | None
     """With remote: begin nothing that would bring the cost above this."""
     max_queue: float
-    """With remote: give up where all calls wait for a GPU for so long."""
+    """With remote: give up once all calls have waited this long for a GPU."""

@@ -121,7 +121,7 @@ def link_to(path: str, page: Path) -> str:
 
 
 def _kept(plan: Plan, track: CameraTrack, wanted: Sequence[int]) -> npt.NDArray[np.intp]:
-    """Output frames that a page holds: all, or so many evenly, with those at which the camera does something."""
+    """Output frames that a page holds: all, or `MOST_FRAMES` evenly and those at which the camera does something."""
     if plan.frames <= MOST_FRAMES:
         return np.arange(plan.frames)
     spread = np.linspace(0, plan.frames - 1, MOST_FRAMES).round().astype(np.intp)
