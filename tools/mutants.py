@@ -5,6 +5,7 @@
 
 A test that passes although its fault is there does not hold what it is there for; a fault whose text is no longer in
 the sources has to be seeded anew. Each names the test of `make test` that stands for what it breaks.
+The list makes this module longer than others may be.
 """
 
 from __future__ import annotations

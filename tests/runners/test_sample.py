@@ -21,7 +21,6 @@ from support.refusals import Refused
 
 from keyscale.cli.app import run as run_command
 from keyscale.engine.job import Compute, Job, ModelChoice
-from keyscale.engine.pipeline.encoder import ChunkWriter
 from keyscale.engine.plan.sample import sample_of, telling_stretches
 from keyscale.engine.quantities import Samples
 from keyscale.engine.runners.local import run_local
@@ -61,18 +60,8 @@ def made(job: Job, asked: Samples) -> list[Path]:
 
 
 @pytest.mark.parametrize("model", ["lanczos", "keyscale-compact-x2"])
-def test_its_frames_are_those_of_the_whole_job(
-    moving: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
-) -> None:
+def test_its_frames_are_those_of_the_whole_job(moving: Path, tmp_path: Path, encoded: list[Pixels], model: str) -> None:
     """At another rate, trimmed, with slow motion."""
-    encoded: list[Pixels] = []
-    write = ChunkWriter.write
-
-    def kept(self: ChunkWriter, pixels: Pixels) -> None:
-        encoded.append(pixels.copy())
-        write(self, pixels)
-
-    monkeypatch.setattr(ChunkWriter, "write", kept)
     rows = [
         row | {"x": row["x"] / 2, "y": 1.0, "width": 1.2 * row["width"], "height": 0.9 * row["width"]}
         for row in MOVING["keyframes"]

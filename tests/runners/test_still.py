@@ -22,7 +22,6 @@ from keyscale.cli.app import run as run_command
 from keyscale.engine.errors import Interrupted
 from keyscale.engine.events import Done
 from keyscale.engine.job import Compute, Encoding, Job, ModelChoice
-from keyscale.engine.pipeline.encoder import ChunkWriter
 from keyscale.engine.runners.prepare import prepare_still
 from keyscale.engine.runners.still import StillRun
 
@@ -47,20 +46,6 @@ def still(job: Job, seconds: float, path: Path) -> Pixels:
     assert isinstance(last, Done)
     assert (last.output, last.frames) == (str(path), 1)
     return png(path)[0]
-
-
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Pixels]:
-    """The pictures that jobs hand to the encoder."""
-    seen: list[Pixels] = []
-    write = ChunkWriter.write
-
-    def kept(self: ChunkWriter, pixels: Pixels) -> None:
-        seen.append(pixels.copy())
-        write(self, pixels)
-
-    monkeypatch.setattr(ChunkWriter, "write", kept)
-    return seen
 
 
 @pytest.fixture(scope="module")
