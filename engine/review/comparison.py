@@ -132,13 +132,12 @@ def compared(pair: Pair, frames: Sequence[int], reference: Reference = Reference
             np.asarray(seen(plan, frame, pixels, pair.size))
             for plan, pixels in ((pair.before, first), (pair.after, second))
         )
-        truth = {Reference.FIRST: (after, before), Reference.SECOND: (before, after)}.get(reference)
         yield Compared(
             frame=frame,
             before=before,
             after=after,
             sharper=sharpness(after) / max(sharpness(before), 1e-9),
-            psnr=psnr(*truth) if truth is not None else None,
+            psnr=None if reference is Reference.NONE else psnr(after, before),
         )
 
 
