@@ -214,7 +214,7 @@ def main() -> None:
     """The console script: `run`, and out."""
     own_process()
     if asked := os.environ.get(COMPLETE):
-        from typer.completion import completion_init, shell_complete  # type: ignore[attr-defined]
+        from typer.completion import completion_init, shell_complete  # type: ignore[attr-defined]  # Typer has no __all__ there
 
         completion_init()
         sys.exit(shell_complete(get_command(app), {}, "keyscale", COMPLETE, asked))

@@ -21,8 +21,6 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
 
-KEYFRAMES = (".json", ".jsonl", ".csv")
-
 ZSH_READY = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }\n"
 """`compdef` is there once the completion system is; a start file that never began it need not be changed for it."""
 
@@ -36,7 +34,7 @@ def completion(
     ] = False,
 ) -> None:
     """Print the script by which a shell completes commands, flags, values and files, or install it."""
-    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # Typer has no __all__ there
 
     from keyscale.cli.app import COMPLETE
     from keyscale.engine.errors import UsageError
@@ -132,13 +130,15 @@ def words_for(each: Option, incomplete: str, given: Mapping[str, Any]) -> list[s
 
 def _keyframes(incomplete: str, video: str | None) -> list[str]:
     """Files of keyframes where one is being typed, else beside the video; that of the video's name first."""
+    from keyscale.engine.files import CAMERA_SUFFIXES
+
     typed, slash, begun = incomplete.rpartition("/")
     folder = f"{typed}{slash}"
     beside = "" if incomplete or video is None else "".join(str(video).rpartition("/")[:2])
     stem = Path(video or "").stem.lower()
     try:
-        names = sorted(os.listdir(folder or beside or "."))  # noqa: PTH208 - names alone
+        names = sorted(path.name for path in Path(folder or beside).iterdir())
     except OSError:
         return []
-    found = [name for name in names if name.startswith(begun) and name.lower().endswith(KEYFRAMES)]
+    found = [name for name in names if name.startswith(begun) and name.lower().endswith(CAMERA_SUFFIXES)]
     return [f"{folder or beside}{name}" for name in sorted(found, key=lambda name: not name.lower().startswith(stem))]

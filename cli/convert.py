@@ -37,7 +37,7 @@ def convert(
         str | None,
         typer.Option("--output", "-o", metavar="FILE", help="Where to write; without it standard output."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", "-y", help="Replace FILE if it is there.")] = False,
 ) -> None:
     """Write keyframes as keyscale's own JSON, version 1: to be looked at, changed and kept."""
     from keyscale.engine.camera.framing import load_framing

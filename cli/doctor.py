@@ -16,8 +16,6 @@ __all__ = ["app"]
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
-_ENVIRONMENT, _REMOTE = 4, 5
-
 
 @app.command("doctor")
 def doctor(
@@ -37,6 +35,7 @@ def doctor(
     machine is wrong, and 5 where only storage or Modal is; what is not set up is neither.
     """
     from keyscale.engine.doctor import examine
+    from keyscale.engine.errors import EnvironmentFault, RemoteError
 
     found: list[Finding] = []
     for finding in examine(os.environ, ask_deployed=ask_deployed):
@@ -48,7 +47,9 @@ def doctor(
 
         write_data(msgspec.json.encode({"findings": found}).decode() + "\n")
     codes = {finding.exit_code for finding in found if finding.exit_code}
-    return (_REMOTE if codes == {_REMOTE} else _ENVIRONMENT) if codes else 0
+    if not codes:
+        return 0
+    return RemoteError.exit_code if codes == {RemoteError.exit_code} else EnvironmentFault.exit_code
 
 
 def _lines(finding: Finding) -> str:

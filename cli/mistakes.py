@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePath
 from typing import Any
 
 __all__ = ["remedy_for"]
@@ -16,7 +17,7 @@ _START = "--start is where the source begins, in seconds or as MM:SS."
 _END = "--end is where the source ends, in seconds or as MM:SS; there is no flag for a length."
 _QUALITY = "--crf sets the quality (lower is better), --mode quality takes the larger network."
 _NO_SOUND = "--no-audio leaves the sound out."
-_GPU = "--device cuda runs the network on a GPU of this machine, --remote on those of Modal."
+_GPU = "--device cuda runs the network on a GPU of this machine, --device cpu on its CPU, --remote on Modal's GPUs."
 _REPLACE = "--overwrite, or -y, replaces a result that is there."
 _THREADS = "All cores that the process may use are used: limit them with taskset or the container."
 
@@ -46,8 +47,6 @@ _MEANT = {
 
 _REMEDIES = {flag: remedy for remedy, flags in _MEANT.items() for flag in flags.split()}
 
-_FILM = re.compile(r"\.(mp4|mov|mkv|webm|m4v|avi)$", re.IGNORECASE)
-
 
 def remedy_for(error: Any, args: list[str]) -> str:
     """What to do about a parser's error, in a sentence.
@@ -63,7 +62,9 @@ def remedy_for(error: Any, args: list[str]) -> str:
         typed = next((arg for arg in map(_bare, args) if arg in _REMEDIES and arg.startswith(flag)), flag)
         return _REMEDIES.get(typed, shown)
     if found := re.search(r"unexpected extra argument(?:\(s\))? \((.*)\)", error.format_message()):
-        if _FILM.search(found[1]):
+        from keyscale.engine.files import VIDEO_SUFFIXES
+
+        if PurePath(found[1]).suffix.lower() in VIDEO_SUFFIXES:
             return f"For the name of the result give -o {found[1]}; 'keyscale batch' makes several videos."
         return f"A name with spaces goes in quotes; {shown}"
     return shown

@@ -135,8 +135,13 @@ def _notify(stream: SafeStream, message: str, environment: Mapping[str, str]) ->
 
 def _run(command: str, variables: Mapping[str, str]) -> None:
     try:
-        # The result's path alone is data on stdout.
-        done = subprocess.run(command, shell=True, env=os.environ | variables, stdout=sys.stderr, check=False)  # noqa: S602
+        done = subprocess.run(  # noqa: S602 - the user's own command; what varies comes in its environment
+            command,
+            shell=True,
+            env=os.environ | variables,
+            stdout=sys.stderr,  # on stdout the result's path alone is data
+            check=False,
+        )
     except OSError as error:
         SafeStream(sys.stderr).line(f"warning: the command of --on-done cannot be run: {error.strerror}")
         return

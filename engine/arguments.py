@@ -105,7 +105,7 @@ def describe_arguments(*functions: Callable[..., object]) -> None:
         if each.name not in POSITIONAL
     )
     for function in functions:
-        function.__signature__ = signature_of().replace(  # type: ignore[attr-defined]
+        function.__signature__ = signature_of().replace(  # type: ignore[attr-defined]  # inspect reads it
             return_annotation=function.__annotations__["return"]
         )
         if function.__doc__ is not None:
@@ -146,7 +146,7 @@ def _read(document: object, what: str) -> Framing:
 
 
 def _plain(value: object) -> object:
-    return dict(value) if isinstance(value, Mapping) else float(value)  # type: ignore[arg-type]
+    return dict(value) if isinstance(value, Mapping) else float(value)  # type: ignore[arg-type]  # or it raises TypeError
 
 
 def _checked(framing: Framing) -> Framing:

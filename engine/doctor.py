@@ -9,7 +9,6 @@ import os
 import platform
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from keyscale.engine.files import cache_folder
 from keyscale.engine.job import Encoding
 from keyscale.engine.machine import choose_device, may_have_gpu
 from keyscale.engine.system import usable_cores
+from keyscale.engine.threads import start_helper
 from keyscale.engine.wording import say
 
 __all__ = ["Finding", "examine"]
@@ -276,20 +276,20 @@ def _modal(environment: Mapping[str, str], *, ask_deployed: bool) -> Finding:
 
 
 def _in_time(look: Callable[[], Finding], what: str) -> Finding:
-    """What a look finds; a fault where it takes longer than `PATIENCE_S`."""
-    answers: list[Finding] = []
+    """What a look finds or raises; a `RemoteError` where it takes longer than `PATIENCE_S`."""
+    answers: list[Finding | Exception] = []
 
     def act() -> None:
         try:
             answers.append(look())
-        except (KeyscaleError, ImportError, OSError) as error:
-            answers.append(_fault(error))
+        except Exception as error:
+            answers.append(error)
 
-    thread = threading.Thread(target=act, daemon=True)
-    thread.start()
-    thread.join(PATIENCE_S)
-    if answers:
-        return answers[0]
-    return _fault(
-        RemoteError(f"{what} did not answer within {PATIENCE_S:.0f} s", remedy="Check the network, proxies included.")
-    )
+    start_helper("keyscale-doctor", act).join(PATIENCE_S)
+    if not answers:
+        raise RemoteError(
+            f"{what} did not answer within {PATIENCE_S:.0f} s", remedy="Check the network, proxies included."
+        )
+    if isinstance(answers[0], Exception):
+        raise answers[0]
+    return answers[0]

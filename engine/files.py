@@ -17,7 +17,19 @@ from keyscale.engine.errors import StorageError
 from keyscale.engine.system import sync
 from keyscale.engine.wording import say
 
-__all__ = ["VIDEO_SUFFIXES", "cache_folder", "drafted", "publish", "sha256_file", "storage_error", "write_private"]
+__all__ = [
+    "CAMERA_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "cache_folder",
+    "drafted",
+    "publish",
+    "sha256_file",
+    "storage_error",
+    "write_private",
+]
+
+CAMERA_SUFFIXES = (".json", ".jsonl", ".csv", ".cmd")
+"""What is taken for keyframes in a folder; a file named by itself may be called anything."""
 
 VIDEO_SUFFIXES = frozenset(
     f".{name}"

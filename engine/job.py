@@ -236,8 +236,8 @@ class Compute:
         "Arithmetic of the network; auto is the fastest that stays close to fp32 on this device.",
         "Model",
         docs="arithmetic of the network; `auto` is the fastest that stays [close to fp32](models.md#precision): fp16 "
-        "on CUDA, on a CPU int8 for keyscale's own networks and bf16 or fp16 for others where it has it, else fp32; "
-        "what is named is kept, or an error where the device has it not; `--model lanczos` has none",
+        "on CUDA, on a CPU int8 for keyscale's own networks and bf16 or fp16 for others where it has one of them, "
+        "else fp32; what is named is kept, or an error where the device lacks it; `--model lanczos` has none",
     )
     tile: int | None = option(
         None,

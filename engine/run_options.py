@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass
 from math import inf
+from typing import Any
 
 from keyscale.engine import forms, quantities
 from keyscale.engine.choices import Fallback, ProgressKind, Reference
@@ -92,6 +93,7 @@ class RemoteOptions:
         per_clip=False,
         between=(1, 86400),
         docs="with `--remote`: give up once all calls have waited this long for a GPU",
+        default_docs="1800",
     )
 
     def __post_init__(self) -> None:
@@ -106,6 +108,20 @@ class RemoteOptions:
     def fallback_local(self) -> bool:
         """Whether to make here what cannot be made there, and say so."""
         return self.fallback is Fallback.LOCAL
+
+
+def _overwrite(help: str) -> Any:  # noqa: A002 - as of `option`
+    return option(False, help, "Output", short="y", opposite="", no_setting=NOT_MEANT)
+
+
+def _shown_in(help: str, **more: Any) -> Any:  # noqa: A002 - as of `option`
+    remedy = say("Name a file, or leave {output} out.")
+    no_setting = "it names the result of a single run"
+    return option(None, help, "Output", form=forms.Path(), short="o", remedy=remedy, no_setting=no_setting, **more)
+
+
+def _input(default: Any, help: str, **more: Any) -> Any:  # noqa: A002 - as of `option`
+    return option(default, help, "", form=forms.Path(), no_setting="inputs are named on the command line", **more)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,13 +171,8 @@ class BatchRequest:
         docs="what became of each clip, as JSON",
         default_docs="`report.json` in the output folder",
     )
-    overwrite: bool = option(
-        False,
-        "Make every clip again and replace its result, once the new one is verified, whatever made the old one.",
-        "Output",
-        short="y",
-        opposite="",
-        no_setting=NOT_MEANT,
+    overwrite: bool = _overwrite(
+        "Make every clip again and replace its result, once the new one is verified, whatever made the old one."
     )
     jobs: int | None = option(
         None,
@@ -180,26 +191,13 @@ class BatchRequest:
 class PreviewOutput:
     """What a preview is asked for beside the job that it shows."""
 
-    output: str | None = option(
-        None,
+    output: str | None = _shown_in(
         "The preview: .png is a contact sheet, .html a page to scrub through, .mp4 a small clip. Without it "
         "NAME.preview.png beside the source.",
-        "Output",
-        form=forms.Path(),
-        short="o",
-        remedy=say("Name a file, or leave {output} out."),
-        no_setting="it names the result of a single run",
         docs="the preview: `.png` is a contact sheet, `.html` a page, `.mp4` a small clip",
         default_docs="`NAME.preview.png` beside the source",
     )
-    overwrite: bool = option(
-        False,
-        "Replace the preview if it is there.",
-        "Output",
-        short="y",
-        opposite="",
-        no_setting=NOT_MEANT,
-    )
+    overwrite: bool = _overwrite("Replace the preview if it is there.")
     embed: bool = option(
         False,
         "In a page: frames of the source, reduced, instead of a link to it.",
@@ -214,54 +212,32 @@ class PreviewOutput:
 class CompareRequest:
     """What a comparison is asked for beside the job that it shows."""
 
-    video: str = option(
+    video: str = _input(
         MISSING,
         "The first video: a source, or an earlier result. Alone it is a result, whose source is looked for beside it.",
-        "",
-        form=forms.Path(),
         metavar="VIDEO",
         required=True,
         remedy="Name the source, then the result.",
-        no_setting="inputs are named on the command line",
     )
-    result: str | None = option(
+    result: str | None = _input(
         None,
         "The second video, which tells size and rate.",
-        "",
-        form=forms.Path(),
         metavar="RESULT",
         remedy="Name the result, or leave it out.",
-        no_setting="inputs are named on the command line",
     )
-    keyframes: str | None = option(
+    keyframes: str | None = _input(
         None,
         "The camera that the second was made with. Without it the whole picture.",
-        "",
-        form=forms.Path(),
         metavar="KEYFRAMES.json",
         remedy="Name the keyframes file, or leave it out.",
-        no_setting="inputs are named on the command line",
     )
-    output: str | None = option(
-        None,
+    output: str | None = _shown_in(
         "The comparison: .png has details pixel by pixel, .html a slider, .mp4 a split screen. Without it "
         "RESULT.compare.png.",
-        "Output",
-        form=forms.Path(),
-        short="o",
-        remedy=say("Name a file, or leave {output} out."),
-        no_setting="it names the result of a single run",
         docs="the comparison: `.png` has details pixel by pixel, `.html` a slider, `.mp4` a split screen",
         default_docs="`RESULT.compare.png`",
     )
-    overwrite: bool = option(
-        False,
-        "Replace the comparison if it is there.",
-        "Output",
-        short="y",
-        opposite="",
-        no_setting=NOT_MEANT,
-    )
+    overwrite: bool = _overwrite("Replace the comparison if it is there.")
     reference: Reference = option(
         Reference.NONE,
         "Which of both is the truth, from which PSNR is measured.",
@@ -288,12 +264,12 @@ class StillOutput:
     )
     sample: quantities.Samples | None = option(
         None,
-        "Instead of the clip a telling stretch of so many seconds, or with 3x2 three stretches of two, as NAME.sample.",
+        "Instead of the clip a part of it: 5 is one of five seconds, 3x2 three of two seconds each, as NAME.sample.",
         "Output",
         form=quantities.Stretches(),
         no_setting="it is for looking at a part of a single result",
-        docs="of `upscale` alone: instead of the clip a stretch of so many seconds, or with `3x2` three of two: where "
-        "the camera moves most, and where it sees least",
+        docs="of `upscale` alone: instead of the clip a part of it (`5` is five seconds) or several (`3x2` is three of "
+        "two seconds each): where the camera moves most, and where it sees least",
         default_docs="none",
     )
 
@@ -332,6 +308,7 @@ class Terminal:
         metavar="COMMAND",
         remedy="Give a command, or leave it out.",
         not_beside_inputs="it is a command that is run, and a folder of clips may be anyone's",
+        default_docs="none",
         docs="a command for the system's shell, run at the end, whatever the end is; `KEYSCALE_DONE_OUTPUT`, "
         "`KEYSCALE_DONE_CODE` (the exit code) and `KEYSCALE_DONE_MESSAGE` are in its environment",
     )

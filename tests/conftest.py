@@ -15,6 +15,7 @@ pytest_plugins = (
     "support.faulty_place",
     "support.guard",
     "support.gpu",
+    "support.refusals",
 )
 
 LONG = ("end_to_end", "storage", "tooling", "cli", "batch", "output", "api")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,10 @@ from keyscale.engine.pipeline.encoder import ChunkWriter
 from keyscale.engine.plan.encoding import resolve_encoding
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.review.camera_track import track_of
-from keyscale.engine.review.pictures import CAMERA, INK, PAPER, WARNING, font, never, seen, source_pixels, source_view
+from keyscale.engine.review.pictures import CAMERA, INK, PAPER, WARNING, font, seen, source_pixels, source_view
 from keyscale.engine.source.tone import SDR
 
-__all__ = ["even", "write_preview_clip"]
+__all__ = ["even", "silent_clip", "write_preview_clip"]
 
 SOURCE = (640, 480)
 """Most pixels of the source, across and down."""
@@ -24,16 +24,21 @@ SOURCE = (640, 480)
 GAP, STRIP = 8, 28
 """Pixels between both pictures, and of height of the line beneath them."""
 
-ENCODING = Encoding(codec=Codec.H264, crf=23, preset="veryfast")
-
 
 def even(value: float) -> int:
     """The nearest even whole number, 2 or more: 4:2:0 video has even sides only."""
     return max(2, 2 * round(value / 2))
 
 
-def write_preview_clip(plan: Plan, path: Path, should_stop: Callable[[], bool] = never) -> None:
-    """Write the clip as MP4, whatever the path's extension, at the rate of the result.
+def silent_clip(path: Path, size: tuple[int, int], rate: Fraction, crf: int) -> ChunkWriter:
+    """What writes an MP4 in H.264 and SDR, whatever the path's extension; `size` is even, `rate` in frames a second."""
+    encoding = Encoding(codec=Codec.H264, crf=crf, preset="veryfast")
+    settings = resolve_encoding(encoding, Mode.FAST, SDR, "mp4", rate)
+    return ChunkWriter(path, settings, SDR.encoded(settings.codec), size, rate)
+
+
+def write_preview_clip(plan: Plan, path: Path) -> None:
+    """Write the clip at the rate of the result, as of `silent_clip`.
 
     Raises:
         KeyscaleError: the source cannot be decoded, or the file cannot be written.
@@ -45,9 +50,8 @@ def write_preview_clip(plan: Plan, path: Path, should_stop: Callable[[], bool] =
     whole = (size[0] + GAP + shown[0], size[1] + STRIP)
     speeds = dict(track.speeds)
     speed = plan.time_map.stretches[0].speed
-    settings = resolve_encoding(ENCODING, Mode.FAST, SDR, "mp4", plan.rate)
-    with ChunkWriter(path, settings, SDR.encoded(settings.codec), whole, plan.rate) as writer:
-        for frame, pixels in source_pixels(plan, range(plan.frames), should_stop):
+    with silent_clip(path, whole, plan.rate, crf=23) as writer:
+        for frame, pixels in source_pixels(plan, range(plan.frames)):
             speed = speeds.get(frame, speed)
             picture = Image.new("RGB", whole, PAPER)
             picture.paste(source_view(plan, track, frame, pixels, size), (0, 0))

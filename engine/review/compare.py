@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from keyscale.engine.choices import Mode, Reference
-from keyscale.engine.errors import UsageError
+from keyscale.engine.choices import Reference
 from keyscale.engine.files import drafted
-from keyscale.engine.job import Codec, Encoding
-from keyscale.engine.pipeline.encoder import ChunkWriter
-from keyscale.engine.plan.encoding import resolve_encoding
-from keyscale.engine.review.clip import even
+from keyscale.engine.review.clip import even, silent_clip
 from keyscale.engine.review.comparison import Compared, Pair, compared, frames_of, summary
 from keyscale.engine.review.measures import busiest
 from keyscale.engine.review.page import filled, image_data
-from keyscale.engine.review.pictures import CAMERA, DIM, INK, WARNING, font, never, seen, source_pixels
+from keyscale.engine.review.pictures import CAMERA, DIM, INK, PAPER, WARNING, font, seen, source_pixels
 from keyscale.engine.review.preview import check_kind
 from keyscale.engine.review.sheet import GAP, MARGIN, WIDTH, Panel
-from keyscale.engine.source.tone import SDR
 
 __all__ = ["write_comparison"]
 
@@ -34,17 +28,8 @@ DETAIL = ((WIDTH - 2 * MARGIN - GAP) // 2, 400)
 LONGEST = 1920
 """Most pixels of a clip's longer side."""
 
-ENCODING = Encoding(codec=Codec.H264, crf=16, preset="veryfast")
 
-
-def write_comparison(
-    pair: Pair,
-    path: str,
-    *,
-    overwrite: bool = False,
-    reference: Reference = Reference.NONE,
-    should_stop: Callable[[], bool] = never,
-) -> str:
+def write_comparison(pair: Pair, path: str, *, overwrite: bool = False, reference: Reference = Reference.NONE) -> str:
     """Write a comparison in the form that the name's extension says, and say how both differ.
 
     Raises:
@@ -55,14 +40,14 @@ def write_comparison(
     suffix = check_kind(path)
     with drafted(path, overwrite=overwrite) as draft:
         frames = frames_of(pair, PAGES if suffix == ".html" else STILLS)
-        found = list(compared(pair, frames, reference, should_stop))
+        found = list(compared(pair, frames, reference))
         told = summary([(each.sharper, each.psnr) for each in found])
         if suffix == ".png":
             _still(pair, found, told).save(draft, "PNG")
         elif suffix == ".html":
             draft.write_text(_page(pair, found, told), encoding="utf-8", errors="xmlcharrefreplace")
         else:
-            _clip(pair, draft, should_stop)
+            _clip(pair, draft)
     return told
 
 
@@ -87,7 +72,7 @@ def _still(pair: Pair, found: list[Compared], told: str) -> Image.Image:
         row = Image.new("RGB", (2 * width + GAP, height), CAMERA)
         for number, detail in enumerate(details):
             row.paste(Image.fromarray(np.ascontiguousarray(detail)), (number * (width + GAP), 0))
-        row.paste((15, 19, 30), (width, 0, width + GAP, height))
+        row.paste(PAPER, (width, 0, width + GAP, height))
         panel.picture(row, MARGIN)
     return panel.drawn()
 
@@ -107,15 +92,14 @@ def _page(pair: Pair, found: list[Compared], told: str) -> str:
     return filled("compare.html", f"{pair.names[0]} and {pair.names[1]}", document)
 
 
-def _clip(pair: Pair, path: Path, should_stop: Callable[[], bool]) -> None:
+def _clip(pair: Pair, path: Path) -> None:
     """The left half of the first video beside the right half of the second one, in every frame."""
     factor = min(1.0, LONGEST / max(pair.size))
     size = (even(pair.size[0] * factor), even(pair.size[1] * factor))
     middle = size[0] // 2
-    settings = resolve_encoding(ENCODING, Mode.FAST, SDR, "mp4", pair.rate)
-    sides = (source_pixels(plan, range(pair.frames), should_stop) for plan in (pair.before, pair.after))
-    with ChunkWriter(path, settings, SDR.encoded(settings.codec), size, pair.rate) as writer:
-        for (frame, first), (_, second) in zip(*sides, strict=False):
+    sides = (source_pixels(plan, range(pair.frames)) for plan in (pair.before, pair.after))
+    with silent_clip(path, size, pair.rate, crf=16) as writer:
+        for (frame, first), (_, second) in zip(*sides, strict=True):
             picture = seen(pair.after, frame, second, size)
             picture.paste(seen(pair.before, frame, first, size).crop((0, 0, middle, size[1])), (0, 0))
             draw = ImageDraw.Draw(picture)
@@ -126,5 +110,3 @@ def _clip(pair: Pair, path: Path, should_stop: Callable[[], bool]) -> None:
                     (at, size[1] - 8), name, font=face, fill=INK, anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0)
                 )
             writer.write(np.asarray(picture))
-        if not writer.frames:
-            raise UsageError("the videos have no moment in common", remedy="Check that one was made of the other.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,12 +11,11 @@ from statistics import fmean
 import numpy as np
 
 from keyscale.engine.choices import Fit, Reference, Until
-from keyscale.engine.errors import UsageError
 from keyscale.engine.job import Compute, Encoding, Job, ModelChoice, Target, Trim, default_output
 from keyscale.engine.plan.plan import LANCZOS, Plan
 from keyscale.engine.review.camera_track import moments, track_of
 from keyscale.engine.review.measures import Pixels, psnr, sharpness
-from keyscale.engine.review.pictures import never, seen, source_pixels
+from keyscale.engine.review.pictures import seen, source_pixels
 from keyscale.engine.runners.prepare import Look, prepare_plan
 from keyscale.engine.source.probe import probe
 
@@ -121,38 +120,29 @@ def frames_of(pair: Pair, most: int) -> list[int]:
     return sorted(found)
 
 
-def compared(
-    pair: Pair, frames: Sequence[int], reference: Reference = Reference.NONE, should_stop: Callable[[], bool] = never
-) -> Iterator[Compared]:
+def compared(pair: Pair, frames: Sequence[int], reference: Reference = Reference.NONE) -> Iterator[Compared]:
     """Both pictures at each of `frames` (ascending), measured.
 
     Raises:
         KeyscaleError: a frame cannot be decoded.
     """
-    sides = (source_pixels(plan, frames, should_stop) for plan in (pair.before, pair.after))
-    for (frame, first), (_, second) in zip(*sides, strict=False):
+    sides = (source_pixels(plan, frames) for plan in (pair.before, pair.after))
+    for (frame, first), (_, second) in zip(*sides, strict=True):
         before, after = (
             np.asarray(seen(plan, frame, pixels, pair.size))
             for plan, pixels in ((pair.before, first), (pair.after, second))
         )
-        truth = {Reference.FIRST: (after, before), Reference.SECOND: (before, after)}.get(reference)
         yield Compared(
             frame=frame,
             before=before,
             after=after,
             sharper=sharpness(after) / max(sharpness(before), 1e-9),
-            psnr=psnr(*truth) if truth is not None else None,
+            psnr=None if reference is Reference.NONE else psnr(after, before),
         )
 
 
 def summary(found: Sequence[tuple[float, float | None]]) -> str:
-    """Sharpness and PSNR of the moments, their means, in words.
-
-    Raises:
-        UsageError: there are none.
-    """
-    if not found:
-        raise UsageError("the videos have no moment in common", remedy="Check that one was made of the other.")
+    """Sharpness and PSNR of the moments, their means, in words."""
     words = f"the second is {fmean(sharper for sharper, _ in found):.2f} times as sharp"
     levels = [level for _, level in found if level is not None]
     return words + (f", PSNR {fmean(levels):.2f} dB" if levels else "") + f" (mean of {len(found)} moments)"

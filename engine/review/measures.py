@@ -29,7 +29,7 @@ def sharpness(pixels: Pixels) -> float:
 
 
 def psnr(pixels: Pixels, reference: Pixels) -> float:
-    """Peak signal-to-noise ratio in dB for a peak of 255, over all values."""
+    """Peak signal-to-noise ratio in dB for a peak of 255, over all values; the same either way round."""
     error = np.square(pixels.astype(np.float32) - reference).mean(dtype=np.float64)
     return min(PSNR_CAP, float(10 * np.log10(255**2 / error))) if error else PSNR_CAP
 

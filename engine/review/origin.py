@@ -11,7 +11,7 @@ from pathlib import Path
 from keyscale.engine.camera.framing import Framing, load_framing
 from keyscale.engine.choices import Codec, Fit, Mode
 from keyscale.engine.errors import InputError, KeyscaleError, UsageError
-from keyscale.engine.files import VIDEO_SUFFIXES, sha256_file
+from keyscale.engine.files import CAMERA_SUFFIXES, VIDEO_SUFFIXES, sha256_file
 from keyscale.engine.job import Job, Target
 from keyscale.engine.runners.prepare import Look, prepare_plan
 from keyscale.engine.source.probe import VideoInfo, probe
@@ -22,8 +22,6 @@ __all__ = ["origin_of"]
 
 MOST = 20
 """Videos, and keyframes files, that are tried."""
-
-CAMERAS = frozenset({".json", ".jsonl", ".csv"})
 
 CODECS = {"hevc": Codec.HEVC, "av1": Codec.AV1, "prores": Codec.PRORES}
 
@@ -50,7 +48,7 @@ def origin_of(result: str, job: Job, look: Look = probe) -> Job:
         raise InputError(f"cannot read the folder {path.parent}: {error.strerror}", remedy=remedy) from error
     near = sorted(files, key=lambda other: (not other.name.startswith(own), other.name))
     videos = [other for other in near if other.suffix.lower() in VIDEO_SUFFIXES]
-    cameras = [other for other in near if other.suffix.lower() in CAMERAS]
+    cameras = [other for other in near if other.suffix.lower() in CAMERA_SUFFIXES]
     framings: list[tuple[str | None, Framing | None]] = [(None, None)]
     for camera in cameras[:MOST]:
         try:

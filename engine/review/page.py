@@ -7,7 +7,7 @@ import html
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from PIL import Image
 from keyscale.engine.plan.describe import summarise
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.review.camera_track import CameraTrack, moments, runs, track_of
-from keyscale.engine.review.pictures import never, source_pixels
+from keyscale.engine.review.pictures import source_pixels
 from keyscale.engine.review.sheet import where_warned
 
 __all__ = ["filled", "image_data", "link_to", "preview_page"]
@@ -35,14 +35,13 @@ PICTURE = (480, 360)
 JPEG_QUALITY = 75
 
 
-def preview_page(plan: Plan, page: Path, *, embed: bool, should_stop: Callable[[], bool] = never) -> str:
+def preview_page(plan: Plan, page: Path, *, embed: bool) -> str:
     """The text of the page.
 
     Args:
         plan: what is shown.
         page: where it will lie: the source is linked from there.
         embed: put up to 240 frames of the source into it, at most 480 pixels wide, instead of the link.
-        should_stop: asked between frames.
 
     Raises:
         KeyscaleError: the source cannot be decoded.
@@ -61,7 +60,7 @@ def preview_page(plan: Plan, page: Path, *, embed: bool, should_stop: Callable[[
         frames = sorted({*spread.astype(int).tolist(), *(moment.frame for moment in chosen)})
         factor = min(1.0, PICTURE[0] / info.width, PICTURE[1] / info.height)
         size = (max(2, round(info.width * factor)), max(2, round(info.height * factor)))
-        for frame, pixels in source_pixels(plan, frames, should_stop):
+        for frame, pixels in source_pixels(plan, frames):
             image = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
             pictures.append((frame, image_data(image, JPEG_QUALITY)))
     document = {
@@ -95,8 +94,9 @@ def preview_page(plan: Plan, page: Path, *, embed: bool, should_stop: Callable[[
 
 
 def filled(template: str, title: str, document: Any) -> str:
-    """A page of this folder with its title and its data in it."""
-    text = files("keyscale.engine.review").joinpath(template).read_text(encoding="utf-8")
+    """A page of this folder, after the head that all have, with its title and its data in it."""
+    folder = files("keyscale.engine.review")
+    text = "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in ("head.html", template))
     # A name must not end the script that holds it.
     data = json.dumps(document).replace("<", "\\u003c")
     return text.replace("@TITLE@", html.escape(title)).replace("@DATA@", data)
@@ -121,7 +121,7 @@ def link_to(path: str, page: Path) -> str:
 
 
 def _kept(plan: Plan, track: CameraTrack, wanted: Sequence[int]) -> npt.NDArray[np.intp]:
-    """Output frames that a page holds: all, or so many evenly, with those at which the camera does something."""
+    """Output frames that a page holds: all, or `MOST_FRAMES` evenly and those at which the camera does something."""
     if plan.frames <= MOST_FRAMES:
         return np.arange(plan.frames)
     spread = np.linspace(0, plan.frames - 1, MOST_FRAMES).round().astype(np.intp)

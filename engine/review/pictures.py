@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,6 @@ __all__ = [
     "WARNING",
     "font",
     "in_lines",
-    "never",
     "seen",
     "source_pixels",
     "source_view",
@@ -39,11 +38,6 @@ DARKENED = 0.55
 
 DASH = 6
 """Pixels of a dash, and of the gap after it."""
-
-
-def never() -> bool:
-    """Nothing stops it."""
-    return False
 
 
 def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
@@ -63,9 +57,7 @@ def in_lines(text: str, size: int, width: int) -> list[str]:
     return lines
 
 
-def source_pixels(
-    plan: Plan, frames: Sequence[int], should_stop: Callable[[], bool] = never
-) -> Iterator[tuple[int, PixelArray]]:
+def source_pixels(plan: Plan, frames: Sequence[int]) -> Iterator[tuple[int, PixelArray]]:
     """Each output frame of `frames` (ascending) with the source frame that it shows, uint8 `(H, W, 3)` of the lattice.
 
     HDR is mapped to SDR. With `--keep-going-on-decode-errors` a frame that is lost is bridged by the one before.
@@ -84,14 +76,14 @@ def source_pixels(
         deep=False,
         tone=tone,
         keep_going=plan.job.keep_going_on_decode_errors,
-        should_stop=should_stop,
+        should_stop=lambda: False,
     ):
         if not isinstance(found, Lost):
             pixels = found.pixels
         while pixels is not None and frame is not None and plan.pts(frame) <= found.pts:
             yield frame, pixels
             frame = next(due, None)
-    if frame is not None and pixels is None and not should_stop():
+    if frame is not None and pixels is None:
         raise DecodeError(f"no frame of {info.path} that is looked at can be decoded")
 
 

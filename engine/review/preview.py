@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from keyscale.engine.errors import UsageError
 from keyscale.engine.files import drafted
 from keyscale.engine.plan.plan import Plan
-from keyscale.engine.review.pictures import never
 from keyscale.engine.wording import say
 
 __all__ = ["KINDS", "check_kind", "write_preview"]
@@ -32,9 +30,7 @@ def check_kind(path: str) -> str:
     return suffix
 
 
-def write_preview(
-    plan: Plan, path: str, *, overwrite: bool = False, embed: bool = False, should_stop: Callable[[], bool] = never
-) -> None:
+def write_preview(plan: Plan, path: str, *, overwrite: bool = False, embed: bool = False) -> None:
     """Write the preview of a plan; `embed` puts frames of the source into a page instead of a link to it.
 
     Raises:
@@ -51,13 +47,13 @@ def write_preview(
         if suffix == ".png":
             from keyscale.engine.review.sheet import contact_sheet
 
-            contact_sheet(plan, should_stop).save(draft, "PNG")
+            contact_sheet(plan).save(draft, "PNG")
         elif suffix == ".html":
             from keyscale.engine.review.page import preview_page
 
-            text = preview_page(plan, Path(path), embed=embed, should_stop=should_stop)
+            text = preview_page(plan, Path(path), embed=embed)
             draft.write_text(text, encoding="utf-8", errors="xmlcharrefreplace")
         else:
             from keyscale.engine.review.clip import write_preview_clip
 
-            write_preview_clip(plan, draft, should_stop)
+            write_preview_clip(plan, draft)

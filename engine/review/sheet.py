@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -20,7 +20,6 @@ from keyscale.engine.review.pictures import (
     WARNING,
     font,
     in_lines,
-    never,
     seen,
     source_pixels,
     source_view,
@@ -66,7 +65,7 @@ class Panel:
         return sheet
 
 
-def contact_sheet(plan: Plan, should_stop: Callable[[], bool] = never) -> Image.Image:
+def contact_sheet(plan: Plan) -> Image.Image:
     """The sheet of a plan, 1280 pixels wide.
 
     Raises:
@@ -77,7 +76,7 @@ def contact_sheet(plan: Plan, should_stop: Callable[[], bool] = never) -> Image.
     panel = Panel()
     panel.text(f"keyscale preview: {plan.info.path}", 20)
     panel.bottom += GAP
-    _grid(plan, track, chosen, panel, should_stop)
+    _grid(plan, track, chosen, panel)
     panel.picture(_timeline(plan, track, chosen), MARGIN)
     panel.bottom += GAP
     for warning in where_warned(plan, track):
@@ -100,9 +99,7 @@ def where_warned(plan: Plan, track: CameraTrack) -> list[str]:
     return told
 
 
-def _grid(
-    plan: Plan, track: CameraTrack, chosen: Sequence[Moment], panel: Panel, should_stop: Callable[[], bool]
-) -> None:
+def _grid(plan: Plan, track: CameraTrack, chosen: Sequence[Moment], panel: Panel) -> None:
     info, aspect = plan.info, plan.job.target.aspect
     # As many pairs in a row as there is room for at the usual size; these then fill the row.
     tall = min(SOURCE[0] / info.width, SOURCE[1] / info.height) * info.height
@@ -114,7 +111,7 @@ def _grid(
     shown = (max(2, round(tall * aspect)), size[1])
     pictures = {
         frame: (source_view(plan, track, frame, pixels, size), seen(plan, frame, pixels, shown))
-        for frame, pixels in source_pixels(plan, [moment.frame for moment in chosen], should_stop)
+        for frame, pixels in source_pixels(plan, [moment.frame for moment in chosen])
     }
     for begin in range(0, len(chosen), columns):
         row = Image.new("RGB", (WIDTH - 2 * MARGIN, CAPTION + size[1] + GAP), PAPER)

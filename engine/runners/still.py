@@ -10,6 +10,7 @@ from threading import Event as StopFlag
 from keyscale.engine.errors import UsageError
 from keyscale.engine.events import Event, Note, Phase
 from keyscale.engine.files import drafted
+from keyscale.engine.job import is_address
 from keyscale.engine.output.still import write_png
 from keyscale.engine.pipeline.chunks import make_frame
 from keyscale.engine.plan.plan import Plan
@@ -47,7 +48,7 @@ def still_path(output: str | None, video: str, seconds: float) -> str:
     if output is None:
         source = Path(video)
         return str(source.parent / f"{source.stem}.{seconds:g}s.png")
-    if Path(output).suffix.lower() != ".png" or "://" in output:
+    if Path(output).suffix.lower() != ".png" or is_address(output):
         raise UsageError(
             say("{output} {}: a still is a PNG file on this machine", output), remedy=say("Give {output} NAME.png.")
         )

@@ -13,6 +13,7 @@ from support.s3.process import free_port
 
 from keyscale.cli.app import run
 from keyscale.engine.models import shipped
+from keyscale.engine.storage.bucket import Storage
 
 SUBJECTS = {"python", "libraries", "ffmpeg", "device", "networks", "other weights", "cache", "state", "temporary files"}
 REMOTE = {"object storage", "modal"}
@@ -106,6 +107,21 @@ def test_a_bucket_is_tried_and_no_key_is_told(
     told = json.dumps(found)
     for secret in (settings.secret_key, settings.access_key, "not-the-secret-key"):
         assert secret not in told
+
+
+def test_a_defect_in_a_look_is_not_told_as_silence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: Storage) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(Storage, "check", broken)
+    for name in UNSET[:5]:
+        monkeypatch.setenv(name, "http://127.0.0.1:9" if name.endswith("URL") else "name-of-one")
+    assert run(["doctor"]) == 1
+    out, err = capsys.readouterr()
+    assert "did not answer" not in out
+    assert "a defect" in err
 
 
 @pytest.mark.slow

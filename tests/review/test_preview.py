@@ -9,7 +9,8 @@ import av
 import numpy as np
 import pytest
 from support.numbered import leftovers, times, write_video
-from support.places import FRAMES, LOW, PAN, SIZE, SPAN, STEP, Pixels, camera, opened, panels, place, planned
+from support.places import FRAMES, LOW, PAN, SIZE, SPAN, STEP, TURNED, Pixels, opened, panels, place, planned, previewed
+from support.refusals import Refused
 
 from keyscale.cli.app import run
 from keyscale.engine.job import Fit, ModelChoice
@@ -25,10 +26,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sheet(clip: Path) -> Pixels:
-    target = clip.with_name("sheet.png")
-    flags = ["--size", "90x160", "--fps", "source", "--model", "lanczos", "-o", str(target)]
-    assert run(["preview", str(clip), str(camera(clip.parent, PAN)), *flags]) == 0
-    return opened(target)
+    return opened(previewed(clip, clip.with_name("sheet.png"), PAN))
 
 
 def test_the_rectangle_is_where_the_camera_is_to_a_pixel(clip: Path, sheet: Pixels) -> None:
@@ -103,10 +101,7 @@ def test_a_rectangle_over_the_border_is_shown_where_it_was_asked_for(clip: Path,
     assert runs(track.outside) == [(21, 50)]
     [warning] = [text for text in where_warned(plan, track) if "over the frame's border" in text]
     assert warning.endswith("(0.84 to 2.00 s)")
-    target = tmp_path / "sheet.png"
-    flags = ["--size", "90x160", "--fps", "source", "--model", "lanczos", "-o", str(target)]
-    assert run(["preview", str(clip), str(camera(tmp_path, document)), *flags]) == 0
-    sources = panels(opened(target))[::2]
+    sources = panels(opened(previewed(clip, tmp_path / "sheet.png", document)))[::2]
     last = sources[-1].pixels
     dashed = np.argwhere((last == WARNING).all(axis=2))
     assert abs(dashed[:, 1].min() / last.shape[1] - 260 / 320) * last.shape[1] <= 1.5
@@ -122,16 +117,8 @@ def test_where_a_network_is_not_enough_is_told_by_its_seconds(clip: Path) -> Non
 
 
 def test_a_turned_camera_is_drawn_turned(clip: Path, tmp_path: Path) -> None:
-    document = {
-        "version": 1,
-        "rotation": 30,
-        "keyframes": [{"time": 0.0, "x": 140.0, "y": 50.0, "width": 45.0, "height": 80.0}],
-    }
-    plan = planned(clip, document)
-    target = tmp_path / "sheet.png"
-    flags = ["--size", "90x160", "--fps", "source", "--model", "lanczos", "-o", str(target)]
-    assert run(["preview", str(clip), str(camera(tmp_path, document)), *flags]) == 0
-    panel = panels(opened(target))[0]
+    plan = planned(clip, TURNED)
+    panel = panels(opened(previewed(clip, tmp_path / "sheet.png", TURNED)))[0]
     x0, y0, x1, y1 = plan.geometry.boxes(plan.rects[:1])[0]
     height, width = panel.pixels.shape[:2]
     scale = np.array([width, height, width, height])
@@ -176,20 +163,9 @@ def test_the_name_is_that_of_the_video_unless_one_is_given(
     ids=str,
 )
 def test_what_is_wrong_is_told_and_leaves_nothing(
-    clip: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    flags: list[str],
-    code: int,
-    message: str,
+    clip: Path, refused: Refused, flags: list[str], code: int, message: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("there.png").write_text("mine")
-    assert run(["preview", str(clip), "--model", "lanczos", *flags]) == code
-    assert message in capsys.readouterr().err
-    assert leftovers(tmp_path) == ["there.png"]
-    assert Path("there.png").read_text() == "mine"
+    refused(["preview", str(clip), "--model", "lanczos", *flags], code, message)
 
 
 def test_a_preview_that_is_there_is_replaced_where_that_is_said(clip: Path, tmp_path: Path) -> None:
@@ -203,9 +179,7 @@ def test_as_a_clip_it_has_the_camera_in_every_frame(clip: Path, tmp_path: Path) 
     """At the rate and of the length of the result; half speed from 1 s to 1.4 s makes it longer."""
     document = PAN | {"segments": [{"start": 1.0, "end": 1.4, "speed": 0.5}]}
     plan = planned(clip, document)
-    target = tmp_path / "look.mp4"
-    flags = ["--size", "90x160", "--fps", "source", "--model", "lanczos", "-o", str(target)]
-    assert run(["preview", str(clip), str(camera(tmp_path, document)), *flags]) == 0
+    target = previewed(clip, tmp_path / "look.mp4", document)
     with av.open(target) as container:
         assert [stream.type for stream in container.streams] == ["video"]
         pictures = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]

@@ -14,13 +14,11 @@ import numpy as np
 import pytest
 from support.browser import Browser, Page
 from support.numbered import leftovers, write_video
-from support.places import LOW, PAN, SIZE, SPAN, STEP, camera, place, planned
+from support.places import LOW, PAN, SIZE, SPAN, STEP, TURNED, place, planned, previewed
 
 from keyscale.cli.app import run
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.review import page as pages
-
-FLAGS = ["--size", "90x160", "--fps", "source", "--model", "lanczos"]
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +29,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made(clip: Path, name: str, *flags: str, document: Any = PAN) -> Path:
-    target = clip.with_name(name)
-    keyframes = camera(clip.parent, document)
-    assert run(["preview", str(clip), str(keyframes), *FLAGS, "-o", str(target), "-y", *flags]) == 0
-    return target
+    return previewed(clip, clip.with_name(name), document, *flags)
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +80,13 @@ def test_keys_move_the_camera_frame_by_frame_and_from_moment_to_moment(linked: P
     plan = planned(clip, PAN)
     linked.key("Home")
     assert_shows(linked, plan, 0)
-    expected = 0
-    for key, shift, to in [
+    for key, shift, frame in [
         ("ArrowRight", False, 1), ("ArrowRight", True, 11), ("ArrowLeft", False, 10), ("ArrowLeft", True, 0),
         ("ArrowLeft", False, 0), ("ArrowDown", False, 25), ("ArrowDown", False, 35), ("ArrowUp", False, 25),
         ("End", False, 49), ("ArrowRight", False, 49), ("ArrowDown", False, 49), ("Home", False, 0),
     ]:  # fmt: skip
         linked.key(key, shift=shift)
-        expected = to
-        assert_shows(linked, plan, expected)
+        assert_shows(linked, plan, frame)
 
 
 @pytest.mark.processes
@@ -208,12 +201,7 @@ def test_a_source_that_cannot_be_shown_is_told_and_the_camera_still_moves(browse
 
 @pytest.mark.processes
 def test_a_turned_camera_is_turned_in_the_page_too(browser: Browser, clip: Path) -> None:
-    document = {
-        "version": 1,
-        "rotation": 30,
-        "keyframes": [{"time": 0.0, "x": 140.0, "y": 50.0, "width": 45.0, "height": 80.0}],
-    }
-    plan, page = planned(clip, document), browser.open(made(clip, "turned.html", document=document))
+    plan, page = planned(clip, TURNED), browser.open(made(clip, "turned.html", document=TURNED))
     page.wait("document.body.dataset.seen === '0'")
     x0, y0, x1, y1 = plan.geometry.boxes(plan.rects[:1])[0]
     assert np.abs(np.array(outline(page)) - [x0, y0, x1 - x0, y1 - y0]).max() <= 0.5
@@ -246,6 +234,6 @@ def test_a_long_film_is_thinned_without_losing_its_cuts(clip: Path, monkeypatch:
 
 def test_frames_are_embedded_in_a_page_alone(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "x.png"
-    assert run(["preview", str(clip), *FLAGS, "-o", str(target), "--embed"]) == 2
+    assert run(["preview", str(clip), "--model", "lanczos", "-o", str(target), "--embed"]) == 2
     assert "--embed goes with a page alone" in capsys.readouterr().err
     assert leftovers(tmp_path) == []

@@ -17,10 +17,10 @@ from support.clips import clicks_in, clicks_track, make_clip, numbers_in
 from support.numbered import interrupt, leftovers, run, small_job, write_video
 from support.pictures import picture
 from support.places import camera
+from support.refusals import Refused
 
 from keyscale.cli.app import run as run_command
 from keyscale.engine.job import Compute, Job, ModelChoice
-from keyscale.engine.pipeline.encoder import ChunkWriter
 from keyscale.engine.plan.sample import sample_of, telling_stretches
 from keyscale.engine.quantities import Samples
 from keyscale.engine.runners.local import run_local
@@ -60,18 +60,8 @@ def made(job: Job, asked: Samples) -> list[Path]:
 
 
 @pytest.mark.parametrize("model", ["lanczos", "keyscale-compact-x2"])
-def test_its_frames_are_those_of_the_whole_job(
-    moving: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
-) -> None:
+def test_its_frames_are_those_of_the_whole_job(moving: Path, tmp_path: Path, encoded: list[Pixels], model: str) -> None:
     """At another rate, trimmed, with slow motion."""
-    encoded: list[Pixels] = []
-    write = ChunkWriter.write
-
-    def kept(self: ChunkWriter, pixels: Pixels) -> None:
-        encoded.append(pixels.copy())
-        write(self, pixels)
-
-    monkeypatch.setattr(ChunkWriter, "write", kept)
     rows = [
         row | {"x": row["x"] / 2, "y": 1.0, "width": 1.2 * row["width"], "height": 0.9 * row["width"]}
         for row in MOVING["keyframes"]
@@ -176,16 +166,6 @@ def test_the_command_names_each_and_prints_it(moving: Path, tmp_path: Path, caps
     ids=str,
 )
 def test_what_is_wrong_is_told_before_anything_is_made(
-    moving: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    flags: list[str],
-    code: int,
-    message: str,
+    moving: Path, refused: Refused, flags: list[str], code: int, message: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("x.sample-2.mp4").write_text("mine")
-    assert run_command([str(moving), *FLAGS, *flags]) == code
-    assert message in capsys.readouterr().err
-    assert leftovers(tmp_path) == ["x.sample-2.mp4"]
+    refused([str(moving), *FLAGS, *flags], code, message, in_its_way="x.sample-2.mp4")

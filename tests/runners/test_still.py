@@ -16,12 +16,12 @@ import pytest
 from support.numbered import leftovers, numbered, numbers, run, small_job, write_video
 from support.pictures import picture
 from support.places import camera
+from support.refusals import Refused
 
 from keyscale.cli.app import run as run_command
 from keyscale.engine.errors import Interrupted
 from keyscale.engine.events import Done
 from keyscale.engine.job import Compute, Encoding, Job, ModelChoice
-from keyscale.engine.pipeline.encoder import ChunkWriter
 from keyscale.engine.runners.prepare import prepare_still
 from keyscale.engine.runners.still import StillRun
 
@@ -46,20 +46,6 @@ def still(job: Job, seconds: float, path: Path) -> Pixels:
     assert isinstance(last, Done)
     assert (last.output, last.frames) == (str(path), 1)
     return png(path)[0]
-
-
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Pixels]:
-    """The pictures that jobs hand to the encoder."""
-    seen: list[Pixels] = []
-    write = ChunkWriter.write
-
-    def kept(self: ChunkWriter, pixels: Pixels) -> None:
-        seen.append(pixels.copy())
-        write(self, pixels)
-
-    monkeypatch.setattr(ChunkWriter, "write", kept)
-    return seen
 
 
 @pytest.fixture(scope="module")
@@ -182,20 +168,9 @@ def test_the_command_writes_it_beside_the_source_and_nothing_else(
     ids=str,
 )
 def test_what_is_wrong_is_told_and_leaves_nothing(
-    clip: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    flags: list[str],
-    code: int,
-    message: str,
+    clip: Path, refused: Refused, flags: list[str], code: int, message: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("there.png").write_text("mine")
-    assert run_command([str(clip), *FLAGS, "--fps", "source", *flags]) == code
-    assert message in capsys.readouterr().err
-    assert leftovers(tmp_path, "talk.mp4") == ["there.png"]
-    assert Path("there.png").read_text() == "mine"
+    refused([str(clip), *FLAGS, "--fps", "source", *flags], code, message)
 
 
 def test_one_that_is_there_is_replaced_where_that_is_said(clip: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage  # type: ignore[import-untyped]
 
+from keyscale.cli.app import run
 from keyscale.engine.camera.framing import parse_framing
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.review.pictures import CAMERA
@@ -38,6 +39,12 @@ PAN: dict[str, Any] = {
     ],
 }
 
+TURNED: dict[str, Any] = {
+    "version": 1,
+    "rotation": 30,
+    "keyframes": [{"time": 0.0, "x": 140.0, "y": 50.0, "width": 45.0, "height": 80.0}],
+}
+
 
 def place(number: int, size: tuple[int, int] = SIZE) -> Pixels:
     """A picture whose red tells the column, its green the row, and its blue the number."""
@@ -58,6 +65,13 @@ def camera(folder: Path, document: object) -> Path:
 def planned(clip: Path, document: object = None, **more: Any) -> Plan:
     framing = None if document is None else parse_framing(json.dumps(document), "camera")
     return prepare_plan(small_job(clip, clip.with_name("out.mp4"), **{"size": (90, 160)} | more), framing=framing)
+
+
+def previewed(clip: Path, target: Path, document: object, *flags: str) -> Path:
+    """The preview of a camera over a clip, as `planned` plans it; the camera lies beside the preview."""
+    named = [str(clip), str(camera(target.parent, document)), "-o", str(target), "-y"]
+    assert run(["preview", *named, "--size", "90x160", "--fps", "source", "--model", "lanczos", *flags]) == 0
+    return target
 
 
 @dataclass(frozen=True)
