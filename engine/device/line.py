@@ -55,7 +55,7 @@ class Upscales(Protocol):
     macs: int
 
     def took(self, macs: int, seconds: float) -> None:
-        """Note what a window took."""
+        """Count the time of a window."""
 
     def sound(self) -> None:
         """Note that a picture was not broken."""
