@@ -223,6 +223,7 @@ class _Moment:
         self._event: Any = None
         self._host = time.perf_counter()
         if device.type == "cuda":
+            # torch.cuda.Event has no annotations.
             self._event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             self._event.record(torch.cuda.current_stream(device))
 
