@@ -17,11 +17,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from keyscale.engine.choices import Codec, Mode, Precision
-from keyscale.engine.errors import EncoderError, EnvironmentFault, KeyscaleError, RemoteError
+from keyscale.engine.choices import Codec, Mode
+from keyscale.engine.errors import DeviceError, EncoderError, EnvironmentFault, KeyscaleError, RemoteError
 from keyscale.engine.files import cache_folder
 from keyscale.engine.job import Encoding
-from keyscale.engine.machine import choose_device, may_have_gpu
 from keyscale.engine.system import usable_cores
 from keyscale.engine.threads import start_helper
 from keyscale.engine.wording import say
@@ -158,19 +157,17 @@ def _encoder(codec: Codec, depth: int) -> Finding:
 
 
 def _device() -> Finding:
-    """Where `auto` leads, and what would run there."""
-    from keyscale.engine.models import choose_execution, defaults_for
-    from keyscale.engine.models.openvino import cpu_precisions
+    """Where `auto` leads, what runs there, and what does not run."""
+    from keyscale.engine.models.devices import MODEL, look_at_devices
 
-    device = choose_device("auto")
-    spec = next(iter(defaults_for(Mode.FAST).values()))
-    execution = choose_execution(spec, device, Precision.AUTO, on_cpu=cpu_precisions() if device == "cpu" else ())
-    found = f"auto is {device}: {spec.name} runs in {execution}"
-    if device == "cpu" and may_have_gpu():
-        return _off(
-            f"{found}; there is a GPU's driver, and torch does not see the GPU",
-            "Install a torch that is built for it, or go on with the CPU.",
-        )
+    reports = look_at_devices(measure=False)
+    problems = "; ".join(f"{each.device}: {problem}" for each in reports for problem in each.problems)
+    auto = next((each for each in reports if each.auto), None)
+    if auto is None:
+        return _fault(DeviceError(problems, remedy=say("{model=lanczos} needs no device.")))
+    found = f"auto is {auto.description}: {MODEL.name} runs in {auto.runtime} {auto.precision}"
+    if problems:
+        return _off(f"{found}; {problems}", "Install a torch or a driver that fits, or go on with what auto takes.")
     return _ok(found)
 
 

@@ -6,6 +6,7 @@ Pillow is the library that resamples float boxes; a slow pan therefore glides in
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 
 from keyscale.engine.camera.geometry import FILTER_RADIUS, Geometry, Window
 
-__all__ = ["resize", "sample"]
+__all__ = ["Box", "Upright", "box_in", "resize", "sample", "upright"]
 
 Pixels = npt.NDArray[np.unsignedinteger[Any]]
 Box = tuple[float, float, float, float]
@@ -42,21 +43,32 @@ def sample(
     """
     left, top, width, height = (int(v) for v in placement)
     if geometry.rotation:
-        pixels, box = _unrotated(pixels, window, scale, geometry, rect, (width, height))
+        turned = upright(window, scale, geometry, rect, (width, height))
+        pixels, box = _unrotated(pixels, turned), turned.box
     else:
-        x0, y0, x1, y1 = geometry.boxes(rect[None])[0]
-        box = (
-            max(0.0, (x0 - window.x0) * scale),
-            max(0.0, (y0 - window.y0) * scale),
-            min(float(pixels.shape[1]), (x1 - window.x0) * scale),
-            min(float(pixels.shape[0]), (y1 - window.y0) * scale),
-        )
+        box = box_in(pixels.shape, window, scale, geometry, rect)
     picture = resize(pixels, box, (width, height))
     if (width, height) == target:
         return picture
     canvas = np.zeros((target[1], target[0], 3), dtype=pixels.dtype)
     canvas[top : top + height, left : left + width] = picture
     return canvas
+
+
+def box_in(
+    shape: tuple[int, ...], window: Window, scale: int, geometry: Geometry, rect: npt.NDArray[np.float64]
+) -> Box:
+    """The rectangle of `rect` in a picture of `window` whose height and width begin `shape`: left, top, right, bottom.
+
+    Other arguments as of `sample`; `geometry` without free rotation.
+    """
+    x0, y0, x1, y1 = geometry.boxes(rect[None])[0]
+    return (
+        max(0.0, (x0 - window.x0) * scale),
+        max(0.0, (y0 - window.y0) * scale),
+        min(float(shape[1]), (x1 - window.x0) * scale),
+        min(float(shape[0]), (y1 - window.y0) * scale),
+    )
 
 
 def resize(pixels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:
@@ -81,15 +93,26 @@ def _store_rounded(values: npt.NDArray[np.float32], plane: Pixels) -> None:
     np.clip(values + np.float32(0.5), 0, np.iinfo(plane.dtype).max, out=plane, casting="unsafe")
 
 
-def _unrotated(
-    pixels: Pixels,
-    window: Window,
-    scale: int,
-    geometry: Geometry,
-    rect: npt.NDArray[np.float64],
-    size: tuple[int, int],
-) -> tuple[Pixels, Box]:
-    """The rectangle and a margin for the filter, turned upright at full resolution, and the rectangle's box in it."""
+@dataclass(frozen=True, eq=False)
+class Upright:
+    """Where a camera's rectangle, with a margin for the filter, lies in a picture that is seen freely rotated."""
+
+    size: tuple[int, int]
+    """Width and height at full resolution."""
+    origin: npt.NDArray[np.float64]
+    """The place of its corner, x and y in pixels of the picture."""
+    right: npt.NDArray[np.float64]
+    """From a pixel to the next in its row."""
+    down: npt.NDArray[np.float64]
+    """From a pixel to the next in its column."""
+    box: Box
+    """The rectangle without the margin, within it."""
+
+
+def upright(
+    window: Window, scale: int, geometry: Geometry, rect: npt.NDArray[np.float64], size: tuple[int, int]
+) -> Upright:
+    """What has to be turned upright for a result of that `size`; other arguments as of `sample`."""
     across, down = (density * scale for density in geometry.density)
     x, y, width, height = (float(v) for v in rect)
     margin_x = math.ceil(FILTER_RADIUS * max(1.0, width * across / size[0]))
@@ -103,18 +126,19 @@ def _unrotated(
         return np.array([seen_x * across - window.x0 * scale, seen_y * down - window.y0 * scale])
 
     origin = source(0, 0)
-    step_u, step_v = source(1, 0) - origin, source(0, 1) - origin
-    affine = (step_u[0], step_v[0], origin[0], step_u[1], step_v[1], origin[1])
+    box = (float(margin_x), float(margin_y), margin_x + width * across, margin_y + height * down)
+    return Upright((columns, rows), origin, source(1, 0) - origin, source(0, 1) - origin, box)
 
+
+def _unrotated(pixels: Pixels, turned: Upright) -> Pixels:
+    columns, rows = turned.size
+    (a, d), (b, e), (c, f) = turned.right, turned.down, turned.origin
     # Plane by plane as floats: of 8-bit pictures Pillow's bicubic transform cuts the fraction off, which darkens them.
-    upright = np.empty((rows, columns, 3), dtype=pixels.dtype)
+    result = np.empty((rows, columns, 3), dtype=pixels.dtype)
     for channel in range(3):
         plane = Image.fromarray(pixels[..., channel].astype(np.float32))
-        turned = plane.transform((columns, rows), Image.Transform.AFFINE, affine, resample=Image.Resampling.BICUBIC)
-        _store_rounded(np.asarray(turned), upright[..., channel])
-    return upright, (
-        float(margin_x),
-        float(margin_y),
-        margin_x + width * across,
-        margin_y + height * down,
-    )
+        made = plane.transform(
+            (columns, rows), Image.Transform.AFFINE, (a, b, c, d, e, f), resample=Image.Resampling.BICUBIC
+        )
+        _store_rounded(np.asarray(made), result[..., channel])
+    return result

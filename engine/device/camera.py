@@ -6,7 +6,6 @@ to 28 codes off. Of deeper ones it keeps floats. What differs is rounding: at mo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from keyscale.engine.camera.geometry import FILTER_RADIUS, Geometry, Window
+from keyscale.engine.camera.geometry import Geometry, Window
+from keyscale.engine.camera.sampler import Box, Upright, box_in, upright
 from keyscale.engine.device.resample import Bands, resampled, upload_bands
 from keyscale.engine.device.taps import lanczos
 from keyscale.engine.models.torch_picture import DevicePicture
@@ -22,7 +22,6 @@ from keyscale.engine.models.torch_picture import DevicePicture
 __all__ = ["Camera"]
 
 Floats = npt.NDArray[np.float64]
-Box = tuple[float, float, float, float]
 
 
 class Camera:
@@ -59,15 +58,10 @@ class Camera:
         geometry, scale = self._geometry, self._scale
         pixels = picture.pixels.permute(2, 0, 1)
         if geometry.rotation:
-            pixels, box = self._unrotated(pixels, picture.top, window, rect, (width, height))
+            turned = upright(window, scale, geometry, rect, (width, height))
+            pixels, box = self._unrotated(pixels, picture.top, turned), turned.box
         else:
-            x0, y0, x1, y1 = geometry.boxes(rect[None])[0]
-            box = (
-                max(0.0, (x0 - window.x0) * scale),
-                max(0.0, (y0 - window.y0) * scale),
-                min(float(pixels.shape[2]), (x1 - window.x0) * scale),
-                min(float(pixels.shape[1]), (y1 - window.y0) * scale),
-            )
+            box = box_in(picture.shape, window, scale, geometry, rect)
         shown = self._resized(pixels, picture.top, box, (width, height))
         if (width, height) == self._target:
             return shown
@@ -103,30 +97,10 @@ class Camera:
         )
         return _codes(shown, top)
 
-    def _unrotated(
-        self, pixels: Tensor, top: int, window: Window, rect: Floats, size: tuple[int, int]
-    ) -> tuple[Tensor, Box]:
-        """See `sampler._unrotated`: the rectangle and a margin, upright at full resolution, and its box in that."""
-        geometry, scale = self._geometry, self._scale
-        across, down = (density * scale for density in geometry.density)
-        x, y, width, height = (float(v) for v in rect)
-        margin_x = math.ceil(FILTER_RADIUS * max(1.0, width * across / size[0]))
-        margin_y = math.ceil(FILTER_RADIUS * max(1.0, height * down / size[1]))
-        columns = math.ceil(width * across) + 2 * margin_x
-        rows = math.ceil(height * down) + 2 * margin_y
-        left, upper = x - margin_x / across, y - margin_y / down
-
-        def source(u: float, v: float) -> Floats:
-            seen_x, seen_y = geometry.unrotated(np.array(left + u / across), np.array(upper + v / down))
-            return np.array([seen_x * across - window.x0 * scale, seen_y * down - window.y0 * scale])
-
-        origin = source(0, 0)
-        step_u, step_v = source(1, 0) - origin, source(0, 1) - origin
-        u, v = np.arange(columns) + 0.5, np.arange(rows) + 0.5
-        places = [(origin[i] + step_u[i] * u, step_v[i] * v) for i in (0, 1)]
-        upright = _warped(pixels, places, self._send)
-        box = (float(margin_x), float(margin_y), margin_x + width * across, margin_y + height * down)
-        return _codes(upright.add_(0.5), top), box
+    def _unrotated(self, pixels: Tensor, top: int, turned: Upright) -> Tensor:
+        u, v = (np.arange(count) + 0.5 for count in turned.size)
+        places = [(turned.origin[i] + turned.right[i] * u, turned.down[i] * v) for i in (0, 1)]
+        return _codes(_warped(pixels, places, self._send).add_(0.5), top)
 
 
 def _codes(values: Tensor, top: int) -> Tensor:

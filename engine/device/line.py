@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import av
@@ -55,7 +56,7 @@ class Upscales(Protocol):
     macs: int
 
     def took(self, macs: int, seconds: float) -> None:
-        """Note what a window took."""
+        """Count the time of a window."""
 
     def sound(self) -> None:
         """Note that a picture was not broken."""
@@ -120,7 +121,8 @@ class DeviceLine:
         with self._lock, torch.inference_mode():
             sent = self._issued(picture, window, rect, placement)
             begun, self._begun = self._begun, None
-        return ShownFrame(self, sent, begun, lambda: self._again(source, window, rect, placement))
+        again = partial(self._again, source, window, rect, placement)
+        return ShownFrame(partial(self.finished, sent, begun, again))
 
     def frame_of(self, data: npt.NDArray[np.uint8]) -> av.VideoFrame:
         """The bytes of all planes as a frame that shares their memory, tagged with the result's colour."""
@@ -138,24 +140,31 @@ class DeviceLine:
         frame.color_trc = self.colour.transfer
         return frame
 
-    def take(self, sent: _Fetched, begun: tuple[int, _Moment] | None) -> npt.NDArray[np.uint8] | None:
-        """The bytes of a frame; None where its picture is broken."""
-        data = on_device(self.device, sent.wait)
+    def finished(
+        self, sent: _Fetched, begun: tuple[int, _Moment] | None, again: Callable[[], _Fetched]
+    ) -> av.VideoFrame:
+        """The frame that was `sent`, waited for; made `again` where its picture is broken.
+
+        Raises:
+            KeyscaleError: it is broken then too.
+        """
+        data = self._sound_bytes(sent)
         if begun is not None:
             macs, moment = begun
             self._upscaler.took(macs, sent.moment.since(moment))
+        if data is not None:
+            self._upscaler.sound()
+        else:
+            data = self._sound_bytes(again())
+        if data is None:
+            raise self._upscaler.broken()
+        return self.frame_of(data)
+
+    def _sound_bytes(self, sent: _Fetched) -> npt.NDArray[np.uint8] | None:
+        """The bytes of a frame; None where its picture is broken."""
+        data = on_device(self.device, sent.wait)
         count = self.planes.bytes
-        if not is_sound(data[count:].view(np.float32).tolist()):
-            return None
-        return data[:count]
-
-    def sound(self) -> None:
-        """Note that a picture was not broken."""
-        self._upscaler.sound()
-
-    def broken(self) -> KeyscaleError:
-        """What is raised where a picture is broken in fp32 too."""
-        return self._upscaler.broken()
+        return data[:count] if is_sound(data[count:].view(np.float32).tolist()) else None
 
     def _issued(
         self, picture: DevicePicture, window: Window, rect: npt.NDArray[np.float64], placement: npt.NDArray[np.int32]
@@ -223,6 +232,7 @@ class _Moment:
         self._event: Any = None
         self._host = time.perf_counter()
         if device.type == "cuda":
+            # torch.cuda.Event has no annotations.
             self._event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             self._event.record(torch.cuda.current_stream(device))
 
@@ -241,10 +251,8 @@ class _Moment:
 class ShownFrame:
     """An output frame that may still be under way."""
 
-    def __init__(
-        self, line: DeviceLine, sent: _Fetched, begun: tuple[int, _Moment] | None, again: Callable[[], _Fetched]
-    ) -> None:
-        self._line, self._sent, self._begun, self._again = line, sent, begun, again
+    def __init__(self, finish: Callable[[], av.VideoFrame]) -> None:
+        self._finish = finish
         self._frame: av.VideoFrame | None = None
 
     def result(self) -> av.VideoFrame:
@@ -254,12 +262,5 @@ class ShownFrame:
             KeyscaleError: the network gave no finite picture, in fp32 either.
         """
         if self._frame is None:
-            data = self._line.take(self._sent, self._begun)
-            if data is not None:
-                self._line.sound()
-            else:
-                data = self._line.take(self._again(), None)
-            if data is None:
-                raise self._line.broken()
-            self._frame = self._line.frame_of(data)
+            self._frame = self._finish()
         return self._frame

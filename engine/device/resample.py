@@ -1,7 +1,7 @@
 """Rows and columns of pictures resampled on a device, as products of small matrices in single precision.
 
 A sample of the result depends on a few neighbours alone, so that a matrix from all of a row to all of the result would
-be nearly all zeros: for a result of 1080x1920 from one of 1214x2160 22 milliards of multiplications instead of one.
+be nearly all zeros: for a result of 1080x1920 from one of 1214x2160 22 billion multiplications instead of one.
 `BLOCK` samples of the result at a time are a product of their own, with the samples that they read gathered before.
 
 torch multiplies float32 matrices on CUDA without TF32 unless it is told otherwise, and nothing here tells it so.

@@ -65,7 +65,7 @@ def lanczos(begin: float, end: float, size: int, count: int, *, deep: bool = Fal
 
 
 def swscale_bicubic(size: int, count: int, place: int, wanted: int, unit: int) -> Taps:
-    """A whole row of `size` samples as `count`, as swscale's `initFilter` has it, edges repeated.
+    """A whole row of `size` samples as `count`, as swscale's `initFilter` does, edges repeated.
 
     Args:
         size: samples of the row.
@@ -107,6 +107,6 @@ def _in_units(weights: npt.NDArray[np.float64], unit: int) -> npt.NDArray[np.flo
 
 
 def _towards_zero(values: npt.NDArray[np.int64], divisor: int) -> npt.NDArray[np.int64]:
-    """Integer division as C has it."""
+    """Integer division as in C."""
     result: npt.NDArray[np.int64] = np.sign(values) * (np.abs(values) // divisor)
     return result

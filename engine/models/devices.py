@@ -54,14 +54,17 @@ class DeviceReport:
         return self.precision is not None
 
 
-def look_at_devices() -> list[DeviceReport]:
+def look_at_devices(*, measure: bool = True) -> list[DeviceReport]:
     """Every device, those of a GPU first, each tried with the default network; a second or two each.
+
+    Args:
+        measure: also tell `frames_per_second`.
 
     Raises:
         ModelError: a file of the package is damaged.
     """
     chosen = choose_device("auto")
-    reports = [_tried(device) for device in _devices()]
+    reports = [_tried(device, measure=measure) for device in _devices()]
     # As a job does: where the best one fails the CPU comes next.
     works = [report.device for report in reports if report.works]
     auto = next((device for device in works if device.partition(":")[0] == chosen), "cpu")
@@ -82,8 +85,8 @@ def _devices() -> Iterator[str]:
     yield "cpu"
 
 
-def _tried(device: str) -> DeviceReport:
-    """A network loaded as `auto` would have it on a device, and run for a while."""
+def _tried(device: str, *, measure: bool) -> DeviceReport:
+    """A network loaded as `auto` would have it on a device, and run for a while to `measure` it."""
     problems: list[str] = []
     try:
         on_cpu: frozenset[str] = frozenset()
@@ -97,7 +100,7 @@ def _tried(device: str) -> DeviceReport:
     for way in to_try(ways, device, any_precision=True):
         try:
             model = open_model(MODEL.name, way, unasked=True)
-            speed = _speed(model)
+            speed = _speed(model) if measure else None
         except DeviceError as error:
             problems.append(error.message)
         except (OutOfMemory, BrokenPicture) as error:
@@ -107,7 +110,7 @@ def _tried(device: str) -> DeviceReport:
     return DeviceReport(device=device, description=_named(device), problems=tuple(dict.fromkeys(problems)))
 
 
-def _report(model: Enlarger, way: Execution, speed: float, problems: list[str]) -> DeviceReport:
+def _report(model: Enlarger, way: Execution, speed: float | None, problems: list[str]) -> DeviceReport:
     return DeviceReport(
         device=way.device,
         description=model.describe(),

@@ -61,19 +61,19 @@ def choose_execution(spec: ModelSpec, device: str, asked: Precision, *, on_cpu: 
     """How a network runs on a device.
 
     On a CPU through OpenVINO: unless something else is asked for in int8 where the network has that, else in bf16 or
-    fp16, each where the CPU has it, else in fp32. Elsewhere through torch: in fp16 on CUDA and fp32 on MPS unless
+    fp16, each where the CPU supports it, else in fp32. Elsewhere through torch: in fp16 on CUDA and fp32 on MPS unless
     something else is asked for.
 
     Args:
         spec: the network.
         device: `cpu`, `mps`, `cuda` or `cuda:N`.
         asked: the precision, or `AUTO`.
-        on_cpu: in what OpenVINO computes on this CPU beside fp32, as `cpu_precisions` has it; looked at only where
+        on_cpu: in what OpenVINO computes on this CPU beside fp32, as `cpu_precisions` gives it; looked at only where
             `needs_openvino` says so.
 
     Raises:
         UsageError: int8 of a network that has none, or elsewhere than on a CPU.
-        DeviceError: a precision that this CPU has not.
+        DeviceError: a precision that this CPU does not have.
     """
     if asked is Precision.INT8:
         if not spec.quantised:
@@ -111,7 +111,7 @@ def possible_executions(
 ) -> tuple[Execution, ...]:
     """How a network may run on the device that was asked for: one way, or one for each device behind `auto`.
 
-    A precision that the CPU has not may still be that of a GPU; on the CPU it is an error once that is chosen.
+    A precision that the CPU does not have may still be that of a GPU; on the CPU it is an error once that is chosen.
 
     Raises:
         UsageError, DeviceError: as `choose_execution`, where no device is left.

@@ -274,7 +274,7 @@ def _leaky(x: Any) -> Any:
 def _convolution(
     state: Mapping[str, Any], key: str, channels: tuple[int, int], spec: ModelSpec
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Weight and bias of a 3x3 convolution with so many channels out and in."""
+    """Weight and bias of a 3x3 convolution; `channels` are those of its output and of its input."""
     weight = _tensor(state, f"{key}.weight", (*channels, 3, 3), spec)
     return weight, _tensor(state, f"{key}.bias", channels[:1], spec)
 

@@ -30,8 +30,8 @@ __all__ = ["CpuPrecision", "OpenvinoModel"]
 CpuPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
-"""What the plugin is told; by itself it takes bf16 where the processor has it. A quantised graph says for each of its
-layers what it is computed in, and the rest stays in fp32."""
+"""What the plugin is told; by itself it takes bf16 where the processor supports that. A quantised graph says for each
+of its layers what it is computed in, and the rest stays in fp32."""
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 """Of a value between two layers."""
@@ -39,7 +39,7 @@ BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 STEP = 8
 """Input pixels of which a window's sides are made multiples."""
 ROOM = 8
-"""Of a camera that moves away: a new size gets the eighth part more on each side, since compiling takes as long as
+"""Of a camera that moves away: a new size gets an eighth more on each side, since compiling takes as long as
 two or three windows do."""
 JUMP = 1.5
 """Ratio of areas from which a larger window is a cut and not a movement."""

@@ -147,7 +147,7 @@ def on_device(device: torch.device, work: Callable[[], Result]) -> Result:
 
     Raises:
         OutOfMemory: the device has no room for it; what torch kept for later is given back.
-        DeviceError: as `device_fault` has it.
+        DeviceError: see `device_fault`.
     """
     try:
         return work()

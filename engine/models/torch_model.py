@@ -15,7 +15,7 @@ from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import DeviceError
 from keyscale.engine.machine import describe_device
 from keyscale.engine.models import torch_networks
-from keyscale.engine.models.enlarger import BLACK, CPU_BUDGET, DARK, TAIL_HALO, BrokenPicture, OutOfMemory, surrounded
+from keyscale.engine.models.enlarger import CPU_BUDGET, TAIL_HALO, BrokenPicture, OutOfMemory
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.models.torch_device import (
     DTYPES,
@@ -27,7 +27,7 @@ from keyscale.engine.models.torch_device import (
     resolve_device,
     without_tf32,
 )
-from keyscale.engine.models.torch_picture import DevicePicture
+from keyscale.engine.models.torch_picture import DevicePicture, is_sound
 from keyscale.engine.source.colour import PixelArray
 
 __all__ = ["Model"]
@@ -39,13 +39,11 @@ LEAST_AUTOMATIC = 128
 """Side of the smallest tile that is chosen by memory, in source pixels, without its context."""
 
 SIZES = 32
-"""On CUDA windows have sides of a multiple of so many pixels: cuDNN chooses an algorithm for each size, and a camera
-that zooms would have it do so for every frame. A multiple of every `fold`."""
+"""Windows of plain networks are made a multiple of this wide and high: cuDNN chooses an algorithm for each size, and a
+camera that zooms would have it do so for every frame. A multiple of every `fold`."""
 
 OTHER_BUDGET = 2 * 2**30
 """Bytes of activations where the device does not tell its free memory (MPS)."""
-
-SIGN = np.uint16(0x8000)
 
 
 class Model:
@@ -174,7 +172,8 @@ class Model:
             return 3 * output * size + (
                 tail if spec.architecture == "rrdb" else 3 * spec.features * size / spec.fold**2
             )
-        given = 12 + (0 if size == 4 else 3 * size) + (0 if spec.fold == 1 else 3 * size)
+        # The picture in fp32, once more where a plain network's is widened, and what the network takes.
+        given = 12 + (12 if spec.architecture == "plain" else 0) + 3 * size + (0 if spec.fold == 1 else 3 * size)
         if spec.architecture == "rrdb":
             rows = (LEAST_AUTOMATIC + 2 * spec.halo) / spec.align
             strip = min(1.0, (torch_networks.TAIL_ROWS + 2 * TAIL_HALO) / rows)
@@ -184,8 +183,8 @@ class Model:
             maps = spec.features / spec.fold**2
             last = maps if spec.architecture == "plain" else 0
             network = max(2 * maps, last + 2 * output, maps + output) * size
-        # The result in fp32, and twice in the values that the host gets.
-        result = output * (size + (0 if size == 4 else 4) + 2 * 2)
+        # As the network gives it, in fp32, and in 8 bits.
+        result = output * (size + 4 + 1)
         return given + max(network, result)
 
     def describe(self) -> str:
@@ -224,33 +223,23 @@ class Model:
         self, pixels: PixelArray | DevicePicture, inner: Window, *, should_stop: Callable[[], bool] | None = None
     ) -> PixelArray | DevicePicture:
         """See `Enlarger.enlarge`; of a picture on the device nothing is waited for, and `checks` tell if it broke."""
-        if isinstance(pixels, DevicePicture):
-            there = pixels
-            return on_device(self.device, lambda: self._enlarge_there(there, inner, should_stop))
-        if self.spec.architecture == "plain":
-            halo, cells = self.spec.halo, inner.aligned(self.spec.fold)
-            more = (0, 0)
-            if self.device.type == "cuda":
-                more = (-(cells.width + 2 * halo) % SIZES, -(cells.height + 2 * halo) % SIZES)
-            pixels = surrounded(pixels, cells, halo, more=more)
-            inner = inner.within(Window(cells.x0 - halo, cells.y0 - halo, cells.x1 + halo, cells.y1 + halo))
-        here = pixels
 
-        def work() -> PixelArray:
+        def work() -> PixelArray | DevicePicture:
+            if isinstance(pixels, DevicePicture):
+                return self._enlarged(pixels, inner, should_stop)
+            deep = pixels.dtype == np.uint16
             with torch.inference_mode():
-                x = _to_tensor(here, self.device)
-                y = self(x, should_stop=should_stop)
-                if not _is_picture(x, y):
+                # Not every device has uint16.
+                host = torch.from_numpy(np.ascontiguousarray(pixels, np.float32 if deep else np.uint8))
+                picture = DevicePicture(host.to(self.device).to(torch.float32), 65535 if deep else 255)
+                made = self._enlarged(picture, inner, should_stop)
+                if not is_sound(torch.cat(made.checks).tolist()):
                     raise BrokenPicture
-                scale = self.spec.scale
-                part = y[0, :, inner.y0 * scale : inner.y1 * scale, inner.x0 * scale : inner.x1 * scale]
-                return _to_pixels(part, here.dtype)
+                return np.ascontiguousarray(made.pixels.cpu().numpy(), pixels.dtype)
 
         return on_device(self.device, work)
 
-    def _enlarge_there(
-        self, picture: DevicePicture, inner: Window, should_stop: Callable[[], bool] | None
-    ) -> DevicePicture:
+    def _enlarged(self, picture: DevicePicture, inner: Window, should_stop: Callable[[], bool] | None) -> DevicePicture:
         pixels, top = picture.pixels.permute(2, 0, 1)[None], picture.top
         left, right, above, below = self._margins(picture.shape, inner)
         if left or right or above or below:
@@ -274,7 +263,7 @@ class Model:
         return DevicePicture(codes.permute(1, 2, 0), top, (*picture.checks, checks))
 
     def _margins(self, shape: tuple[int, int, int], inner: Window) -> tuple[int, int, int, int]:
-        """Pixels to repeat on the left, right, above and below of a window: see `surrounded`, for plain networks."""
+        """Pixels to repeat on the left, right, above and below of a plain network's window, as `surrounded` does."""
         if self.spec.architecture != "plain":
             return 0, 0, 0, 0
         halo, cells = self.spec.halo, inner.aligned(self.spec.fold)
@@ -282,45 +271,3 @@ class Model:
         across, down = (-(-(side + 2 * halo) // SIZES) * SIZES for side in (cells.width, cells.height))
         left, above = max(0, halo - cells.x0), max(0, halo - cells.y0)
         return left, max(0, across - left - width), above, max(0, down - above - height)
-
-
-def _to_tensor(pixels: PixelArray, device: torch.device) -> Tensor:
-    contiguous = np.ascontiguousarray(pixels)
-    deep = contiguous.dtype == np.uint16
-    # Not every device has uint16: its values less 32768 are int16.
-    tensor = torch.from_numpy((contiguous ^ SIGN).view(np.int16) if deep else contiguous)
-    if device.type == "cuda":
-        tensor = tensor.pin_memory().to(device, non_blocking=True)
-    else:
-        tensor = tensor.to(device)
-    values = tensor.to(torch.float32)
-    scaled = values.add_(32768).div_(65535) if deep else values.div_(255)
-    return scaled.permute(2, 0, 1)[None]
-
-
-def _to_pixels(y: Tensor, dtype: np.dtype[np.uint8] | np.dtype[np.uint16]) -> PixelArray:
-    """`(3, H, W)` in about [0, 1] -> `(H, W, 3)`, rounded on the device so that few bytes cross to the host.
-
-    `y` is used up: float32 values are overwritten.
-    """
-    top = 255.0 if dtype == np.uint8 else 65535.0
-    scaled = y.to(torch.float32).clamp_(0, 1).mul_(top).add_(0.5).permute(1, 2, 0)
-    if dtype == np.uint8:
-        return np.asarray(_to_host(scaled.to(torch.uint8).contiguous()).numpy())
-    values = scaled.floor_().sub_(32768).to(torch.int16).contiguous()
-    return np.asarray(_to_host(values).numpy().view(np.uint16) ^ SIGN)
-
-
-def _to_host(tensor: Tensor) -> Tensor:
-    if tensor.device.type != "cuda":
-        return tensor.cpu()
-    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    pinned.copy_(tensor, non_blocking=True)
-    torch.cuda.current_stream(tensor.device).synchronize()
-    return pinned
-
-
-def _is_picture(x: Tensor, y: Tensor) -> bool:
-    if not bool(torch.isfinite(y.sum(dtype=torch.float32))):
-        return False
-    return not (float(x.mean()) > DARK and float(y.max()) < BLACK)

@@ -124,7 +124,7 @@ class Upscaler:
         return result
 
     def took(self, macs: int, seconds: float) -> None:
-        """Note what a window took; from a device, whoever waits for it tells."""
+        """Count the time of a window. For one on a device `DeviceLine.finished` calls this once the frame is there."""
         self.seconds += seconds
         if self._timed:
             self.calls.append((macs, seconds))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from keyscale.engine.camera.sampler import resize
 from keyscale.engine.source.colour import PixelArray
 
-__all__ = ["Crop", "fitted"]
+__all__ = ["SAME_ASPECT", "Crop", "fitted"]
 
 SAME_SHAPE = 1.05
 """Ratio of two pictures' shapes up to which one is stretched to the other: coded sizes are multiples of 2, 8 or 16."""

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keyscale.engine.camera.geometry import Window
+from keyscale.engine.source.canvas import SAME_ASPECT
 from keyscale.engine.source.colour import LEFT, LUMA_WEIGHTS, Colour, PixelArray
 from keyscale.engine.source.frame_filters import frame_tags
 
@@ -160,7 +161,7 @@ class PlanesOf:
         # The scaling of chroma needs as many samples as its filter has.
         if layout is None or colour.matrix not in LUMA_WEIGHTS or size != self._info.decoded_size or min(size) < 16:
             return None
-        if abs(stretch - 1) > SAME_STRETCH:
+        if abs(stretch - 1) > SAME_ASPECT:
             return None
         samples = tuple(_samples(plane, layout, number) for number, plane in enumerate(picture.planes))
         return Planes(layout, samples, picture, colour, self._located(picture, colour, layout), self._info)
@@ -173,10 +174,6 @@ class PlanesOf:
             # swscale takes what says nothing for centred; `colour` knows a place for every stream that is silent.
             self._location = frame_tags(picture).chroma_location or LEFT
         return self._location
-
-
-SAME_STRETCH = 0.002
-"""How far sample aspect ratios may lie apart and mean the same, as in `canvas.fitted`."""
 
 
 def _samples(plane: Any, layout: Layout, number: int) -> npt.NDArray[np.unsignedinteger[Any]]:

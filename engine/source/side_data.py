@@ -20,7 +20,7 @@ def _unknown(kind: type[Type], value: int) -> Any:
 
 # PyAV 18.1 raises a `ValueError` for all of a frame's side data where FFmpeg knows one kind of it that PyAV does not:
 # EXIF in pictures, LCEVC, views of stereoscopic HEVC. This is the hook of `Enum` for values that have no member.
-Type._missing_ = classmethod(_unknown)  # type: ignore[assignment]
+Type._missing_ = classmethod(_unknown)  # type: ignore[assignment]  # how an enum is given one from outside
 
 
 def side_data_of(frame: av.VideoFrame) -> Mapping[Type, bytes]:

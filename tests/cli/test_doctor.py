@@ -12,7 +12,7 @@ from support.s3 import Proxy, S3Server, via
 from support.s3.process import free_port
 
 from keyscale.cli.app import run
-from keyscale.engine.models import shipped
+from keyscale.engine.models import devices, shipped
 from keyscale.engine.storage.bucket import Storage
 
 SUBJECTS = {"python", "libraries", "ffmpeg", "device", "networks", "other weights", "cache", "state", "temporary files"}
@@ -80,6 +80,25 @@ def test_a_damaged_network_is_a_fault_with_its_name(
     code, found = examined(capsys)
     assert (code, found["networks"]["state"], found["networks"]["exit_code"]) == (4, "fault", 4)
     assert ".safetensors" in found["networks"]["found"]
+
+
+def test_a_gpu_that_torch_does_not_reach_is_told_and_auto_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(devices, "_devices", lambda: iter(("cuda:99", "cpu")))
+    code, found = examined(capsys)
+    assert (code, found["device"]["state"]) == (0, "off")
+    assert "auto is cpu" in found["device"]["found"]
+    assert "cuda:99: there is no device cuda:99" in found["device"]["found"]
+
+
+def test_no_device_that_runs_a_network_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(devices, "_devices", lambda: iter(("cuda:99",)))
+    code, found = examined(capsys)
+    assert (code, found["device"]["state"], found["device"]["exit_code"]) == (4, "fault", 4)
+    assert "there is no device cuda:99" in found["device"]["found"]
 
 
 @pytest.mark.parametrize(("variable", "subject"), [("KEYSCALE_CACHE_DIR", "cache"), ("KEYSCALE_STATE_DIR", "state")])

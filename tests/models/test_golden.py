@@ -63,7 +63,7 @@ class OnADevice:
 
 
 def off_by(codes: float) -> Fault:
-    """Every value is off by so many codes of 8 bits, one up, the next down."""
+    """Every value is off by `codes` of 8 bits, one up, the next down."""
 
     def fault(made: Pixels) -> Pixels:
         sign = np.where(np.arange(made.size) % 2, 257, -257).reshape(made.shape)

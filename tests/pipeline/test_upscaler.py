@@ -66,7 +66,7 @@ def state_of(kind: str, seed: int = 0) -> dict[str, Tensor]:
 
 
 class Bounded(Model):
-    """A real network on a device with room for so many input pixels at once."""
+    """A real network on a device with room for a given number of input pixels at once."""
 
     def __init__(
         self, kind: str, *, room: int = 10**9, precision: str = "fp32", error: Exception | None = None

@@ -43,7 +43,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-__all__ = ["ARCHITECTURES", "POISON", "SimulatedGpu", "device_without_driver", "simulated_cuda"]
+__all__ = ["ARCHITECTURES", "SimulatedGpu", "device_without_driver", "simulated_cuda"]
 
 POISON = 0xA5
 """Every byte of pinned memory that was not written yet."""
