@@ -148,13 +148,6 @@ MUTANTS = (
         "tests/models/test_weights.py::TestFinding::test_a_file_that_is_not_what_its_name_says",
     ),
     Mutant(
-        "a result is read once its copy is there",
-        "engine/models/torch_model.py",
-        "torch.cuda.current_stream(tensor.device).synchronize()",
-        "pass",
-        "tests/tooling/test_simulated_cuda.py::test_it_computes_what_the_cpu_computes",
-    ),
-    Mutant(
         "fp32 is not TF32",
         "engine/models/torch_device.py",
         "setattr(where, name, exact)",
@@ -179,8 +172,8 @@ MUTANTS = (
     Mutant(
         "a broken picture from a device is made anew",
         "engine/device/line.py",
-        "if not is_sound(data[count:].view(np.float32).tolist()):",
-        "if not len(data):",
+        "return data[:count] if is_sound(data[count:].view(np.float32).tolist()) else None",
+        "return data[:count]",
         "tests/device/test_device_jobs.py::test_pictures_that_are_broken_in_half_precision_are_made_anew",
     ),
     Mutant(
