@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 # Three at once, since many tests wait; a file's stay together, since they share servers and clips.
 WORKERS ?= 3
-PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 DEMO_OUTPUT := examples/court-540x960.mp4
 DEMO := $(VENV)/bin/keyscale upscale examples/court.mp4 examples/court.json -o $(DEMO_OUTPUT) --size 540x960 --overwrite
 

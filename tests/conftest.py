@@ -19,7 +19,7 @@ pytest_plugins = (
 )
 
 LONG = ("end_to_end", "storage", "tooling", "cli", "batch", "output", "api")
-"""Folders whose files take longest, the longest first: of two workers none is left with one of them at the end."""
+"""Folders whose files take longest, the longest first."""
 
 # No settings of whoever runs the tests.
 os.environ["KEYSCALE_CONFIG_DIR"] = os.devnull + "/none"
@@ -43,13 +43,10 @@ def shared() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests go to one worker, since they share servers and clips; those that take long come first."""
+    """Put the files that take long first, so that no worker is left with one of them at the end."""
 
     def rank(item: pytest.Item) -> int:
         folder = item.path.parent.name
         return LONG.index(folder) if folder in LONG else len(LONG)
 
     items.sort(key=rank)
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))

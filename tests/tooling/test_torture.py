@@ -63,6 +63,7 @@ def test_hostile_keyframes_are_refused_or_work_in_bounded_memory(lab: Lab) -> No
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_hostile_videos_are_refused_or_harmless(lab: Lab) -> None:
     held(lab, hostile.hostile_sources(lab), least=150)
 

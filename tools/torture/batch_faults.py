@@ -5,20 +5,22 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import cycle, product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tools.torture.batches import Batch, Place, fail, left_over, same, statuses
 from tools.torture.disks import FILLER, Disk, NoDiskError, small_disk
-from tools.torture.lab import Lab
+from tools.torture.lab import ALL_FROM, Lab
 from tools.torture.material import KINDS, make_noise, make_video
 from tools.torture.nursery import Ended
 from tools.torture.report import Section
 from tools.torture.storage import CHANGES, SIZE
 
 __all__ = ["batch_disks", "batch_sources"]
+
+T = TypeVar("T")
 
 SMALL = ("a.mp4", "b.mp4", "d.mp4")
 LARGE = "c.mp4"
@@ -59,7 +61,7 @@ def _furnish(lab: Lab, place: Place) -> None:
     inbox.mkdir()
     for number, name in enumerate(SMALL):
         make_video(inbox / name, KINDS[0], frames=12 + number)
-    make_noise(inbox / LARGE, frames=240, size=SIZE, seed=lab.seed)
+    make_noise(inbox / LARGE, frames=120, size=SIZE, seed=lab.seed)
     rows = [f"in/{name},{name},{'320x240' if name == LARGE else '16x16'}" for name in sorted(NAMES)]
     (place.folder / "list.csv").write_text("\n".join(["video,output,size", *rows]) + "\n", encoding="utf-8")
 
@@ -92,13 +94,13 @@ def batch_disks(lab: Lab) -> Section:
         once = (whole.out / LARGE).stat().st_size
         try:
             with small_disk(place.out, 64 * MIB) as disk:
-                for level, jobs in product(_some(lab, LEVELS), JOBS):
+                for level, jobs in _with_jobs(lab, _some(lab, LEVELS)):
                     _fill_up_to(disk, int(level * once))
                     _full(lab, section, place, disk, whole, f"{level:g} times the large result left", jobs)
-                for inodes, jobs in product(_some(lab, INODES), JOBS):
+                for inodes, jobs in _with_jobs(lab, _some(lab, INODES)):
                     disk.resize(64 * MIB, inodes)
                     _full(lab, section, place, disk, whole, f"room for {inodes - 1} files", jobs)
-                for _, jobs in product(range(max(1, lab.count(FILLED))), JOBS):
+                for _, jobs in _with_jobs(lab, range(max(1, lab.count(FILLED)))):
                     moment = drawn.uniform(0.3, 1.0) * seconds
                     _full(lab, section, place, disk, whole, f"filled after {moment:.2f} s", jobs, fill_after=moment)
                 disk.read_only()
@@ -110,9 +112,14 @@ def batch_disks(lab: Lab) -> Section:
 
 
 def _some(lab: Lab, things: tuple[Any, ...]) -> list[Any]:
-    """A share of the things, from all over the list, two at least."""
-    count = max(2, lab.count(len(things)))
+    """A share of the things, from all over the list."""
+    count = lab.count(len(things))
     return [things[int((n + 0.5) * len(things) / count)] for n in range(count)]
+
+
+def _with_jobs(lab: Lab, things: Iterable[T]) -> Iterable[tuple[T, str]]:
+    """Each with one worker and with two; of a small share one of them in turn."""
+    return product(things, JOBS) if lab.share >= ALL_FROM else zip(things, cycle(JOBS), strict=False)
 
 
 def _fill_up_to(disk: Disk, left: int) -> None:
@@ -232,7 +239,7 @@ def batch_sources(lab: Lab) -> Section:
         other = make_video(root / "other.mp4", KINDS[0], frames=90, size=SIZE)
         changes = [(change, act) for change, act in CHANGES.items() for _ in range(lab.count(MOMENTS))]
         # A tenth of them takes a few kinds; which ones depends on the seed.
-        chosen = drawn.sample(changes, max(3, lab.count(len(changes))))
+        chosen = drawn.sample(changes, max(2, lab.count(len(changes))))
         for change, jobs in zip(chosen, cycle(JOBS), strict=False):
             place = _copied(whole, root / "changed")
             _change(lab, section, place, whole, other, change, drawn.uniform(0, seconds), jobs)

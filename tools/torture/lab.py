@@ -17,7 +17,7 @@ from tools.torture.cases import Case, judge, outcome_of, remains
 from tools.torture.nursery import Ended, Nursery, Running
 from tools.torture.report import Section
 
-__all__ = ["Lab", "laboratory"]
+__all__ = ["ALL_FROM", "Lab", "laboratory"]
 
 KEEP = frozenset({"KEYSCALE_WEIGHTS_DIR"})
 """keyscale's own variables that cases may see."""
