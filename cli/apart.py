@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from keyscale.engine.runners.prepare import Look
 
-__all__ = ["look_at", "may_begin_anew", "own_process"]
+__all__ = ["claim_new_process", "look_at", "own_process"]
 
 AGAIN = "_KEYSCALE_AGAIN"
 """Set in the environment of a process that took another one's place."""
@@ -33,8 +33,8 @@ def look_at() -> Look:
     return probe
 
 
-def may_begin_anew() -> bool:
-    """Whether a process in which the device is lost can be replaced by a new one: once, where the system can."""
+def claim_new_process() -> bool:
+    """Whether a new process may take this one's place, once and where the system can; that one is told that it did."""
     from keyscale.engine.system import CAN_RUN_ANEW
 
     if not _is_own or not CAN_RUN_ANEW or AGAIN in os.environ:

@@ -49,7 +49,7 @@ def upscale(
     **values: Any,
 ) -> None:
     """Crop VIDEO along KEYFRAMES.json, upscale what the camera sees, write a verified clip."""
-    from keyscale.cli.apart import may_begin_anew
+    from keyscale.cli.apart import claim_new_process
     from keyscale.cli.notices import announced
     from keyscale.cli.progress import renderer, shown
     from keyscale.cli.terminal import write_path
@@ -70,7 +70,7 @@ def upscale(
                     ending.output = request.job.output
                     made = [run_job(request.job, request.remote, view).output]
             except DeviceLost as error:
-                if not may_begin_anew():
+                if not claim_new_process():
                     raise
                 view.handle(Note(level="warning", message=f"{error.message}: tried again in a new process"))
         if made is None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -152,6 +153,8 @@ class Inputs:
         )
         """Folders, files and patterns, in the order in which they were given."""
         self._manifests = {_place(path) for path in self.sources if is_manifest(path)}
+        self._names: dict[Path, dict[str, list[str]]] = {}
+        """Of each folder the names in it, by how they are written without case, since `videos` looked last."""
 
     def _checked(self, given: str | Path, *, alone: bool) -> Path:
         text = str(given)
@@ -196,6 +199,7 @@ class Inputs:
 
     def videos(self, source: Path, on_error: Callable[[Path, OSError], None]) -> list[Video]:
         """The videos of one of `sources`, sorted; `on_error` is told of each folder that cannot be read."""
+        self._names.clear()
         if is_folder(source):
             root, depth, pattern = source, None if self._recursive else 1, None
         elif is_pattern(str(source)) and not os.path.lexists(source):
@@ -221,19 +225,28 @@ class Inputs:
     def keyframes(self, video: Video) -> list[Path]:
         """The keyframes files that are there for a video: one, none, or one too many; of a name in any case."""
         folder, stem = self._folder(video), video.path.stem
-        names: list[str] | None = None
+        # Where case tells videos apart, each has keyframes of its own.
+        others = {Path(name).stem for name in self._named(video.path.parent, stem, VIDEO_SUFFIXES)} - {stem}
         for suffixes in KEYFRAMES_SUFFIXES:
-            found = [path for suffix in suffixes if self._is_there(path := folder / f"{stem}{suffix}")]
-            if not found:
-                if names is None:
-                    # Where case tells videos apart, each has keyframes of its own.
-                    others = {Path(name).stem for name in _names(video.path.parent) if _is_video(name)} - {stem}
-                    names = [name for name in _names(folder) if name[: len(stem)] not in others]
-                wanted = {f"{stem}{suffix}".casefold() for suffix in suffixes}
-                found = [path for name in names if name.casefold() in wanted and self._is_there(path := folder / name)]
+            exact = [folder / f"{stem}{suffix}" for suffix in suffixes]
+            alike = (name for name in self._named(folder, stem, suffixes) if name[: len(stem)] not in others)
+            found = [path for path in exact if self._is_there(path)] or [
+                path for name in alike if self._is_there(path := folder / name)
+            ]
             if found:
                 return found
         return []
+
+    def _named(self, folder: Path, stem: str, suffixes: Iterable[str]) -> list[str]:
+        """The names in a folder that are `stem` and one of the suffixes, in any case."""
+        if folder not in self._names:
+            self._names[folder] = {}
+            # Where a folder may be entered and not listed, a file is found by its exact name alone.
+            with suppress(OSError):
+                for name in sorted(path.name for path in folder.iterdir()):
+                    self._names[folder].setdefault(name.casefold(), []).append(name)
+        names = self._names[folder]
+        return [name for suffix in sorted(suffixes) for name in names.get(f"{stem}{suffix}".casefold(), ())]
 
     def _is_there(self, path: Path) -> bool:
         # A list that is named as a manifest lists videos, beside whichever it lies.
@@ -304,13 +317,6 @@ class Inputs:
 
 def _is_video(name: str) -> bool:
     return Path(name).suffix.lower() in VIDEO_SUFFIXES
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(path.name for path in folder.iterdir())
-    except OSError:
-        return []
 
 
 def _place(path: Path) -> str:
