@@ -200,24 +200,22 @@ class FanOut:
         while pieces.left:
             if self._stop.is_set():
                 raise Interrupted("interrupted")
+            wait = POLL_S
             if piece := self._next(time.monotonic()):
                 call_id = yield from self._spawn(piece.chunk, meter, done_before)
                 pieces.running[call_id] = piece
                 self._watch(call_id, piece.chunk)
                 wait = 0.0
-            else:
-                wait = POLL_S
             with contextlib.suppress(queue.Empty):
-                news = self._news.get(timeout=wait) if wait else self._news.get_nowait()
-                if news is not None:
+                if news := self._news.get(timeout=wait):
                     yield from self._judge(news)
+            now = time.monotonic()
             while not self._reports.empty():
                 report = self._reports.get()
                 with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
-                    begun = pieces.reported(*(int(report[name]) for name in ("index", "start", "frames")))
-                    self._account.works(begun, time.monotonic())
-            queued = sum(not piece.has_begun for call_id, piece in pieces.running.items() if call_id in self._busy)
-            if told := self._waiting.look(queued, len(self._busy), time.monotonic()):
+                    place = (int(report[name]) for name in ("index", "start", "frames"))
+                    self._account.works(pieces.reported(now, *place), now)
+            if told := self._waiting.look(pieces.queued(self._busy, now - self._longest_s), len(self._busy), now):
                 yield Note(level="info", message=told)
             yield from self._progress(meter, done_before)
 
@@ -383,10 +381,14 @@ class FanOut:
                 self._reports.put(report)
             if time.monotonic() - asked < min(ASK_S, self._waiting.longest_s / 3):
                 continue
-            # A report may be lost.
+            # A report may be lost, or the container that sent it.
             for call_id, piece in dict(self._pieces.running).items():
-                if not piece.has_begun and self._calls.has_begun(call_id):
-                    self._reports.put({"index": piece.chunk.index, "start": piece.chunk.start, "frames": 0})
+                if piece.heard is None or piece.heard < asked:
+                    has_begun = self._calls.has_begun(call_id)
+                    if has_begun is False:
+                        piece.heard = None
+                    elif has_begun and piece.heard is None:
+                        self._reports.put({"index": piece.chunk.index, "start": piece.chunk.start, "frames": 0})
             asked = time.monotonic()
 
     def _keep(self, state: RemoteState) -> None:
