@@ -61,7 +61,7 @@ START_S = 20.0
 CALL_S = 1.0
 """Seconds of a call beside its frames: source opened, chunk stored, the next call on its way; a guess likewise."""
 
-JOB_WRITES, JOB_READS, CALL_WRITES, CALL_READS = 4, 10, 2, 6
+JOB_WRITES, JOB_READS, CALL_WRITES, CALL_READS = 4, 10, 2, 7
 """Requests to storage, as `bench/remote.py` counts them for a source of one part; of calls those of the client too."""
 
 WORTH_IT = 0.9

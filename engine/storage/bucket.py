@@ -369,6 +369,10 @@ class Storage:
         kind = {} if content_type is None else {"ContentType": content_type}
         return self._presign("put_object", seconds, Key=key, **kind)
 
+    def presign_delete(self, key: str, seconds: int) -> str:
+        """An address by which anyone can remove the object for so long; raises as `presign_get`."""
+        return self._presign("delete_object", seconds, Key=key)
+
     def _presign(self, operation: str, seconds: int, **parameters: str) -> str:
         if not 1 <= seconds <= LONGEST_SIGNATURE_S:
             raise RemoteError(
