@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -159,7 +160,7 @@ def _end(note: JobNote) -> int:
     """
     import dataclasses
 
-    from keyscale.engine.errors import RemoteError
+    from keyscale.engine.errors import RemoteError, StorageError
     from keyscale.engine.remote.leftovers import calls_left
     from keyscale.engine.remote.modal_client import Calls
     from keyscale.engine.remote.state import (
@@ -194,7 +195,10 @@ def _end(note: JobNote) -> int:
         # started calls in the place of those that were cancelled.
         state = None if drop_state(state_path_of(note), job, ended=ended) else state_of(note)
     if left is not None:
-        keep_place(left)  # what cannot be removed now is not looked for in another bucket later
+        # What cannot be removed now is not looked for in another bucket later. A full disk keeps nothing from being
+        # removed.
+        with contextlib.suppress(StorageError):
+            keep_place(left)
     with _storage() as storage:
         removed = storage.delete_prefix(job_prefix(job))
     if left is not None and (may_run := calls_left(left, ())) is not None:
@@ -284,6 +288,7 @@ def clean(
 
 def _stop_here(job_id: str) -> str | None:
     """Stop what this machine knows to run of a job; a message about what may still run."""
+    from keyscale.engine.errors import StorageError
     from keyscale.engine.remote.leftovers import stop_calls
     from keyscale.engine.remote.state import all_notes, drop_state, keep_place, state_of, state_path_of
 
@@ -294,7 +299,8 @@ def _stop_here(job_id: str) -> str | None:
             state = state_of(note)
             drop_state(state_path_of(note), job_id)
             if state is not None:
-                keep_place(state)
+                with contextlib.suppress(StorageError):  # as in `_end`
+                    keep_place(state)
     return None
 
 
