@@ -116,12 +116,8 @@ class FanOut:
         """Calls that are not answered yet: fetching a result keeps no container. Each has a slot."""
         self._share = (slots or Slots(containers)).share(lambda: self._news.put(None))
         self._threads: list[threading.Thread] = []
+        self._ears = threading.Thread(target=self._listen, name="keyscale-reports", daemon=True)
         self._starting: tuple[threading.Thread, Starting, queue.Queue[str | KeyscaleError | None]] | None = None
-
-    @property
-    def job_id(self) -> str:
-        """Of its state."""
-        return self._state.job_id
 
     def settle(self) -> RemoteState:
         """The state with all calls that may run; waits for one that is just being started."""
@@ -159,6 +155,11 @@ class FanOut:
         self._share.close()
         return not any(thread.is_alive() for thread in self._threads)
 
+    def hush(self) -> None:
+        """Wait a little for the thread that hears reports, whose last request may still be open."""
+        if self._ears.is_alive():
+            self._ears.join(2 * NEWS_S)
+
     def _start(self, act: Callable[[], object], name: str) -> threading.Thread:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         thread = threading.Thread(target=act, name=name, daemon=True)
@@ -189,7 +190,7 @@ class FanOut:
             # They stay in the state: in the end all calls are cancelled, and only what Modal confirms is forgotten.
             self._start(partial(self._calls.cancel, strangers), "keyscale-strangers")
         self._keep(self._state)
-        self._start(self._listen, "keyscale-reports")
+        self._ears.start()
         yield meter.begin(done_before)
         try:
             yield from self._follow(pieces, meter, done_before)
@@ -318,13 +319,9 @@ class FanOut:
             raise RemoteError(
                 f"chunk {chunk.index} was answered with another one", remedy="Run `keyscale remote deploy`."
             )
-        return dataclasses.replace(
-            made,
-            gpu=without_links(made.gpu),
-            container=without_links(made.container),
-            network=without_links(made.network),
-            notes=tuple(map(without_links, made.notes[:MOST_NOTES])),
-        )
+        gpu, container, network = map(without_links, (made.gpu, made.container, made.network))
+        notes = tuple(map(without_links, made.notes[:MOST_NOTES]))
+        return dataclasses.replace(made, gpu=gpu, container=container, network=network, notes=notes)
 
     def _place(self, piece: Chunk) -> Path:
         """Where a piece goes until its chunk is whole; an interrupted run removes what is there."""

@@ -146,10 +146,9 @@ class NotedRun(Run):
         if not over.is_set():
             with contextlib.suppress(StorageError):
                 self.note_job(path)
-            job_id = self.fan_out.job_id if self.fan_out is not None else self.job_id
             message = (
-                f"remote job {job_id} is left as it is, since Modal or storage did not answer in time: calls may still "
-                f"run, and `keyscale remote cancel {job_id}` stops them and removes what was staged"
+                f"remote job {self.job_id} is left as it is, since Modal or storage did not answer in time: calls may "
+                f"still run, and `keyscale remote cancel {self.job_id}` stops them and removes what was staged"
             )
             yield Note(level="warning", message=message)
 

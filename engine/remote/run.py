@@ -100,6 +100,8 @@ class RemoteRun(NotedRun):
         try:
             yield from super().events()
         finally:
+            if self.fan_out is not None:
+                self.fan_out.hush()
             if self.storage is not None:
                 self.storage.close()
             if self.account is not None:
