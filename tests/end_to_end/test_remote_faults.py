@@ -347,7 +347,7 @@ def test_calls_that_lost_their_containers_wait_like_those_that_never_had_one(
     forked_place.fake.starve()
     for task in forked_place.modal.running_tasks():
         forked_place.modal.kill_container(task.id, "preempted")
-    assert client.end() == 5
+    assert client.end(30) == 5
     client.check()
     assert "2 calls waited 1 s for a container, and none came" in client.last["message"]
     forked_place.mend()
