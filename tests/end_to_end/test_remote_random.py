@@ -183,6 +183,8 @@ class Sequence:
         if running := [client for client in self.clients if client.runs]:
             number = self.rng.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
             self.steps.append(number.name)
+            if not isinstance(self.faulty, ForkedPlace):
+                time.sleep(1)  # a signal that comes while Python itself starts is none of keyscale's
             with contextlib.suppress(ProcessLookupError):
                 self.rng.choice(running).signal(number)
 
