@@ -362,7 +362,7 @@ MUTANTS = (
         "            state = None  # of an earlier client",
         "            pass  # of an earlier client",
         "tests/end_to_end/test_remote_killed.py::"
-        "test_a_job_in_another_bucket_is_left_as_it_is_where_its_work_folder_is_there",
+        "test_a_job_in_another_bucket_is_left_as_it_is_where_its_work_folder_is_there[the same job]",
     ),
     Mutant(
         "where a job lies is kept until its objects are gone",

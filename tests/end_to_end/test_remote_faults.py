@@ -342,7 +342,7 @@ def test_calls_that_lost_their_containers_wait_like_those_that_never_had_one(
     forked_place.proxy.hold(READS_SOURCE)
     client = forked_place.upscale(tmp_path, "--max-queue", "1", first=SOON)
     forked_place.proxy.wait_held(2)
-    time.sleep(2)  # of which they work: that alone ends nothing
+    time.sleep(1.5)  # in which they work: that alone ends nothing
     assert client.runs
     forked_place.fake.starve()
     for task in forked_place.modal.running_tasks():

@@ -127,7 +127,10 @@ def test_a_job_that_lies_in_another_bucket_stays_known(faulty: FaultyPlace, tmp_
     assert faulty.left() == []
 
 
-@pytest.mark.parametrize("more", [(), ("--crf", "30")], ids=["the same job", "another one"])
+@pytest.mark.parametrize(
+    "more",
+    [pytest.param((), id="the same job"), pytest.param(("--crf", "30"), id="another one", marks=pytest.mark.slow)],
+)
 def test_a_job_in_another_bucket_is_left_as_it_is_where_its_work_folder_is_there(
     forked_place: ForkedPlace, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
