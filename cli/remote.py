@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
 import time
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +19,8 @@ from keyscale.cli.progress import ProgressKind, clock_text, renderer, shown
 from keyscale.cli.terminal import printable, write_data, write_path
 
 if TYPE_CHECKING:
-    from keyscale.engine.remote.modal_client import Calls
+    from datetime import datetime
+
     from keyscale.engine.remote.state import JobNote, RemoteState
     from keyscale.engine.storage.bucket import Storage
 
@@ -68,35 +71,43 @@ def status(
     ] = None,
 ) -> None:
     """Show jobs that are not finished, and what their calls do."""
+    from keyscale.engine.errors import RemoteError
     from keyscale.engine.remote.modal_client import Calls
     from keyscale.engine.remote.state import all_notes, find_note, state_of
 
     notes = [find_note(job)] if job is not None else all_notes()
     found = [(note, state_of(note)) for note in notes]
     calls = Calls()
+    state_of_call: Callable[[str], str] = calls.state
     if any(state is not None and state.calls for _, state in found):
-        calls.check_reachable()  # each call would be asked for until Modal's client gives up, a minute each
+        try:
+            calls.check_reachable()  # each call would be asked for until Modal's client gives up, a minute each
+        except RemoteError as error:
+            why = f"not known: {error.message}"
+            state_of_call = lambda _: why  # noqa: E731 - in place of a method
     lines = []
     for note, state in found:
         lines.append(f"{note.job_id}  {note.job.output}")
-        lines += [f"    {line}" for line in _state_lines(note, state, calls)]
+        lines += [f"    {line}" for line in _state_lines(note, state, state_of_call)]
     if not lines:
         lines = ["no remote job is unfinished on this machine"]
     write_data("".join(f"{printable(line)}\n" for line in lines))
 
 
-def _state_lines(note: JobNote, state: RemoteState | None, calls: Calls) -> list[str]:
+def _state_lines(note: JobNote, state: RemoteState | None, state_of_call: Callable[[str], str]) -> list[str]:
     """What is left to do of a job, and what its calls do."""
+    from keyscale.engine.remote.leftovers import clock_of
+
     lines = []
     for call in sorted(state.calls if state is not None else (), key=lambda call: call.start):
-        doing = calls.state(call.id)
+        doing = state_of_call(call.id)
         if call.since and doing in {"queued", "running", "queued or running"}:
             age = clock_text(time.time() - call.since)
             doing += f" for {age}" if doing == "queued" else f", started {age} ago"
         lines.append(f"frames {call.start} to {call.end} (chunk {call.index}): {doing}")
     lines += [
         f"frames {call.start} to {call.end} (chunk {call.index}): not known: Modal never gave its id; "
-        f"if it runs, it ends by {datetime.fromtimestamp(call.until).astimezone():%H:%M}"
+        f"if it runs, it ends by {clock_of(call.until)}"
         for call in (state.unnamed if state is not None else ())
     ]
     resume, cancel = (f"`keyscale remote {way} {note.job_id}`" for way in ("resume", "cancel"))
@@ -112,7 +123,7 @@ def _state_lines(note: JobNote, state: RemoteState | None, calls: Calls) -> list
             f"no call is known to run; {resume} goes on from the finished chunks, {cancel} removes what is in storage"
         )
     elif not lines and state.sent:
-        lines.append(f"no call runs; what was sent is in storage; {resume} goes on, {cancel} removes it")
+        lines.append(f"no call runs; what was sent may be in storage; {resume} goes on, {cancel} removes it")
     elif not lines:
         lines.append(f"no call was started; the source is being sent, or was when the client ended; {resume} goes on")
     return lines
@@ -147,14 +158,16 @@ def _end(note: JobNote) -> int:
         RemoteError: it is staged elsewhere, or a call may still run.
         StorageFault: something may be left in storage.
     """
-    from keyscale.engine.errors import RemoteError
+    import dataclasses
+
+    from keyscale.engine.errors import RemoteError, StorageError
     from keyscale.engine.remote.leftovers import calls_left
     from keyscale.engine.remote.modal_client import Calls
     from keyscale.engine.remote.state import (
         drop_state,
         is_damaged,
         is_followed,
-        keep_unnamed,
+        keep_place,
         state_of,
         state_path_of,
     )
@@ -165,10 +178,10 @@ def _end(note: JobNote) -> int:
         settings = storage.settings
     if is_damaged(note):
         drop_state(state_path_of(note), job)
-    unnamed = None
+    left = None
     while state is not None:
         # A client that goes on cancels the call itself that it is just starting.
-        unnamed = state if state.unnamed and not is_followed(note) else None
+        left = dataclasses.replace(state, starting=()) if is_followed(note) else state
         state.check_place(settings.endpoint, settings.bucket)
         calls, ended = Calls(), [call.id for call in state.calls]
         if ended:
@@ -181,14 +194,18 @@ def _end(note: JobNote) -> int:
         # Before what is staged: a client that still follows the job sees by it that it is over. Until then it may have
         # started calls in the place of those that were cancelled.
         state = None if drop_state(state_path_of(note), job, ended=ended) else state_of(note)
-    if unnamed is not None:
-        keep_unnamed(unnamed)
+    if left is not None:
+        # What cannot be removed now is not looked for in another bucket later. A full disk keeps nothing from being
+        # removed.
+        with contextlib.suppress(StorageError):
+            keep_place(left)
     with _storage() as storage:
         removed = storage.delete_prefix(job_prefix(job))
-    if unnamed is not None and (may_run := calls_left(unnamed, ())) is not None:
+    if left is not None and (may_run := calls_left(left, ())) is not None:
         raise RemoteError(
             f"{job}: {may_run}", remedy=f"After that `keyscale remote cancel {job}` forgets the job; nothing is staged."
         )
+    drop_state(state_path_of(note), job)
     return removed
 
 
@@ -246,12 +263,12 @@ def clean(
         for stale in storage.stale_jobs(age):
             if not dry_run:
                 # Before what is staged: a client that still follows the job sees by it that it is over.
-                stopped = _stop_here(stale.job_id)
+                may_run = _stop_here(stale.job_id)
                 storage.delete_prefix(job_prefix(stale.job_id))
-                if stopped:
+                if may_run is None:
                     _forget_here(stale.job_id)
                 else:
-                    running.append(stale.job_id)
+                    running.append(f"{stale.job_id}: {may_run}")
             what = stale.job_id if stale.destination is None else printable(f"on its way to {stale.destination}")
             tell(what, (stale.objects, stale.uploads, stale.size), stale.newest)
         if trials := storage.stale_trials(age):
@@ -265,31 +282,37 @@ def clean(
     write_data(f"{'would be removed' if dry_run else 'removed'}: {_amount(*total)}\n")
     if running:
         raise RemoteError(
-            f"calls of {' and '.join(running)} may still run: Modal did not take their cancellation",
-            remedy="Check credentials and network, then run `keyscale remote cancel JOB` for each.",
+            "; ".join(running), remedy="`keyscale remote status` knows them; check the credentials and the network."
         )
 
 
-def _stop_here(job_id: str) -> bool:
-    """Stop what this machine knows to run of a job; False where something may still run."""
+def _stop_here(job_id: str) -> str | None:
+    """Stop what this machine knows to run of a job; a message about what may still run."""
+    from keyscale.engine.errors import StorageError
     from keyscale.engine.remote.leftovers import stop_calls
-    from keyscale.engine.remote.state import all_notes, drop_state, state_path_of
+    from keyscale.engine.remote.state import all_notes, drop_state, keep_place, state_of, state_path_of
 
-    if not stop_calls(job_id):
-        return False
+    if (may_run := stop_calls(job_id)) is not None:
+        return may_run
     for note in all_notes():
         if note.job_id == job_id:
+            state = state_of(note)
             drop_state(state_path_of(note), job_id)
-    return True
+            if state is not None:
+                with contextlib.suppress(StorageError):  # as in `_end`
+                    keep_place(state)
+    return None
 
 
 def _forget_here(job_id: str) -> None:
     """Forget a job of which nothing is left, unless its result is still to be stored elsewhere."""
-    from keyscale.engine.remote.state import all_notes, forget_note, is_followed
+    from keyscale.engine.remote.state import all_notes, drop_state, forget_note, is_followed, state_path_of
 
     for note in all_notes():
-        if note.job_id == job_id and not note.publishing and not is_followed(note):
-            forget_note(job_id)
+        if note.job_id == job_id:
+            drop_state(state_path_of(note), job_id)
+            if not note.publishing and not is_followed(note):
+                forget_note(job_id)
 
 
 def _take_back(address: str) -> int:

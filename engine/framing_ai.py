@@ -50,6 +50,10 @@ FIRST_PATIENCE_S = 10.0
 FAN_OUT_S = 60.0
 """Seconds of the result from which a job is spread over other containers: what these take to start is worth it then."""
 
+QUEUE_S = 120.0
+"""How long a job that is spread waits for other containers, since its own GPU waits with it: where all of a workspace's
+GPUs are taken by such jobs, none would ever come."""
+
 ALIKE = {Phase.CONNECT: Phase.PREPARE, Phase.STAGE: Phase.PREPARE}
 """Phases of a job that is spread -> those of one that is not."""
 
@@ -203,7 +207,8 @@ def _run_spread(prepared: Prepared) -> Generator[Event, None, None]:
     # Only here: most jobs are short, and a client's machinery is not loaded for them.
     from keyscale.engine.remote.run import run_remote
 
-    return run_remote(prepared, RemoteOptions(remote=True, fallback=Fallback.LOCAL), StopFlag())
+    options = RemoteOptions(remote=True, fallback=Fallback.LOCAL, max_queue=QUEUE_S)
+    return run_remote(prepared, options, StopFlag())
 
 
 @contextmanager

@@ -349,6 +349,38 @@ MUTANTS = (
         "test_a_call_whose_acceptance_was_lost_and_that_was_asked_for_anew_is_told_and_known[Ctrl-C]",
     ),
     Mutant(
+        "no job is sent again beside its running calls",
+        "engine/remote/run.py",
+        "            if not has_calls and (",
+        "            if (",
+        "tests/end_to_end/test_remote_killed.py::"
+        "test_a_job_of_which_objects_are_gone_is_not_sent_again_beside_its_running_calls",
+    ),
+    Mutant(
+        "a job in another bucket is left as it is",
+        "engine/remote/resumable.py",
+        "            state = None  # of an earlier client",
+        "            pass  # of an earlier client",
+        "tests/end_to_end/test_remote_killed.py::"
+        "test_a_job_in_another_bucket_is_left_as_it_is_where_its_work_folder_is_there[the same job]",
+    ),
+    Mutant(
+        "where a job lies is kept until its objects are gone",
+        "cli/remote.py",
+        "            keep_place(left)\n",
+        "            pass\n",
+        "tests/end_to_end/test_remote_killed.py::"
+        "test_a_job_that_could_not_be_removed_is_not_forgotten_by_who_looks_in_another_bucket",
+    ),
+    Mutant(
+        "a call that lost its container waits for another",
+        "engine/remote/dispatch.py",
+        "                        piece.heard = None",
+        "                        pass",
+        "tests/end_to_end/test_remote_faults.py::"
+        "test_calls_that_lost_their_containers_wait_like_those_that_never_had_one",
+    ),
+    Mutant(
         "what a container says is shown without links",
         "engine/remote/pieces.py",
         "if text is not None and without_links(text) == text",

@@ -116,12 +116,8 @@ class FanOut:
         """Calls that are not answered yet: fetching a result keeps no container. Each has a slot."""
         self._share = (slots or Slots(containers)).share(lambda: self._news.put(None))
         self._threads: list[threading.Thread] = []
+        self._ears = threading.Thread(target=self._listen, name="keyscale-reports", daemon=True)
         self._starting: tuple[threading.Thread, Starting, queue.Queue[str | KeyscaleError | None]] | None = None
-
-    @property
-    def job_id(self) -> str:
-        """Of its state."""
-        return self._state.job_id
 
     def settle(self) -> RemoteState:
         """The state with all calls that may run; waits for one that is just being started."""
@@ -159,6 +155,11 @@ class FanOut:
         self._share.close()
         return not any(thread.is_alive() for thread in self._threads)
 
+    def hush(self) -> None:
+        """Wait a little for the thread that hears reports, whose last request may still be open."""
+        if self._ears.is_alive():
+            self._ears.join(2 * NEWS_S)
+
     def _start(self, act: Callable[[], object], name: str) -> threading.Thread:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         thread = threading.Thread(target=act, name=name, daemon=True)
@@ -189,7 +190,7 @@ class FanOut:
             # They stay in the state: in the end all calls are cancelled, and only what Modal confirms is forgotten.
             self._start(partial(self._calls.cancel, strangers), "keyscale-strangers")
         self._keep(self._state)
-        self._start(self._listen, "keyscale-reports")
+        self._ears.start()
         yield meter.begin(done_before)
         try:
             yield from self._follow(pieces, meter, done_before)
@@ -200,24 +201,22 @@ class FanOut:
         while pieces.left:
             if self._stop.is_set():
                 raise Interrupted("interrupted")
+            wait = POLL_S
             if piece := self._next(time.monotonic()):
                 call_id = yield from self._spawn(piece.chunk, meter, done_before)
                 pieces.running[call_id] = piece
                 self._watch(call_id, piece.chunk)
                 wait = 0.0
-            else:
-                wait = POLL_S
             with contextlib.suppress(queue.Empty):
-                news = self._news.get(timeout=wait) if wait else self._news.get_nowait()
-                if news is not None:
+                if news := self._news.get(timeout=wait):
                     yield from self._judge(news)
+            now = time.monotonic()
             while not self._reports.empty():
                 report = self._reports.get()
                 with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
-                    begun = pieces.reported(*(int(report[name]) for name in ("index", "start", "frames")))
-                    self._account.works(begun, time.monotonic())
-            queued = sum(not piece.has_begun for call_id, piece in pieces.running.items() if call_id in self._busy)
-            if told := self._waiting.look(queued, len(self._busy), time.monotonic()):
+                    place = (int(report[name]) for name in ("index", "start", "frames"))
+                    self._account.works(pieces.reported(now, *place), now)
+            if told := self._waiting.look(pieces.queued(self._busy, now - self._longest_s), len(self._busy), now):
                 yield Note(level="info", message=told)
             yield from self._progress(meter, done_before)
 
@@ -320,13 +319,9 @@ class FanOut:
             raise RemoteError(
                 f"chunk {chunk.index} was answered with another one", remedy="Run `keyscale remote deploy`."
             )
-        return dataclasses.replace(
-            made,
-            gpu=without_links(made.gpu),
-            container=without_links(made.container),
-            network=without_links(made.network),
-            notes=tuple(map(without_links, made.notes[:MOST_NOTES])),
-        )
+        gpu, container, network = map(without_links, (made.gpu, made.container, made.network))
+        notes = tuple(map(without_links, made.notes[:MOST_NOTES]))
+        return dataclasses.replace(made, gpu=gpu, container=container, network=network, notes=notes)
 
     def _place(self, piece: Chunk) -> Path:
         """Where a piece goes until its chunk is whole; an interrupted run removes what is there."""
@@ -383,10 +378,14 @@ class FanOut:
                 self._reports.put(report)
             if time.monotonic() - asked < min(ASK_S, self._waiting.longest_s / 3):
                 continue
-            # A report may be lost.
+            # A report may be lost, or the container that sent it.
             for call_id, piece in dict(self._pieces.running).items():
-                if not piece.has_begun and self._calls.has_begun(call_id):
-                    self._reports.put({"index": piece.chunk.index, "start": piece.chunk.start, "frames": 0})
+                if piece.heard is None or piece.heard < asked:
+                    has_begun = self._calls.has_begun(call_id)
+                    if has_begun is False:
+                        piece.heard = None
+                    elif has_begun and piece.heard is None:
+                        self._reports.put({"index": piece.chunk.index, "start": piece.chunk.start, "frames": 0})
             asked = time.monotonic()
 
     def _keep(self, state: RemoteState) -> None:

@@ -24,6 +24,7 @@ from keyscale.engine.remote.prices import (
     asking_cost,
     check_suited,
     cost,
+    encodes,
     gpu_of,
     wanted_containers,
     wanted_gpus,
@@ -60,7 +61,7 @@ START_S = 20.0
 CALL_S = 1.0
 """Seconds of a call beside its frames: source opened, chunk stored, the next call on its way; a guess likewise."""
 
-JOB_WRITES, JOB_READS, CALL_WRITES, CALL_READS = 4, 10, 2, 6
+JOB_WRITES, JOB_READS, CALL_WRITES, CALL_READS = 4, 10, 2, 7
 """Requests to storage, as `bench/remote.py` counts them for a source of one part; of calls those of the client too."""
 
 WORTH_IT = 0.9
@@ -214,10 +215,13 @@ def estimate(
         speed = _speed(plan, gpu, cores[-1], *asked, speeds)
         fastest = _split(gpu, cores[-1], most, chunks, frames, asked[0], speed).minutes
         raise UsageError(
-            say("the chunks take {} minutes in {} containers, longer than {remote_deadline}", f"{fastest:.1f}", most),
+            say(
+                "the chunks take {} minutes in {}, longer than {remote_deadline}",
+                *(f"{fastest:.1f}", "1 container" if most == 1 else f"{most} containers"),
+            ),
             remedy=say("Raise {remote_deadline}, or allow more: {remote_containers}, or KEYSCALE_CONTAINERS."),
         )
-    others = [best(kind.name, counts) for kind in GPUS if kind.name != chosen.gpu]
+    others = [best(kind.name, counts) for kind in GPUS if kind.name != chosen.gpu and encodes(kind, plan)]
     if deadline_s is None and most > 1:
         others.append(best(gpu, [1]))
     by_gpu = {"libx264": ("h264_nvenc", "p4"), "libx265": ("hevc_nvenc", "p4")}.get(asked[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -13,7 +14,7 @@ from keyscale.engine.remote.modal_client import Calls
 from keyscale.engine.remote.state import RemoteState, drop_state, find_note, state_of
 from keyscale.engine.storage.bucket import Storage, StorageFault, StorageSettings, job_prefix
 
-__all__ = ["UNKNOWN_CALLS", "calls_left", "end_job", "leave_nothing", "stop_calls"]
+__all__ = ["UNKNOWN_CALLS", "calls_left", "clock_of", "end_job", "leave_nothing", "stop_calls"]
 
 CLEAN_PATIENCE_S = 60.0
 """How long storage may be out of reach while what was staged is removed."""
@@ -110,20 +111,20 @@ def _remove_staged(settings: StorageSettings, job_id: str, *, is_hasty: Callable
                     raise
 
 
-def stop_calls(job_id: str) -> bool:
-    """Cancel the calls that this machine knows of a job, if any; False where one may still run."""
+def stop_calls(job_id: str) -> str | None:
+    """Cancel the calls that this machine knows of a job, if any; a message about those that may still run."""
     try:
         state = state_of(find_note(job_id))
     except RemoteError:
-        return True
-    if state is None or not (state.calls or state.unnamed):
-        return True
-    calls = Calls()
-    try:
-        calls.check_reachable()
-    except RemoteError:
-        return False
-    return not calls.cancel([call.id for call in state.calls]) and not state.unnamed
+        return None
+    if state is None:
+        return None
+    calls, running = Calls(), [call.id for call in state.calls]
+    if running:
+        with contextlib.suppress(RemoteError):
+            calls.check_reachable()
+            running = calls.cancel(running)
+    return calls_left(state, running)
 
 
 def calls_left(state: RemoteState, running: Collection[str]) -> str | None:
@@ -140,12 +141,18 @@ def calls_left(state: RemoteState, running: Collection[str]) -> str | None:
             f"`keyscale remote cancel {state.job_id}` stops {'it' if len(running) == 1 else 'them'}"
         )
     if unnamed := state.unnamed:
-        until = datetime.fromtimestamp(max(call.until for call in unnamed)).astimezone()
+        until = clock_of(max(call.until for call in unnamed))
         told.append(
             f"{_calls(unnamed)} may run whose id Modal never gave: without what was staged nothing can be made, and "
-            f"by {until:%H:%M} all is over"
+            f"by {until} all is over"
         )
     return "; ".join(told) or None
+
+
+def clock_of(at: float) -> str:
+    """A Unix time on this machine's clock, with the day where that is not today."""
+    time_there, now = datetime.fromtimestamp(at).astimezone(), datetime.now().astimezone()
+    return f"{time_there:%H:%M}" if time_there.date() == now.date() else f"{time_there:%Y-%m-%d %H:%M}"
 
 
 def _calls(found: Collection[object]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -55,8 +55,9 @@ class Piece:
     """How often no frame of it was made in a call's whole time."""
     due: float = 0.0
     """When it may be started, on the clock of whoever asks."""
-    has_begun: bool = False
-    """Whether a container works on it, as far as is known."""
+    heard: float | None = None
+    """When a container was last known to work on it, on the same clock; None where it waits for one, as far as is
+    known."""
     frames: int = 0
     """Reported as done by the call that runs."""
 
@@ -122,7 +123,7 @@ class Pieces:
             piece = self.waiting.popleft()
             if piece.due <= now:
                 piece.starts += 1
-                piece.frames, piece.has_begun = 0, False
+                piece.frames, piece.heard = 0, None
                 return piece
             self.waiting.append(piece)
         return None
@@ -142,14 +143,22 @@ class Pieces:
             return True
         return False
 
-    def reported(self, index: int, start: int, frames: int) -> str | None:
+    def reported(self, now: float, index: int, start: int, frames: int) -> str | None:
         """A call says how far it is; the call's id where it is the first that is heard of it."""
         for call_id, piece in self.running.items():
             if (piece.chunk.index, piece.chunk.start) == (index, start):
+                is_first, piece.heard = piece.heard is None, now
                 piece.frames = max(piece.frames, frames)
-                is_first, piece.has_begun = not piece.has_begun, True
                 return call_id if is_first else None
         return None
+
+    def queued(self, busy: Collection[str], oldest: float) -> int:
+        """How many of these calls wait for a container.
+
+        One of which nothing was heard since `oldest` lost its own: it would have ended by now.
+        """
+        running = (piece for call_id, piece in self.running.items() if call_id in busy)
+        return sum(piece.heard is None or piece.heard < oldest for piece in running)
 
     def finished(self, call_id: str, made: Made, path: Path) -> list[tuple[Made, Path]] | None:
         """A piece is here, in `path`; all of its chunk's in order once that is whole, else None."""

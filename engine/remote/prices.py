@@ -42,6 +42,7 @@ __all__ = [
     "asking_cost",
     "check_suited",
     "cost",
+    "encodes",
     "gpu_of",
     "wanted_containers",
     "wanted_gpus",
@@ -196,6 +197,11 @@ def _whole_number(environment: Mapping[str, str], name: str, default: int) -> in
     return int(text)
 
 
+def encodes(gpu: GPU, plan: Plan) -> bool:
+    """Whether that kind of GPU, or `CPU`, has the plan's encoder."""
+    return not plan.encoder.encoder.endswith("_nvenc") or plan.encoder.codec in gpu.nvenc
+
+
 def check_suited(plan: Plan, gpus: Sequence[str]) -> None:
     """See that every GPU which a container may get does what the plan asks for.
 
@@ -213,16 +219,14 @@ def check_suited(plan: Plan, gpus: Sequence[str]) -> None:
             say("{device=} with {remote=True}: the deployed functions run on {}", asked, device),
             remedy=say("Leave {device} out, or deploy with another KEYSCALE_GPU."),
         )
-    if not plan.encoder.encoder.endswith("_nvenc"):
-        return
-    lacking = [name for name in gpus or ("CPUs",) if not gpus or plan.encoder.codec not in gpu_of(name).nvenc]
+    lacking = [name for name in gpus or ("cpu",) if not encodes(gpu_of(name), plan)]
     if lacking:
-        able = ", ".join(gpu.name for gpu in GPUS if plan.encoder.codec in gpu.nvenc)
+        able = ", ".join(gpu.name for gpu in GPUS if encodes(gpu, plan))
         raise EncoderError(
             say(
                 "{} with {remote=True}: {}, where the deployed functions may run, cannot encode with it",
                 plan.encoder.encoder,
-                " and ".join(lacking),
+                " and ".join(lacking if gpus else ("CPUs",)),
             ),
             remedy=say("Choose another {codec}, or deploy with a KEYSCALE_GPU of those that can: {}.", able),
         )

@@ -111,7 +111,8 @@ class NotedRun(Run):
         state = RemoteState.read(path)
         for note in notes_of(self.job):
             left = state_of(note)
-            is_own = state is not None and state.job_id == note.job_id
+            here = (storage.settings.endpoint, storage.settings.bucket)
+            is_own = state is not None and state.job_id == note.job_id and state.lies_in(*here)
             if is_own or (left is None and not is_damaged(note)):
                 continue
             try:
@@ -145,10 +146,9 @@ class NotedRun(Run):
         if not over.is_set():
             with contextlib.suppress(StorageError):
                 self.note_job(path)
-            job_id = self.fan_out.job_id if self.fan_out is not None else self.job_id
             message = (
-                f"remote job {job_id} is left as it is, since Modal or storage did not answer in time: calls may still "
-                f"run, and `keyscale remote cancel {job_id}` stops them and removes what was staged"
+                f"remote job {self.job_id} is left as it is, since Modal or storage did not answer in time: calls may "
+                f"still run, and `keyscale remote cancel {self.job_id}` stops them and removes what was staged"
             )
             yield Note(level="warning", message=message)
 
@@ -161,7 +161,10 @@ class NotedRun(Run):
         dropped = not path.exists()
         state = self.fan_out.settle() if self.fan_out is not None else RemoteState.read(path)
         leave = self.fan_out.leave if self.fan_out is not None else lambda: True
-        settings, job_id = self.storage.settings, self.job_id if state is None else state.job_id
+        settings = self.storage.settings
+        if state is not None and not state.lies_in(settings.endpoint, settings.bucket):
+            state = None  # of an earlier client: nobody could remove it from here
+        job_id = self.job_id if state is None else state.job_id
         left = leftovers.leave_nothing(settings, job_id, state, path, self.calls, leave, is_hasty=self.stop.is_set)
         if left is None and dropped:
             forget_note(job_id)  # which a command that cancelled the job left to this client

@@ -39,7 +39,7 @@ from keyscale.engine.runners.prepare import Prepared, on_cpu
 from keyscale.engine.runners.progress import Meter, signs_of_life
 from keyscale.engine.runners.shared import Shared
 from keyscale.engine.serialization import dumps
-from keyscale.engine.storage.bucket import Storage, StorageSettings, new_job_id
+from keyscale.engine.storage.bucket import Storage, StorageSettings, StorageUnreachable, new_job_id
 from keyscale.engine.worker.contract import Deployment, Made, Task
 from keyscale.engine.workspace.fingerprint import network_identity
 from keyscale.engine.workspace.folder import WorkFolder, work_folder_of
@@ -100,6 +100,8 @@ class RemoteRun(NotedRun):
         try:
             yield from super().events()
         finally:
+            if self.fan_out is not None:
+                self.fan_out.hush()
             if self.storage is not None:
                 self.storage.close()
             if self.account is not None:
@@ -109,13 +111,17 @@ class RemoteRun(NotedRun):
 
     def load(self) -> Iterator[Event]:
         """As `Run.load`."""
-        tried, over = threading.Event(), threading.Event()
+        tried, over, unanswered = threading.Event(), threading.Event(), threading.Event()
 
         def connect(_: Callable[[int, int], None]) -> Deployment:
             try:
                 storage.check()
                 tried.set()
                 return self.calls.connect()
+            except StorageUnreachable as fault:
+                if fault.unanswered:
+                    unanswered.set()
+                raise
             finally:
                 over.set()
 
@@ -128,7 +134,7 @@ class RemoteRun(NotedRun):
         except Interrupted:
             self.calls.close()
             yield from signs_of_life(Meter(Phase.CONNECT, 0), over, CONNECTED_S)
-            if not over.is_set():
+            if not over.is_set() or unanswered.is_set():
                 message = "a trial of the bucket may be left in storage: `keyscale remote clean` removes it"
                 if tried.is_set():
                     message = "Modal did not answer what is deployed; a call that asks for it ends within two minutes"
@@ -181,10 +187,12 @@ class RemoteRun(NotedRun):
             yield from self.end_others(path, self.storage, self.calls)
         yield from super()._upscale(folder)
         state = RemoteState.read(path)
-        if self.deployment is not None and self.fan_out is None and state is not None:
-            # Of a client that died just after its last chunk came.
-            self.job_id = state.job_id
-            yield from self.leave(path, Meter(Phase.UPSCALE, self.plan.frames, done=self.plan.frames))
+        if self.storage is not None and self.deployment is not None and self.fan_out is None and state is not None:
+            settings = self.storage.settings
+            if state.lies_in(settings.endpoint, settings.bucket):
+                # Of a client that died just after its last chunk came.
+                self.job_id = state.job_id
+                yield from self.leave(path, Meter(Phase.UPSCALE, self.plan.frames, done=self.plan.frames))
 
     def make(self, missing: list[Chunk], folder: WorkFolder, meter: Meter) -> Iterator[Event]:
         """As `Run.make`."""
@@ -262,7 +270,8 @@ class RemoteRun(NotedRun):
                 message = f"remote job {self.job_id} goes on: {len(state.calls)} calls were started"
                 yield Note(level="info", message=message)
                 return state
-            if task.excerpt_begins is not None or task.source_size == self.prepared.source_stat[0]:
+            has_calls = bool(state.calls or state.unnamed)
+            if not has_calls and (task.excerpt_begins is not None or task.source_size == self.prepared.source_stat[0]):
                 return None  # staged in part: sent on under the same id; an excerpt is cut again, with the same bytes
         storage = self.storage
         may_run = yield from self.during(Phase.STAGE, lambda _: end_job(state, storage, self.calls))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from keyscale.engine.errors import UsageError
 from keyscale.engine.plan.describe import RemoteEstimate
 from keyscale.engine.remote.estimate import affordable, dollars_text, storage_cost
-from keyscale.engine.remote.prices import IDLE_S, asking_cost, cost
+from keyscale.engine.remote.prices import CPU, IDLE_S, asking_cost, cost, gpu_of
 from keyscale.engine.wording import say
 from keyscale.engine.worker.contract import Made
 
@@ -200,7 +200,10 @@ class Account:
         with self._budget.lock:
             running: list[tuple[float | None, int]] = [*self._running.values()]
             running += [] if frames is None else [(None, frames)]
-            gpu, sight = self._expected.chosen.gpu, self.spent
+            # Modal gives a later kind of those that were asked for where it has none of the first.
+            came = (gpu_of(one.gpu).name for one in self._containers.values())
+            gpu = max((self._expected.chosen.gpu, *came), key=lambda name: cost(name, 1.0, self._cores))
+            sight = self.spent
             for begun, count in running:
                 waited = 0.0 if at is None or begun is None else at - begun
                 sight += cost(gpu, max(waited, self._call_of(count)), self._cores)
@@ -248,10 +251,12 @@ class Account:
             came, wanted, waited = len(self._containers), self._most_at_once, self._longest_wait
         if came >= wanted or waited <= WAITED_S:
             return None
-        return (
-            f"{came} containers came for {wanted} calls at once, and a call waited {waited:.0f} s for one: the account "
-            "may have no more GPUs (Modal's Starter plan has 10, Team 50), or Modal had none"
-        )
+        if gpu_of(self._expected.chosen.gpu) is CPU:
+            why = "the account may have no more (Modal's Starter plan has 100, Team 1000), or Modal had none"
+        else:
+            why = "the account may have no more GPUs (Modal's Starter plan has 10, Team 50), or Modal had none"
+        containers = "1 container" if came == 1 else f"{came} containers"
+        return f"{containers} came for {wanted} calls at once, and a call waited {waited:.0f} s for one: {why}"
 
     def close(self) -> None:
         """The job is over: it counts for what it spent."""

@@ -126,6 +126,8 @@ class Staging:
             "record": storage.presign_get(f"{name}.json", seconds),
             "record_to": storage.presign_put(f"{name}.json", seconds),
             "chunk": storage.presign_put(f"{name}{self.suffix}", seconds),
+            "chunk_back": storage.presign_delete(f"{name}{self.suffix}", seconds),
+            "record_back": storage.presign_delete(f"{name}.json", seconds),
         }
         if checkpoint:
             urls["checkpoint"] = storage.presign_get(f"{self.prefix}checkpoint", seconds)

@@ -42,7 +42,7 @@ __all__ = [
     "is_damaged",
     "is_followed",
     "keep_note",
-    "keep_unnamed",
+    "keep_place",
     "notes_of",
     "state_folder",
     "state_of",
@@ -122,9 +122,13 @@ class RemoteState:
             self.save(path)
             return True
 
+    def lies_in(self, endpoint: str, bucket: str) -> bool:
+        """Whether it is staged in this bucket."""
+        return (self.endpoint, self.bucket) == (endpoint, bucket)
+
     def check_place(self, endpoint: str, bucket: str) -> None:
         """Raise a `RemoteError` where the job lies in another bucket than this one: nothing would be found there."""
-        if (self.endpoint, self.bucket) != (endpoint, bucket):
+        if not self.lies_in(endpoint, bucket):
             raise RemoteError(
                 f"remote job {self.job_id} is staged in the bucket {self.bucket} at {self.endpoint}, and {bucket} at "
                 f"{endpoint} is set",
@@ -195,8 +199,8 @@ def is_damaged(note: JobNote) -> bool:
     return _copy_path(note.job_id).exists() or (path.exists() and RemoteState.read(path) is None)
 
 
-def keep_unnamed(state: RemoteState) -> None:
-    """Keep, beside the note, that calls of an ended job may run which cannot be cancelled; see `RemoteState.unnamed`.
+def keep_place(state: RemoteState) -> None:
+    """Keep, beside the note, where a job lies whose calls were cancelled, and those of `RemoteState.unnamed`.
 
     Raises:
         StorageError: it cannot be written.
@@ -335,7 +339,7 @@ def take_up(path: Path, job: Job, key: str, place: tuple[str, str]) -> None:
         return
     for note in notes_of(job):
         state = state_of(note)
-        if state is not None and (state.endpoint, state.bucket) == place and state.key == key:
+        if state is not None and state.lies_in(*place) and state.key == key:
             state.save(path)
             return
 

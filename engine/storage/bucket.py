@@ -134,7 +134,12 @@ class Storage:
         content = secrets.token_bytes(16)
         connection = Connection(self.settings, patience_s=2.0, timeout_s=4.0, connect_timeout_s=4.0, busy_s=6.0)
         try:
-            connection.call("put_object", f"trial write of {key}", Key=key, Body=content)
+            try:
+                connection.call("put_object", f"trial write of {key}", Key=key, Body=content)
+            except StorageUnreachable as fault:
+                if fault.unanswered:
+                    fault.remedy = f"{fault.remedy} {key} may be in the bucket: `keyscale remote clean` removes it."
+                raise
             try:
                 found = connection.content(key, f"trial read of {key}")
             finally:
@@ -363,6 +368,10 @@ class Storage:
         """
         kind = {} if content_type is None else {"ContentType": content_type}
         return self._presign("put_object", seconds, Key=key, **kind)
+
+    def presign_delete(self, key: str, seconds: int) -> str:
+        """An address by which anyone can remove the object for so long; raises as `presign_get`."""
+        return self._presign("delete_object", seconds, Key=key)
 
     def _presign(self, operation: str, seconds: int, **parameters: str) -> str:
         if not 1 <= seconds <= LONGEST_SIGNATURE_S:

@@ -53,6 +53,8 @@ class StorageUnreachable(StorageFault):
     """No answer, a broken connection, or a server that says it cannot answer now."""
 
     transient = True
+    unanswered = False
+    """Whether the request was sent, so that it may have been done all the same."""
 
 
 class StorageRefused(StorageFault):
@@ -130,7 +132,13 @@ def fault_of(error: Exception, action: str, settings: StorageSettings) -> Storag
 
 def _silence(error: Exception, action: str, settings: StorageSettings) -> StorageFault:
     """The fault where there is no answer of S3 at all."""
-    from botocore.exceptions import ConnectTimeoutError, ProxyConnectionError, ReadTimeoutError
+    from botocore.exceptions import (
+        ConnectTimeoutError,
+        EndpointConnectionError,
+        ProxyConnectionError,
+        ReadTimeoutError,
+        SSLError,
+    )
     from botocore.parsers import ResponseParserError
 
     where = f"the {action} failed: {settings.endpoint}"
@@ -152,7 +160,11 @@ def _silence(error: Exception, action: str, settings: StorageSettings) -> Storag
         why = "no answer in time"
     else:
         why = next(filter(None, map(_word_of, causes)), "the connection broke off")
-    return StorageUnreachable(f"{where} cannot be reached ({why})", remedy=f"{remedy} and the network, then try again.")
+    fault = StorageUnreachable(
+        f"{where} cannot be reached ({why})", remedy=f"{remedy} and the network, then try again."
+    )
+    fault.unanswered = not isinstance(error, ConnectTimeoutError | EndpointConnectionError | SSLError)
+    return fault
 
 
 def _causes(error: BaseException) -> list[BaseException]:

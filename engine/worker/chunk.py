@@ -46,7 +46,7 @@ from keyscale.engine.worker.contract import (
     read_task,
     refusal,
 )
-from keyscale.engine.worker.links import LinkMissing, fetch, send
+from keyscale.engine.worker.links import LinkMissing, fetch, is_gone, send, take_back
 from keyscale.engine.worker.ranged_file import RangedFile
 from keyscale.engine.workspace.folder import WorkFolder
 
@@ -180,7 +180,7 @@ def make_chunk(
         job_json: a `Task`.
         chunk: `index`, `start` and `end`: the output frames `[start, end)`.
         urls: links to read `source`, `plan`, `record` and, where the task names one, `checkpoint`; and to write
-            `chunk` and `record_to`.
+            `chunk` and `record_to`, and to remove these (`chunk_back`, `record_back`).
         report: told the job's id and `{"index", "start", "frames"}` at once and about once a second; what it raises
             ends the call.
         timeout_s: seconds after which the call is ended by force; it is refused shortly before, as `TooSlow`.
@@ -206,6 +206,11 @@ def make_chunk(
             if start is not None and start <= MOST_START_S:
                 made = dataclasses.replace(made, stages=dataclasses.replace(made.stages, start=start))
         send(urls["record_to"], dumps(made).encode(), name=f"the record of chunk {wanted.index}")
+        if is_gone(urls["plan"], name="the plan"):
+            # The job was cleaned away meanwhile, and nobody would look for what came after that.
+            for stored in ("chunk", "record"):
+                take_back(urls[f"{stored}_back"], name=f"the {stored}")
+            raise RemoteError("the job was removed from storage", remedy="Run the command again.")
         return as_answer(made)
     except KeyscaleError as error:
         if may_pass(error):

@@ -1,4 +1,4 @@
-"""Where a link leads and what can go wrong there; small files fetched from one, and files sent to one.
+"""Where a link leads and what can go wrong there; small files fetched from one, files sent to one and taken back.
 
 A container has no keys to the storage, only links. A link may be a secret (it carries its own signature), so that no
 message, `repr` or traceback here shows more of it than its host.
@@ -11,7 +11,7 @@ import io
 import re
 import ssl
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -32,7 +32,9 @@ __all__ = [
     "LinkUnsuitable",
     "Passing",
     "fetch",
+    "is_gone",
     "send",
+    "take_back",
 ]
 
 CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
@@ -48,6 +50,8 @@ NO_SPACE = 507
 ADDRESS = "Check the storage's address."
 
 PATIENCE_S = 60.0
+ASIDE_S = 10.0
+"""The same where what is asked is not part of the work."""
 SILENCE_S = 60.0
 """How long one try may wait for the server; it may answer only once everything is stored."""
 
@@ -189,7 +193,24 @@ def fetch(url: str, *, name: str, most: int, patience_s: float = PATIENCE_S) -> 
         LinkUnreachable: no try succeeded.
         LinkRefused: the server refuses, or there is more than `most`.
     """
-    return _persistently(Link(url, name), None, most, patience_s)
+    return _persistently(Link(url, name), "GET", None, most, patience_s)
+
+
+def is_gone(url: str, *, name: str) -> bool:
+    """Whether the server says that nothing is stored behind a link; one byte is asked for. False where it cannot."""
+    try:
+        _persistently(Link(url, name), "GET", None, LONGEST_ANSWER, ASIDE_S, Range="bytes=0-0")
+    except LinkMissing:
+        return True
+    except LinkError:
+        return False
+    return False
+
+
+def take_back(url: str, *, name: str) -> None:
+    """Remove what is stored behind a link that allows that, if it can be."""
+    with suppress(LinkError):
+        _persistently(Link(url, name, reads=False), "DELETE", None, LONGEST_ANSWER, ASIDE_S)
 
 
 def send(url: str, content: Path | bytes, *, name: str, patience_s: float = PATIENCE_S) -> None:
@@ -200,31 +221,30 @@ def send(url: str, content: Path | bytes, *, name: str, patience_s: float = PATI
         LinkUnreachable: no try succeeded within `patience_s` seconds.
         OSError: the file cannot be read.
     """
-    _persistently(Link(url, name, reads=False), content, LONGEST_ANSWER, patience_s)
+    _persistently(Link(url, name, reads=False), "PUT", content, LONGEST_ANSWER, patience_s)
 
 
-def _persistently(link: Link, content: Path | bytes | None, most: int, patience_s: float) -> bytes:
+def _persistently(
+    link: Link, method: str, content: Path | bytes | None, most: int, patience_s: float, **headers: str
+) -> bytes:
     patience = Patience(patience_s, silence_counts=True)
     while True:
         try:
-            return _try(link, content, most)
+            return _try(link, method, content, most, headers)
         except Passing as fault:
             if not patience.bear():
                 raise link.unreachable(fault, patience_s) from None
 
 
-def _try(link: Link, content: Path | bytes | None, most: int) -> bytes:
+def _try(link: Link, method: str, content: Path | bytes | None, most: int, more: dict[str, str]) -> bytes:
     """One try; `Passing` for what another one may not meet."""
     with closing(link.connection(silence_s=SILENCE_S)) as connection, _opened(content) as body:
-        headers = link.headers
+        headers = link.headers | more
         if content is not None:
             headers["Content-Length"] = str(body.seek(0, io.SEEK_END))
             body.seek(0)
         with link.quietly():
-            if content is None:
-                connection.request("GET", link.target, headers=headers)
-            else:
-                connection.request("PUT", link.target, body=body, headers=headers)
+            connection.request(method, link.target, body=None if content is None else body, headers=headers)
             # Where the server ends the connection, the socket is the answer's own.
             with closing(connection.getresponse()) as response:
                 answer = response.read(most + 1)

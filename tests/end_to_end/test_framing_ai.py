@@ -24,6 +24,7 @@ from support.numbered import planes, shown, small_job, times
 from support.numbered import run as run_here
 from support.remote_place import Place
 
+from keyscale.engine import framing_ai
 from keyscale.engine.framing_ai import FramingRequest, process
 from keyscale.engine.job import Encoding
 from keyscale.engine.remote import modal_client
@@ -485,6 +486,15 @@ def test_where_other_containers_are_out_of_reach_a_long_result_is_made_in_this_o
     spread.modal.pause()
     assert called(output_key="out/alone.mp4", include_audio=False)[-1]["frames_processed"] == 61
     assert spread.spawned() == before
+
+
+def test_where_no_other_container_comes_soon_a_long_result_is_made_in_this_one(
+    spread: ForkedPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(framing_ai, "QUEUE_S", 1.0)
+    spread.fake.starve()
+    assert called(output_key="out/alone.mp4", include_audio=False)[-1]["frames_processed"] == 61
+    assert spread.accepted() == []
 
 
 def test_whoever_leaves_a_long_job_leaves_no_call_running(spread: ForkedPlace) -> None:

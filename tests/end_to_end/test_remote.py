@@ -36,8 +36,8 @@ PHASES = ["connect", "prepare", "stage", "upscale", "join", "verify", "publish"]
 SIGNED = (b"X-Amz-Signature", b"X-Amz-Credential", b"AWSAccessKeyId")
 BEAT_S = 2.5
 """Events come every 2 s; half a second for a machine that does much else."""
-LINKS = 5
-"""That a call is given: source, plan, record to read and to write, chunk."""
+LINKS = 7
+"""That a call is given: source, plan, record to read and to write, chunk, and to take both back."""
 
 
 @dataclass

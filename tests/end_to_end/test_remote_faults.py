@@ -336,6 +336,24 @@ def test_a_job_whose_calls_wait_longer_than_it_may_ends_and_can_be_gone_on_with(
     forked_place.check_done(forked_place.upscale(tmp_path), tmp_path)
 
 
+def test_calls_that_lost_their_containers_wait_like_those_that_never_had_one(
+    forked_place: ForkedPlace, tmp_path: Path
+) -> None:
+    forked_place.proxy.hold(READS_SOURCE)
+    client = forked_place.upscale(tmp_path, "--max-queue", "1", first=SOON)
+    forked_place.proxy.wait_held(2)
+    time.sleep(1.5)  # in which they work: that alone ends nothing
+    assert client.runs
+    forked_place.fake.starve()
+    for task in forked_place.modal.running_tasks():
+        forked_place.modal.kill_container(task.id, "preempted")
+    assert client.end(30) == 5
+    client.check()
+    assert "2 calls waited 1 s for a container, and none came" in client.last["message"]
+    forked_place.mend()
+    forked_place.check_clean(tmp_path)
+
+
 def test_a_call_whose_reports_are_lost_does_not_count_as_queued(forked_place: ForkedPlace, tmp_path: Path) -> None:
     forked_place.proxy.hold(READS_SOURCE)
     deaf = "import keyscale.engine.remote.dispatch as d, time; d.ASK_S = 1; "

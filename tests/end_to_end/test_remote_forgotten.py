@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 from grpclib import Status
-from support.faulty_place import DELETES, LISTS, READS_SOURCE, SENDS_SOURCE, Asked, Client, FaultyPlace, ForkedPlace
+from support.faulty_place import (
+    DELETES,
+    LISTS,
+    READS_SOURCE,
+    SENDS_SOURCE,
+    Asked,
+    Client,
+    FaultyPlace,
+    ForkedPlace,
+    asked,
+)
 
 HASTY = (
     "import keyscale.engine.remote.modal_client as m; import keyscale.engine.remote.dispatch as d; "
@@ -166,7 +176,9 @@ def test_a_client_that_is_killed_while_modal_names_a_call_leaves_it_known(faulty
     faulty.proxy.cut()
     faulty.mend()
     wait_idle(faulty)  # whatever the call still stores is gone before another test looks
-    faulty.run("remote", "clean", "--older-than", "0s", environment=faulty.home(tmp_path))
+    cleaned = faulty.run("remote", "clean", "--older-than", "0s", environment=faulty.home(tmp_path))
+    assert cleaned.returncode == 5
+    assert f"{client.job}: 1 call may run whose id Modal never gave" in cleaned.stderr
     assert faulty.left() == []
 
 
@@ -275,6 +287,21 @@ def test_an_interrupted_trial_removes_its_object_or_says_that_it_may_be_left(
     if not answers:
         faulty.run("remote", "clean", "--older-than", "0s", environment=faulty.home(tmp_path))
     faulty.check_clean(tmp_path)
+
+
+def test_a_trial_of_which_nobody_knows_whether_it_was_written_is_told(
+    forked_place: ForkedPlace, tmp_path: Path
+) -> None:
+    forked_place.proxy.hold(asked("PUT BUCKET/temp/keyscale-check-"))
+    client = forked_place.upscale(tmp_path, first="import keyscale.engine.remote.run as r; r.CONNECTED_S = 20")
+    forked_place.proxy.wait_held(1)
+    client.signal(signal.SIGINT)
+    while client.runs:
+        forked_place.proxy.cut()
+        time.sleep(0.1)
+    assert client.end() == 130
+    client.check()
+    assert "a trial of the bucket may be left in storage: `keyscale remote clean` removes it" in client.notes
 
 
 def test_clean_that_may_not_delete_keeps_the_job_known(faulty: FaultyPlace, tmp_path: Path) -> None:

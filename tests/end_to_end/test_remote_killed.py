@@ -14,8 +14,22 @@ from support.faulty_place import (
     READS_SOURCE,
     SENDS_SOURCE,
     Asked,
+    Client,
     FaultyPlace,
+    ForkedPlace,
 )
+
+from keyscale.engine.storage.bucket import Storage
+
+
+def killed_with_two_calls(faulty: FaultyPlace, folder: Path) -> Client:
+    """A client that was killed while two calls, which it knew, ran and could do nothing."""
+    faulty.proxy.hold(READS_SOURCE)
+    client = faulty.upscale(folder)
+    faulty.proxy.wait_held(2)
+    faulty.wait_started(folder, 2)
+    client.kill()
+    return client
 
 
 @pytest.mark.parametrize(
@@ -60,11 +74,7 @@ def test_after_a_kill_another_job_for_the_same_output_stops_the_calls_of_the_fir
     tmp_path: Path,
 ) -> None:
     before = faulty.spawned()
-    faulty.proxy.hold(READS_SOURCE)
-    client = faulty.upscale(tmp_path)
-    faulty.proxy.wait_held(2)
-    faulty.wait_started(tmp_path, 2)
-    client.kill()
+    client = killed_with_two_calls(faulty, tmp_path)
     other = faulty.upscale(tmp_path, "--crf", "30")
     faulty.proxy.wait_held(2 + 2)
     assert client.job not in " ".join(faulty.left())
@@ -79,11 +89,7 @@ def test_a_killed_client_whose_work_folder_was_removed_is_followed_all_the_same(
     faulty: FaultyPlace, tmp_path: Path, way: str
 ) -> None:
     before = faulty.spawned()
-    faulty.proxy.hold(READS_SOURCE)
-    client = faulty.upscale(tmp_path)
-    faulty.proxy.wait_held(2)
-    faulty.wait_started(tmp_path, 2)
-    client.kill()
+    client = killed_with_two_calls(faulty, tmp_path)
     shutil.rmtree(tmp_path / ".out.mp4.keyscale")
     status = faulty.run("remote", "status", environment=faulty.home(tmp_path))
     assert status.stdout.count(": running") == 2, status
@@ -97,11 +103,7 @@ def test_a_killed_client_whose_work_folder_was_removed_is_followed_all_the_same(
 def test_after_a_kill_and_without_the_work_folder_another_job_stops_the_calls_of_the_first(
     faulty: FaultyPlace, tmp_path: Path
 ) -> None:
-    faulty.proxy.hold(READS_SOURCE)
-    client = faulty.upscale(tmp_path)
-    faulty.proxy.wait_held(2)
-    faulty.wait_started(tmp_path, 2)
-    client.kill()
+    client = killed_with_two_calls(faulty, tmp_path)
     shutil.rmtree(tmp_path / ".out.mp4.keyscale")
     other = faulty.upscale(tmp_path, "--crf", "30")
     faulty.proxy.wait_held(2 + 2)
@@ -111,11 +113,7 @@ def test_after_a_kill_and_without_the_work_folder_another_job_stops_the_calls_of
 
 
 def test_a_job_that_lies_in_another_bucket_stays_known(faulty: FaultyPlace, tmp_path: Path) -> None:
-    faulty.proxy.hold(READS_SOURCE)
-    client = faulty.upscale(tmp_path)
-    faulty.proxy.wait_held(2)
-    faulty.wait_started(tmp_path, 2)
-    client.kill()
+    client = killed_with_two_calls(faulty, tmp_path)
     shutil.rmtree(tmp_path / ".out.mp4.keyscale")
     faulty.proxy.release()
     elsewhere = faulty.s3.new_bucket()
@@ -129,16 +127,76 @@ def test_a_job_that_lies_in_another_bucket_stays_known(faulty: FaultyPlace, tmp_
     assert faulty.left() == []
 
 
+@pytest.mark.parametrize(
+    "more",
+    [pytest.param((), id="the same job"), pytest.param(("--crf", "30"), id="another one", marks=pytest.mark.slow)],
+)
+def test_a_job_in_another_bucket_is_left_as_it_is_where_its_work_folder_is_there(
+    forked_place: ForkedPlace, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    faulty, home = forked_place, forked_place.home(tmp_path)
+    client = killed_with_two_calls(faulty, tmp_path)
+    other = faulty.upscale(tmp_path, *more, R2_BUCKET_NAME=faulty.s3.new_bucket().bucket)
+    assert other.end() == 5
+    other.check()
+    assert f"is staged in the bucket {faulty.settings.bucket}" in other.last["message"]
+    assert faulty.run("remote", "status", environment=home).stdout.count(": running") == 2
+    done = faulty.run("remote", "cancel", client.job, environment=home)
+    assert done.returncode == 0, done.stderr
+    faulty.check_clean(tmp_path)
+
+
+def test_a_job_that_could_not_be_removed_is_not_forgotten_by_who_looks_in_another_bucket(
+    forked_place: ForkedPlace, tmp_path: Path
+) -> None:
+    faulty, home = forked_place, forked_place.home(tmp_path)
+    client = killed_with_two_calls(faulty, tmp_path)
+    faulty.proxy.answer(DELETES, 403, "AccessDenied")
+    for command in (("cancel", client.job), ("clean", "--older-than", "0s")):
+        assert faulty.run("remote", *command, environment=home).returncode == 5
+    elsewhere = {"R2_BUCKET_NAME": faulty.s3.new_bucket().bucket}
+    faulty.mend()
+    refused = faulty.run("remote", "cancel", client.job, environment=home | elsewhere)
+    assert refused.returncode == 5
+    assert f"is staged in the bucket {faulty.settings.bucket}" in refused.stderr
+    assert faulty.run("remote", "cancel", client.job, environment=home).returncode == 0
+    faulty.check_clean(tmp_path)
+    assert "no remote job is unfinished" in faulty.run("remote", "status", environment=home).stdout
+
+
+def test_a_job_of_which_objects_are_gone_is_not_sent_again_beside_its_running_calls(
+    forked_place: ForkedPlace, tmp_path: Path
+) -> None:
+    faulty = forked_place
+    client = killed_with_two_calls(faulty, tmp_path)
+    before = set(faulty.accepted())
+    with Storage(faulty.direct) as storage:
+        storage.delete(f"temp/upscale_{client.job}/plan")
+    follower = faulty.resume(tmp_path, client.job)
+    follower.until(lambda event: event.get("message", "").endswith(" begins"))
+    assert before & set(faulty.accepted()) == set()
+    faulty.proxy.release()
+    faulty.check_done(follower, tmp_path)
+
+
+def test_status_knows_jobs_while_modal_is_out_of_reach(forked_place: ForkedPlace, tmp_path: Path) -> None:
+    client = killed_with_two_calls(forked_place, tmp_path)
+    forked_place.modal.pause()
+    told = forked_place.run("remote", "status", environment=forked_place.home(tmp_path))
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith(f"{client.job}  ")
+    assert told.stdout.count("not known: Modal is not to be reached at 127.0.0.1") == 2
+    forked_place.mend()
+    assert forked_place.run("remote", "cancel", client.job, environment=forked_place.home(tmp_path)).returncode == 0
+    forked_place.check_clean(tmp_path)
+
+
 def test_clean_cancels_the_calls_of_a_job_before_it_is_forgotten(faulty: FaultyPlace, tmp_path: Path) -> None:
-    faulty.proxy.hold(READS_SOURCE)
-    client = faulty.upscale(tmp_path)
-    faulty.proxy.wait_held(2)
-    faulty.wait_started(tmp_path, 2)
-    client.kill()
+    client = killed_with_two_calls(faulty, tmp_path)
     home = faulty.home(tmp_path)
     told = faulty.run("remote", "clean", "--older-than", "0s", environment=home | {"MODAL_TOKEN_SECRET": "as-wrong"})
     assert told.returncode == 5
-    assert f"calls of {client.job} may still run" in told.stderr
+    assert f"{client.job}: 2 calls may still run" in told.stderr
     assert ": running" in faulty.run("remote", "status", environment=home).stdout, (
         "whoever cancels has to know the calls"
     )
@@ -154,11 +212,7 @@ def test_clean_cancels_the_calls_of_a_job_before_it_is_forgotten(faulty: FaultyP
 
 
 def test_clean_of_a_job_whose_calls_run_leaves_none_running(faulty: FaultyPlace, tmp_path: Path) -> None:
-    faulty.proxy.hold(READS_SOURCE)
-    client = faulty.upscale(tmp_path)
-    faulty.proxy.wait_held(2)
-    faulty.wait_started(tmp_path, 2)
-    client.kill()
+    killed_with_two_calls(faulty, tmp_path)
     done = faulty.run("remote", "clean", "--older-than", "0s", environment=faulty.home(tmp_path))
     assert done.returncode == 0, done.stderr
     faulty.check_clean(tmp_path)

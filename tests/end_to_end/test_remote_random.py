@@ -36,6 +36,8 @@ from support.faulty_place import (
 )
 from support.s3.server import S3Server
 
+from keyscale.engine.storage.bucket import Storage
+
 OFTEN, MORE = range(6), range(6, 1000)
 REAL_OFTEN, REAL = range(5000, 5002), range(5002, 5100)
 IMPATIENT = (
@@ -63,13 +65,15 @@ class Sequence:
         self.steps: list[str] = []
         self.before = set(faulty.accepted())
         self.was_full = False
+        self.elsewhere = faulty.s3.new_bucket()
+        """Where a user may look by mistake."""
 
     def run(self) -> None:
         """A job, and up to seven things that happen to it."""
         ways: tuple[Callable[[], None], ...] = (
             *(self.refuse, self.hold, self.release, self.break_storage, self.delay),
             *(self.outage, self.lose_token, self.fill_disk, self.interrupt, self.kill, self.lose_container),
-            *(self.command, self.follow),
+            *(self.command, self.follow, self.lose_object),
             *((self.lose_answers, self.starve) if isinstance(self.faulty, ForkedPlace) else ()),
         )
         if self.rng.random() < 0.5:
@@ -89,17 +93,29 @@ class Sequence:
             self.steps.append("SIGTERM to all")
 
     def begin(self, way: str) -> None:
-        known = sorted(self.known())
+        known, bucket = sorted(self.known()), self.bucket() if way != "upscale" else {}
         if way == "resume" and known:
-            client = self.faulty.client(
-                "remote", "resume", self.rng.choice(known), first=IMPATIENT, **self.faulty.home(self.folder)
-            )
+            home = self.faulty.home(self.folder)
+            client = self.faulty.client("remote", "resume", self.rng.choice(known), first=IMPATIENT, **home, **bucket)
         else:
-            client = self.faulty.upscale(self.folder, *(("--crf", "30") if way == "other" else ()), first=IMPATIENT)
+            other = ("--crf", "30") if way == "other" else ()
+            client = self.faulty.upscale(self.folder, *other, first=IMPATIENT, **bucket)
         self.steps.append(way)
         self.clients.append(client)
         if self.rng.random() < 0.1:
             self.fill_disk()
+
+    def bucket(self) -> dict[str, str]:
+        """The variable that names a bucket, mostly the right one."""
+        chosen = self.rng.choice((self.faulty.direct, self.faulty.direct, self.elsewhere)).bucket
+        self.steps.append(chosen)
+        return {"R2_BUCKET_NAME": chosen}
+
+    def lose_object(self) -> None:
+        with Storage(self.faulty.direct) as storage:
+            if found := [each.key for each in storage.list("temp/upscale_")]:
+                self.steps.append("an object is lost")
+                storage.delete(self.rng.choice(found))
 
     def refuse(self) -> None:
         rpc = self.rng.choice(("FunctionMap", "FunctionGetOutputs", "FunctionCallCancel"))
@@ -167,6 +183,8 @@ class Sequence:
         if running := [client for client in self.clients if client.runs]:
             number = self.rng.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
             self.steps.append(number.name)
+            if not isinstance(self.faulty, ForkedPlace):
+                time.sleep(1)  # a signal that comes while Python itself starts is none of keyscale's
             with contextlib.suppress(ProcessLookupError):
                 self.rng.choice(running).signal(number)
 
@@ -189,13 +207,25 @@ class Sequence:
         chosen = self.rng.choice(ways)
         token = {"MODAL_TOKEN_SECRET": "as-wrong"} if self.rng.random() < 0.2 else {}
         self.steps.append(" ".join(chosen))
-        done = self.faulty.run(*chosen, environment=self.faulty.home(self.folder) | token)
+        done = self.faulty.run(*chosen, environment=self.faulty.home(self.folder) | token | self.bucket())
         assert done.returncode in {0, 5}, done
         self.said += [done.stdout, done.stderr]
 
     def follow(self) -> None:
         if not any(client.runs for client in self.clients):
             self.begin(self.rng.choice(("upscale", "other", "resume")))
+
+    def left(self) -> list[str]:
+        """What lies in both buckets."""
+        with Storage(self.elsewhere) as storage:
+            return self.faulty.left() + [found.key for found in storage.list("")]
+
+    def bucket_of(self, job: str) -> dict[str, str]:
+        """The variable by which `cancel` finds a job, as a user takes it from the error."""
+        paths = self.folder / "state" / "remote" / f"{job}.state", self.folder / ".out.mp4.keyscale" / "remote.json"
+        states = [json.loads(path.read_text()) for path in paths if path.exists()]
+        places = [state["bucket"] for state in states if state["job_id"] == job]
+        return {"R2_BUCKET_NAME": places[0]} if places else {}
 
     def known(self) -> dict[str, list[dict[str, object]]]:
         """Jobs that notes lead to, with the calls that are known of each, named or not."""
@@ -231,7 +261,7 @@ class Sequence:
         ):
             time.sleep(0.1)  # one without what it needs ends by itself
         assert len(strays) <= unnamed, f"forgotten: {strays}; known: {known}"
-        jobs = {found[1] for key in self.faulty.left() if (found := re.match(r"temp/upscale_([^/]+)/", key))}
+        jobs = {found[1] for key in self.left() if (found := re.match(r"temp/upscale_([^/]+)/", key))}
         assert jobs <= set(known), f"forgotten in storage: {jobs - set(known)}"
         output = self.folder / "out.mp4"
         if output.exists():
@@ -241,7 +271,13 @@ class Sequence:
     def sweep(self) -> None:
         """Leave nothing to the next sequence."""
         self.faulty.leave()
-        self.faulty.run("remote", "clean", "--older-than", "0s", environment=self.faulty.home(self.folder))
+        self.clean()
+
+    def clean(self) -> None:
+        """Sweep both buckets."""
+        for place in (self.faulty.direct, self.elsewhere):
+            home = self.faulty.home(self.folder) | {"R2_BUCKET_NAME": place.bucket}
+            self.faulty.run("remote", "clean", "--older-than", "0s", environment=home)
 
     def end(self) -> None:
         """All that is known can be ended by what `status` names."""
@@ -252,16 +288,16 @@ class Sequence:
         assert told.returncode == 0, told.stderr
         assert all(job in told.stdout for job in self.known()), told.stdout
         for job in self.known():
-            state = self.folder / "state" / "remote" / f"{job}.state"
+            state, home = self.folder / "state" / "remote" / f"{job}.state", home | self.bucket_of(job)
             done = self.faulty.run("remote", "cancel", job, environment=home)
             if done.returncode == 5 and "never gave" in done.stderr:
                 # Later it is over for certain.
                 state.write_text(re.sub(r'"until":[0-9.]+', '"until":0', state.read_text()))
                 done = self.faulty.run("remote", "cancel", job, environment=home)
             assert done.returncode == 0, done.stderr
-        self.faulty.run("remote", "clean", "--older-than", "0s", environment=home)
+        self.clean()
         assert self.known() == {}
-        assert self.faulty.left() == []
+        assert self.left() == []
         deadline = time.monotonic() + 40
         while self.faulty.accepted() and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -115,6 +115,9 @@ def test_other_kinds_of_gpus_fewer_containers_and_their_encoder_are_told(plan: P
     dollars = [split.dollars for split in found.alternatives]
     assert dollars == sorted(dollars)
     assert not any(split.encoder == "h264_nvenc" for split in estimate(plan, ["H100"], containers=4).alternatives)
+    on_gpu = replace(plan, encoder=replace(plan.encoder, encoder="h264_nvenc", preset="p4"))
+    able = {split.gpu for split in estimate(on_gpu, ["L4"], containers=4).alternatives}
+    assert able == {"T4", "A10", "L4", "L40S", "RTX-PRO-6000"}
     table = dict(summarise(plan, found))
     assert "4 containers with L4 GPUs and 4 cores each: L4 is the first of L4,T4" in table["Remote"]
     assert "not measured" in table["Estimate"]

@@ -72,17 +72,28 @@ def test_a_job_is_done_when_all_its_chunks_are_there() -> None:
 def test_reported_frames_count_while_a_call_runs_and_never_beyond_its_piece() -> None:
     pieces = Pieces([A, B], 15)
     start(pieces, "a"), start(pieces, "b")
-    pieces.reported(A.index, A.start, 10)
-    pieces.reported(A.index, A.start, 7)
-    pieces.reported(B.index, B.start, 9999)
-    pieces.reported(7, 0, 5)
+    pieces.reported(0.0, A.index, A.start, 10)
+    pieces.reported(0.0, A.index, A.start, 7)
+    pieces.reported(0.0, B.index, B.start, 9999)
+    pieces.reported(0.0, 7, 0, 5)
     assert pieces.frames == 10 + 40
+
+
+def test_a_call_waits_until_it_is_heard_of_and_after_a_silence_longer_than_any_call_works() -> None:
+    pieces = Pieces([A, B], 15)
+    start(pieces, "a"), start(pieces, "b")
+    assert pieces.queued({"a", "b"}, oldest=0.0) == 2
+    assert pieces.reported(5.0, A.index, A.start, 0) == "a"
+    assert pieces.reported(6.0, A.index, A.start, 10) is None
+    assert pieces.queued({"a", "b"}, oldest=0.0) == 1
+    assert pieces.queued({"a"}, oldest=6.0) == 0
+    assert pieces.queued({"a"}, oldest=6.1) == 1
 
 
 def test_what_a_failed_call_had_reported_does_not_count_any_more() -> None:
     pieces = Pieces([A], 15)
     start(pieces, "a")
-    pieces.reported(A.index, A.start, 30)
+    pieces.reported(0.0, A.index, A.start, 30)
     pieces.failed("a", crashed(), 0.0)
     assert pieces.frames == 0
     start(pieces, "again", 1e9)
@@ -201,7 +212,7 @@ def test_a_piece_of_which_no_frame_is_made_in_all_its_time_is_tried_only_once_mo
 def test_a_call_that_modal_ended_and_that_had_reported_frames_is_made_in_parts() -> None:
     pieces = Pieces([A], 15)
     start(pieces, "a")
-    pieces.reported(A.index, A.start, 30)
+    pieces.reported(0.0, A.index, A.start, 30)
     assert "in 3 parts" in str(pieces.failed("a", TIMEOUT, 0.0))
 
 

@@ -16,9 +16,9 @@ FRAMES, CALL_S = 100, 50.0
 """Of a call, and how long it is expected to take."""
 
 
-def expected(dollars: float) -> RemoteEstimate:
+def expected(dollars: float, gpu: str = GPU) -> RemoteEstimate:
     split = RemoteSplit(
-        gpu=GPU, cores=CORES, containers=2, encoder="libx264", minutes=1, dollars=dollars, measured=False
+        gpu=gpu, cores=CORES, containers=2, encoder="libx264", minutes=1, dollars=dollars, measured=False
     )
     return RemoteEstimate(
         chosen=split,
@@ -56,8 +56,8 @@ def made(
     )
 
 
-def opened(most: float | None = None, dollars: float = 0.0) -> Account:
-    return Budget(most).open(expected(dollars))
+def opened(most: float | None = None, dollars: float = 0.0, gpu: str = GPU) -> Account:
+    return Budget(most).open(expected(dollars, gpu))
 
 
 def paid(seconds: float, calls: int) -> float:
@@ -167,6 +167,15 @@ def test_a_job_that_takes_longer_begins_nothing_that_would_bring_it_above_the_mo
     assert "what is finished is not done again" in str(refusal.remedy)
 
 
+def test_calls_count_by_the_dearest_gpu_that_came_so_far() -> None:
+    account = opened()
+    for number in range(3):
+        account.begun(f"{number}", FRAMES, 0.0)
+    account.made("0", CALL_S, made(CALL_S, gpu="NVIDIA H100 80GB HBM3", start=START))
+    running = 2 * cost("H100", CALL_S, CORES) + cost("H100", START + IDLE_S, CORES)
+    assert account.commitment() == pytest.approx(account.spent + running)
+
+
 def test_calls_that_run_for_longer_than_expected_count_as_long_as_they_run() -> None:
     account = opened(paid(2 * (START + IDLE_S + CALL_S), 2))
     account.begun("a", FRAMES, 0.0)
@@ -210,8 +219,12 @@ def test_a_job_that_is_expected_to_cost_more_than_the_most_is_not_begun() -> Non
 # Containers that do not come
 
 
-def test_it_is_told_where_fewer_containers_came_than_calls_ran_and_one_waited_long() -> None:
-    account = opened()
+@pytest.mark.parametrize(
+    ("gpu", "why"),
+    [(GPU, "no more GPUs (Modal's Starter plan has 10,"), ("none", "no more (Modal's Starter plan has 100,")],
+)
+def test_it_is_told_where_fewer_containers_came_than_calls_ran_and_one_waited_long(gpu: str, why: str) -> None:
+    account = opened(gpu=gpu)
     for number in range(3):
         account.begun(f"{number}", FRAMES, 0.0)
     for number in range(3):
@@ -219,7 +232,7 @@ def test_it_is_told_where_fewer_containers_came_than_calls_ran_and_one_waited_lo
     told = account.fewer_came()
     assert told is not None
     assert "2 containers came for 3 calls" in told
-    assert "Starter plan has 10" in told
+    assert f"the account may have {why}" in told
 
 
 @pytest.mark.parametrize(("containers", "waited"), [(3, 100.0), (1, 30.0)], ids=["all came", "none waited long"])

@@ -290,6 +290,14 @@ class TestSignedAddresses:
         assert found is not None
         assert (found.size, found.content_type) == (4, "video/mp4")
 
+    def test_a_signed_address_removes_one_object(self, storage: Storage) -> None:
+        storage.put("temp/x", b"to go")
+        storage.put("temp/y", b"to stay")
+        url = storage.presign_delete("temp/x", 60)
+        assert anyone("DELETE", url.replace("/temp/x?", "/temp/y?")).status == 403
+        assert anyone("DELETE", url).status == 204
+        assert [found.key for found in storage.list("temp/")] == ["temp/y"]
+
     def test_a_signed_address_is_for_one_method_key_and_type(self, storage: Storage) -> None:
         storage.put("temp/x", b"secret")
         good = storage.presign_get("temp/x", 60)

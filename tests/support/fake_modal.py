@@ -223,8 +223,11 @@ class _Container:
 
     def kill(self, ending: str) -> None:
         self.ending, self.was_killed = ending, True
-        with contextlib.suppress(ProcessLookupError):
+        try:
             os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has ended, or has no group of its own yet
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ from keyscale.engine.storage.bucket import Storage, new_job_id
 from keyscale.engine.worker import chunk as chunk_module
 from keyscale.engine.worker.chunk import Workshop, make_chunk, may_pass
 from keyscale.engine.worker.contract import Task, read_task
-from keyscale.engine.worker.links import LinkMissing, LinkRefused, LinkUnreachable
+from keyscale.engine.worker.links import LinkMissing, LinkRefused, LinkUnreachable, send
 
 FRAMES = 60
 
@@ -385,3 +385,17 @@ def test_progress_is_reported_and_what_that_raises_ends_the_call(
     with pytest.raises(Cancelled):
         make_chunk(shop, dumps(staged.task), dataclasses.asdict(other), staged.links(other), cancel)
     assert staged.storage.head(staged.key(2, ".json")) is None
+
+
+def test_a_chunk_of_a_job_that_is_removed_before_it_is_stored_is_taken_back(
+    staged: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send_late(url: str, content: Path | bytes, *, name: str) -> None:
+        if name.startswith("chunk"):  # whose call was cancelled; its container does not know it yet
+            staged.storage.delete_prefix(staged.staging.prefix)
+        send(url, content, name=name)
+
+    monkeypatch.setattr(chunk_module, "send", send_late)
+    answer = staged.make(1)
+    assert (answer["status"], answer["message"]) == ("error", "the job was removed from storage")
+    assert list(staged.storage.list(staged.staging.prefix)) == []

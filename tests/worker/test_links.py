@@ -12,7 +12,7 @@ import pytest
 from support.range_server import SECRET, Fault, RangeServer
 
 from keyscale.engine.errors import RemoteError
-from keyscale.engine.worker.links import LinkExpired, LinkMissing, LinkRefused, LinkUnreachable, fetch, send
+from keyscale.engine.worker.links import LinkExpired, LinkMissing, LinkRefused, LinkUnreachable, fetch, is_gone, send
 from keyscale.engine.worker.ranged_file import RangedFile
 
 pytestmark = pytest.mark.loopback
@@ -43,6 +43,15 @@ def test_a_server_that_ends_the_connection_with_its_answer_leaves_nothing_open(s
     assert fetch(server.url(), name="the plan", most=10) == b"plan"
     send(server.url(), b"{}", name="the record")
     assert server.content == b"{}"
+
+
+@pytest.mark.parametrize(("status", "gone"), [(None, False), (404, True), (403, False)])
+def test_something_is_gone_only_where_the_server_says_so(server: RangeServer, status: int | None, gone: bool) -> None:
+    server.content = bytes(1 << 17)
+    if status is not None:
+        server.always = told(status)
+    assert is_gone(server.url(), name="the plan") is gone
+    assert server.requests[0][1]["Range"] == "bytes=0-0"
 
 
 def test_the_links_path_and_query_arrive_as_they_were_signed(server: RangeServer) -> None:
