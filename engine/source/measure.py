@@ -18,7 +18,7 @@ from keyscale.engine.source.frame_filters import FrameTags, frame_tags
 from keyscale.engine.source.matroska import is_whole
 from keyscale.engine.source.open import demuxed, frame_is_damaged, open_source, prepare_decoder, reason_of
 from keyscale.engine.source.order import choose_times, decoded, in_order_of_display
-from keyscale.engine.source.side_data import Type, side_data_of
+from keyscale.engine.source.side_data import CAPTIONS, TRANSPARENCY, Type, has_captions, side_data_of, told_of
 from keyscale.engine.source.streams import UNLISTED, Spans, stream_facts
 from keyscale.engine.source.timeline import SKIPPED, PacketLog, Retiming, retimed_video
 from keyscale.engine.wording import say
@@ -50,14 +50,6 @@ TAIL_SECONDS = (1, 5, 30)
 
 MAX_PIXELS = 16384 * 8704
 """Largest picture decoded: that of the highest levels of HEVC and AV1. What declares more is damaged."""
-
-
-LEFT_OUT = {
-    Type.A53_CC: "closed captions (CEA-608 or 708) within the picture",
-    Type.STEREO3D: "the description of the picture as stereoscopic",
-    Type.SPHERICAL: "the description of the picture as spherical (360 degrees)",
-}
-"""Side data of frames that viewers may miss."""
 
 
 class Scan:
@@ -106,6 +98,9 @@ class Scan:
                 f"{path} declares pictures of {context.width}x{context.height} pixels",
                 remedy="The largest picture that is read has as many as 16384x8704.",
             )
+        # VP8 and VP9 keep it beside the picture, where no decoder here looks.
+        self.left_out = {TRANSPARENCY} if stream.metadata.get("alpha_mode") == "1" else set[str]()
+        """What comes with the picture and is not carried over, as far as packets tell."""
         self._read_packets(container, stream, path)
 
     def streams(self, make: Callable[..., T]) -> tuple[T, ...]:
@@ -131,8 +126,7 @@ class Scan:
         self.log = PacketLog(
             stream.index, self.codec, may_step_ahead=is_stream, has_dts=is_stream or "flv" in self.container
         )
-        self.missing_pts = self.corrupt_packets = 0
-        self.last_duration = 0
+        self.missing_pts = self.corrupt_packets = self.last_duration = 0
         last = None
         ends = 0.0
         self.read_error: str | None = None
@@ -155,6 +149,8 @@ class Scan:
                     self.log.add(packet)
                 if packet.stream_index != stream.index or packet.size == 0:
                     continue
+                if CAPTIONS not in self.left_out and has_captions(self.codec, packet):
+                    self.left_out.add(CAPTIONS)
                 # Packets before the first keyframe can not be decoded, so they are never displayed. That keyframe may
                 # itself be hidden by an edit list that begins between keyframes.
                 started = started or packet.is_keyframe
@@ -392,6 +388,6 @@ def _frame_facts(frame: av.VideoFrame) -> FirstFrame:
         display_matrix=side.get(Type.DISPLAYMATRIX),
         mastering=side.get(Type.MASTERING_DISPLAY_METADATA),
         light_level=side.get(Type.CONTENT_LIGHT_LEVEL),
-        left_out=tuple(words for kind, words in LEFT_OUT.items() if kind in side),
+        left_out=told_of(frame, side),
         tags=frame_tags(frame),
     )

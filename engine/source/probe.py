@@ -224,7 +224,7 @@ def probe(path: str | Path, *, tolerate_damage: bool = False, sound: bool = True
         shown_width, shown_height = shown_height, shown_width
     rate, variable = _rate(measured, scan)
     last = _last_duration(measured, scan, rate)
-    notes = [*late, *measured.notes, *(f"{words} is left out" for words in first.left_out)]
+    notes = [*late, *measured.notes, *_told_of(scan, first)]
     colour = colour_of_source(path, scan, first)
     if colour.assumed:
         notes.append(f"the source names no colour matrix; {colour.describe()} as players do for {height} lines")
@@ -265,6 +265,10 @@ def probe(path: str | Path, *, tolerate_damage: bool = False, sound: bool = True
         notes=tuple(notes),
         frame_aspect=first.tags.sample_aspect or Fraction(1),
     )
+
+
+def _told_of(scan: Scan, first: FirstFrame) -> list[str]:
+    return [f"{words} is left out" for words in dict.fromkeys((*first.left_out, *sorted(scan.left_out)))]
 
 
 def _crop(path: str | Path, scan: Scan, width: int, height: int) -> Crop:
