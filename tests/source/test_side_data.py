@@ -162,6 +162,7 @@ def test_transparency_is_told_of(tmp_path: Path, name: str, codec: str, pixel_fo
     path = tmp_path / name
     with av.open(path, "w", format="image2" if name.endswith("png") else None) as out:
         stream = out.add_stream(codec, rate=25)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = 64, 48, pixel_format
         out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgba").reformat(format=pixel_format)))
         out.mux(stream.encode(None))
