@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from itertools import pairwise
 from pathlib import Path
 
 from keyscale.engine.source.boxes import all_boxes
@@ -50,7 +51,7 @@ def _movies_in(path: str | os.PathLike[str]) -> int:
     with Path(path).open("rb") as file:
         kinds = [kind for kind, _, _ in all_boxes(file, 0, os.fstat(file.fileno()).st_size)]
     starts = [place for place, kind in enumerate(kinds) if kind == b"ftyp"]
-    return sum(b"moov" in kinds[place:end] for place, end in zip(starts, [*starts[1:], len(kinds)], strict=True))
+    return sum(b"moov" in kinds[place:end] for place, end in pairwise([*starts, len(kinds)]))
 
 
 def _count(path: str | os.PathLike[str], header: re.Pattern[bytes]) -> int:

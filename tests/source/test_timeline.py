@@ -207,6 +207,14 @@ def test_formats_of_which_the_first_recording_alone_is_read(tmp_path: Path, suff
     assert len(probe(one).pts) == 10
 
 
+def test_a_movie_without_a_file_type_is_one_recording(tmp_path: Path) -> None:
+    """As old cameras write them."""
+    content = write_video(tmp_path / "one.mov", numbers(10), options={"g": "5"}).read_bytes()
+    plain = tmp_path / "in.mov"
+    plain.write_bytes(content.replace(b"ftyp", b"wide", 1))
+    assert len(probe(plain).pts) == 10
+
+
 @pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "frag_keyframe+empty_moov+default_base_moof"])
 def test_fragmented_recordings_that_were_joined_are_told(tmp_path: Path, flags: str) -> None:
     """FFmpeg leaves the second movie's fragments out, or the first of them."""
