@@ -56,6 +56,12 @@ def refuse_misread_coordinates(framing: Framing, size: tuple[int, int] | None = 
                 f"of {side:g}: are these {likely}?",
                 remedy=_declared(framing, "units", likely) + (", or pixels if they are pixels." if percent else "."),
             )
+        if framing.units is Units.PERCENT and side <= NO_PIXELS:
+            raise FramingError(
+                f"units are declared as percent, and no rectangle has a side above {side:g}: are these parts of the "
+                "frame?",
+                remedy=f"{_declared(framing, 'units', 'normalized')}.",
+            )
     if framing.units is not None:
         return
     low = float(rects[:, :2].min())

@@ -172,7 +172,7 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
     """Label and value rows, for a short table; `remote` where the job's chunks are made remotely."""
     info, model, estimate = plan.info, plan.model, plan.estimate
     shown = len(set(plan.source_index.tolist()))
-    kind = "variable rate, mean " if info.variable_rate else ""
+    kind = "variable rate, about " if info.variable_rate else ""
     rows = [
         (
             "Source",

@@ -28,7 +28,7 @@ ROUNDING = 0.05
 def source_end(job: Job, info: VideoInfo) -> float:
     """Seconds of the source's own timeline at which it ends: with its picture, held to the end of the sound if asked.
 
-    A picture is held for whole frames of the source's mean rate, and only where the sound outlasts it by more than one.
+    A picture is held for whole frames of the source's rate, and only where the sound outlasts it by more than one.
     """
     picture = float(info.duration)
     longer = _sound_end(job, info) - picture

@@ -254,7 +254,7 @@ def _rate_warnings(job: Job, info: VideoInfo, rate: Fraction) -> list[str]:
     warnings: list[str] = []
     if info.variable_rate:
         chosen = say("{fps=source} is taken as {}", f"{float(rate):g}") if job.target.rate is None else "chosen by time"
-        warnings.append(say("the source has a variable frame rate (mean {}): {}", f"{float(info.rate):.3f}", chosen))
+        warnings.append(say("the source has a variable frame rate (about {}): {}", f"{float(info.rate):.3f}", chosen))
     if info.interlaced:
         warnings.append(f"the source is interlaced ({info.field_order}) and is deinterlaced, one frame a frame")
     if info.damaged:

@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from keyscale.engine.errors import InputError
+from keyscale.engine.source.appended import recordings_in
 from keyscale.engine.source.frame_filters import FrameTags, frame_tags
-from keyscale.engine.source.matroska import SEGMENTS_READ, is_whole, segments_in
+from keyscale.engine.source.matroska import is_whole
 from keyscale.engine.source.open import demuxed, frame_is_damaged, open_source, prepare_decoder, reason_of
-from keyscale.engine.source.order import choose_times, decoded
-from keyscale.engine.source.side_data import Type, side_data_of
+from keyscale.engine.source.order import choose_times, decoded, in_order_of_display
+from keyscale.engine.source.side_data import CAPTIONS, TRANSPARENCY, Type, has_captions, side_data_of, told_of
 from keyscale.engine.source.streams import UNLISTED, Spans, stream_facts
-from keyscale.engine.source.timeline import PacketLog, Retiming, retimed_video
+from keyscale.engine.source.timeline import SKIPPED, PacketLog, Retiming, retimed_video
 from keyscale.engine.wording import say
 
 if TYPE_CHECKING:
@@ -49,14 +50,6 @@ TAIL_SECONDS = (1, 5, 30)
 
 MAX_PIXELS = 16384 * 8704
 """Largest picture decoded: that of the highest levels of HEVC and AV1. What declares more is damaged."""
-
-
-LEFT_OUT = {
-    Type.A53_CC: "closed captions (CEA-608 or 708) within the picture",
-    Type.STEREO3D: "the description of the picture as stereoscopic",
-    Type.SPHERICAL: "the description of the picture as spherical (360 degrees)",
-}
-"""Side data of frames that viewers may miss."""
 
 
 class Scan:
@@ -105,6 +98,9 @@ class Scan:
                 f"{path} declares pictures of {context.width}x{context.height} pixels",
                 remedy="The largest picture that is read has as many as 16384x8704.",
             )
+        # VP8 and VP9 keep it beside the picture, where no decoder here looks.
+        self.left_out = {TRANSPARENCY} if stream.metadata.get("alpha_mode") == "1" else set[str]()
+        """What comes with the picture and is not carried over, as far as packets tell."""
         self._read_packets(container, stream, path)
 
     def streams(self, make: Callable[..., T]) -> tuple[T, ...]:
@@ -130,8 +126,7 @@ class Scan:
         self.log = PacketLog(
             stream.index, self.codec, may_step_ahead=is_stream, has_dts=is_stream or "flv" in self.container
         )
-        self.missing_pts = self.corrupt_packets = 0
-        self.last_duration = 0
+        self.missing_pts = self.corrupt_packets = self.last_duration = 0
         last = None
         ends = 0.0
         self.read_error: str | None = None
@@ -154,6 +149,8 @@ class Scan:
                     self.log.add(packet)
                 if packet.stream_index != stream.index or packet.size == 0:
                     continue
+                if CAPTIONS not in self.left_out and has_captions(self.codec, packet):
+                    self.left_out.add(CAPTIONS)
                 # Packets before the first keyframe can not be decoded, so they are never displayed. That keyframe may
                 # itself be hidden by an edit list that begins between keyframes.
                 started = started or packet.is_keyframe
@@ -233,6 +230,11 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
             "each part follows the one before it"
         )
     head, facts, damaged, interlaced = _decode(path, scan, retiming, limit=HEAD_FRAMES)
+    numbered = [pts if pts > SKIPPED else None for pts in scan.log.pts]
+    if retiming is None and head != sorted(head) and np.all(np.diff([pts for pts in numbered if pts is not None]) > 0):
+        # Whoever packed the frames took the order of coding for that of display, as FFmpeg does with raw HEVC.
+        retiming = in_order_of_display(path, scan, numbered)
+        head, facts, damaged, interlaced = _decode(path, scan, retiming, limit=HEAD_FRAMES)
     if facts is None:
         why = "" if scan.has_size else " (it declares no picture size, or one that is too large)"
         raise InputError(f"no frame of {path} can be decoded{why}", remedy="Check that it plays in a video player.")
@@ -271,7 +273,15 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
 
 def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list[str]:
     claimed, read = scan.header_duration, scan.read_seconds
+    count, known = recordings_in(path, scan.container)
     problem = None
+    if count > known:
+        problem = f"{count} recordings were laid end to end in it, of which {known} can be read"
+        if not tolerate_damage:
+            remedy = "Join them with {} instead, or use the first {} with {keep_going_on_decode_errors=True}."
+            tool = "mkvmerge" if "matroska" in scan.container else "FFmpeg's concat demuxer"
+            raise InputError(f"{path}: {problem}", remedy=say(remedy, tool, "two" if known == 2 else "one"))
+        return [problem]
     if scan.beyond_file:
         problem = "its index points past the end of the file"
     elif scan.read_error:
@@ -281,12 +291,6 @@ def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list
     elif scan.claims_more and not is_whole(path):
         # Some muxers count from second 0, some from the first frame: the later end tells a whole file for sure.
         problem = f"its header says {claimed or 0:.2f} s, {read:.2f} s can be read"
-    elif "matroska" in scan.container and (count := segments_in(path)) > SEGMENTS_READ:
-        problem = f"{count} recordings were laid end to end in it, of which {SEGMENTS_READ} can be read"
-        if not tolerate_damage:
-            remedy = "Join them with mkvmerge instead, or use the first two with {keep_going_on_decode_errors=True}."
-            raise InputError(f"{path}: {problem}", remedy=say(remedy))
-        return [problem]
     if problem is None:
         return []
     if not tolerate_damage:
@@ -384,6 +388,6 @@ def _frame_facts(frame: av.VideoFrame) -> FirstFrame:
         display_matrix=side.get(Type.DISPLAYMATRIX),
         mastering=side.get(Type.MASTERING_DISPLAY_METADATA),
         light_level=side.get(Type.CONTENT_LIGHT_LEVEL),
-        left_out=tuple(words for kind, words in LEFT_OUT.items() if kind in side),
+        left_out=told_of(frame, side),
         tags=frame_tags(frame),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from keyscale.engine.source.measure import Scan
 
-__all__ = ["choose_times", "decoded"]
+__all__ = ["choose_times", "decoded", "in_order_of_display"]
 
 CODING_TIMES = frozenset({"avi", "asf", "asf_o", "nuv"})
 """Formats that store when a packet is decoded, not when its picture is shown. Of Matroska it is tracks that were taken
@@ -67,7 +67,7 @@ def choose_times(path: str | Path, scan: Scan) -> Retiming | None:
     if all(pts <= SKIPPED for pts in log.pts) or (scan.container in WITHOUT_TIMES and not _is_even(log)):
         return _even(path, scan)
     if _stores_coding_times(scan) and all(dts is not None for dts in log.dts) and log.dts != log.pts:
-        return _in_order_of_display(path, scan, delay=_delay(scan))
+        return in_order_of_display(path, scan, log.dts, delay=_delay(scan))
     if None not in log.positions and not log.resized:
         return None
     own = log.own() if _is_regular(log) else _placed(path, scan, ())
@@ -147,20 +147,29 @@ def _delay(scan: Scan) -> int:
     return max(0, scan.start_time - first) if "asf" in scan.container and scan.start_time is not None else 0
 
 
-def _in_order_of_display(path: str | Path, scan: Scan, *, delay: int) -> Retiming:
+def in_order_of_display(path: str | Path, scan: Scan, times: Sequence[int | None], *, delay: int = 0) -> Retiming:
+    """The n-th frame that is shown at the n-th time.
+
+    Args:
+        path: the source.
+        scan: of it.
+        times: of its packets in the order of coding; None where nothing is shown.
+        delay: ticks to add to them.
+    """
     own = scan.log.own()
     first = scan.log.keyframes[0] if scan.log.keyframes else 0
+    timed = {number for number, time in enumerate(times) if time is not None and number >= first}
     order, damaged = _cheap_order(path, scan, first), set[int]()
     if order is None:
         order, damaged = _order(path, scan)
     # What was not decoded keeps its place: a frame that is lost, or one that says that the last is shown once more.
-    for number in sorted(set(range(first, len(own.pts))) - set(order)):
+    for number in sorted(timed - set(order)):
         place = next((at for at, other in enumerate(order) if other > number), len(order))
         order.insert(place, number)
         damaged.add(number)
-    times = sorted(dts for dts in scan.log.dts[first:] if dts is not None)
     own.pts[:] = UNSHOWN
-    for time, number in zip(times, [number for number in order if number >= first], strict=True):
+    ascending = sorted(time for number, time in enumerate(times) if time is not None and number in timed)
+    for time, number in zip(ascending, [number for number in order if number in timed], strict=True):
         if number not in damaged:
             own.pts[number] = time + delay
     return replace(own, ordered=True)

@@ -39,6 +39,9 @@ SLOWEST, FASTEST = Fraction(1, 1000), Fraction(1000)
 FRAMES_ONLY = frozenset({"vp8", "vp9", "av1", "gif", "png", "apng", "webp", "jpegls", "jpeg2000", "bmp", "qtrle"})
 """Codecs that know no fields."""
 
+MOST_BETWEEN_GAPS = Fraction(120)
+"""Frames a second that are believed where their mean is lower by far."""
+
 STANDARD_RATES = tuple(
     sorted(
         [Fraction(n) for n in (5, 8, 10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 144, 200, 240)]
@@ -140,7 +143,7 @@ class VideoInfo:
     """Duration of the last frame in `time_base` units."""
     measured_by: Literal["packets", "decoding"]
     rate: Fraction
-    """Measured mean rate, on the nearest standard rate where it is within 0.2 % of one."""
+    """Measured between gaps, where frames are even there, else on average; on a standard rate where it is near one."""
     variable_rate: bool
     header: HeaderClaims
     damaged: int
@@ -221,7 +224,7 @@ def probe(path: str | Path, *, tolerate_damage: bool = False, sound: bool = True
         shown_width, shown_height = shown_height, shown_width
     rate, variable = _rate(measured, scan)
     last = _last_duration(measured, scan, rate)
-    notes = [*late, *measured.notes, *(f"{words} is left out" for words in first.left_out)]
+    notes = [*late, *measured.notes, *_told_of(scan, first)]
     colour = colour_of_source(path, scan, first)
     if colour.assumed:
         notes.append(f"the source names no colour matrix; {colour.describe()} as players do for {height} lines")
@@ -262,6 +265,10 @@ def probe(path: str | Path, *, tolerate_damage: bool = False, sound: bool = True
         notes=tuple(notes),
         frame_aspect=first.tags.sample_aspect or Fraction(1),
     )
+
+
+def _told_of(scan: Scan, first: FirstFrame) -> list[str]:
+    return [f"{words} is left out" for words in dict.fromkeys((*first.left_out, *sorted(scan.left_out)))]
 
 
 def _crop(path: str | Path, scan: Scan, width: int, height: int) -> Crop:
@@ -325,6 +332,11 @@ def _field_order(measured: Measured, order: int) -> Literal["progressive", "tff"
 
 
 def _rate(measured: Measured, scan: Scan) -> tuple[Fraction, bool]:
+    """Frames a second, and whether they vary.
+
+    Where frames follow one another evenly but for gaps (a pause, an empty chunk of AVI), it is the rate between the
+    gaps, of several rates the faster one: at the mean of all some of the frames would not be shown.
+    """
     pts = measured.pts
     if len(pts) < 2:
         claimed = scan.average_rate
@@ -334,13 +346,28 @@ def _rate(measured: Measured, scan: Scan) -> tuple[Fraction, bool]:
     median = float(np.median(steps))
     # Rounding of times to a coarse time base is one tick either way.
     variable = bool(np.any(np.abs(steps - median) > max(1.5, 0.1 * median)))
-    mean = Fraction(len(pts) - 1) / (int(pts[-1] - pts[0]) * scan.time_base)
-    if not SLOWEST <= mean <= FASTEST:
-        return min(max(mean, SLOWEST), FASTEST), True
-    nearest = min(STANDARD_RATES, key=lambda rate: abs(rate - mean))
-    if variable or abs(nearest - mean) <= mean / 500:
+    rate = Fraction(len(pts) - 1) / (int(pts[-1] - pts[0]) * scan.time_base)
+    if not SLOWEST <= rate <= FASTEST:
+        return min(max(rate, SLOWEST), FASTEST), True
+    near = np.maximum(0.1 * steps, np.minimum(1.0, steps / 2))
+    alike = np.abs(np.diff(steps)) <= near[:-1]
+    steady = steps[np.append(alike, False) | np.append(False, alike)]
+    if 2 * len(steady) >= len(steps) > 1:
+        steady = np.sort(steady)
+        usual, middle = int(steady[len(steady) // 4]), int(steady[len(steady) // 2])
+        if middle - usual < 2:
+            usual = middle  # a tick apart they are one step, rounded
+        even = steps[np.abs(steps - usual) <= max(0.1 * usual, min(1.0, usual / 2))]
+        between_gaps = Fraction(len(even)) / (int(even.sum()) * scan.time_base)
+        # Bursts of frames a millisecond apart are no rate.
+        if between_gaps <= max(MOST_BETWEEN_GAPS, rate * Fraction(6, 5)):
+            rate = between_gaps
+    nearest = min(STANDARD_RATES, key=lambda standard: abs(standard - rate))
+    if abs(nearest - rate) <= rate / (50 if variable else 500):
         return nearest, variable
-    return mean.limit_denominator(100_000), variable
+    if variable:
+        return next((standard for standard in STANDARD_RATES if standard >= rate), nearest), True
+    return rate.limit_denominator(100_000), False
 
 
 def _last_duration(measured: Measured, scan: Scan, rate: Fraction) -> int:

@@ -522,6 +522,16 @@ def test_units_that_are_declared_wrongly_are_named(units: str, width: float, hei
     assert f'"units": "{likely}"' in str(caught.value.remedy)
 
 
+@pytest.mark.parametrize(("width", "height"), [(0.316, 1), (1, 1), (0.2, 0.5)])
+def test_parts_of_the_frame_that_are_declared_as_percent_are_named(width: float, height: float) -> None:
+    """The camera saw ten pixels, enlarged a hundred times."""
+    with pytest.raises(FramingError) as caught:
+        plan_of(listed({"time": 0, "x": 0.1, "y": 0, "width": width, "height": height}, units="percent"))
+    assert "are these parts of the frame?" in caught.value.message
+    assert '"units": "normalized"' in str(caught.value.remedy)
+    plan_of(listed({"time": 0, "x": 10, "y": 0, "width": 2, "height": 4}, units="percent"))
+
+
 def test_a_slip_beyond_the_frame_is_one_of_its_size() -> None:
     with pytest.raises(FramingError, match="larger than the frame"):
         plan_of(listed({"time": 0, "x": 0, "y": 0, "width": 0.3, "height": 1.2}, units="normalized"))

@@ -79,7 +79,7 @@ CLIPS: dict[str, Good | Bad] = {
         (720, 1280), NTSC, 149, 149, 149, "rotated by its display matrix", slow=True
     ),
     "phone_vfr_270x480_aac.mp4": Good(
-        (270, 480), NTSC, 68, 72, 72, "variable rate: 68 frames in 2.410 s, mean snapped to 29.97"
+        (270, 480), 30, 68, 72, 72, "variable rate: 68 frames in 2.410 s, 30 a second between gaps"
     ),
     "rot180_568x320.mov": Good((568, 320), 30, 3, 3, 3, "upside down by its display matrix"),
     "screencast_1920x1080_60_hevc_aacmono.mp4": Good(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -13,7 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from support.numbered import planes, small_job, write_video
+from support.numbered import SMALL, planes, small_job, write_video
 from support.range_server import Fault, RangeServer
 from support.varied import FRAMES, VARIED, moving, write_varied
 
@@ -28,6 +29,8 @@ from keyscale.engine.worker.ranged_file import RangedFile
 from keyscale.engine.workspace.folder import WorkFolder
 
 pytestmark = pytest.mark.loopback
+
+FAST = {"preset": "ultrafast", "bf": "0"}
 
 UNREADABLE = {
     "audio_only_opus.mp4",
@@ -86,6 +89,28 @@ def test_the_kinds_are_what_they_are_called(tmp_path: Path) -> None:
     for name in ("open groups, H.264", "open groups, H.264, in MP4", "open groups, HEVC"):
         assert leading_pictures(write_varied(tmp_path, name)) > 6
     assert leading_pictures(write_varied(tmp_path, "index in front")) == 0
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "rate", "variable"),
+    [
+        ([*range(0, 1000, 40), *range(6000, 7000, 40)], 25, True),
+        ([*range(0, 1000, 40), *range(1000, 2000, 20)], 50, True),
+        ([round(number * 1001 / 30) for number in range(30) if number % 7], "30000/1001", True),
+        ([round(step * 1000 / 60) for n in range(20) for step in (5 * n, 5 * n + 2)], 24, True),
+        ([100 * n + burst for n in range(12) for burst in (0, 1, 2)], "48000/1001", True),
+        ([round(number * 1000 / 240) for number in range(61)], 240, False),
+    ],
+    ids=["a pause", "25, then 50", "frames left out", "film in fields", "bursts", "rounded"],
+)
+def test_the_rate_is_one_at_which_no_frame_of_an_even_stretch_is_lost(
+    tmp_path: Path, milliseconds: list[int], rate: Any, variable: bool
+) -> None:
+    """It was the mean: 8 frames a second for 25 with a pause of five seconds."""
+    path = tmp_path / "in.mkv"
+    write_video(path, moving(len(milliseconds), SMALL), pts=milliseconds, time_base=Fraction(1, 1000), options=FAST)
+    info = probe(path)
+    assert (info.rate, info.variable_rate) == (Fraction(rate), variable)
 
 
 def leading_pictures(path: Path) -> int:

@@ -88,14 +88,15 @@ def test_motion_jpeg_with_exif_in_every_frame(tmp_path: Path, suffix: str) -> No
     assert shown(run(small_job(path, tmp_path / "out.mp4")).path) == list(range(10))
 
 
-def with_sei(source: Path, path: Path, payload_type: int, payload: bytes) -> Path:
-    """An H.264 MP4 with a message of supplemental enhancement information before every picture."""
+def with_sei(source: Path, path: Path, payload_type: int, payload: bytes, *, first: int = 0) -> Path:
+    """H.264 with a message of supplemental enhancement information before each picture from number `first` on."""
     nal = bytes([6, payload_type, len(payload)]) + payload + b"\x80"
     with av.open(source) as given, av.open(path, "w") as out:
         stream = out.add_stream_from_template(given.streams.video[0])
-        for packet in given.demux(video=0):
+        for number, packet in enumerate(given.demux(video=0)):
             if packet.size:
-                copy = av.Packet(struct.pack(">I", len(nal)) + nal + bytes(packet))
+                message = struct.pack(">I", len(nal)) + nal if number >= first else b""
+                copy = av.Packet(message + bytes(packet))
                 copy.pts, copy.dts, copy.time_base, copy.duration = (
                     packet.pts,
                     packet.dts,
@@ -120,6 +121,52 @@ def test_captions_in_the_picture_are_told_of(tmp_path: Path) -> None:
     path = with_sei(plain, tmp_path / "cc.mp4", 4, captions)
     assert any("closed captions" in note and "left out" in note for note in probe(path).notes)
     assert not any("captions" in note for note in probe(plain).notes)
+
+
+CC = b"\xb5\x00\x31GA94\x03" + bytes([0xC1, 0xFF, 0xFC, 0x94, 0x2C]) + b"\xff"
+
+
+def told(path: Path) -> list[str]:
+    return [note for note in probe(path).notes if "left out" in note]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".ts", ".mkv"])
+def test_captions_that_begin_late_are_told_of(tmp_path: Path, suffix: str) -> None:
+    """Of the first frames alone nobody was told."""
+    plain = make_clip(tmp_path / "plain.mp4", frames=40, rate=25, size=SIZE)
+    late = with_sei(plain, tmp_path / f"cc{suffix}", 4, CC, first=30)
+    assert [note for note in told(late) if "closed captions" in note]
+    assert not told(plain)
+
+
+@pytest.mark.parametrize(("active", "expected"), [(8, []), (10, ["(AFD) is left out"])])
+def test_the_active_part_of_the_picture_is_told_of(tmp_path: Path, active: int, expected: list[str]) -> None:
+    plain = make_clip(tmp_path / "plain.mp4", frames=6, rate=25, size=SIZE)
+    path = with_sei(plain, tmp_path / "afd.mp4", 4, b"\xb5\x00\x31DTG1" + bytes([0x41, 0xF0 | active]))
+    assert [note[-len("(AFD) is left out") :] for note in told(path)] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixel_format"),
+    [
+        ("in.mov", "qtrle", "argb"),
+        ("in.mov", "prores_ks", "yuva444p10le"),
+        ("in.mkv", "ffv1", "bgra"),
+        ("in.png", "png", "rgba"),
+    ],
+)
+@pytest.mark.parametrize("opacity", [128, 255])
+def test_transparency_is_told_of(tmp_path: Path, name: str, codec: str, pixel_format: str, opacity: int) -> None:
+    picture = np.full((48, 64, 4), (200, 100, 50, opacity), np.uint8)
+    picture[:24, :, 3] = 255
+    path = tmp_path / name
+    with av.open(path, "w", format="image2" if name.endswith("png") else None) as out:
+        stream = out.add_stream(codec, rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixel_format
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgba").reformat(format=pixel_format)))
+        out.mux(stream.encode(None))
+    assert bool([note for note in told(path) if "transparency" in note]) == (opacity < 255)
 
 
 def test_spherical_and_stereoscopic_pictures_are_told_of(tmp_path: Path) -> None:

@@ -187,6 +187,43 @@ def test_recordings_that_cannot_be_reached_are_told(tmp_path: Path, suffix: str,
         probe(joined(tmp_path / f"in{suffix}", *parts * [one]))
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [
+        (".flv", "libx264"),
+        (".nut", "mpeg4"),
+        (".wmv", "wmv2"),
+        (".mxf", "mpeg2video"),
+        (".mp4", "mpeg4"),
+        (".mov", "libx264"),
+        (".ivf", "libvpx"),
+    ],
+)
+def test_formats_of_which_the_first_recording_alone_is_read(tmp_path: Path, suffix: str, codec: str) -> None:
+    """The result had the first one's frames, with exit code 0."""
+    one = write_video(tmp_path / f"one{suffix}", numbers(10), rate=25, codec=codec, options={"g": "5"})
+    with pytest.raises(InputError, match="3 recordings were laid end to end in it, of which 1 can be read"):
+        probe(joined(tmp_path / f"in{suffix}", *3 * [one.read_bytes()]))
+    assert len(probe(one).pts) == 10
+
+
+def test_a_movie_without_a_file_type_is_one_recording(tmp_path: Path) -> None:
+    """As old cameras write them."""
+    content = write_video(tmp_path / "one.mov", numbers(10), options={"g": "5"}).read_bytes()
+    plain = tmp_path / "in.mov"
+    plain.write_bytes(content.replace(b"ftyp", b"wide", 1))
+    assert len(probe(plain).pts) == 10
+
+
+@pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "frag_keyframe+empty_moov+default_base_moof"])
+def test_fragmented_recordings_that_were_joined_are_told(tmp_path: Path, flags: str) -> None:
+    """FFmpeg leaves the second movie's fragments out, or the first of them."""
+    one = write_video(tmp_path / "one.mp4", numbers(20), options={"g": "5"}, container_options={"movflags": flags})
+    with pytest.raises(InputError, match="2 recordings were laid end to end"):
+        probe(joined(tmp_path / "in.mp4", *2 * [one.read_bytes()]))
+    assert len(probe(one).pts) == 20
+
+
 @pytest.mark.parametrize("sound", [True, False], ids=["sound", "silent"])
 @pytest.mark.parametrize("order", ["ahead", "back"])
 def test_times_may_step_far(tmp_path: Path, order: str, sound: bool) -> None:
@@ -386,6 +423,35 @@ def test_a_chunk_that_is_empty_shows_the_frame_before_for_longer(tmp_path: Path)
         chunks = [(bytes(packet), packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
     source = write_chunks(tmp_path / "in.avi", coded, [*chunks[:5], (b"", False), *chunks[5:-1]], 10)
     check(source, [0, 1, 2, 3, 4, 4, *range(5, 29)], [0.5, 1.5, 2.5], rate=Fraction(10))
+    # At the mean rate, 9.67, one of the frames was not shown.
+    check(source, [0, 1, 2, 3, 4, 4, *range(5, 29)], [0.5, 1.5, 2.5], rate=None)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "options"),
+    [
+        (".mp4", "libx264", {"bf": "3", "b-adapt": "0"}),
+        (".mov", "mpeg4", {"bf": "2"}),
+        (".mkv", "libx264", {"bf": "2", "b-adapt": "0", "x264-params": "b-pyramid=none"}),
+        (".mp4", "libx265", {"x265-params": "bframes=3:b-adapt=0:log-level=none:pools=1"}),
+    ],
+)
+def test_packets_that_were_numbered_as_they_are_coded(
+    tmp_path: Path, suffix: str, codec: str, options: dict[str, str]
+) -> None:
+    """FFmpeg writes raw HEVC into MP4 so, and AVI into MOV: it was an error that blamed the frames."""
+    coded = write_video(tmp_path / f"coded{suffix}", numbers(30), rate=10, codec=codec, options={"g": "10"} | options)
+    source = tmp_path / f"in{suffix}"
+    with av.open(coded) as container, av.open(source, "w") as out:
+        stream = out.add_stream_from_template(container.streams.video[0])
+        for number, packet in enumerate(container.demux(video=0)):
+            if packet.size:
+                packet.stream, packet.time_base = stream, Fraction(1, 10)
+                packet.pts = packet.dts = number
+                packet.duration = 1
+                out.mux(packet)
+    check(source, list(range(30)), [], rate=Fraction(10))
+    check(source, list(range(12, 18)), [], rate=Fraction(10), start=1.2, end=1.8)
 
 
 NOT_CODED = b"\0\0\1\xb6" + bytes([0b01_0_1_0000, 0b1_0_0_11111])
