@@ -52,14 +52,16 @@ def upscale(
     from keyscale.cli.apart import may_begin_anew
     from keyscale.cli.notices import announced
     from keyscale.cli.progress import renderer, shown
+    from keyscale.cli.source import local_source
     from keyscale.cli.terminal import write_path
+    from keyscale.engine.addresses import local_name
     from keyscale.engine.errors import DeviceLost
     from keyscale.engine.events import Note
     from keyscale.engine.request import request_of
     from keyscale.engine.system import run_anew
 
     made = None
-    with announced(values["output"] or values["video"], notify=notify, on_done=on_done) as ending:
+    with announced(values["output"] or str(local_name(values["video"])), notify=notify, on_done=on_done) as ending:
         with shown(renderer(progress, quiet=quiet, verbosity=verbose)) as view:
             try:
                 if still is not None or sample is not None:
@@ -68,7 +70,7 @@ def upscale(
                 else:
                     request = request_of(values)
                     ending.output = request.job.output
-                    made = [run_job(request.job, request.remote, view).output]
+                    made = [run_job(local_source(request.job, view), request.remote, view).output]
             except DeviceLost as error:
                 if not may_begin_anew():
                     raise
@@ -120,6 +122,7 @@ def _make_part(still: float | None, sample: Samples | None, values: dict[str, An
     """Make one frame of a job, or samples; the paths of what was made."""
     from keyscale.cli.apart import look_at
     from keyscale.cli.signals import show_events
+    from keyscale.cli.source import local_source
     from keyscale.engine.errors import UsageError
     from keyscale.engine.request import request_of
     from keyscale.engine.wording import say
@@ -144,13 +147,14 @@ def _make_part(still: float | None, sample: Samples | None, values: dict[str, An
     from keyscale.engine.runners.still import StillRun, still_path
 
     paths: list[str] = []
+    job = local_source(request.job, view)
 
     def start(stop: StopFlag) -> Generator[Event, None, None]:
         if still is not None:
             paths.append(still_path(values["output"], request.job.source, still))
-            return StillRun(prepare_still(request.job, look=look_at()), stop, still, paths[0]).events()
+            return StillRun(prepare_still(job, look=look_at()), stop, still, paths[0]).events()
         assert sample is not None
-        samples = prepare_samples(request.job, sample, look=look_at())
+        samples = prepare_samples(job, sample, look=look_at())
         paths.extend(prepared.job.output for prepared in samples)
         return run_samples(samples, stop)
 

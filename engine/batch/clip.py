@@ -26,6 +26,8 @@ class Clip:
     name: str
     """How people know it: its path beneath the folder, or as it was named."""
     video: Path
+    link: str | None = None
+    """The address of a video that is fetched; `video` is then what may be shown of it."""
     keyframes: Path | None = None
     """None where the whole picture is used, and where `fault` says that they are missing."""
     stem: Path

@@ -65,6 +65,7 @@ class RangedFile(io.RawIOBase):
         size: int | None = None,
         tag: str | None = None,
         sha256: str | None = None,
+        authorization: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
         patience_s: float = PATIENCE_S,
         memory: int = MEMORY,
@@ -77,6 +78,7 @@ class RangedFile(io.RawIOBase):
             size: bytes that it must have, where that is known.
             tag: its ETag, without quotes, where that is known.
             sha256: of its content, where that is known: a server that stored it with the file may give another ETag.
+            authorization: what every request says in its header of that name.
             on_bytes: told how many bytes came over the network, piece by piece.
             patience_s: seconds without a single byte after which a fault that may pass becomes an error.
             memory: bytes to cache, at least a few blocks.
@@ -86,7 +88,8 @@ class RangedFile(io.RawIOBase):
         """
         super().__init__()
         self.name = name
-        self._server = _Server(url, name, size, on_bytes or (lambda _: None), patience_s)
+        link = Link(url, name, authorization=authorization)
+        self._server = _Server(link, size, on_bytes or (lambda _: None), patience_s)
         if tag:
             self._server.expect(tag, sha256)
         self._position = 0
@@ -109,6 +112,14 @@ class RangedFile(io.RawIOBase):
             self._block(0)
         assert self._server.size is not None
         return self._server.size
+
+    @property
+    def version(self) -> str | None:
+        """What tells this content from others at its place: the ETag, else the time of change that the server tells.
+
+        None before the first read, and where it says neither.
+        """
+        return self._server.version
 
     def readable(self) -> bool:
         """True."""
@@ -199,10 +210,8 @@ class RangedFile(io.RawIOBase):
 class _Server:
     """One connection to the link's server, kept alive, and what is known of the file behind it."""
 
-    def __init__(
-        self, url: str, name: str, size: int | None, on_bytes: Callable[[int], None], patience_s: float
-    ) -> None:
-        self._link = Link(url, name)
+    def __init__(self, link: Link, size: int | None, on_bytes: Callable[[int], None], patience_s: float) -> None:
+        self._link = link
         self.host = self._link.host
         self.size = size
         self._on_bytes = on_bytes
@@ -241,6 +250,10 @@ class _Server:
                 if not patience.bear():
                     raise self._link.unreachable(fault, self._patience_s) from None
         return bytes(content)
+
+    @property
+    def version(self) -> str | None:
+        return self._tag or self._modified
 
     def close(self) -> None:
         self._closed = True

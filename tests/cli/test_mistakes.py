@@ -25,8 +25,9 @@ MISTAKES = [
     ("plan talk.mp4 camera.json out.mkv", "(out.mkv)", "-o out.mkv"),
     ("my holiday talk.mp4", "'my' is no command", "keyscale --help"),
     ("talk.mp4 camera.json one two", "(one two)", "A name with spaces goes in quotes"),
-    ("https://example.com/talk.mp4", "is an address", "Download it"),
-    ("s3://bucket/talk.mp4 camera.json", "is an address", "Download it"),
+    ("rtmp://example.com/live", "is an address of a kind", "https://"),
+    ("s3://bucket/talk.mp4 camera.json", "is an address of a kind", "https://"),
+    ("talk.mp4 https://example.com/camera.json", "an address", "Download it"),
     (f"{CLIP} -o s3://bucket/out.mp4", "s3://bucket/out.mp4", "r2://"),
     # Flags of other tools.
     (f"{CLIP} --dry-run", "--dry-run", "'keyscale plan'"),
