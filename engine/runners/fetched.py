@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -25,7 +26,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import filelock
 
 from keyscale.engine.addresses import is_address, local_name
-from keyscale.engine.errors import InputError, StorageError
+from keyscale.engine.errors import InputError, Interrupted, StorageError
 from keyscale.engine.events import Event, Note, Phase
 from keyscale.engine.files import cache_folder, storage_error
 from keyscale.engine.job import Job
@@ -41,7 +42,7 @@ from keyscale.engine.worker.links import (
     LinkUnsuitable,
     located,
 )
-from keyscale.engine.worker.ranged_file import RangedFile
+from keyscale.engine.worker.ranged_file import PATIENCE_S, RangedFile
 from keyscale.engine.workspace.locks import held, lock_of
 
 __all__ = ["FOLDER", "KEPT_DAYS", "fetched", "with_local_source"]
@@ -89,41 +90,102 @@ def with_local_source(job: Job, should_stop: Callable[[], bool]) -> Generator[Ev
     """
     if not is_address(job.source):
         return job
-    path, size = yield from in_background(
-        Phase.DOWNLOAD, lambda report: _fetch(job.source, report), should_stop, unit="bytes"
-    )
+    fetching = _Fetching(job.source)
+    try:
+        path, size = yield from in_background(Phase.DOWNLOAD, fetching.fetch, should_stop, unit="bytes")
+    finally:
+        fetching.end()
     yield Note(level="info", message=f"source: {path.name}, {size / 1e6:.1f} MB, here as {path}")
     return replace(job, source=str(path))
 
 
-def _fetch(address: str, report: Callable[[int, int], None]) -> tuple[Path, int]:
-    """The copy, and its size in bytes."""
-    name = local_name(address).name
-    url, authorization = _request(address, name)
-    host = str(urlsplit(url).hostname)
-    with _in_words(name, host):
-        place = located(url, name=name, authorization=authorization, patience_s=FIRST_PATIENCE_S)
+class _Fetching:
+    """One fetching of a file, in a thread that `end` ends."""
+
+    def __init__(self, address: str) -> None:
+        """Nothing is asked yet.
+
+        Raises:
+            InputError: it is no address.
+        """
+        self._name = local_name(address).name
+        self._url, self._authorization = _request(address, self._name)
+        self._ended = threading.Event()
+        self._file: RangedFile | None = None
+
+    def end(self) -> None:
+        """Wait for the server no longer."""
+        self._ended.set()
+        file = self._file
+        if file is not None:
+            file.close()
+
+    def fetch(self, report: Callable[[int, int], None]) -> tuple[Path, int]:
+        """The copy, and its size in bytes; `report` is told how many bytes there are of how many."""
+        host = str(urlsplit(self._url).hostname)
+        with _in_words(self._name, host):
+            with self._opened(FIRST_PATIENCE_S) as file:
+                size, version = file.size, file.version
+            if not size:
+                raise InputError(f"{self._name} on {host} is empty (0 bytes)", remedy="Check the address.")
+            folder = _folder(self._url, size, version)
+            copy = folder / self._name
+            try:
+                with _alone(folder, lambda: report(0, size)):
+                    if not (copy.is_file() and copy.stat().st_size == size):
+                        part = folder / f".{self._name}.part"
+                        self._download(part, size, version, report)
+                        part.replace(copy)
+            except OSError as error:
+                raise storage_error(error, copy) from error
+        report(size, size)
+        return copy, size
+
+    @contextmanager
+    def _opened(self, patience_s: float = PATIENCE_S) -> Iterator[RangedFile]:
+        place = located(
+            self._url, name=self._name, authorization=self._authorization, patience_s=patience_s, rest=self._rest
+        )
         if place.media_type in PAGES:
             raise InputError(
-                f"{name} on {host} is a web page, not a video",
+                f"{self._name} on {urlsplit(place.url).hostname} is a web page, not a video",
                 remedy="Give the address of the video file itself, or download it first.",
             )
-        with closing(RangedFile(place.url, name=name, authorization=place.authorization)) as file:
-            size, version = file.size, file.version
-        if not size:
-            raise InputError(f"{name} on {host} is empty (0 bytes)", remedy="Check the address.")
-        folder = _folder(url, size, version)
-        copy = folder / name
-        try:
-            with _alone(folder, lambda: report(0, size)):
-                if not (copy.is_file() and copy.stat().st_size == size):
-                    part = folder / f".{name}.part"
-                    _download(url, authorization, part, (size, version), report)
-                    part.replace(copy)
-        except OSError as error:
-            raise storage_error(error, copy) from error
-        report(size, size)
-    return copy, size
+        with closing(
+            RangedFile(place.url, name=self._name, authorization=place.authorization, rest=self._rest)
+        ) as self._file:
+            yield self._file
+
+    def _rest(self, seconds: float) -> None:
+        if self._ended.wait(seconds):
+            raise Interrupted("interrupted")
+
+    def _download(self, part: Path, size: int, version: str | None, report: Callable[[int, int], None]) -> None:
+        """Fetch what `part` lacks of the file that has this size and version."""
+        with part.open("ab") as out:
+            have = out.tell()
+            free = shutil.disk_usage(part.parent).free
+            if free < size - have + SPARE:
+                missing = f"{(size - have) / 2**20:.0f} MiB"
+                raise StorageError(
+                    f"{part.parent} has {free / 2**20:.0f} MiB free, of the source {missing} are to be fetched",
+                    remedy="Free some space, or name another folder in KEYSCALE_CACHE_DIR.",
+                )
+            while have < size:
+                before = have
+                with self._opened() as file:
+                    if (file.size, file.version) != (size, version):
+                        raise LinkChanged("it is another file by now")
+                    file.seek(have)
+                    try:
+                        while have < size:
+                            have += out.write(file.read(PIECE))
+                            report(have, size)
+                    except LinkRefused:
+                        # Where a redirect leads may be good for minutes only.
+                        if have == before:
+                            raise
+            sync(part)
 
 
 def _request(address: str, name: str) -> tuple[str, str | None]:
@@ -193,37 +255,6 @@ def _alone(folder: Path, waits: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _download(
-    url: str, authorization: str | None, part: Path, known: tuple[int, str | None], report: Callable[[int, int], None]
-) -> None:
-    """Fetch what `part` lacks of the file that has this size and version."""
-    size = known[0]
-    with part.open("ab") as out:
-        have = out.tell()
-        free = shutil.disk_usage(part.parent).free
-        if free < size - have + SPARE:
-            raise StorageError(
-                f"{part.parent} has {free / 2**20:.0f} MiB free, the source has {(size - have) / 2**20:.0f} MiB more",
-                remedy="Free some space, or name another folder in KEYSCALE_CACHE_DIR.",
-            )
-        while have < size:
-            before = have
-            place = located(url, name=part.name, authorization=authorization)
-            with closing(RangedFile(place.url, name=part.name, authorization=place.authorization)) as file:
-                if (file.size, file.version) != known:
-                    raise LinkChanged("it is another file by now")
-                file.seek(have)
-                try:
-                    while have < size:
-                        have += out.write(file.read(PIECE))
-                        report(have, size)
-                except LinkRefused:
-                    # Where a redirect leads may be good for minutes only.
-                    if have == before:
-                        raise
-        sync(part)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ import http.client
 import io
 import re
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,20 +208,29 @@ class Located:
     """As the server tells it, such as `video/mp4`; empty where it does not."""
 
 
-def located(url: str, *, name: str, authorization: str | None = None, patience_s: float = PATIENCE_S) -> Located:
+def located(
+    url: str,
+    *,
+    name: str,
+    authorization: str | None = None,
+    patience_s: float = PATIENCE_S,
+    rest: Callable[[float], object] = time.sleep,
+) -> Located:
     """Follow a link's redirects, which `Link` does not; faults that may pass are tried again.
 
-    `authorization` goes to no other server than the one of `url`. A redirect from https to http is not followed.
+    `authorization` goes to no other server than the one of `url`. A redirect from https to http is not followed. `rest`
+    waits for so many seconds between two tries, or raises.
 
     Raises:
         LinkError: as `fetch`.
     """
-    patience = Patience(patience_s, silence_counts=True)
+    patience = Patience(patience_s, silence_counts=True, rest=rest)
     followed = 0
     while True:
         link = Link(url, name, authorization=authorization)
         try:
-            with closing(link.connection(silence_s=SILENCE_S)) as connection, link.quietly():
+            silence_s = max(0.1, min(SILENCE_S, patience_s))
+            with closing(link.connection(silence_s=silence_s)) as connection, link.quietly():
                 connection.request("GET", link.target, headers=link.headers | {"Range": "bytes=0-0"})
                 with closing(connection.getresponse()) as response:
                     status, headers = response.status, response.headers

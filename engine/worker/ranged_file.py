@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import io
 import re
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
@@ -22,7 +23,7 @@ from keyscale.engine.worker.links import (
     Passing,
 )
 
-__all__ = ["RangedFile"]
+__all__ = ["PATIENCE_S", "RangedFile"]
 
 BLOCK = 1 << 17
 """Bytes of a block: what is cached as one, and the least that is fetched."""
@@ -69,6 +70,7 @@ class RangedFile(io.RawIOBase):
         on_bytes: Callable[[int], None] | None = None,
         patience_s: float = PATIENCE_S,
         memory: int = MEMORY,
+        rest: Callable[[float], object] = time.sleep,
     ) -> None:
         """Nothing is fetched yet.
 
@@ -82,6 +84,7 @@ class RangedFile(io.RawIOBase):
             on_bytes: told how many bytes came over the network, piece by piece.
             patience_s: seconds without a single byte after which a fault that may pass becomes an error.
             memory: bytes to cache, at least a few blocks.
+            rest: waits for so many seconds between two tries, or raises.
 
         Raises:
             LinkRefused: `url` is no http or https link.
@@ -89,7 +92,7 @@ class RangedFile(io.RawIOBase):
         super().__init__()
         self.name = name
         link = Link(url, name, authorization=authorization)
-        self._server = _Server(link, size, on_bytes or (lambda _: None), patience_s)
+        self._server = _Server(link, size, on_bytes or (lambda _: None), patience_s, rest)
         if tag:
             self._server.expect(tag, sha256)
         self._position = 0
@@ -210,12 +213,20 @@ class RangedFile(io.RawIOBase):
 class _Server:
     """One connection to the link's server, kept alive, and what is known of the file behind it."""
 
-    def __init__(self, link: Link, size: int | None, on_bytes: Callable[[int], None], patience_s: float) -> None:
+    def __init__(
+        self,
+        link: Link,
+        size: int | None,
+        on_bytes: Callable[[int], None],
+        patience_s: float,
+        rest: Callable[[float], object],
+    ) -> None:
         self._link = link
         self.host = self._link.host
         self.size = size
         self._on_bytes = on_bytes
         self._patience_s = patience_s
+        self._rest = rest
         self._connection: http.client.HTTPConnection | None = None
         self._tag: str | None = None
         self._sha256: str | None = None
@@ -230,7 +241,7 @@ class _Server:
     def fetch(self, start: int, stop: int) -> bytes:
         """Bytes `[start, stop)`, less where the file ends before `stop`."""
         content = bytearray()
-        patience = Patience(self._patience_s, silence_counts=True)
+        patience = Patience(self._patience_s, silence_counts=True, rest=self._rest)
         while start + len(content) < self._end(stop):
             reused, before = self._connection is not None, len(content)
             try:
