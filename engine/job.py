@@ -58,16 +58,21 @@ class Target:
 
     width: int = option(
         1080,
-        "Size of the result, both even; or reel, square, 4k and other names.",
+        "Size of the result, both sides even; 9:16 is a shape, whose larger side is what the network's scale gives; 2x "
+        "is twice what the camera sees; or reel, square, 4k and other names.",
         "Framing",
         name="size",
         form=quantities.Size(),
-        together=("height",),
-        docs="size of the result; both sides even, 2 to 16384; or `reel`, `short`, `story`, `tiktok` (1080x1920), "
+        together=("height", "relative"),
+        docs="size of the result; both sides even, 2 to 16384; or a shape (`9:16`) or factor (`2x`), see "
+        "[below](#sizes-that-follow-the-camera); or `reel`, `short`, `story`, `tiktok` (1080x1920), "
         "`portrait` (1080x1350), `square` (1080x1080), `720p`, `1080p`, `1440p`, `2160p`, `4k` (3840x2160)",
-        python="Width and height of the result in pixels, both even, 2 to 16384; or text: '1080x1920', 'reel'.",
+        python="Width and height of the result in pixels, both even, 2 to 16384; or text: '1080x1920', "
+        "'9:16', '2x', 'reel'.",
     )
     height: int = 1920
+    relative: str | None = None
+    """What the plan makes width and height of, as `quantities.Relative.of` reads it; None where they are given."""
     fit: Fit = option(
         Fit.COVER,
         "How a camera rectangle of another shape meets {size}: fill it, show all with bars, or distort.",

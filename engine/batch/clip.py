@@ -77,6 +77,8 @@ class ClipState:
     chunks: int = 1
     source_size: tuple[int, int] | None = None
     """Displayed pixels, width and height."""
+    size: tuple[int, int] | None = None
+    """The same of the result, once it was planned."""
     result: Done | Failed | None = None
     """How the last try ended. A worker's is not told before the worker is done with the clip."""
     messages: set[str] = field(default_factory=set)

@@ -129,8 +129,11 @@ class Worker:
         return LocalRun(prepared, self._stop, self._shared, shares=order.shares)
 
     def _tell_plan(self, order: Order, plan: Plan) -> None:
-        size = (plan.info.width, plan.info.height)
-        self.answer(Planned(index=order.index, frames=plan.frames, chunks=len(plan.chunks), source_size=size))
+        source, target = (plan.info.width, plan.info.height), (plan.job.target.width, plan.job.target.height)
+        planned = Planned(
+            index=order.index, frames=plan.frames, chunks=len(plan.chunks), source_size=source, size=target
+        )
+        self.answer(planned)
 
 
 def _gpus() -> tuple[str, ...]:
