@@ -49,7 +49,8 @@ class Options(TypedDict, total=False):
     mode: Literal["fast", "quality"]
     """Defaults of model and encoder."""
     model: str | PathLike[str] | None
-    """Another network than the mode's: a name of 'keyscale models list', or a checkpoint."""
+    """Another network than the mode's: a name of 'keyscale models list', or a checkpoint. With sample several, with
+    commas."""
     denoise: float | None
     """Strength of noise removal, for realesr-general-x4v3."""
     offline: bool

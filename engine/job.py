@@ -196,13 +196,15 @@ class ModelChoice:
     )
     name: str | None = option(
         None,
-        "Another network than the mode's: a name of 'keyscale models list', or a checkpoint.",
+        "Another network than the mode's: a name of 'keyscale models list', or a checkpoint. With {sample} several, "
+        "with commas.",
         "Model",
         name="model",
         form=forms.Model(),
         metavar="NAME|PATH",
         remedy="'keyscale models list' shows the names.",
-        docs="another network: a name of `keyscale models list`, or a checkpoint; `lanczos` samples without a network",
+        docs="another network: a name of `keyscale models list`, or a checkpoint; `lanczos` samples without a network; "
+        "with `--sample` several, with commas",
         default_docs="by mode",
     )
     denoise: float | None = option(
