@@ -231,6 +231,7 @@ def _folder(url: str, size: int, version: str | None) -> Path:
             if re.fullmatch("[0-9a-f]{32}", other.name) and time.time() - other.stat().st_mtime > KEPT_DAYS * 86400:
                 with contextlib.suppress(filelock.Timeout, OSError), held(_lock(other)):
                     shutil.rmtree(other, ignore_errors=True)
+                    _lock(other).unlink(missing_ok=True)
     except OSError as error:
         raise storage_error(error, folder) from error
     return folder
