@@ -169,8 +169,9 @@ def _show_command_line_error(error: Any, args: list[str]) -> int:
         SafeStream(sys.stderr).line(message)
     else:
         from keyscale.cli.mistakes import remedy_for
+        from keyscale.engine.addresses import redacted
 
-        SafeStream(sys.stderr).line(f"error: {printable(message)}\n  -> {printable(remedy_for(error, args))}")
+        SafeStream(sys.stderr).line(f"error: {printable(redacted(message))}\n  -> {printable(remedy_for(error, args))}")
     return int(error.exit_code)
 
 

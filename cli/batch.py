@@ -119,8 +119,8 @@ def command() -> RunCommand:
 
 def _check_local(given: dict[str, str | None]) -> None:
     """Raise a `UsageError` where an option is an address in storage."""
+    from keyscale.engine.addresses import is_address
     from keyscale.engine.batch.manifest import NO_ADDRESS
-    from keyscale.engine.job import is_address
 
     for name, value in given.items():
         if value is not None and is_address(value):

@@ -75,7 +75,7 @@ def batch_clips(
         place = taken.get(number, fault)
         found = BatchClip(
             name=clip.name,
-            video=str(clip.video),
+            video=str(clip.video) if clip.link is None else clip.name,
             # A file that is called so; it is standard input to a single job alone.
             keyframes=None if clip.keyframes is None else "./-" if str(clip.keyframes) == "-" else str(clip.keyframes),
             output=str(place if isinstance(place, Path) else output_dir / meant),
@@ -83,7 +83,7 @@ def batch_clips(
             where=clip.where,
         )
         if found.fault is None:
-            own = {"video": found.video, "keyframes": found.keyframes, "output": found.output}
+            own = {"video": clip.link or found.video, "keyframes": found.keyframes, "output": found.output}
             try:
                 found = replace(found, job=request_of(values[number] | own, kind=kind).job)
             except KeyscaleError as error:

@@ -31,6 +31,9 @@ def compare(*, result: str | None, output: str | None, overwrite: bool, referenc
     from pathlib import Path
 
     from keyscale.cli.apart import look_at
+    from keyscale.cli.source import local_source
+    from keyscale.engine.addresses import is_address
+    from keyscale.engine.addresses import shown as shown_address
     from keyscale.engine.errors import UsageError
     from keyscale.engine.request import request_of
 
@@ -40,6 +43,11 @@ def compare(*, result: str | None, output: str | None, overwrite: bool, referenc
             remedy=f"The camera comes last: keyscale compare {values['video']} RESULT {result}.",
         )
     job = request_of(values).job
+    if is_address(result or job.source):
+        raise UsageError(
+            f"{shown_address(result or job.source)} is an address, and a result has to be a file here",
+            remedy="Download it, and name the file.",
+        )
     shown = Path(result or job.source)
     path = output if output is not None else str(shown.parent / f"{shown.stem}.compare.png")
     # After the flags: a wrong one is answered at once.
@@ -49,6 +57,7 @@ def compare(*, result: str | None, output: str | None, overwrite: bool, referenc
     from keyscale.engine.review.preview import check_kind
 
     check_kind(path)
+    job = local_source(job, quiet=values["quiet"])
     look, say = look_at(), SafeStream(sys.stderr)
     after = result
     if after is None:

@@ -26,6 +26,7 @@ Examples:
 def plan(*, json: bool, **values: Any) -> None:
     """Show what upscale would do with the same flags: frames, camera, model, chunks. Runs no network."""
     from keyscale.cli.apart import look_at
+    from keyscale.cli.source import local_source
     from keyscale.cli.terminal import write_data
     from keyscale.engine.request import request_of
 
@@ -33,7 +34,8 @@ def plan(*, json: bool, **values: Any) -> None:
     # After the flags: a wrong one is answered at once.
     from keyscale.engine.runners.prepare import prepare_plan
 
-    found, expected = prepare_plan(request.job, remote=request.remote is not None, look=look_at()), None
+    job = local_source(request.job, quiet=values["quiet"])
+    found, expected = prepare_plan(job, remote=request.remote is not None, look=look_at()), None
     if request.remote is not None:
         from keyscale.engine.remote.estimate import affordable_estimate
 

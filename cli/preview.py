@@ -21,21 +21,28 @@ Examples:
 
 def preview(*, output: str | None, overwrite: bool, embed: bool, **values: Any) -> None:
     """Show the camera over VIDEO and what it will see, with the flags of upscale. Runs no network."""
-    from pathlib import Path
-
     from keyscale.cli.apart import look_at
+    from keyscale.cli.source import local_source
     from keyscale.cli.terminal import write_path
+    from keyscale.engine.addresses import is_address, local_name
+    from keyscale.engine.errors import UsageError
     from keyscale.engine.request import request_of
+    from keyscale.engine.wording import say
 
     request = request_of(values)
-    video = Path(request.job.source)
+    video = local_name(request.job.source)
     path = output if output is not None else str(video.parent / f"{video.stem}.preview.png")
     # After the flags: a wrong one is answered at once.
     from keyscale.engine.review.preview import check_kind, write_preview
     from keyscale.engine.runners.prepare import prepare_plan
 
-    check_kind(path)
-    plan = prepare_plan(request.job, remote=request.remote is not None, look=look_at())
+    if check_kind(path) == ".html" and is_address(request.job.source) and not embed:
+        raise UsageError(
+            say("{output} {}: a page links to its source, and of an address there is a copy for some days only", path),
+            remedy=say("Give {embed=True} too."),
+        )
+    job = local_source(request.job, quiet=values["quiet"])
+    plan = prepare_plan(job, remote=request.remote is not None, look=look_at())
     write_preview(plan, path, overwrite=overwrite, embed=embed)
     write_path(path)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keyscale.cli.options import upscale_options
@@ -52,23 +54,32 @@ def upscale(
     from keyscale.cli.apart import claim_new_process
     from keyscale.cli.notices import announced
     from keyscale.cli.progress import renderer, shown
+    from keyscale.cli.source import local_source
     from keyscale.cli.terminal import write_path
-    from keyscale.engine.errors import DeviceLost
+    from keyscale.engine.addresses import local_name
+    from keyscale.engine.errors import DeviceLost, UsageError
     from keyscale.engine.events import Note
     from keyscale.engine.request import request_of
     from keyscale.engine.system import run_anew
+    from keyscale.engine.wording import say
 
     made = None
-    with announced(values["output"] or values["video"], notify=notify, on_done=on_done) as ending:
+    with announced(values["output"] or str(local_name(values["video"])), notify=notify, on_done=on_done) as ending:
         with shown(renderer(progress, quiet=quiet, verbosity=verbose)) as view:
             try:
                 if still is not None or sample is not None:
                     made = _make_part(still, sample, values, view)
                     ending.output = made[-1]
                 else:
+                    if several(values["model"]):
+                        raise UsageError(
+                            say("{} names several networks, which {sample=} alone takes", values["model"], "5"),
+                            option="model",
+                            remedy="Name one.",
+                        )
                     request = request_of(values)
                     ending.output = request.job.output
-                    made = [run_job(request.job, request.remote, view).output]
+                    made = [run_job(local_source(request.job, view), request.remote, view).output]
             except DeviceLost as error:
                 if not claim_new_process():
                     raise
@@ -120,7 +131,8 @@ def _make_part(still: float | None, sample: Samples | None, values: dict[str, An
     """Make one frame of a job, or samples; the paths of what was made."""
     from keyscale.cli.apart import look_at
     from keyscale.cli.signals import show_events
-    from keyscale.engine.errors import UsageError
+    from keyscale.cli.source import local_source
+    from keyscale.engine.errors import StorageError, UsageError
     from keyscale.engine.request import request_of
     from keyscale.engine.wording import say
 
@@ -133,6 +145,7 @@ def _make_part(still: float | None, sample: Samples | None, values: dict[str, An
                 option=option,
                 remedy=say(f"Leave {{{name}}} out."),
             )
+    names = several(values["model"]) if sample is not None else []
     request = request_of(values | ({} if still is None else {"output": None}))
     if request.job.publish_to is not None:
         raise UsageError(
@@ -140,23 +153,54 @@ def _make_part(still: float | None, sample: Samples | None, values: dict[str, An
             remedy=say("Give {output} a file's name."),
         )
     from keyscale.engine.runners.prepare import prepare_still
-    from keyscale.engine.runners.sample import prepare_samples, run_samples
+    from keyscale.engine.runners.sample import prepare_for_models, prepare_samples, run_samples
     from keyscale.engine.runners.still import StillRun, still_path
 
     paths: list[str] = []
+    labels: list[str] = []
+    page = None
+    if names:
+        output = Path(request.job.output)
+        page = output.with_name(f"{output.stem}.sample.compare.html")
+        if os.path.lexists(page) and not request.job.overwrite:
+            raise StorageError(
+                f"{page} is already there",
+                remedy=say("Give {overwrite=True}, or another name with {output}."),
+            )
+    job = local_source(request.job, view)
 
     def start(stop: StopFlag) -> Generator[Event, None, None]:
         if still is not None:
             paths.append(still_path(values["output"], request.job.source, still))
-            return StillRun(prepare_still(request.job, look=look_at()), stop, still, paths[0]).events()
+            return StillRun(prepare_still(job, look=look_at()), stop, still, paths[0]).events()
         assert sample is not None
-        samples = prepare_samples(request.job, sample, look=look_at())
+        if not names:
+            samples = prepare_samples(job, sample, look=look_at())
+        else:
+            own_labels, by_model = prepare_for_models(job, names, sample, look=look_at())
+            labels.extend(own_labels)
+            samples = [prepared for each in by_model for prepared in each]
         paths.extend(prepared.job.output for prepared in samples)
         return run_samples(samples, stop)
 
     kept = "nothing is left" if still is not None else "finished chunks are kept"
     _finished(show_events(start, view, kept=kept, remedy="Run the same command again."))
+    if page is not None:
+        from keyscale.engine.review.compare import write_samples_page
+
+        count = len(paths) // len(labels)
+        stretches = [paths[number::count] for number in range(count)]
+        write_samples_page(stretches, labels, str(page), overwrite=job.overwrite, look=look_at())
+        paths.append(str(page))
     return paths
+
+
+def several(model: str | None) -> list[str]:
+    """The networks of a list with commas; none where it names one, or a file that is called so."""
+    if model is None or "," not in model or Path(model).exists():
+        return []
+    names = [name.strip() for name in model.split(",") if name.strip()]
+    return names if len(names) > 1 else []
 
 
 def _finished(last: Event | None) -> Done:

@@ -11,6 +11,7 @@ from os import PathLike, environ
 from types import TracebackType
 from typing import Any, Unpack
 
+from keyscale.engine.addresses import redacted
 from keyscale.engine.argument_types import Options
 from keyscale.engine.arguments import describe_arguments, read_arguments, said_in_python
 from keyscale.engine.camera.framing import Framing
@@ -18,6 +19,7 @@ from keyscale.engine.errors import Interrupted, UsageError
 from keyscale.engine.events import Done, Event, Failed, Note, Progress
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.request import Request
+from keyscale.engine.runners.fetched import fetched, with_local_source
 from keyscale.engine.runners.prepare import prepare, prepare_plan
 from keyscale.engine.threads import Keeper
 from keyscale.engine.wording import as_argument, worded
@@ -44,10 +46,11 @@ def upscale(
         done = upscale("talk.mp4", "camera.json", "clip.mp4").run()
 
     Args:
-        video: the source; it is only read.
+        video: the source; it is only read. An `https://` address is fetched into the cache.
         keyframes: the camera, as the path of a keyframes file ("-" is standard input), as what such a file holds (a
             list of dicts, or a dict), or as a `Framing`; None is the whole picture.
-        output: the result; None is `NAME.keyscale.mp4` beside the source. Its extension chooses the container.
+        output: the result; None is `NAME.keyscale.mp4` beside the source (of an address, in the current folder). Its
+            extension chooses the container.
             `"r2://BUCKET/KEY"` is kept in the current folder under the key's last part and stored there too.
         options: {options}
 
@@ -72,7 +75,7 @@ def plan(
     """
     request = read_arguments({"video": video, "keyframes": keyframes, "output": output, **options})
     with said_in_python():
-        found = prepare_plan(request.job, remote=request.remote is not None, framing=request.framing)
+        found = prepare_plan(fetched(request.job), remote=request.remote is not None, framing=request.framing)
         if request.remote is not None:
             from keyscale.engine.remote.estimate import affordable_estimate
 
@@ -151,7 +154,7 @@ class Upscaling:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Upscaling of {self._request.job.source!r} to {self.output!r}>"
+        return f"<Upscaling of {redacted(self._request.job.source)!r} to {self.output!r}>"
 
     def _begin(self) -> _Work:
         with self._gate:
@@ -221,11 +224,13 @@ class _Work:
 
     def _make(self) -> Iterator[Event]:
         request, options = self._request, self._request.remote
-        prepared = prepare(request.job, remote=options is not None, framing=request.framing)
+        job = yield from with_local_source(request.job, self._stop.is_set)
+        prepared = prepare(job, remote=options is not None, framing=request.framing)
         if options is None:
             from keyscale.engine.runners.local import run_local
 
-            return run_local(prepared, self._stop)
+            yield from run_local(prepared, self._stop)
+            return
         from keyscale.engine.remote.run import run_remote
 
-        return run_remote(prepared, options, self._stop)
+        yield from run_remote(prepared, options, self._stop)

@@ -21,7 +21,7 @@ class Options(TypedDict, total=False):
     keep_going_on_decode_errors: bool
     """Bridge source frames that cannot be decoded, and report how many; otherwise they are an error."""
     size: tuple[int, int] | str
-    """Width and height of the result in pixels, both even, 2 to 16384; or text: '1080x1920', 'reel'."""
+    """Width and height of the result in pixels, both even, 2 to 16384; or text: '1080x1920', '9:16', '2x', 'reel'."""
     fit: Literal["cover", "contain", "stretch"]
     """How a camera rectangle of another shape meets size: fill it, show all with bars, or distort."""
     fps: float | Fraction | str
@@ -49,7 +49,8 @@ class Options(TypedDict, total=False):
     mode: Literal["fast", "quality"]
     """Defaults of model and encoder."""
     model: str | PathLike[str] | None
-    """Another network than the mode's: a name of 'keyscale models list', or a checkpoint."""
+    """Another network than the mode's: a name of 'keyscale models list', or a checkpoint. With sample several, with
+    commas."""
     denoise: float | None
     """Strength of noise removal, for realesr-general-x4v3."""
     offline: bool

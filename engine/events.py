@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from keyscale.engine.addresses import redacted
 from keyscale.engine.errors import EnvironmentFault, KeyscaleError
 from keyscale.engine.job import JOB_VERSION
 from keyscale.engine.wording import say
@@ -22,6 +23,8 @@ NO_THREAD = "can't start new thread"
 class Phase(StrEnum):
     """What a run is doing; phases follow one another in this order."""
 
+    DOWNLOAD = "download"
+    """The source is fetched from its address; counted in bytes."""
     FETCH = "fetch"
     """Weights are downloaded; counted in bytes."""
     CONNECT = "connect"
@@ -133,7 +136,8 @@ def failure(error: BaseException) -> Failed:
     """The last event of a run that `error` ended; any exception has one."""
     name = type(error).__name__
     if isinstance(error, KeyscaleError):
-        return Failed(error=name, message=error.message, remedy=error.remedy, exit_code=error.exit_code)
+        message, remedy = redacted(error.message), None if error.remedy is None else redacted(error.remedy)
+        return Failed(error=name, message=message, remedy=remedy, exit_code=error.exit_code)
     if isinstance(error, KeyboardInterrupt):
         return Failed(
             error="Interrupted",

@@ -7,14 +7,13 @@ own timeline, sizes are pixels. Nothing here touches a file or a network.
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import MISSING, dataclass, field
 from fractions import Fraction
-from pathlib import Path
 from typing import Literal, TypeVar
 
 from keyscale.engine import forms, quantities
+from keyscale.engine.addresses import local_name
 from keyscale.engine.choices import Codec, DynamicRange, Fit, Mode, Precision, Until, Verify, highest_crf
 from keyscale.engine.errors import UsageError
 from keyscale.engine.forms import SMALLEST_TILE
@@ -39,7 +38,6 @@ __all__ = [
     "Verify",
     "check_job",
     "default_output",
-    "is_address",
 ]
 
 JOB_VERSION = 1
@@ -47,8 +45,6 @@ JOB_VERSION = 1
 
 CHECKPOINT_SUFFIXES = frozenset({".pth", ".pt", ".safetensors"})
 """Files that hold a network's weights."""
-
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 NOT_MEANT = "results would be replaced that nobody meant in that run"
 """Why no settings file says that results are to be replaced."""
@@ -62,16 +58,21 @@ class Target:
 
     width: int = option(
         1080,
-        "Size of the result, both even; or reel, square, 4k and other names.",
+        "Size of the result, both sides even; 9:16 is a shape, whose larger side is what the network's scale gives; 2x "
+        "is twice what the camera sees; or reel, square, 4k and other names.",
         "Framing",
         name="size",
         form=quantities.Size(),
-        together=("height",),
-        docs="size of the result; both sides even, 2 to 16384; or `reel`, `short`, `story`, `tiktok` (1080x1920), "
+        together=("height", "relative"),
+        docs="size of the result; both sides even, 2 to 16384; or a shape (`9:16`) or factor (`2x`), see "
+        "[below](#sizes-that-follow-the-camera); or `reel`, `short`, `story`, `tiktok` (1080x1920), "
         "`portrait` (1080x1350), `square` (1080x1080), `720p`, `1080p`, `1440p`, `2160p`, `4k` (3840x2160)",
-        python="Width and height of the result in pixels, both even, 2 to 16384; or text: '1080x1920', 'reel'.",
+        python="Width and height of the result in pixels, both even, 2 to 16384; or text: '1080x1920', "
+        "'9:16', '2x', 'reel'.",
     )
     height: int = 1920
+    relative: str | None = None
+    """What the plan makes width and height of, as `quantities.Relative.of` reads it; None where they are given."""
     fit: Fit = option(
         Fit.COVER,
         "How a camera rectangle of another shape meets {size}: fill it, show all with bars, or distort.",
@@ -195,13 +196,15 @@ class ModelChoice:
     )
     name: str | None = option(
         None,
-        "Another network than the mode's: a name of 'keyscale models list', or a checkpoint.",
+        "Another network than the mode's: a name of 'keyscale models list', or a checkpoint. With {sample} several, "
+        "with commas.",
         "Model",
         name="model",
         form=forms.Model(),
         metavar="NAME|PATH",
         remedy="'keyscale models list' shows the names.",
-        docs="another network: a name of `keyscale models list`, or a checkpoint; `lanczos` samples without a network",
+        docs="another network: a name of `keyscale models list`, or a checkpoint; `lanczos` samples without a network; "
+        "with `--sample` several, with commas",
         default_docs="by mode",
     )
     denoise: float | None = option(
@@ -254,7 +257,8 @@ class Job:
 
     source: str = option(
         MISSING,
-        "The source video. It is only read. A name that starts with '-' goes after '--'.",
+        "The source video, a file or an https:// address. It is only read. A name that starts with '-' goes after "
+        "'--'.",
         "",
         name="video",
         form=forms.Path(),
@@ -277,8 +281,8 @@ class Job:
     )
     output: str = option(
         MISSING,
-        "The result. Without it NAME.keyscale.mp4 beside the source (.mov for ProRes). r2://BUCKET/KEY stores it there "
-        "as well.",
+        "The result. Without it NAME.keyscale.mp4 beside the source (.mov for ProRes), of an address in the current "
+        "folder. r2://BUCKET/KEY stores it there as well.",
         "Output",
         form=forms.Path(),
         short="o",
@@ -287,7 +291,7 @@ class Job:
         no_setting="it names the result of a single run",
         docs="the result; its extension chooses the container: `.mp4`, `.m4v`, `.mov`, `.mkv`, `.webm`. "
         "`r2://BUCKET/KEY` is kept here under the key's last part and stored there too",
-        default_docs="`NAME.keyscale.mp4` beside the source (`.mov` for ProRes)",
+        default_docs="`NAME.keyscale.mp4` beside the source (`.mov` for ProRes); of an address, in the current folder",
     )
     overwrite: bool = option(
         False,
@@ -387,11 +391,9 @@ def check_job(job: J) -> J:
 
 
 def default_output(video: str, codec: Codec = Codec.AUTO) -> str:
-    """Where a job that names no output goes: `NAME.keyscale.mp4` beside the source, `.mov` for ProRes."""
-    source = Path(video)
+    """Where a job that names no output goes: `NAME.keyscale.mp4` beside the source, `.mov` for ProRes.
+
+    What is made of an address goes to the current folder.
+    """
+    source = local_name(video)
     return str(source.parent / f"{source.stem}.keyscale.{'mov' if codec is Codec.PRORES else 'mp4'}")
-
-
-def is_address(text: str) -> bool:
-    """Whether it is written as an address, `r2://...`, and not as a file's name."""
-    return _ADDRESS.match(text) is not None

@@ -62,7 +62,7 @@ class Option:
     remedy: str | None = None
     """What to do where a value is wrong, where it isn't clear from the bounds."""
     together: tuple[str, ...] = ()
-    """Fields beside the declaring one that hold the rest of the same value."""
+    """Fields beside the declaring one that hold the rest of the same value; one that is None stands for none of it."""
     per_clip: bool = True
     """Whether a manifest may give it for one clip."""
     no_setting: str = ""
@@ -202,7 +202,7 @@ def _walk(kind: type, prefix: str) -> Iterable[Option]:
     for each in fields(kind):
         if declared := each.metadata.get("option"):
             names = (each.name, *declared.get("together", ()))
-            values = [defaults[name] for name in names]
+            values = [value for value in (defaults[name] for name in names) if len(names) == 1 or value is not None]
             yield Option(
                 **{"name": each.name, "form": _form(hints[each.name])} | declared,
                 fields=tuple(prefix + name for name in names),
@@ -224,7 +224,7 @@ def build(kind: type[T], values: Mapping[str, Any], **more: Any) -> T:
     given: dict[str, Any] = {}
     for name in options.keys() & values.keys():
         held = options[name].fields
-        given |= dict(zip(held, values[name] if len(held) > 1 else (values[name],), strict=True))
+        given |= dict(zip(held, values[name] if len(held) > 1 else (values[name],), strict=False))
     return _assemble(kind, given, "", more)
 
 
@@ -255,7 +255,8 @@ def value_of(holder: Any, each: Option) -> Any:
         value = holder
         for name in path.split("."):
             value = getattr(value, name)
-        values.append(value)
+        if value is not None or len(each.fields) == 1:
+            values.append(value)
     return tuple(values) if len(values) > 1 else values[0]
 
 

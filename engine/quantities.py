@@ -14,7 +14,7 @@ from keyscale.engine.forms import LARGEST_WHOLE, Form, Number, Refused, ValueKin
 from keyscale.engine.rates import NTSC
 from keyscale.engine.wording import say
 
-__all__ = ["Rate", "Samples", "Size", "Stretches", "Time"]
+__all__ = ["MAX_SIDE", "Rate", "Relative", "Samples", "Size", "Stretches", "Time"]
 
 MAX_SIDE = 16384
 """Largest target width or height in pixels (the limit of HEVC level 6.2 and of AV1 in common decoders)."""
@@ -75,12 +75,41 @@ class Stretches(Form):
         return samples
 
 
-class Size(Form):
-    """Width and height in pixels."""
+@dataclass(frozen=True)
+class Relative:
+    """What a size is made of where it depends on what the camera sees: its own shape or another one, and how often."""
 
-    metavar = "WxH|NAME"
+    shape: Fraction | None
+    """Width divided by height; None is the camera's."""
+    factor: float | None
+    """Pixels of the result to one that the camera sees; None is the network's scale."""
+
+    @classmethod
+    def of(cls, text: str) -> Relative | None:
+        """What `"9:16"` or `"2x"` means, as `Size.read` gives it; None for anything else."""
+        if found := _SHAPE.fullmatch(text):
+            sides = Fraction(found[1]), Fraction(found[2])
+            return cls(sides[0] / sides[1], None) if all(0 < side < _SHAPES for side in sides) else None
+        found = _FACTOR.fullmatch(text)
+        factor = float(found[1] or found[2]) if found else 0.0
+        return cls(None, factor) if 0 < factor <= LARGEST_FACTOR else None
+
+
+_SHAPE = re.compile(r"(\d{1,4}(?:\.\d{1,4})?) ?: ?(\d{1,4}(?:\.\d{1,4})?)", re.ASCII)
+_FACTOR = re.compile(r"(\d{1,3}(?:\.\d{1,4})?) ?[x\u00d7]|[x\u00d7] ?(\d{1,3}(?:\.\d{1,4})?)", re.ASCII)
+
+_SHAPES = 100
+"""Below it both sides are a shape, such as 9:16, and no size that anybody wants."""
+
+LARGEST_FACTOR = 16.0
+
+
+class Size(Form):
+    """Width and height in pixels, or what they are made of once it is known what the camera sees."""
+
+    metavar = "WxH|W:H|Nx|NAME"
     annotation = "tuple[int, int] | str"
-    must_be = 'two whole numbers, width and height, or text such as "1080x1920"'
+    must_be = 'two whole numbers, width and height, or text such as "1080x1920", "9:16" or "2x"'
     named: ClassVar = dict.fromkeys(("reel", "short", "story", "tiktok"), (1080, 1920)) | {
         "portrait": (1080, 1350),
         "square": (1080, 1080),
@@ -91,39 +120,40 @@ class Size(Form):
         "4k": (3840, 2160),
     }
     """Sizes that go by a name; `NNNNp` lies on its side, as everywhere."""
-    words = tuple(named)
+    words = (*named, "9:16", "2x")
 
-    _pair = re.compile(r"(\d+) ?([x\u00d7*:]) ?(\d+)", re.ASCII)
-    _shape = 100
-    """Below it both sides are a shape, such as 9:16, and no size that anybody wants."""
+    _pair = re.compile(r"(\d+) ?[x\u00d7*:] ?(\d+)", re.ASCII)
 
-    def read(self, text: str) -> tuple[int, int]:
-        """`"1080x1920"`, also with the multiplication sign or FFmpeg's colon, or `"reel"` -> `(1080, 1920)`."""
+    def read(self, text: str) -> tuple[int, int] | tuple[int, int, str]:
+        """`"1080x1920"`, also with the multiplication sign or FFmpeg's colon, or `"reel"` -> `(1080, 1920)`.
+
+        `"9:16"` and `"2x"` -> `(0, 0, "9:16")`, `(0, 0, "2x")`: what `Relative.of` reads.
+        """
         word = text.strip().lower()
         if word in self.named:
             return self.named[word]
-        remedy = f"Write WIDTHxHEIGHT, such as 1080x1920, or {', '.join(self.named)}."
+        if Relative.of(word) is not None:
+            return 0, 0, word.replace(" ", "").replace("\u00d7", "x")
+        remedy = (
+            "Write WIDTHxHEIGHT, such as 1080x1920; a shape, such as 9:16; 2x for twice what the camera sees; or "
+            f"{', '.join(self.named)}."
+        )
         found = self._pair.fullmatch(word)
         if not found:
             if word.isascii() and word.isdigit():
                 raise Refused(f"{quoted(text)} is one side, and a size has two", remedy)
             raise Refused(f"{quoted(text)} is not a size", remedy)
-        width, sign, height = int(found[1][:9]), found[2], int(found[3][:9])
-        if sign == ":" and max(width, height) < self._shape:
-            scale = max(1, 1080 // (2 * min(width, height) or 1)) * 2
-            raise Refused(
-                f"{quoted(text)} is a shape, not a size",
-                f"Write the pixels, for this shape {width * scale}x{height * scale}.",
-            )
-        return width, height
+        return int(found[1][:9]), int(found[2][:9])
 
-    def take(self, value: object) -> tuple[int, int]:
+    def take(self, value: object) -> tuple[int, int] | tuple[int, int, str]:
         if isinstance(value, str):
             return self.read(value)
         sides = list(value) if isinstance(value, Sequence) else []
         return (int(sides[0]), int(sides[1])) if len(sides) == 2 and all(map(is_whole, sides)) else self.refuse(value)
 
-    def check(self, value: tuple[int, int]) -> None:
+    def check(self, value: tuple[int, int] | tuple[int, int, str]) -> None:
+        if len(value) > 2:
+            return
         for name, side in zip(("width", "height"), value, strict=True):
             if not 2 <= side <= MAX_SIDE:
                 raise UsageError(
@@ -136,8 +166,8 @@ class Size(Form):
                     remedy=f"Use {side - 1} or {side + 1}.",
                 )
 
-    def written(self, value: tuple[int, int]) -> str:
-        return "{}x{}".format(*value)
+    def written(self, value: tuple[int, int] | tuple[int, int, str]) -> str:
+        return value[2] if len(value) > 2 else f"{value[0]}x{value[1]}"
 
 
 class Rate(Form):

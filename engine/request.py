@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from keyscale.engine.addresses import is_address, is_link, local_name, shown
 from keyscale.engine.choices import Codec
 from keyscale.engine.errors import UsageError
 from keyscale.engine.files import VIDEO_SUFFIXES
-from keyscale.engine.job import Job, check_job, default_output, is_address
+from keyscale.engine.job import Job, check_job, default_output
 from keyscale.engine.options import build
 from keyscale.engine.run_options import RemoteOptions
 from keyscale.engine.storage.settings import split_output
@@ -64,15 +65,25 @@ def request_of(values: Mapping[str, Any], *, kind: type[Job] = Job) -> Request:
 
 def _check_inputs(video: str, keyframes: str | None) -> None:
     """Raise a `UsageError` for names that stand in each other's place, or that no file has."""
-    if is_address(video):
+    if is_address(video) and not is_link(video):
         raise UsageError(
-            f"{video} is an address, and the source has to be a file here", remedy="Download it, and name the file."
+            f"{shown(video)} is an address of a kind that no video is read from",
+            remedy="Give an https:// or http:// address, or download it and name the file.",
+        )
+    if keyframes is not None and is_address(keyframes):
+        raise UsageError(
+            say("{keyframes} is {}, an address, and has to be a file here", shown(keyframes)),
+            remedy="Download it, and name the file.",
         )
     ends = PurePath(keyframes or "").suffix.lower()
-    if PurePath(video).suffix.lower() == ".json":
+    if local_name(video).suffix.lower() == ".json":
         swapped = ends in VIDEO_SUFFIXES
         raise UsageError(
-            say("{video} is {}, which is named as keyframes{}", video, f", and {keyframes} as a video" * swapped),
+            say(
+                "{video} is {}, which is named as keyframes{}",
+                shown(video) if is_address(video) else video,
+                f", and {keyframes} as a video" * swapped,
+            ),
             remedy=say("The video comes first: {video} {keyframes}."),
         )
     if ends in VIDEO_SUFFIXES:

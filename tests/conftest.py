@@ -14,6 +14,7 @@ pytest_plugins = (
     "support.remote_place",
     "support.faulty_place",
     "support.guard",
+    "support.certificates",
     "support.gpu",
     "support.refusals",
 )

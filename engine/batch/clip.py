@@ -26,6 +26,8 @@ class Clip:
     name: str
     """How people know it: its path beneath the folder, or as it was named."""
     video: Path
+    link: str | None = None
+    """The address of a video that is fetched; `video` is then what may be shown of it."""
     keyframes: Path | None = None
     """None where the whole picture is used, and where `fault` says that they are missing."""
     stem: Path
@@ -75,6 +77,8 @@ class ClipState:
     chunks: int = 1
     source_size: tuple[int, int] | None = None
     """Displayed pixels, width and height."""
+    size: tuple[int, int] | None = None
+    """The same of the result, once it was planned."""
     result: Done | Failed | None = None
     """How the last try ended. A worker's is not told before the worker is done with the clip."""
     messages: set[str] = field(default_factory=set)

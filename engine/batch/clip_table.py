@@ -269,7 +269,7 @@ def clip_report(clip: ClipState) -> ClipReport:
         report,
         seconds=result.seconds,
         fps=made / result.seconds if made > 0 and result.seconds > 0 else None,
-        size=(target.width, target.height) if target is not None else None,
+        size=clip.size or ((target.width, target.height) if target is not None else None),
         output_bytes=clip.output_bytes,
         resumed_frames=result.resumed_frames,
         lost_frames=result.lost_frames,

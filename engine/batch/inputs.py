@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from keyscale.engine.addresses import is_address, shown
 from keyscale.engine.batch.clip import Clip
 from keyscale.engine.batch.folders import Pattern, file_stat, is_folder, is_pattern, natural_key, walk
 from keyscale.engine.batch.manifest import MANIFEST_SUFFIXES, read_manifest
@@ -160,6 +161,11 @@ class Inputs:
         text = str(given)
         if not text or "\0" in text:
             raise UsageError(f"an input is {text!r}", remedy="Name a folder, a manifest, or videos.")
+        if is_address(text):
+            raise UsageError(
+                f"{shown(text)} is an address, and a batch looks into folders, files and manifests",
+                remedy="Name it in a manifest, in the column video, or make it by `keyscale upscale`.",
+            )
         path = Path(text)
         try:
             mode = path.stat().st_mode
@@ -288,10 +294,16 @@ class Inputs:
         fault, keyframes = clip.fault, clip.keyframes
         if fault is not None:
             return clip
-        if file_stat(clip.video) is None:
+        if clip.link is None and file_stat(clip.video) is None:
             there = os.path.lexists(clip.video)
             why = "no ordinary file, or a link that leads nowhere" if there else "no such file"
             fault = InputError(f"{clip.where}: cannot read {clip.video}: {why}", remedy="Correct the path.")
+        elif keyframes is None and clip.link is not None:
+            if not self.whole_frame:
+                fault = FramingError(
+                    f"{clip.where}: no keyframes are named, and beside an address none are looked for",
+                    remedy=say("Name a file in the column keyframes, or give {whole_frame=True}."),
+                )
         elif keyframes is None:
             relative = clip.stem.with_name(clip.video.name)
             paired = self.clip(Video(path=clip.video, relative=relative, name=clip.name))

@@ -15,9 +15,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from keyscale.engine.addresses import is_address, local_name
+from keyscale.engine.addresses import shown as shown_address
 from keyscale.engine.batch.clip import Clip
 from keyscale.engine.errors import KeyscaleError, UsageError
-from keyscale.engine.job import Job, is_address
+from keyscale.engine.job import Job
 from keyscale.engine.options import Document, Option, options_of
 from keyscale.engine.run_options import BatchRequest, RemoteOptions, Terminal
 from keyscale.engine.settings import model_beside
@@ -57,7 +59,7 @@ def read_manifest(path: Path, kind: type[Job] = Job) -> tuple[Clip, ...]:
 
     CSV has a header row that names its columns; JSON Lines has an object a line. Both know `video`, `keyframes`,
     `output` and `columns_of`, with `-` or `_`; what is empty or null is not given. Paths are relative to the manifest's
-    folder, `output` to the batch's output folder.
+    folder, `output` to the batch's output folder. A video may be an address.
 
     Args:
         path: the file.
@@ -238,7 +240,11 @@ def _clip(row: _Row, manifest: Path) -> Clip:
     line, values, fault = row
     where = f"{manifest}: line {line}"
     video = values.get("video")
-    if isinstance(video, str) and len(video) <= MAX_CELL and "\0" not in video:
+    if isinstance(video, str) and is_address(video) and len(video) <= MAX_CELL and "\0" not in video:
+        place = shown_address(video)
+        stem = local_name(video).with_suffix("")
+        clip = Clip(name=place, video=Path(place), link=video, stem=stem, where=where)
+    elif isinstance(video, str) and len(video) <= MAX_CELL and "\0" not in video:
         # The video's own place beneath the manifest, or its name alone where it lies elsewhere.
         stem = Path(video)
         stem = Path(stem.name) if stem.is_absolute() or ".." in stem.parts else stem

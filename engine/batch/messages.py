@@ -59,6 +59,8 @@ class Planned:
     chunks: int
     source_size: tuple[int, int]
     """Displayed pixels, width and height."""
+    size: tuple[int, int]
+    """The same of the result."""
 
 
 @dataclass(frozen=True, kw_only=True)

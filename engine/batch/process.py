@@ -20,6 +20,7 @@ from keyscale.engine.events import Event, Phase, Progress, failure
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.remote.slots import Slots
 from keyscale.engine.remote.spending import Budget
+from keyscale.engine.runners.fetched import fetched, with_local_source
 from keyscale.engine.runners.prepare import Prepared, prepare, prepare_plan
 from keyscale.engine.runners.run import Run
 from keyscale.engine.runners.shared import Shared
@@ -92,9 +93,10 @@ class Worker:
     def _events(self, order: Order) -> Iterator[Event]:
         remote = order.remote is not None
         if order.plan_only:
-            self._tell_plan(order, prepare_plan(order.job, remote=remote))
+            self._tell_plan(order, prepare_plan(fetched(order.job, self._stop.is_set), remote=remote))
             return
-        prepared = replace(prepare(order.job, remote=remote), outdated=order.outdated)
+        job = yield from with_local_source(order.job, self._stop.is_set)
+        prepared = replace(prepare(job, remote=remote), outdated=order.outdated)
         self._tell_plan(order, prepared.plan)
         if self._stop.is_set():
             raise Interrupted("interrupted")
@@ -127,8 +129,11 @@ class Worker:
         return LocalRun(prepared, self._stop, self._shared, shares=order.shares)
 
     def _tell_plan(self, order: Order, plan: Plan) -> None:
-        size = (plan.info.width, plan.info.height)
-        self.answer(Planned(index=order.index, frames=plan.frames, chunks=len(plan.chunks), source_size=size))
+        source, target = (plan.info.width, plan.info.height), (plan.job.target.width, plan.job.target.height)
+        planned = Planned(
+            index=order.index, frames=plan.frames, chunks=len(plan.chunks), source_size=source, size=target
+        )
+        self.answer(planned)
 
 
 def _gpus() -> tuple[str, ...]:

@@ -262,7 +262,8 @@ class _Supervisor:
         match answer:
             case Planned():
                 if clip.frames is None and clip.status not in ENDED:
-                    clip.frames, clip.chunks, clip.source_size = answer.frames, answer.chunks, answer.source_size
+                    clip.frames, clip.chunks = answer.frames, answer.chunks
+                    clip.source_size, clip.size = answer.source_size, answer.size
                     yield self._clips.tell(clip)
             case Opened():
                 clip.source_sha256 = answer.source_sha256

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -31,6 +31,7 @@ from keyscale.engine.plan.camera_warnings import camera_warnings
 from keyscale.engine.plan.encoding import EncoderSettings, resolve_encoding
 from keyscale.engine.plan.ending import early_sound, source_end, told_of_end
 from keyscale.engine.plan.estimate import Estimate, make_estimate
+from keyscale.engine.plan.size import in_pixels
 from keyscale.engine.plan.tracks import Container, TrackPlan, container_of, plan_tracks
 from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import VideoInfo
@@ -174,10 +175,11 @@ def make_plan(
     count = max(1, int(Fraction(time_map.duration).limit_denominator(10**9) * rate + Fraction(1, 2)))
     wanted = time_map.to_source(np.arange(count, dtype=np.float64) * rate.denominator / rate.numerator)
     source_index = _choose_frames(info, wanted)
-    target = (job.target.width, job.target.height)
     with _named(job):
         lookups = frame_times.lookups(source_index, wanted)
         rects, moved = camera.inside_at(lookups, info.width, info.height, frame_times.cut_slack(camera))
+    job = replace(job, target=in_pixels(job.target, rects, max(models, default=1)))
+    target = (job.target.width, job.target.height)
     if job.target.fit is Fit.COVER:
         rects = cover_all(rects, job.target.aspect)
     placements = place(rects, target, job.target.fit)

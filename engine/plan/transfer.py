@@ -25,7 +25,7 @@ from keyscale.engine.wording import Said
 
 __all__ = ["PLAN_VERSION", "dump_plan", "for_transfer", "load_plan"]
 
-PLAN_VERSION = 5
+PLAN_VERSION = 6
 """Version of the form and of every field in it; raised when one of either changes."""
 
 MAGIC = b"keyscale plan\n"

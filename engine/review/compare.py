@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,18 @@ from PIL import Image, ImageDraw
 
 from keyscale.engine.choices import Reference
 from keyscale.engine.files import drafted
+from keyscale.engine.job import Job, default_output
 from keyscale.engine.review.clip import even, silent_clip
-from keyscale.engine.review.comparison import Compared, Pair, compared, frames_of, summary
+from keyscale.engine.review.comparison import Compared, Pair, compared, frames_of, pair_of, summary
 from keyscale.engine.review.measures import busiest
 from keyscale.engine.review.page import filled, image_data
 from keyscale.engine.review.pictures import CAMERA, DIM, INK, PAPER, WARNING, font, seen, source_pixels
 from keyscale.engine.review.preview import check_kind
 from keyscale.engine.review.sheet import GAP, MARGIN, WIDTH, Panel
+from keyscale.engine.runners.prepare import Look
+from keyscale.engine.source.probe import probe
 
-__all__ = ["write_comparison"]
+__all__ = ["write_comparison", "write_samples_page"]
 
 STILLS, PAGES = 4, 8
 """Moments of a still and of a page."""
@@ -49,6 +53,47 @@ def write_comparison(pair: Pair, path: str, *, overwrite: bool = False, referenc
         else:
             _clip(pair, draft)
     return told
+
+
+def write_samples_page(
+    samples: Sequence[Sequence[str]], names: Sequence[str], path: str, *, overwrite: bool, look: Look = probe
+) -> None:
+    """Write a page that shows any two of several networks at the same moments.
+
+    Args:
+        samples: the files of each stretch, one by each network.
+        names: of the networks.
+        path: of the page.
+        overwrite: whether a file there may be replaced.
+        look: what probes the samples.
+
+    Raises:
+        StorageError: the page is there and may not be replaced, or cannot be written.
+        KeyscaleError: a sample cannot be read.
+    """
+    rows: list[dict[str, object]] = []
+    size: tuple[int, int] | None = None
+    with drafted(path, overwrite=overwrite) as draft:
+        for number, (first, *others) in enumerate(samples, 1):
+            job = Job(source=first, output=default_output(first))
+            pairs = [pair_of(job, other, look) for other in others]
+            size, rate = pairs[0].size, float(pairs[0].rate)
+            frames = frames_of(pairs[0], max(2, PAGES // len(samples)))
+            for moment in zip(*(compared(pair, frames) for pair in pairs), strict=True):
+                sharper = ", ".join(f"{name} {each.sharper:.2f}" for name, each in zip(names[1:], moment, strict=True))
+                begins = f"sample {number}, " if len(samples) > 1 else ""
+                pictures = [moment[0].before, *(each.after for each in moment)]
+                rows.append(
+                    {
+                        "frame": moment[0].frame,
+                        "words": f"{begins}{moment[0].frame / rate:.2f} s: {sharper} times as sharp as {names[0]}",
+                        "pictures": [image_data(Image.fromarray(each), 92) for each in pictures],
+                    }
+                )
+        told = "Choose what is shown on either side." if len(names) > 2 else ""
+        document = {"names": names, "size": size, "told": told, "notes": [], "moments": rows}
+        page = filled("compare.html", f"Samples by {' and '.join(names)}", document)
+        draft.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
 
 
 def _words(pair: Pair, each: Compared) -> str:
@@ -83,8 +128,7 @@ def _page(pair: Pair, found: list[Compared], told: str) -> str:
         {
             "frame": each.frame,
             "words": _words(pair, each),
-            "before": image_data(Image.fromarray(each.before), 92),
-            "after": image_data(Image.fromarray(each.after), 92),
+            "pictures": [image_data(Image.fromarray(side), 92) for side in (each.before, each.after)],
         }
         for each in found
     ]

@@ -38,6 +38,7 @@ class Prepared:
     """A job that passed every check that can be made before long work."""
 
     job: Job
+    """The plan's: a size that follows the camera is in pixels."""
     plan: Plan
     source_stat: tuple[int, int]
     """Size and modification time in ns of the source as planned."""
@@ -79,7 +80,8 @@ def prepare_still(job: Job, *, look: Look = probe) -> Prepared:
         KeyscaleError: as of `prepare_plan`.
     """
     before = _stat(job)
-    return Prepared(job=job, plan=prepare_plan(job, look=look), source_stat=before)
+    plan = prepare_plan(job, look=look)
+    return Prepared(job=plan.job, plan=plan, source_stat=before)
 
 
 def prepare(job: Job, *, remote: bool = False, framing: Framing | None = None, look: Look = probe) -> Prepared:
@@ -93,7 +95,7 @@ def prepare(job: Job, *, remote: bool = False, framing: Framing | None = None, l
     plan = prepare_plan(job, remote=remote, framing=framing, look=look)
     check_absent(job, may_be_finished=job.publish_to is not None)
     _check_folder(output, plan, remote=remote)
-    return Prepared(job=job, plan=plan, source_stat=before)
+    return Prepared(job=plan.job, plan=plan, source_stat=before)
 
 
 def _models(job: Job) -> dict[int, ModelSpec]:

@@ -10,7 +10,7 @@ from threading import Event as StopFlag
 from keyscale.engine.camera.keyframes import STANDARD_INPUT
 from keyscale.engine.errors import UsageError
 from keyscale.engine.events import Done, Event, Note
-from keyscale.engine.job import Job
+from keyscale.engine.job import CHECKPOINT_SUFFIXES, Job
 from keyscale.engine.plan.sample import sample_of, telling_stretches
 from keyscale.engine.quantities import Samples
 from keyscale.engine.runners.local import LocalRun
@@ -20,7 +20,7 @@ from keyscale.engine.source.probe import probe
 from keyscale.engine.wording import say
 from keyscale.engine.workspace.folder import WorkFolder
 
-__all__ = ["prepare_samples", "run_samples"]
+__all__ = ["prepare_for_models", "prepare_samples", "run_samples"]
 
 
 def prepare_samples(job: Job, asked: Samples, *, look: Look = probe) -> list[Prepared]:
@@ -47,15 +47,46 @@ def prepare_samples(job: Job, asked: Samples, *, look: Look = probe) -> list[Pre
     return found
 
 
+def prepare_for_models(
+    job: Job, names: Sequence[str], asked: Samples, *, look: Look = probe
+) -> tuple[list[str], list[list[Prepared]]]:
+    """The same samples by several networks, all of the size that the first one's would have.
+
+    Returns:
+        How each network is called in the names of its samples, and its samples planned.
+
+    Raises:
+        KeyscaleError: as of `prepare_samples`; or a network is named twice.
+    """
+    labels = [Path(name).stem if Path(name).suffix.lower() in CHECKPOINT_SUFFIXES else name for name in names]
+    if len({label.lower() for label in labels}) < len(labels):
+        raise UsageError(f"names one network twice: {', '.join(names)}", option="model", remedy="Name each once.")
+    output = Path(job.output)
+    found: list[list[Prepared]] = []
+    for name, label in zip(names, labels, strict=True):
+        own = replace(
+            job,
+            output=str(output.with_name(f"{output.stem}.{label}{output.suffix}")),
+            model=replace(job.model, name=name),
+        )
+        if found:
+            own, info = replace(own, target=found[0][0].job.target), found[0][0].plan.info
+            found.append(prepare_samples(own, asked, look=lambda *_, info=info, **__: info))
+        else:
+            found.append(prepare_samples(own, asked, look=look))
+    return labels, found
+
+
 def run_samples(samples: Sequence[Prepared], stop: StopFlag) -> Generator[Event, None, None]:
     """Make them one after another, as of `Run.events`; the last event is `Done` of the last one."""
-    shared = Shared()
+    shared, told = Shared(), set[str]()
     for number, prepared in enumerate(samples, 1):
         for event in _SampleRun(prepared, stop, shared).events():
             if isinstance(event, Done) and number < len(samples):
                 yield Note(level="info", message=f"sample {number} of {len(samples)}: {event.output}")
-            elif number == 1 or not (isinstance(event, Note) and event.message in prepared.plan.warnings):
+            elif not (isinstance(event, Note) and event.message in told):
                 yield event
+        told.update(prepared.plan.warnings)
 
 
 class _SampleRun(LocalRun):

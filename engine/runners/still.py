@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event as StopFlag
 
+from keyscale.engine.addresses import is_address, local_name
 from keyscale.engine.errors import UsageError
 from keyscale.engine.events import Event, Note, Phase
 from keyscale.engine.files import drafted
-from keyscale.engine.job import is_address
 from keyscale.engine.output.still import write_png
 from keyscale.engine.pipeline.chunks import make_frame
 from keyscale.engine.plan.plan import Plan
@@ -40,13 +40,13 @@ def frame_at(plan: Plan, seconds: float) -> int:
 
 
 def still_path(output: str | None, video: str, seconds: float) -> str:
-    """Where a still goes: `NAME.12.5s.png` beside the source, unless a name is given.
+    """Where a still goes: as it is named, or `NAME.12.5s.png` beside the source; of an address, in the current folder.
 
     Raises:
         UsageError: the name is not that of a PNG.
     """
     if output is None:
-        source = Path(video)
+        source = local_name(video)
         return str(source.parent / f"{source.stem}.{seconds:g}s.png")
     if Path(output).suffix.lower() != ".png" or is_address(output):
         raise UsageError(

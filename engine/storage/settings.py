@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from keyscale.engine.addresses import is_address, redacted
 from keyscale.engine.errors import RemoteError, UsageError
-from keyscale.engine.job import is_address
 from keyscale.engine.wording import say
 
 __all__ = [
@@ -139,8 +139,10 @@ def parse_address(text: str) -> tuple[str, str]:
         UsageError: any other form, or a key below the prefixes of what is removed by and by.
     """
 
+    shown = redacted(text)
+
     def refused(why: str) -> UsageError:
-        return UsageError(f"{text!r} {why}", remedy="Write r2://BUCKET/KEY, such as r2://videos/clips/talk.mp4.")
+        return UsageError(f"{shown!r} {why}", remedy="Write r2://BUCKET/KEY, such as r2://videos/clips/talk.mp4.")
 
     scheme, colon, rest = text.partition("://")
     if not colon or scheme.lower() != "r2":

@@ -10,11 +10,13 @@ import http.client
 import io
 import re
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from keyscale import __version__
 from keyscale.engine.errors import RemoteError
@@ -30,9 +32,11 @@ __all__ = [
     "LinkRefused",
     "LinkUnreachable",
     "LinkUnsuitable",
+    "Located",
     "Passing",
     "fetch",
     "is_gone",
+    "located",
     "send",
     "take_back",
 ]
@@ -46,6 +50,13 @@ TRANSIENT = frozenset({408, 425, 429})
 """Answers below 500 that another try may not get."""
 NO_SPACE = 507
 """The one from 500 up that it would get too."""
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+MOST_REDIRECTS = 10
+EMPTY = 416
+"""Of a file without a byte: no part can be given."""
+UNQUOTED = "".join(map(chr, range(0x21, 0x7F)))
+"""What a request line may hold as it is."""
 
 ADDRESS = "Check the storage's address."
 
@@ -61,6 +72,9 @@ class LinkError(RemoteError):
 
     transient = False
     """True where the same link may work later."""
+
+    status: int | None = None
+    """The server's answer, where that is what is wrong."""
 
 
 class LinkRefused(LinkError):
@@ -96,13 +110,14 @@ class Passing(Exception):
 class Link:
     """An http or https link, all of it but the host kept secret."""
 
-    def __init__(self, url: str, name: str, *, reads: bool = True) -> None:
+    def __init__(self, url: str, name: str, *, reads: bool = True, authorization: str | None = None) -> None:
         """Nothing is sent.
 
         Args:
             url: the link.
             name: what errors call the file.
             reads: the file is read from there; False where it is stored.
+            authorization: what every request says in its header of that name.
 
         Raises:
             LinkRefused: `url` is no http or https link.
@@ -120,6 +135,7 @@ class Link:
             raise self.fault(LinkRefused, "that is no http or https link", ADDRESS)
         self.host = host
         self._is_https = split.scheme == "https"
+        self._authorization = authorization
         self.target = f"{split.path or '/'}?{split.query}" if split.query else split.path or "/"
         """Path and query, for the request line."""
 
@@ -129,7 +145,8 @@ class Link:
     @property
     def headers(self) -> dict[str, str]:
         """What every request says."""
-        return {"User-Agent": f"keyscale/{__version__}"}
+        agent = {"User-Agent": f"keyscale/{__version__}"}
+        return agent if self._authorization is None else agent | {"Authorization": self._authorization}
 
     def connection(self, *, silence_s: float) -> http.client.HTTPConnection:
         """A connection to the host, which is made with the first request; `silence_s` is waited for its next bytes."""
@@ -149,6 +166,12 @@ class Link:
 
     def meaning(self, status: int, body: bytes) -> LinkError | Passing:
         """What an answer means that is not the wanted one, to be raised: whether another try may get that or not."""
+        found = self._meaning(status, body)
+        if isinstance(found, LinkError):
+            found.status = status
+        return found
+
+    def _meaning(self, status: int, body: bytes) -> LinkError | Passing:
         if status in TRANSIENT or (status >= 500 and status != NO_SPACE):
             return Passing(f"status {status}")
         if status in {404, 410} and self._reads:
@@ -177,6 +200,69 @@ class Link:
         """The error where no try succeeded for so long, the last of them for this fault."""
         remedy = "Check the network and the storage, then run or resume the job again."
         return self.fault(LinkUnreachable, f"no try succeeded for {seconds:g} s ({fault})", remedy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """Where redirects from a link have led."""
+
+    url: str
+    authorization: str | None
+    media_type: str
+    """As the server tells it, such as `video/mp4`; empty where it does not."""
+
+
+def located(
+    url: str,
+    *,
+    name: str,
+    authorization: str | None = None,
+    patience_s: float = PATIENCE_S,
+    rest: Callable[[float], object] = time.sleep,
+) -> Located:
+    """Follow a link's redirects, which `Link` does not; faults that may pass are tried again.
+
+    `authorization` goes to no other server than the one of `url`. A redirect from https to http is not followed. `rest`
+    waits for so many seconds between two tries, or raises.
+
+    Raises:
+        LinkError: as `fetch`.
+    """
+    patience = Patience(patience_s, silence_counts=True, rest=rest)
+    followed = 0
+    while True:
+        link = Link(url, name, authorization=authorization)
+        try:
+            silence_s = max(0.1, min(SILENCE_S, patience_s))
+            with closing(link.connection(silence_s=silence_s)) as connection, link.quietly():
+                connection.request("GET", link.target, headers=link.headers | {"Range": "bytes=0-0"})
+                with closing(connection.getresponse()) as response:
+                    status, headers = response.status, response.headers
+                    # A server that knows no ranges would send all of the file.
+                    body = response.read(LONGEST_ANSWER) if status >= 300 else b""
+            found = headers.get("Location") if status in REDIRECTS else None
+            if found is None:
+                if status >= 300 and status != EMPTY:
+                    raise link.meaning(status, body)
+                media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+                return Located(url=url, authorization=authorization, media_type=media_type)
+        except Passing as fault:
+            if not patience.bear():
+                raise link.unreachable(fault, patience_s) from None
+            continue
+        followed += 1
+        try:
+            # Headers come as Latin-1, whatever their bytes are.
+            place = quote(found.encode("latin-1", "replace"), safe=UNQUOTED)
+            before, target = urlsplit(url), urlsplit(urljoin(url, place))
+        except ValueError:
+            raise link.fault(LinkRefused, "it leads to what is no link", ADDRESS) from None
+        if followed > MOST_REDIRECTS or (before.scheme, target.scheme) == ("https", "http"):
+            why = "without encryption" if followed <= MOST_REDIRECTS else "round in circles"
+            raise link.fault(LinkRefused, f"it leads on {why}, which is not followed", ADDRESS)
+        if (before.scheme, before.netloc) != (target.scheme, target.netloc):
+            authorization = None
+        url = urlunsplit(target)
 
 
 def fetch(url: str, *, name: str, most: int, patience_s: float = PATIENCE_S) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import io
 import re
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
@@ -22,7 +23,7 @@ from keyscale.engine.worker.links import (
     Passing,
 )
 
-__all__ = ["RangedFile"]
+__all__ = ["PATIENCE_S", "RangedFile"]
 
 BLOCK = 1 << 17
 """Bytes of a block: what is cached as one, and the least that is fetched."""
@@ -65,9 +66,11 @@ class RangedFile(io.RawIOBase):
         size: int | None = None,
         tag: str | None = None,
         sha256: str | None = None,
+        authorization: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
         patience_s: float = PATIENCE_S,
         memory: int = MEMORY,
+        rest: Callable[[float], object] = time.sleep,
     ) -> None:
         """Nothing is fetched yet.
 
@@ -77,16 +80,19 @@ class RangedFile(io.RawIOBase):
             size: bytes that it must have, where that is known.
             tag: its ETag, without quotes, where that is known.
             sha256: of its content, where that is known: a server that stored it with the file may give another ETag.
+            authorization: what every request says in its header of that name.
             on_bytes: told how many bytes came over the network, piece by piece.
             patience_s: seconds without a single byte after which a fault that may pass becomes an error.
             memory: bytes to cache, at least a few blocks.
+            rest: waits for so many seconds between two tries, or raises.
 
         Raises:
             LinkRefused: `url` is no http or https link.
         """
         super().__init__()
         self.name = name
-        self._server = _Server(url, name, size, on_bytes or (lambda _: None), patience_s)
+        link = Link(url, name, authorization=authorization)
+        self._server = _Server(link, size, on_bytes or (lambda _: None), patience_s, rest)
         if tag:
             self._server.expect(tag, sha256)
         self._position = 0
@@ -109,6 +115,14 @@ class RangedFile(io.RawIOBase):
             self._block(0)
         assert self._server.size is not None
         return self._server.size
+
+    @property
+    def version(self) -> str | None:
+        """What tells this content from others at its place: the ETag, else the time of change that the server tells.
+
+        None before the first read, and where it says neither.
+        """
+        return self._server.version
 
     def readable(self) -> bool:
         """True."""
@@ -200,13 +214,19 @@ class _Server:
     """One connection to the link's server, kept alive, and what is known of the file behind it."""
 
     def __init__(
-        self, url: str, name: str, size: int | None, on_bytes: Callable[[int], None], patience_s: float
+        self,
+        link: Link,
+        size: int | None,
+        on_bytes: Callable[[int], None],
+        patience_s: float,
+        rest: Callable[[float], object],
     ) -> None:
-        self._link = Link(url, name)
+        self._link = link
         self.host = self._link.host
         self.size = size
         self._on_bytes = on_bytes
         self._patience_s = patience_s
+        self._rest = rest
         self._connection: http.client.HTTPConnection | None = None
         self._tag: str | None = None
         self._sha256: str | None = None
@@ -221,7 +241,7 @@ class _Server:
     def fetch(self, start: int, stop: int) -> bytes:
         """Bytes `[start, stop)`, less where the file ends before `stop`."""
         content = bytearray()
-        patience = Patience(self._patience_s, silence_counts=True)
+        patience = Patience(self._patience_s, silence_counts=True, rest=self._rest)
         while start + len(content) < self._end(stop):
             reused, before = self._connection is not None, len(content)
             try:
@@ -241,6 +261,10 @@ class _Server:
                 if not patience.bear():
                     raise self._link.unreachable(fault, self._patience_s) from None
         return bytes(content)
+
+    @property
+    def version(self) -> str | None:
+        return self._tag or self._modified
 
     def close(self) -> None:
         self._closed = True

@@ -19,6 +19,7 @@ from support.refusals import Refused
 from keyscale.cli.app import run as run_command
 from keyscale.engine.choices import Codec, Fit, Mode
 from keyscale.engine.job import Encoding, ModelChoice
+from keyscale.engine.review.compare import write_samples_page
 from keyscale.engine.review.measures import busiest, psnr, sharpness
 
 SLOWED: dict[str, Any] = PAN | {"segments": [{"start": 1.0, "end": 1.4, "speed": 0.5}], "trim": {"start": 0.2}}
@@ -272,7 +273,28 @@ def test_moments_are_chosen_by_keys_and_clicks(page: Page) -> None:
 
 
 @pytest.mark.processes
+def test_of_several_samples_any_two_are_shown(browser: Browser, tmp_path: Path) -> None:
+    colours = {"one": RED, "two": BLUE, "three": (230, 60, 60)}
+    files = [str(flat(tmp_path / f"{name}.mkv", [colour] * 4, (400, 300))) for name, colour in colours.items()]
+    write_samples_page([files], list(colours), str(tmp_path / "x.html"), overwrite=False)
+    page = browser.open(tmp_path / "x.html")
+    assert divided(page)[0] == pytest.approx(0.5, abs=0.012)
+    for side, name, expected in (("left", "three", (230, 30)), ("right", "one", (230, 200))):
+        page.value(
+            f"(() => {{ const choice = document.querySelector('#{side}'); choice.value = '{name}';"
+            "choice.dispatchEvent(new Event('change')); return true; })()"
+        )
+        page.value("Promise.all([...document.images].map(image => image.decode())).then(() => true)")
+        row = page.picture("#stage")[100].astype(int)
+        assert (row[20, 0], row[-20, 0]) == pytest.approx(expected, abs=6)
+    assert page.value("document.querySelector('#first').textContent") == "three"
+    assert page.value("document.querySelector('#second').textContent") == "one"
+    assert page.faults() == []
+
+
+@pytest.mark.processes
 def test_it_fetches_nothing_and_shows_pixels_at_their_size(page: Page, tmp_path: Path) -> None:
+    assert page.value("document.querySelector('#left').hidden") is True
     assert page.asked_for() == [(tmp_path / "x.html").as_uri()]
     assert page.faults() == []
     assert page.value("document.querySelector('h1').textContent") == "a <i>.mkv and b.mkv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from fractions import Fraction
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from support.clips import clicks_in, clicks_track, make_clip, numbers_in
-from support.numbered import interrupt, leftovers, run, small_job, write_video
+from support.numbered import interrupt, leftovers, planes, run, small_job, write_video
 from support.pictures import picture
 from support.places import camera
 from support.refusals import Refused
@@ -151,9 +152,47 @@ def test_the_command_names_each_and_prints_it(moving: Path, tmp_path: Path, caps
     assert capsys.readouterr().out == f"{tmp_path / 'talk.keyscale.sample.mp4'}\n"
 
 
+def page_data(path: Path) -> dict[str, Any]:
+    text = path.read_text(encoding="utf-8").partition('id="data">')[2].partition("</script>")[0]
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def test_several_networks_make_the_same_stretches_and_a_page(
+    moving: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second network asks for no size of its own where the size follows the camera."""
+    flags = [str(moving), "--fps", "source", "--device", "cpu", "--size", "2x", "--sample", "2x0.2", "--crf", "10"]
+    names = ["keyscale-compact-x2", "lanczos", "keyscale-compact-x4"]
+    assert run_command([*flags, "--model", ",".join(names), "-o", str(tmp_path / "a.mkv")]) == 0
+    made = [tmp_path / f"a.{name}.sample-{number}.mkv" for name in names for number in (1, 2)]
+    page = tmp_path / "a.sample.compare.html"
+    assert capsys.readouterr().out.splitlines() == [str(path) for path in (*made, page)]
+    assert run_command([*flags, "--model", "lanczos", "-o", str(tmp_path / "one.mkv")]) == 0
+    for number in (1, 2):
+        alone = tmp_path / f"one.sample-{number}.mkv"
+        assert planes(alone) == planes(tmp_path / f"a.lanczos.sample-{number}.mkv")
+        assert planes(alone) != planes(tmp_path / f"a.keyscale-compact-x2.sample-{number}.mkv")
+    data = page_data(page)
+    assert data["names"] == names
+    assert data["size"] == [192, 144]
+    assert [len(moment["pictures"]) for moment in data["moments"]] == [3] * len(data["moments"])
+    assert {moment["words"].partition(",")[0] for moment in data["moments"]} == {"sample 1", "sample 2"}
+    assert "times as sharp as keyscale-compact-x2" in data["moments"][0]["words"]
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
+        (["--model", "lanczos,keyscale-compact-x2"], 2, "names several networks"),
+        (["--model", "lanczos,keyscale-compact-x2", "--still", "1"], 4, "no model named"),
+        (["--sample", "1", "--model", "lanczos,nothing"], 4, "no model named 'nothing'"),
+        (["--sample", "1", "--model", "lanczos, Lanczos"], 2, "--model names one network twice"),
+        (
+            ["--sample", "1", "--model", "lanczos,keyscale-compact-x2", "-o", "x.mp4"],
+            4,
+            "compare.html is already there",
+        ),
         (["--sample", "long"], 2, "--sample 'long' is no length"),
         (["--sample", "0x2"], 2, "--sample '0x2' is no length"),
         (["--sample", "0"], 2, "--sample '0' is no length"),
@@ -168,4 +207,9 @@ def test_the_command_names_each_and_prints_it(moving: Path, tmp_path: Path, caps
 def test_what_is_wrong_is_told_before_anything_is_made(
     moving: Path, refused: Refused, flags: list[str], code: int, message: str
 ) -> None:
-    refused([str(moving), *FLAGS, *flags], code, message, in_its_way="x.sample-2.mp4")
+    refused(
+        [str(moving), *FLAGS, *flags],
+        code,
+        message,
+        in_its_way="x.sample.compare.html" if "compare" in message else "x.sample-2.mp4",
+    )

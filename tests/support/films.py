@@ -13,6 +13,7 @@ import numpy as np
 from keyscale.engine.camera.framing import Framing, parse_framing
 from keyscale.engine.job import Fit, Job, Target, Trim
 from keyscale.engine.models.registry import ModelSpec
+from keyscale.engine.options import build
 from keyscale.engine.plan.plan import Plan, make_plan
 from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import HeaderClaims, Orientation, StreamInfo, VideoInfo
@@ -75,14 +76,15 @@ def planned(
     framing: Framing | None = None,
     models: dict[int, ModelSpec] | None = None,
     speeds: dict[str, float] | None = None,
-    size: tuple[int, int] = (1080, 1920),
+    size: tuple[int, int] | tuple[int, int, str] = (1080, 1920),
     fit: Fit = Fit.COVER,
     start: float | None = None,
     end: float | None = None,
     output: str = "out.mp4",
     **more: Any,
 ) -> Plan:
-    target = Target(width=size[0], height=size[1], fit=fit, rate=Fraction(rate) if rate is not None else None)
+    given = build(Target, {"size": size})
+    target = dataclasses.replace(given, fit=fit, rate=Fraction(rate) if rate is not None else None)
     job = Job(source=info.path, output=output, target=target, trim=Trim(start=start, end=end), **more)
     return make_plan(job, info, framing, models or {}, speeds or {"cpu": 1e-11})
 

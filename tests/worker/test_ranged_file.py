@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 import logging
 import random
-import shutil
-import ssl
-import subprocess
 import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.certificates import tls
 from support.range_server import SECRET, Fault, RangeServer
 
 from keyscale.engine.errors import RemoteError
@@ -341,31 +339,6 @@ def test_a_closed_file_reads_no_more(server: RangeServer, file: RangedFile) -> N
     with pytest.raises(ValueError, match="closed"):
         file.read(1)
     file.close()
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate for 127.0.0.1 that nobody has signed, in one file."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make a certificate with")
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-keyout", "key.pem", "-out", "certificate.pem", "-days", "2", "-subj", "/CN=127.0.0.1"),
-            *("-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    return folder
-
-
-def tls(certificate: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate / "certificate.pem", certificate / "key.pem")
-    return context
 
 
 @pytest.mark.processes
