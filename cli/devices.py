@@ -56,7 +56,8 @@ def _table(found: Sequence[DeviceReport]) -> str:
     from keyscale.engine.models.devices import MODEL, WINDOW
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("device", "runs in", "golden tile", "frames/s", "--device auto"):
+    table.add_column("device", overflow="fold")
+    for heading in ("runs in", "golden tile", "frames/s", "--device auto"):
         table.add_column(heading, no_wrap=True)
     for each in found:
         tile = "the reference" if each.works else "failed"
@@ -64,7 +65,7 @@ def _table(found: Sequence[DeviceReport]) -> str:
             printable(each.description),
             f"{each.runtime} {each.precision}" if each.works else "-",
             tile if each.decibels is None else f"{each.decibels:.1f} dB from fp32",
-            "-" if each.frames_per_second is None else f"{each.frames_per_second:.1f}",
+            "-" if (speed := each.frames_per_second) is None else f"{speed:.{1 if speed >= 1 else 3}f}",
             "takes it" if each.auto else "",
         )
     notes = [f"{each.device}: {problem}" for each in found for problem in each.problems]

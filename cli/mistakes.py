@@ -17,7 +17,7 @@ _START = "--start is where the source begins, in seconds or as MM:SS."
 _END = "--end is where the source ends, in seconds or as MM:SS; there is no flag for a length."
 _QUALITY = "--crf sets the quality (lower is better), --mode quality takes the larger network."
 _NO_SOUND = "--no-audio leaves the sound out."
-_GPU = "--device cuda runs the network on a GPU of this machine, --device cpu on its CPU, --remote on Modal's GPUs."
+_GPU = "--device gpu runs the network on a GPU of this machine, --device cpu on its CPU, --remote on Modal's GPUs."
 _REPLACE = "--overwrite, or -y, replaces a result that is there."
 _THREADS = "All cores that the process may use are used: limit them with taskset or the container."
 

@@ -56,7 +56,7 @@ class Options(TypedDict, total=False):
     offline: bool
     """Never download weights."""
     device: str
-    """auto, cpu, mps, cuda or cuda:N."""
+    """auto, gpu (any), cpu, cuda, cuda:N, mps, intel or webgpu."""
     precision: Literal["auto", "fp32", "fp16", "bf16", "int8"]
     """Arithmetic of the network; auto is the fastest that stays close to fp32 on this device."""
     tile: int | Literal["auto"]

@@ -280,8 +280,8 @@ class Device(Form):
     """Where a network runs."""
 
     metavar = "DEVICE"
-    words = ("auto", "cpu", "cuda", "mps")
-    _known = re.compile(r"auto|cpu|mps|cuda(?::\d{1,3})?", re.ASCII)
+    words = ("auto", "gpu", "cpu", "cuda", "mps", "intel", "webgpu")
+    _known = re.compile(r"auto|gpu|cpu|mps|webgpu|(?:cuda|intel)(?::\d{1,3})?", re.ASCII)
 
     def read(self, text: str) -> str:
         return text.strip().lower()
@@ -291,7 +291,10 @@ class Device(Form):
 
     def check(self, value: str) -> None:
         if not self._known.fullmatch(value):
-            raise Refused(f"{quoted(value)} is not a device", "Give auto, cpu, mps, cuda, or cuda:N such as cuda:0.")
+            raise Refused(
+                f"{quoted(value)} is not a device",
+                "Give auto, gpu, cpu, cuda, mps, intel or webgpu, or cuda:N such as cuda:0.",
+            )
 
 
 def is_whole(value: object) -> TypeGuard[Integral]:

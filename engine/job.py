@@ -229,10 +229,11 @@ class Compute:
 
     device: str = option(
         "auto",
-        "auto, cpu, mps, cuda or cuda:N.",
+        "auto, gpu (any), cpu, cuda, cuda:N, mps, intel or webgpu.",
         "Model",
         form=forms.Device(),
-        docs="`cpu`, `mps`, `cuda` or `cuda:N`; `auto` takes CUDA, then MPS, then the CPU, and says which",
+        docs="`cpu`, or a GPU: `cuda`, `cuda:N`, `mps`, `intel` (through OpenVINO), `webgpu`, or `gpu` for the best "
+        "that is there, in this order; `auto` is that or the CPU, and says why ([devices](models.md#devices))",
     )
     precision: Precision = option(
         Precision.AUTO,

@@ -16,6 +16,7 @@ pytest_plugins = (
     "support.guard",
     "support.certificates",
     "support.gpu",
+    "support.software_gpu",
     "support.refusals",
 )
 

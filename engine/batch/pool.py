@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import IO, cast
 
 from keyscale.engine.batch.messages import Answer, Hello, Order, Request, Stop, receive, send
-from keyscale.engine.batch.process import LOOK, USE
+from keyscale.engine.batch.process import ANY, LOOK, USE
 from keyscale.engine.errors import EnvironmentFault
 from keyscale.engine.system import KILLED, OWN_GROUP, usable_cores
 
@@ -63,20 +63,20 @@ class WorkerProcess:
     gpu: str | None = None
     """The one that it uses where a clip names none."""
 
-    def start(self, heard: Heard, environment: dict[str, str], *, look: bool = False) -> None:
+    def start(self, heard: Heard, environment: dict[str, str], *, look: str | None = None) -> None:
         """Start the process.
 
         Args:
             heard: gets what it says.
             environment: of the process.
-            look: have it find the GPUs first.
+            look: `LOOK` or `ANY` to have it find the GPUs first.
 
         Raises:
             OSError: this machine starts no more processes.
         """
         # Without -P the working directory would be searched for modules first.
         command = [sys.executable, "-P", "-m", "keyscale.engine.batch.process", self.name]
-        command += [LOOK] if look else [USE + self.gpu] if self.gpu is not None else []
+        command += [look] if look else [USE + self.gpu] if self.gpu is not None else []
         self._process = subprocess.Popen(  # noqa: S603 - this program
             command,
             env=environment,
@@ -182,7 +182,8 @@ class WorkerPool:
         Args:
             jobs: clips at once; None is what fits this machine.
             remote: there is one worker, which only follows.
-            device: that networks run on, of a job's settings; for `auto` and `cuda` the first worker finds the GPUs.
+            device: that networks run on, of a job's settings; of `auto`, `gpu` and `cuda` the first worker finds the
+                GPUs.
         """
         self.heard: Heard = queue.Queue()
         self.workers: list[WorkerProcess] = []
@@ -190,8 +191,9 @@ class WorkerPool:
         self._jobs, self._remote = jobs, remote
         self._gpus: tuple[str, ...] | None = () if remote or device == "cpu" else (device,)
         """None until the first worker has found them."""
-        if not remote and device in {"auto", "cuda"}:
+        if not remote and device in {"auto", "gpu", "cuda"}:
             self._gpus = None
+        self._look = ANY if device == "gpu" else LOOK
         self._started = 0
         self._refused_until = 0.0
         """Until then it is not tried to start another process: the machine has refused one."""
@@ -325,7 +327,7 @@ class WorkerPool:
             threads=max(1, cores // on_cpu) if on_cpu > 1 and not self._gpus and not self._remote else None,
         )
         try:
-            worker.start(self.heard, environment, look=self._gpus is None)
+            worker.start(self.heard, environment, look=self._look if self._gpus is None else None)
         except OSError as error:
             if not self.workers:
                 raise EnvironmentFault(

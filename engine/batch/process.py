@@ -25,10 +25,13 @@ from keyscale.engine.runners.prepare import Prepared, prepare, prepare_plan
 from keyscale.engine.runners.run import Run
 from keyscale.engine.runners.shared import Shared
 
-__all__ = ["LOOK", "USE", "main"]
+__all__ = ["ANY", "LOOK", "USE", "main"]
 
 LOOK = "--look-for-gpus"
 """Argument: find the GPUs before anything else, and use the first."""
+
+ANY = "--look-for-any-gpu"
+"""Argument: the same, and where torch has none the best other one."""
 
 USE = "--gpu="
 """Argument: which GPU is meant where none is named."""
@@ -139,7 +142,16 @@ class Worker:
 def _gpus() -> tuple[str, ...]:
     from keyscale.engine.machine import find_gpus
 
-    return find_gpus().fit
+    fit = find_gpus().fit if LOOK in sys.argv or ANY in sys.argv else ()
+    if fit or ANY not in sys.argv:
+        return fit or tuple(a.removeprefix(USE) for a in sys.argv[1:] if a.startswith(USE))
+    from keyscale.engine.errors import DeviceError
+    from keyscale.engine.models.gpus import candidates
+
+    try:
+        return candidates("gpu")[:1]
+    except DeviceError:
+        return ()  # which each clip is told of
 
 
 def main() -> None:
@@ -153,7 +165,7 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
-    gpus = _gpus() if LOOK in sys.argv[1:] else tuple(a.removeprefix(USE) for a in sys.argv[1:] if a.startswith(USE))
+    gpus = _gpus()
     worker = Worker(cast(IO[bytes], answers), gpus[0] if gpus else None)
     worker.answer(Hello(gpus=gpus))
     worker.follow(cast(IO[bytes], orders))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from keyscale.engine.models.enlarger import Enlarger
     from keyscale.engine.models.openvino_model import CpuPrecision, OpenvinoModel
     from keyscale.engine.models.torch_model import Model
+    from keyscale.engine.models.webgpu_model import WebgpuModel, WebgpuPrecision
 
 __all__ = [
     "ON_ANY_CPU",
@@ -50,6 +51,7 @@ __all__ = [
     "find",
     "load_model",
     "load_openvino_model",
+    "load_webgpu_model",
     "needs_openvino",
     "open_model",
     "possible_executions",
@@ -124,14 +126,17 @@ def open_model(
 
     about: dict[str, Any] = {"offline": offline, "on_progress": on_progress, "on_note": on_note}
     model: Enlarger
+
+    def exact() -> Enlarger:
+        on_cpu = model.exact() if execution.kind == "cpu" else None
+        return on_cpu or load_openvino_model(name_or_path, "fp32", denoise, **about)
+
     if execution.runtime == "openvino":
-        model = load_openvino_model(name_or_path, execution.precision, denoise, **about)
-        if execution.precision == "fp32":
+        model = load_openvino_model(name_or_path, execution.precision, denoise, device=execution.device, **about)
+        if (execution.kind, execution.precision) == ("cpu", "fp32"):
             return model
-
-        def exact() -> Enlarger:
-            return model.exact() or load_openvino_model(name_or_path, "fp32", denoise, **about)
-
+    elif execution.runtime == "onnxruntime":
+        model = load_webgpu_model(name_or_path, "fp16" if execution.precision == "fp16" else "fp32", denoise, **about)
     else:
         model = load_model(name_or_path, execution.device, execution.precision, denoise, **about)
         exact = model.on_cpu
@@ -144,18 +149,23 @@ def load_openvino_model(
     precision: CpuPrecision,
     denoise: float | None = None,
     *,
+    device: str = "cpu",
     offline: bool = False,
     on_progress: Callable[[int, int | None], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> OpenvinoModel:
-    """A network on the CPU through OpenVINO, its weights verified; arguments as of `load_model`.
+    """A network through OpenVINO, its weights verified; arguments as of `load_model`.
+
+    Args:
+        device: `cpu`, `intel` or `intel:N`.
 
     Raises:
         ModelError: as `load_model`; a file of the package is damaged, or OpenVINO cannot read it.
         UsageError: int8 of a network that is not shipped; as `load_model`.
-        DeviceError: OpenVINO does not load, or this CPU has no such precision.
+        DeviceError: OpenVINO does not load, there is no such device, or this CPU has no such precision.
     """
     from keyscale.engine.models import openvino_graph, shipped
+    from keyscale.engine.models.gpus import check_there
     from keyscale.engine.models.openvino import cpu_precisions
     from keyscale.engine.models.openvino_model import OpenvinoModel
 
@@ -165,23 +175,43 @@ def load_openvino_model(
     if precision == "int8" and not (spec and spec.quantised):
         raise UsageError(f"{name_or_path} is not there in int8", remedy=say("Leave {precision} out, or use fp32."))
     # Before a download that would turn out to be useless.
-    if precision not in {*cpu_precisions(), "fp32"}:
+    if device != "cpu":
+        check_there(device)
+    if device == "cpu" and precision not in {*cpu_precisions(), "fp32"}:
         raise DeviceError(f"OpenVINO has no {precision} on this CPU", remedy=say("Use {precision=fp32}."))
     if spec is not None and precision == "int8":
         xml, weights = (shipped.read(file.filename, file.sha256) for file in spec.quantised)
         digest = hashlib.sha256("+".join(file.sha256 for file in spec.quantised).encode()).hexdigest()
         return OpenvinoModel(openvino_graph.read_graph(xml, weights), spec, sha256=digest, precision=precision)
-    state: Mapping[str, Any]
-    if spec is not None and spec.shipped:
-        state, digest = shipped.read_state(spec.files[0].filename, spec.files[0].sha256), spec.files[0].sha256
-    else:
-        from keyscale.engine.models import torch_networks
-
-        tensors, spec, digest = _weights(path, spec, denoise, offline, on_progress, on_note)
-        torch_networks.build(tensors, name=spec.name)  # says what is absent, left over or of another shape
-        state = {key: value.float().numpy() for key, value in tensors.items()}
+    state, spec, digest = _arrays(path, spec, denoise, offline, on_progress, on_note)
     graph, tail = openvino_graph.build_graph(state, spec), openvino_graph.build_tail(state, spec)
-    return OpenvinoModel(graph, spec, sha256=digest, precision=precision, tail=tail)
+    return OpenvinoModel(graph, spec, sha256=digest, precision=precision, tail=tail, device=device)
+
+
+def load_webgpu_model(
+    name_or_path: str | os.PathLike[str],
+    precision: WebgpuPrecision,
+    denoise: float | None = None,
+    *,
+    offline: bool = False,
+    on_progress: Callable[[int, int | None], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> WebgpuModel:
+    """A network on a GPU through WebGPU, its weights verified; arguments as of `load_model`.
+
+    Raises:
+        ModelError, UsageError: as `load_model`.
+        DeviceError: the extra `gpu` is not installed, there is no adapter, or it does not run the network.
+    """
+    path = _checkpoint(name_or_path)
+    spec = None if path else find(str(name_or_path))
+    _check_denoise(denoise, spec)
+    from keyscale.engine.models.webgpu import provider_devices
+    from keyscale.engine.models.webgpu_model import WebgpuModel
+
+    provider_devices()  # before a download that would turn out to be useless
+    state, spec, digest = _arrays(path, spec, denoise, offline, on_progress, on_note)
+    return WebgpuModel(state, spec, sha256=digest, precision=precision)
 
 
 def load_model(
@@ -249,6 +279,27 @@ def _weights(
         state = {key: value.float().lerp(other[key].float(), 1 - denoise) for key, value in state.items()}
         digest = weights.blend_sha256(digest, weights.sha256_of(twin), denoise)
     return state, spec, digest
+
+
+def _arrays(
+    path: Path | None,
+    spec: ModelSpec | None,
+    denoise: float | None,
+    offline: bool,
+    on_progress: Callable[[int, int | None], None] | None,
+    on_note: Callable[[str], None] | None,
+) -> tuple[Mapping[str, Any], ModelSpec, str]:
+    """As `_weights`, for runtimes other than torch, which is not loaded for shipped networks."""
+    from keyscale.engine.models import shipped
+
+    if spec is not None and spec.shipped:
+        file = spec.files[0]
+        return shipped.read_state(file.filename, file.sha256), spec, file.sha256
+    from keyscale.engine.models import torch_networks
+
+    tensors, spec, digest = _weights(path, spec, denoise, offline, on_progress, on_note)
+    torch_networks.build(tensors, name=spec.name)  # says what is absent, left over or of another shape
+    return {key: value.float().numpy() for key, value in tensors.items()}, spec, digest
 
 
 def _check_denoise(denoise: float | None, spec: ModelSpec | None) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import DeviceError
 from keyscale.engine.job import Mode, Precision
-from keyscale.engine.machine import choose_device, describe_device, may_have_gpu, share_cores
-from keyscale.engine.models import defaults_for, golden, needs_openvino, open_model, possible_executions, to_try
+from keyscale.engine.machine import describe_device, may_have_gpu, share_cores
+from keyscale.engine.models import defaults_for, needs_openvino, open_model, possible_executions, to_try
 from keyscale.engine.models.enlarger import BrokenPicture, Enlarger, OutOfMemory
 from keyscale.engine.models.execution import Execution
+from keyscale.engine.models.gpus import BETTER, CONTESTED, candidates, windows_a_second
+from keyscale.engine.models.openvino import intel_gpus
+from keyscale.engine.models.webgpu import adapters
 
 __all__ = ["MODEL", "WINDOW", "DeviceReport", "look_at_devices"]
 
@@ -34,7 +32,7 @@ class DeviceReport:
     """What became of one device."""
 
     device: str
-    """`cpu`, `mps` or `cuda:N`."""
+    """`cpu`, `mps`, `cuda:N`, `intel`, `intel:N` or `webgpu`."""
     description: str
     """With what there is of it, such as `cpu (4 threads)`."""
     auto: bool = False
@@ -47,6 +45,11 @@ class DeviceReport:
     """Windows of `WINDOW` a second through the network alone."""
     problems: tuple[str, ...] = ()
     """Why it does not run, or not in its fastest precision."""
+
+    @property
+    def kind(self) -> str:
+        """The device without its number."""
+        return self.device.partition(":")[0]
 
     @property
     def works(self) -> bool:
@@ -63,12 +66,20 @@ def look_at_devices(*, measure: bool = True) -> list[DeviceReport]:
     Raises:
         ModelError: a file of the package is damaged.
     """
-    chosen = choose_device("auto")
-    reports = [_tried(device, measure=measure) for device in _devices()]
-    # As a job does: where the best one fails the CPU comes next.
-    works = [report.device for report in reports if report.works]
-    auto = next((device for device in works if device.partition(":")[0] == chosen), "cpu")
+    meant = {each.partition(":")[0] for each in candidates("auto")}
+    # Some GPUs `auto` compares with the CPU.
+    contested = bool(meant.intersection(CONTESTED))
+    reports = [_tried(device, measure=measure or contested) for device in _devices()]
+    # As a job does: where the best one fails the next comes.
+    works = [each for each in reports if each.works and each.kind in meant]
+    cpu = next((each.frames_per_second for each in works if each.device == "cpu"), None)
+    auto = next((each.device for each in works if not _loses(each, cpu)), "cpu")
     return [replace(each, auto=each.device == auto and each.works) for each in reports]
+
+
+def _loses(report: DeviceReport, cpu: float | None) -> bool:
+    speed = report.frames_per_second
+    return report.kind in CONTESTED and cpu is not None and (speed is None or speed < BETTER * cpu)
 
 
 def _devices() -> Iterator[str]:
@@ -82,6 +93,9 @@ def _devices() -> Iterator[str]:
             yield from (f"cuda:{number}" for number in range(torch.cuda.device_count()))
         else:
             yield "cuda"  # trying it says why it is none for this torch
+    yield from intel_gpus()
+    if adapters():
+        yield "webgpu"
     yield "cpu"
 
 
@@ -97,10 +111,10 @@ def _tried(device: str, *, measure: bool) -> DeviceReport:
         ways = possible_executions(MODEL, device, Precision.AUTO, on_cpu=on_cpu)
     except DeviceError as error:
         return DeviceReport(device=device, description=device, problems=(error.message,))
-    for way in to_try(ways, device, any_precision=True):
+    for way in to_try(ways, [device], any_precision=True):
         try:
             model = open_model(MODEL.name, way, unasked=True)
-            speed = _speed(model) if measure else None
+            speed = windows_a_second(model, WINDOW, seconds=MEASURED_S) if measure else None
         except DeviceError as error:
             problems.append(error.message)
         except (OutOfMemory, BrokenPicture) as error:
@@ -123,25 +137,9 @@ def _report(model: Enlarger, way: Execution, speed: float | None, problems: list
 
 
 def _named(device: str) -> str:
+    if device == "webgpu":
+        return f"webgpu ({adapters()[0].name})"
     try:
         return describe_device(device)
     except (RuntimeError, AssertionError, ValueError):  # what torch says of a GPU that is not there
         return device
-
-
-def _speed(model: Enlarger) -> float:
-    """Windows a second, the first not counted, for which a graph is compiled."""
-    width, height = WINDOW
-    halo = model.spec.halo
-    across, down = -(-(width + 2 * halo) // golden.WIDTH), -(-(height + 2 * halo) // golden.HEIGHT)
-    frame = np.tile((golden.tile() >> 8).astype(np.uint8), (down, across, 1))
-    pixels = np.ascontiguousarray(frame[: height + 2 * halo, : width + 2 * halo])
-    inner = Window(halo, halo, halo + width, halo + height)
-    model.enlarge(pixels, inner)
-    spent: list[float] = []
-    until = time.perf_counter() + MEASURED_S
-    while not spent or time.perf_counter() < until:
-        began = time.perf_counter()
-        model.enlarge(pixels, inner)
-        spent.append(time.perf_counter() - began)
-    return 1 / statistics.median(spent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ __all__ = [
     "Enlarger",
     "OutOfMemory",
     "bilinear",
+    "finished",
     "surrounded",
 ]
 
@@ -155,3 +156,23 @@ def surrounded(pixels: PixelArray, inner: Window, halo: int, *, more: tuple[int,
     if not any(map(any, missing)):
         return np.ascontiguousarray(seen)
     return np.pad(seen, missing, mode="edge")
+
+
+def finished(result: npt.NDArray[Any], pixels: PixelArray) -> PixelArray:
+    """What a network gave, as a picture of its input's kind.
+
+    Args:
+        result: `(H, W, 3)`: codes already, or float32, nominally in [0, 1].
+        pixels: what was enlarged, uint8 or uint16.
+
+    Raises:
+        BrokenPicture: it is not finite, or black where the input is not dark.
+    """
+    top = 65535 if pixels.dtype == np.uint16 else 255
+    if result.dtype == np.float32:
+        if not np.isfinite(result.sum()):
+            raise BrokenPicture
+        result = (result.clip(0, 1) * np.float32(top) + np.float32(0.5)).astype(pixels.dtype)
+    if result.max(initial=0) < BLACK * top and pixels.mean() > DARK * top:
+        raise BrokenPicture
+    return result

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import importlib
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from glob import glob
 from typing import Any
 
 from keyscale.engine.errors import DeviceError
 from keyscale.engine.system import usable_cores
 from keyscale.engine.wording import say
 
-__all__ = ["cpu_precisions", "is_out_of_memory", "load_openvino", "plugin_at_work", "thread_count"]
+__all__ = [
+    "cpu_precisions",
+    "intel_gpus",
+    "is_out_of_memory",
+    "load_openvino",
+    "plugin_at_work",
+    "plugin_name",
+    "thread_count",
+]
 
 TELEMETRY = "openvino_telemetry"
 
@@ -59,9 +69,32 @@ def cpu_precisions() -> frozenset[str]:
     return frozenset(ours for ours, theirs in (("int8", "INT8"), ("bf16", "BF16"), ("fp16", "FP16")) if theirs in there)
 
 
+def plugin_name(device: str) -> str:
+    """What OpenVINO calls a device: `CPU`, `GPU` or `GPU.N`."""
+    kind, _, number = device.partition(":")
+    return "CPU" if kind == "cpu" else f"GPU.{number}" if number else "GPU"
+
+
+@cache
+def intel_gpus() -> tuple[str, ...]:
+    """Intel's GPUs that OpenVINO finds: none, `("intel",)`, or `("intel:0", "intel:1", ...)` of several.
+
+    Its GPU plugin is loaded for that, on Linux only where there is a driver for any GPU.
+    """
+    if platform.system() == "Darwin":
+        return ()  # OpenVINO has no GPU plugin there
+    if platform.system() == "Linux" and not any(map(glob, ("/dev/dri/renderD*", "/dev/dxg"))):
+        return ()
+    try:
+        numbers = load_openvino().Core().get_property("GPU", "AVAILABLE_DEVICES")
+    except (DeviceError, RuntimeError):  # it has no such plugin, or that has no OpenCL
+        return ()
+    return ("intel",) if len(numbers) == 1 else tuple(f"intel:{number}" for number in numbers)
+
+
 @contextmanager
-def plugin_at_work() -> Iterator[None]:
-    """Around what makes OpenVINO load its CPU plugin, which it does late, and compile with it.
+def plugin_at_work(device: str = "cpu") -> Iterator[None]:
+    """Around what makes OpenVINO load the plugin of a device, which it does late, and compile with it.
 
     Raises:
         DeviceError: the plugin cannot be loaded, or does not start its threads.
@@ -74,6 +107,11 @@ def plugin_at_work() -> Iterator[None]:
             raise MemoryError(str(error)) from error
         # The whole text is a list of places in its source, innermost last.
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        if device != "cpu":
+            raise DeviceError(
+                f"OpenVINO's GPU plugin does not work on {device}: {reason}",
+                remedy=say("See whether Intel's driver for OpenCL is up to date, or use another {device}."),
+            ) from error
         raise DeviceError(
             f"OpenVINO's CPU plugin does not work here: {reason}",
             remedy=say(

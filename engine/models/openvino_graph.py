@@ -26,9 +26,12 @@ __all__ = [
     "build_graph",
     "build_tail",
     "cell_order",
+    "convolution",
+    "enlargement",
     "folded",
     "interleaved",
     "read_graph",
+    "tensor",
     "with_pixels",
 ]
 
@@ -115,7 +118,7 @@ def build_graph(state: Mapping[str, Any], spec: ModelSpec) -> Any:
     keys = [f"convs.{index}" if is_plain else f"body.{2 * index}" for index in range(last + 1)]
     for index, key in enumerate(keys):
         shape = (spec.features if index < last else 3 * side**2, spec.features if index else channels)
-        weight, bias = _convolution(state, key, shape, spec)
+        weight, bias = convolution(state, key, shape, spec)
         if index == 0:
             weight = weight[:, cell_order(fold)] if is_plain else _of_codes(weight, fold)
         if index == last:
@@ -124,10 +127,10 @@ def build_graph(state: Mapping[str, Any], spec: ModelSpec) -> Any:
         if index < last and is_plain:
             y = ops.relu(y)
         elif index < last:
-            y = ops.prelu(y, ops.constant(_tensor(state, f"body.{2 * index + 1}.weight", (spec.features,), spec)))
+            y = ops.prelu(y, ops.constant(tensor(state, f"body.{2 * index + 1}.weight", (spec.features,), spec)))
     if is_plain:
         # As a convolution: of the ways to say it, the one that the CPU plugin adds in place.
-        base = ops.convolution(given, ops.constant(_enlargement(spec)), *_SAME, name="base")
+        base = ops.convolution(given, ops.constant(enlargement(spec)), *_SAME, name="base")
     else:
         codes = ops.add(*ops.split(given, ops.constant(1), 2).outputs())
         repeated = ops.tile(codes, ops.constant(np.array([1, side**2, 1, 1])))
@@ -156,16 +159,16 @@ def build_tail(state: Mapping[str, Any], spec: ModelSpec) -> Any:
             y, twice, "nearest", "scales", axes=axes,
             coordinate_transformation_mode="asymmetric", nearest_mode="floor",
         )  # fmt: skip
-        y = _leaky(_convolved(y, *_convolution(state, key, square, spec), key))
-    y = _leaky(_convolved(y, *_convolution(state, "conv_hr", square, spec), "conv_hr"))
-    y = _convolved(y, *_convolution(state, "conv_last", (3, spec.features), spec), "conv_last")
+        y = _leaky(_convolved(y, *convolution(state, key, square, spec), key))
+    y = _leaky(_convolved(y, *convolution(state, "conv_hr", square, spec), "conv_hr"))
+    y = _convolved(y, *convolution(state, "conv_last", (3, spec.features), spec), "conv_last")
     return _model(features, y, "cells", f"{spec.name} tail")
 
 
 def _trunk(state: Mapping[str, Any], spec: ModelSpec, codes: Any) -> Any:
     """The features of an RRDB network before they are enlarged, `(1, features, H / fold, W / fold)`."""
     ops = load_openvino().opset13
-    weight, bias = _convolution(state, "conv_first", (spec.features, 3 * spec.align**2), spec)
+    weight, bias = convolution(state, "conv_first", (spec.features, 3 * spec.align**2), spec)
     first = y = _convolved(codes, _of_codes(weight, spec.align), bias, "conv_first")
     share = np.float32(RESIDUAL)
     for block in range(spec.blocks):
@@ -176,14 +179,14 @@ def _trunk(state: Mapping[str, Any], spec: ModelSpec, codes: Any) -> Any:
                 key = f"body.{block}.rdb{dense}.conv{layer}"
                 channels = spec.features + (layer - 1) * spec.growth
                 shape = (spec.growth if layer < 5 else spec.features, channels)
-                weight, bias = _convolution(state, key, shape, spec)
+                weight, bias = convolution(state, key, shape, spec)
                 joined = ops.concat(seen, 1) if len(seen) > 1 else z
                 if layer < 5:
                     seen.append(_leaky(_convolved(joined, weight, bias, key)))
                 else:
                     z = ops.add(_convolved(joined, share * weight, share * bias, key), begun)
         y = ops.add(ops.multiply(z, ops.constant(share)), y)
-    return ops.add(first, _convolved(y, *_convolution(state, "conv_body", (spec.features,) * 2, spec), "conv_body"))
+    return ops.add(first, _convolved(y, *convolution(state, "conv_body", (spec.features,) * 2, spec), "conv_body"))
 
 
 def read_graph(xml: bytes, weights: bytes) -> Any:
@@ -239,7 +242,7 @@ def with_pixels(graph: Any, dtype: type[np.uint8] | type[np.float32]) -> Any:
     return _model(given, z, gives, graph.friendly_name)
 
 
-def _enlargement(spec: ModelSpec) -> npt.NDArray[np.float32]:
+def enlargement(spec: ModelSpec) -> npt.NDArray[np.float32]:
     """Weights of the convolution that enlarges all three colours: `bilinear`, and nothing from one to another."""
     one = bilinear(spec.scale, spec.fold)
     outputs, inputs = one.shape[:2]
@@ -271,15 +274,24 @@ def _leaky(x: Any) -> Any:
     return ops.prelu(x, ops.constant(np.array([SLOPE], np.float32)))
 
 
-def _convolution(
+def convolution(
     state: Mapping[str, Any], key: str, channels: tuple[int, int], spec: ModelSpec
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Weight and bias of a 3x3 convolution; `channels` are those of its output and of its input."""
-    weight = _tensor(state, f"{key}.weight", (*channels, 3, 3), spec)
-    return weight, _tensor(state, f"{key}.bias", channels[:1], spec)
+    """Weight and bias of a 3x3 convolution; `channels` are those of its output and of its input.
+
+    Raises:
+        ModelError: as `tensor`.
+    """
+    weight = tensor(state, f"{key}.weight", (*channels, 3, 3), spec)
+    return weight, tensor(state, f"{key}.bias", channels[:1], spec)
 
 
-def _tensor(state: Mapping[str, Any], key: str, shape: tuple[int, ...], spec: ModelSpec) -> npt.NDArray[np.float32]:
+def tensor(state: Mapping[str, Any], key: str, shape: tuple[int, ...], spec: ModelSpec) -> npt.NDArray[np.float32]:
+    """A tensor of a network.
+
+    Raises:
+        ModelError: it is absent, of another shape, or holds values that are not finite.
+    """
     if key not in state:
         raise ModelError(f"{spec.name} has no tensor {key}")
     value = np.asarray(state[key]).astype(np.float32)

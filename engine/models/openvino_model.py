@@ -1,4 +1,4 @@
-"""A network on the CPU through OpenVINO.
+"""A network through OpenVINO, on the CPU or on a GPU of Intel's.
 
 A graph of a plain network is compiled for each size of window: for sizes left open the CPU plugin fuses less and needs
 a third more time. Windows are widened a little so that those of a moving camera share a size; what comes out for a
@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import Interrupted
-from keyscale.engine.models.enlarger import BLACK, CPU_BUDGET, DARK, TAIL_HALO, BrokenPicture, OutOfMemory, surrounded
-from keyscale.engine.models.openvino import is_out_of_memory, load_openvino, plugin_at_work, thread_count
+from keyscale.engine.models.enlarger import CPU_BUDGET, TAIL_HALO, OutOfMemory, finished, surrounded
+from keyscale.engine.models.openvino import is_out_of_memory, load_openvino, plugin_at_work, plugin_name, thread_count
 from keyscale.engine.models.openvino_graph import folded, interleaved, with_pixels
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.source.colour import PixelArray
@@ -69,20 +69,29 @@ class _Ready:
 
 
 class OpenvinoModel:
-    """A network on the CPU. One thread at a time."""
+    """A network on the CPU, or on a GPU of Intel's. One thread at a time."""
 
-    place = "cpu"
-
-    def __init__(self, graph: Any, spec: ModelSpec, *, sha256: str, precision: CpuPrecision, tail: Any = None) -> None:
+    def __init__(
+        self,
+        graph: Any,
+        spec: ModelSpec,
+        *,
+        sha256: str,
+        precision: CpuPrecision,
+        tail: Any = None,
+        device: str = "cpu",
+    ) -> None:
         """Put a graph to work.
 
         Args:
             graph: as `build_graph` gives it, or that of a plain network quantised.
             spec: what it is.
             sha256: digest of the weights that results depend on.
-            precision: to compute in; one that this CPU has, as `cpu_precisions` tells.
+            precision: to compute in; one that this CPU has, as `cpu_precisions` tells, or on a GPU `fp32` or `fp16`.
             tail: as `build_tail` gives it.
+            device: `cpu`, `intel` or `intel:N`.
         """
+        self.place = device
         self.spec = spec
         self.sha256 = sha256
         self.precision = precision
@@ -113,7 +122,9 @@ class OpenvinoModel:
         return 2 * features * size / cell + 3 * self.spec.scale**2 * (4 + 4) + 3 * (1 + 4)
 
     def describe(self) -> str:
-        """`cpu` and the number of threads."""
+        """`cpu` and the number of threads, or the GPU and its name."""
+        if self.place != "cpu":
+            return f"{self.place} ({self._core.get_property(plugin_name(self.place), 'FULL_DEVICE_NAME')})"
         return f"cpu ({self.threads} {'thread' if self.threads == 1 else 'threads'})"
 
     def budget(self) -> float:
@@ -125,7 +136,7 @@ class OpenvinoModel:
         if self.precision in {"fp32", "int8"}:
             return None
         graph, tail = self._sources
-        return OpenvinoModel(graph, self.spec, sha256=self.sha256, precision="fp32", tail=tail)
+        return OpenvinoModel(graph, self.spec, sha256=self.sha256, precision="fp32", tail=tail, device=self.place)
 
     def _size(self, deep: bool, least: Size) -> Size:
         """Width and height of the graph to use for a window of that size, compiled already or to be."""
@@ -184,14 +195,7 @@ class OpenvinoModel:
             self._ready.clear()
             raise OutOfMemory(str(error)) from error
         part = inner.within(inner.aligned(cell))
-        result = whole[part.y0 * scale : part.y1 * scale, part.x0 * scale : part.x1 * scale]
-        if as_floats:
-            if not np.isfinite(result.sum()):
-                raise BrokenPicture
-            result = (result.clip(0, 1) * np.float32(top) + np.float32(0.5)).astype(pixels.dtype)
-        if result.max(initial=0) < BLACK * top and pixels.mean() > DARK * top:
-            raise BrokenPicture
-        return result
+        return finished(whole[part.y0 * scale : part.y1 * scale, part.x0 * scale : part.x1 * scale], pixels)
 
     def _tail(
         self, features: npt.NDArray[np.float32], cells: Window, deep: bool, should_stop: Callable[[], bool] | None
@@ -231,15 +235,15 @@ class OpenvinoModel:
         if size is not None:
             cell, channels = self.spec.align, graph.input(0).get_partial_shape()[3]
             graph.reshape([1, size[1] // cell, size[0] // cell, channels])
-        settings = {
+        settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": HINTS[self.precision],
-            "INFERENCE_NUM_THREADS": self.threads,
-            # Pinned threads of two jobs would meet on the same cores.
-            "ENABLE_CPU_PINNING": False,
         }
-        with plugin_at_work():
-            compiled = self._core.compile_model(graph, "CPU", settings)
+        if self.place == "cpu":
+            # Pinned threads of two jobs would meet on the same cores.
+            settings |= {"INFERENCE_NUM_THREADS": self.threads, "ENABLE_CPU_PINNING": False}
+        with plugin_at_work(self.place):
+            compiled = self._core.compile_model(graph, plugin_name(self.place), settings)
         area = size[0] * size[1] if size is not None else 0
         return _Ready(compiled.create_infer_request(), int(area * self.bytes_per_pixel))
 

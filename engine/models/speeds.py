@@ -45,9 +45,12 @@ TABLE = {
     "cpu openvino fp16": 1 / 300e9,
     "cpu openvino int8": 1 / 500e9,
     "mps": 1 / 1.5e12,
+    "intel": 1 / 0.5e12,
+    "webgpu": 1 / 0.5e12,
     "cuda": 1 / 15e12,
 }
-"""Seconds per MAC before anything was measured: a laptop's CPU, an M-series and a mid-range CUDA GPU, rounded."""
+"""Seconds per MAC before anything was measured: a laptop's CPU, an M-series, graphics of a
+laptop's processor, and a mid-range CUDA GPU, rounded."""
 
 
 def speed_key(execution: Execution, model: str = "") -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keyscale.engine.job import Job
-from keyscale.engine.models.execution import Execution
+from keyscale.engine.models.execution import GPU_KINDS, Execution
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.models.speeds import checking_key, making_key, measured_speed, size_key, speed_key
 from keyscale.engine.plan.encoding import EncoderSettings
@@ -84,10 +84,11 @@ def make_estimate(
     if encoder.crf is not None:
         per_pixel = BYTES_PER_PIXEL * size_at(encoder.crf)
     size = int(pixels * per_pixel) + 1_000_000
-    device = "cpu" if job.compute.device == "auto" else job.compute.device.partition(":")[0]
-    if job.compute.device == "auto":
+    device = job.compute.device.partition(":")[0]
+    if device in {"auto", "gpu"}:
         there = [execution.kind for execution in executions]
-        device = next((d for d in ("cuda", "mps") if d in there and any(k.startswith(f"{d} ") for k in speeds)), "cpu")
+        known = (kind for kind in GPU_KINDS if kind in there and any(key.startswith(f"{kind} ") for key in speeds))
+        device = next(known, there[0] if device == "gpu" and there else "cpu")
     area, frames = job.target.width * job.target.height, len(source_index)
     making = measured_speed(speeds, making_key(encoder.encoder, encoder.preset, network=model is not None), area)
     checking = measured_speed(speeds, checking_key(job.verify), area)

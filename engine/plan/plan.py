@@ -141,6 +141,7 @@ def make_plan(
     speeds: Mapping[str, float],
     *,
     on_cpu: Collection[str] = ON_ANY_CPU,
+    gpus: Collection[str] = (),
 ) -> Plan:
     """Plan a job.
 
@@ -151,6 +152,7 @@ def make_plan(
         models: the family to choose from, by scale; empty samples without a network.
         speeds: what was measured here, as `engine.models.speeds.known_speeds` has it.
         on_cpu: in what OpenVINO computes on this CPU beside fp32.
+        gpus: kinds of GPU that are there, as of `possible_executions`.
 
     Raises:
         UsageError: trim or settings that leave nothing or contradict each other.
@@ -192,7 +194,10 @@ def make_plan(
 
     ratio = float(geometry.ratios(rects, placements).max())
     model = _choose_model(models, ratio, warnings)
-    executions = possible_executions(model, job.compute.device, job.compute.precision, on_cpu=on_cpu) if model else ()
+    compute = job.compute
+    executions = (
+        possible_executions(model, compute.device, compute.precision, on_cpu=on_cpu, gpus=gpus) if model else ()
+    )
     windows = geometry.windows(rects, placements, model.scale if model else 1)
     tracks = plan_tracks(
         info.streams,

@@ -214,7 +214,7 @@ def check_suited(plan: Plan, gpus: Sequence[str]) -> None:
         EncoderError: one of them does not encode the plan's codec, and the plan asks for a GPU's encoder.
     """
     device, asked = "cuda" if gpus else "cpu", plan.job.compute.device
-    if asked.partition(":")[0] not in {"auto", device}:
+    if asked.partition(":")[0] not in {"auto", device, "gpu" if gpus else device}:
         raise UsageError(
             say("{device=} with {remote=True}: the deployed functions run on {}", asked, device),
             remedy=say("Leave {device} out, or deploy with another KEYSCALE_GPU."),

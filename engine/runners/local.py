@@ -78,31 +78,29 @@ class LocalRun(Run):
             if self.job.compute.device not in {"auto", "cpu"}:
                 # Nothing would run there, but a device that was asked for and is absent is an error.
                 share_cores()
-                from keyscale.engine.models.torch_device import resolve_device
+                from keyscale.engine.models.gpus import check_there
 
-                resolve_device(self.job.compute.device)
+                check_there(self.job.compute.device)
             return
         share_cores()
-        from keyscale.engine.machine import choose_device
-        from keyscale.engine.models import open_model, to_try
+        from keyscale.engine.models import gpus, open_model, to_try
         from keyscale.engine.pipeline.upscaler import Upscaler
 
         asked = self.job.compute
         ways = self.plan.executions
-        device = ways[0].device if len(ways) == 1 else self.shared.gpu or choose_device(asked.device)
-        if device == "cuda" and self.shared.gpu is not None and self.shared.gpu != "mps":
-            device = self.shared.gpu
         unasked = asked.precision is Precision.AUTO
         named = self.job.model.name
+        # What is left of a remote job is made here by whatever is here: its plan then has all ways.
+        meant = "auto" if len(ways) > 1 and any(way.kind == "cpu" for way in ways) else asked.device
+        devices = gpus.candidates(meant, mine=self.shared.gpu)
 
         def load(report: Callable[[int, int], None]) -> tuple[Enlarger, Execution]:
             try:
                 weights = network_identity(self.plan)
             except OSError as error:
                 raise ModelError(f"the network's weights cannot be read: {error}") from error
-            left = to_try(ways, device, any_precision=unasked)
-            while True:
-                execution = left.pop(0)
+
+            def opened(execution: Execution) -> Enlarger:
                 open_it = partial(
                     open_model,
                     named if named is not None and named.lower() != spec.name.lower() else spec.name,
@@ -113,16 +111,30 @@ class LocalRun(Run):
                     on_progress=summed(report),
                     on_note=lambda message: self.notes.append(Note(level="info", message=message)),
                 )
-                key = (spec.name, weights, execution, self.job.model.denoise, unasked)
+                return self.shared.network((spec.name, weights, execution, self.job.model.denoise, unasked), open_it)
+
+            left = to_try(ways, devices, any_precision=unasked)
+            while True:
+                execution = left.pop(0)
                 try:
-                    return self.shared.network(key, open_it), execution
+                    model = opened(execution)
+                    on_cpu = [way for way in left if way.kind == "cpu"]
+                    if execution.kind not in gpus.CONTESTED or not on_cpu:
+                        return model, execution
+                    other = opened(on_cpu[0])
+                    ratio = gpus.compared(model, other)
+                    message = f"{model.describe()} is {ratio:.1f} times as fast as {other.describe()}"
+                    self.notes.append(Note(level="info", message=message))
+                    if ratio >= gpus.BETTER:
+                        return model, execution
+                    return other, on_cpu[0]
                 except DeviceError as error:
                     if not left:
                         raise
                     self.notes.append(Note(level="warning", message=f"{error.message}: taking {left[0]} instead"))
 
         self.model, self.execution = yield from self.during(Phase.FETCH, load)
-        chosen = "chosen: " if asked.device == "auto" else ""
+        chosen = "chosen: " if asked.device in {"auto", "gpu"} else ""
         how = f"{self.model.describe()}, {self.execution.runtime} {self.execution.precision}"
         if self.model.decibels is not None:
             how += f" ({self.model.decibels:.1f} dB from fp32)"

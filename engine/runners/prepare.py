@@ -14,6 +14,7 @@ from keyscale.engine.files import storage_error
 from keyscale.engine.job import Job, Precision
 from keyscale.engine.machine import find_gpus, share_cores
 from keyscale.engine.models import ON_ANY_CPU, ModelSpec, defaults_for, describe, needs_openvino
+from keyscale.engine.models.gpus import kinds, software_alone
 from keyscale.engine.models.speeds import known_speeds
 from keyscale.engine.pipeline.encoder import check_encoder
 from keyscale.engine.plan.plan import LANCZOS, Plan, make_plan
@@ -64,12 +65,13 @@ def prepare_plan(job: Job, *, remote: bool = False, framing: Framing | None = No
         framing = load_framing(job.keyframes)
     models = _models(job)
     info = look(job.source, tolerate_damage=job.keep_going_on_decode_errors, sound=job.encoding.audio)
-    plan = make_plan(
-        job, info, framing, models, known_speeds(), on_cpu=ON_ANY_CPU if remote or not models else on_cpu(job)
-    )
-    if not remote and len({way.kind for way in plan.executions}) > 1:
-        # What `auto` passes over is no secret.
-        plan = replace(plan, warnings=(*plan.warnings, *(f"passed over: {wrong}" for wrong in find_gpus().unfit)))
+    gpus: tuple[str, ...] = ("cuda",) if remote else kinds(job.compute.device) if models else ()
+    there = ON_ANY_CPU if remote or not models else on_cpu(job)
+    plan = make_plan(job, info, framing, models, known_speeds(), on_cpu=there, gpus=gpus)
+    if not remote and plan.executions and job.compute.device in {"auto", "gpu"}:
+        # What is passed over is no secret.
+        passed = [*find_gpus().unfit, *([software] if not gpus and (software := software_alone()) else [])]
+        plan = replace(plan, warnings=(*plan.warnings, *(say("passed over: {}", wrong) for wrong in passed)))
     return plan
 
 

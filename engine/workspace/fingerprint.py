@@ -79,7 +79,7 @@ def _way(plan: Plan) -> object:
         return None
     here = choose_device("auto").partition(":")[0]
     ways = plan.executions
-    held = ways[0] if len(ways) == 1 else next(way for way in ways if way.kind == here)
+    held = next((way for way in ways if way.kind == here), ways[0])
     unasked = choose_execution(plan.model, here, Precision.AUTO, on_cpu=_on_cpu(plan, here))
     ways_of = [(way.runtime, way.precision, way.kind) for way in (held, unasked)]
     return None if ways_of[0] == ways_of[1] else ways_of[0]

@@ -353,7 +353,7 @@ WRONG: dict[str, tuple[object, ...]] = {
     "model": ("", 4),
     "denoise": (1.5, -0.1, NAN, "1"),
     "offline": (0, None),
-    "device": ("gpu", "", None, 0),
+    "device": ("gpus", "", None, 0),
     "precision": ("fp8", None),
     "tile": (31, -1, "big", 64.0, None, True, LONG, np.array([64, 64])),
     "chunk_seconds": (0, 3601, NAN, None, "8"),

@@ -139,7 +139,7 @@ def test_what_is_not_a_time_is_refused_with_the_flags_name(text: str) -> None:
         ({"start": "1:00", "end": "59"}, "--end 59 is not after --start 60"),
         ({"denoise": 1.5}, "--denoise"),
         ({"denoise": float("nan")}, "--denoise"),
-        ({"device": "gpu"}, "--device"),
+        ({"device": "gpus"}, "--device"),
         ({"device": "cuda:x"}, "--device"),
         ({"device": ""}, "--device"),
         ({"tile": "31"}, "--tile"),

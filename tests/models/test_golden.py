@@ -16,6 +16,7 @@ from support.numbered import numbered, run, small_job, write_video
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import DeviceError
 from keyscale.engine.job import Compute, Job, ModelChoice, Precision
+from keyscale.engine.machine import Gpus
 from keyscale.engine.models import ModelSpec, find, golden, load_openvino_model, open_model
 from keyscale.engine.models.enlarger import BrokenPicture, OutOfMemory
 from keyscale.engine.models.execution import CLOSE, Execution
@@ -218,7 +219,7 @@ class TestADeviceThatFails:
             return open_model(name, execution, *more, **options)
 
         monkeypatch.setattr("keyscale.engine.models.open_model", on_a_broken_gpu)
-        monkeypatch.setattr("keyscale.engine.machine.choose_device", lambda asked: "cuda" if asked == "auto" else asked)
+        monkeypatch.setattr("keyscale.engine.models.gpus.find_gpus", lambda: Gpus(fit=("cuda",)))
         return tried
 
     def test_auto_goes_on_to_the_cpu_and_tells_why(self, clip: Path, broken_gpu: list[Execution]) -> None:

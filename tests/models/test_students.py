@@ -429,11 +429,13 @@ def test_auto_is_every_device_that_may_be_found() -> None:
 
 def test_what_is_tried_before_it_is_an_error() -> None:
     auto = possible_executions(GENERAL, "auto", Precision.AUTO, on_cpu={"bf16"})
-    tried = {device: list(map(str, to_try(auto, device, any_precision=True))) for device in ("cpu", "cuda")}
+    tried = {
+        devices[0]: list(map(str, to_try(auto, devices, any_precision=True))) for devices in (("cpu",), ("cuda", "cpu"))
+    }
     assert tried["cpu"] == ["openvino bf16, cpu", "openvino fp32, cpu"]
     assert tried["cuda"] == ["torch fp16, cuda", "torch fp32, cuda", *tried["cpu"]]
     asked = possible_executions(GENERAL, "cuda:1", Precision.FP16, on_cpu=())
-    assert to_try(asked, "cuda:1", any_precision=False) == list(asked)
+    assert to_try(asked, ["cuda:1"], any_precision=False) == list(asked)
 
 
 def test_openvino_is_asked_only_where_it_matters() -> None:
