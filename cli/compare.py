@@ -24,9 +24,9 @@ Examples:
 
 
 def compare(*, result: str | None, output: str | None, overwrite: bool, reference: Reference, **values: Any) -> None:
-    """Show VIDEO, as its camera sees it, beside RESULT at the same moments; or two results. Runs no network.
+    """Show VIDEO as its camera sees it beside RESULT, or two results, at the same moments. Runs no network.
 
-    A result alone is compared with what it was made of, found in its folder by the key that it carries.
+    A result alone is compared with its source, which is found in the same folder by the key in the result.
     """
     from pathlib import Path
 

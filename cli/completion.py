@@ -29,11 +29,9 @@ ZSH_READY = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; 
 def completion(
     *,
     shell: Annotated[str, typer.Argument(metavar="|".join(SHELLS), help="The shell.")],
-    install: Annotated[
-        bool, typer.Option("--install", help="Put it where the shell finds it, and say what was changed.")
-    ] = False,
+    install: Annotated[bool, typer.Option("--install", help="Install it, and say which files were changed.")] = False,
 ) -> None:
-    """Print the script by which a shell completes commands, flags, values and files, or install it."""
+    """Print or install shell completion for commands, flags, values and files."""
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # Typer has no __all__ there
 
     from keyscale.cli.app import COMPLETE

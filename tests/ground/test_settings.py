@@ -308,7 +308,7 @@ def test_a_wrong_modal_enabled_is_not_passed_over_for_a_file(monkeypatch: pytest
         ("[batch]\nsize = '4x4'", "batch.size does not belong here", "at the top"),
         ("[batch]\njob = 2", "batch.job is no setting", "Did you mean jobs?"),
         ("[batch]\njobs = 0", "batch.jobs 0 is out of range", "1 to 64"),
-        ("[batch]\nwatch = true", "batch.watch cannot be a setting: a command would not end", "Remove watch"),
+        ("[batch]\nwatch = true", "batch.watch cannot be a setting: a command that is expected to end", "Remove watch"),
         ("batch = 2", "batch is no table", "[batch]"),
         ("[upscale]\nsize = '4x4'", "upscale is no setting", "Known"),
         ("size = 4x4", "not TOML: ", "quotation marks"),
