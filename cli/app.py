@@ -147,7 +147,7 @@ def _with_command(args: list[str], commands: list[str]) -> list[str]:
 
         near = get_close_matches(word, commands, n=1, cutoff=0.7)
         raise UsageError(
-            f"{word!r} is no command, and no such file is here",
+            f"{word!r} is not a command, and there is no such file",
             remedy=f"Did you mean 'keyscale {near[0]}'?" if near else "'keyscale --help' lists the commands.",
         )
     return ["upscale", *args]

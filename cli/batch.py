@@ -124,7 +124,7 @@ def _check_local(given: dict[str, str | None]) -> None:
 
     for name, value in given.items():
         if value is not None and is_address(value):
-            raise UsageError(f"{value} is no folder or file here", option=name, remedy=NO_ADDRESS)
+            raise UsageError(f"{value} is not a folder or file here", option=name, remedy=NO_ADDRESS)
 
 
 def _clips(

@@ -36,7 +36,7 @@ def compare(*, result: str | None, output: str | None, overwrite: bool, referenc
 
     if result is not None and Path(result).suffix.lower() == ".json":
         raise UsageError(
-            f"{result} is named as keyframes",
+            f"{result} looks like keyframes",
             remedy=f"The camera comes last: keyscale compare {values['video']} RESULT {result}.",
         )
     job = request_of(values).job

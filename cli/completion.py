@@ -38,7 +38,7 @@ def completion(
     from keyscale.engine.errors import UsageError
 
     if shell not in SHELLS:
-        raise UsageError(f"{shell!r} is no shell that is known", remedy=f"Give {', '.join(SHELLS)}.")
+        raise UsageError(f"{shell!r} is not a supported shell", remedy=f"Give {', '.join(SHELLS)}.")
     script = get_completion_script(prog_name="keyscale", complete_var=COMPLETE, shell=shell) + "\n"
     if shell == "zsh":
         script = ZSH_READY + script
@@ -83,7 +83,7 @@ def _install(shell: str, script: str) -> list[str]:
     except OSError as error:
         raise storage_error(error, Path(error.filename or path)) from error
     except UnicodeDecodeError as error:
-        raise StorageError(f"{start} is no UTF-8 text", remedy=f"Add this line to it: . {path}") from error
+        raise StorageError(f"{start} is not UTF-8 text", remedy=f"Add this line to it: . {path}") from error
     return [*done, "It holds in shells that are started from now on."]
 
 

@@ -53,7 +53,7 @@ def show(
     from keyscale.engine.batch.folders import is_pattern
 
     if not os.path.lexists(path) and not is_pattern(path):
-        raise UsageError(f"there is no {path}", remedy="Name a video, a folder or a manifest.")
+        raise UsageError(f"{path} does not exist", remedy="Name a video, a folder or a manifest.")
     resolved = resolve(config=config, inputs=[path], environment=os.environ)
     settings = _settings(resolved)
     if as_json:

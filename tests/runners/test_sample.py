@@ -154,14 +154,14 @@ def test_the_command_names_each_and_prints_it(moving: Path, tmp_path: Path, caps
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
-        (["--sample", "long"], 2, "--sample 'long' is no length"),
-        (["--sample", "0x2"], 2, "--sample '0x2' is no length"),
-        (["--sample", "0"], 2, "--sample '0' is no length"),
+        (["--sample", "long"], 2, "--sample 'long' is not a length"),
+        (["--sample", "0x2"], 2, "--sample '0x2' is not a length"),
+        (["--sample", "0"], 2, "--sample '0' is not a length"),
         (["--sample", "1", "--still", "1"], 2, "--still does not go with --sample"),
         (["--sample", "1", "--remote"], 2, "--sample does not go with --remote"),
         (["--sample", "1", "--update"], 2, "--sample does not go with --update"),
         (["--sample", "1", "-o", "r2://bucket/x.mp4"], 2, "is an address"),
-        (["--sample", "2x0.4", "-o", "x.mp4"], 4, "x.sample-2.mp4 is already there"),
+        (["--sample", "2x0.4", "-o", "x.mp4"], 4, "x.sample-2.mp4 already exists"),
     ],
     ids=str,
 )
