@@ -285,7 +285,7 @@ class TestPrecision:
 
     @pytest.mark.parametrize("precision", ["auto", "float32", ""])
     def test_no_other_precision(self, precision: str) -> None:
-        with pytest.raises(UsageError, match="is no precision"):
+        with pytest.raises(UsageError, match="is not a precision"):
             load_model("realesr-general-x4v3", precision=precision, offline=True)
 
     def test_inputs_of_another_float_type_are_taken(self) -> None:
