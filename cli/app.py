@@ -29,26 +29,26 @@ _EXAMPLES = """\
 Examples:
 
 \b
-  keyscale talk.mp4 camera.json         gives talk.keyscale.mp4, 1080x1920 at 30 a second
-  keyscale upscale talk.mp4 camera.json -o clip.mp4 --mode quality
-  keyscale upscale talk.mp4 --size 3840x2160 --fps source --start 1:30 --end 2:00
-  keyscale plan talk.mp4 camera.json    tells what would be done
-  keyscale preview talk.mp4 camera.json shows it: talk.preview.png
+  keyscale talk.mp4 camera.json           1080x1920, 30 fps: talk.keyscale.mp4
+  keyscale talk.mp4 camera.json -o clip.mp4 --mode quality
+  keyscale talk.mp4 --size 4k --fps source --start 1:30 --end 2:00
+  keyscale plan talk.mp4 camera.json      what would be done
+  keyscale preview talk.mp4 camera.json   talk.preview.png
 
-The word upscale may be left out. 'keyscale COMMAND --help' lists the flags.
+Without a command it is 'keyscale upscale'. 'keyscale COMMAND --help' lists the flags.
 """
 
 COMMANDS = {
     "upscale": "Crop, upscale and verify a clip.",
-    "batch": "Make many clips, each once.",
+    "batch": "Make many clips, each only once.",
     "plan": "Show what upscale would do.",
-    "preview": "Show the camera over the video, and what it will see.",
+    "preview": "Show the camera over the video and what it will see.",
     "compare": "Show before and after at the same moments.",
-    "convert": "Write keyframes of any format as keyscale's own.",
+    "convert": "Convert keyframes to keyscale's own format.",
     "models": "Networks and their weights: list, fetch, verify.",
-    "devices": "Devices here: what runs on each, how well, how fast.",
+    "devices": "Test the devices of this machine: precision and speed.",
     "config": "Defaults from files and the environment: show, path.",
-    "doctor": "What works here, and what to do about the rest.",
+    "doctor": "Check this machine and say how to fix what fails.",
     "completion": "Let the shell complete commands, flags, values and files.",
     "remote": "Run on Modal GPUs: deploy, status, cancel, resume, clean.",
 }
@@ -147,7 +147,7 @@ def _with_command(args: list[str], commands: list[str]) -> list[str]:
 
         near = get_close_matches(word, commands, n=1, cutoff=0.7)
         raise UsageError(
-            f"{word!r} is no command, and no such file is here",
+            f"{word!r} is not a command, and there is no such file",
             remedy=f"Did you mean 'keyscale {near[0]}'?" if near else "'keyscale --help' lists the commands.",
         )
     return ["upscale", *args]

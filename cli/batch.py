@@ -40,9 +40,9 @@ Examples:
   keyscale batch clips/ -o out/          each clips/NAME.mp4 with NAME.json
   keyscale batch clips/ -o out/ -r --mode quality --report report.json
   keyscale batch manifest.csv -o out/    columns video, keyframes, any flag
-  keyscale batch inbox/ -o out/ --watch  goes on for what comes in
+  keyscale batch inbox/ -o out/ --watch  keeps watching
 
-Run it again and only what is new, changed or unfinished is done. Exit code 1 means that clips failed.
+Run it again to do only what is new, changed or unfinished. Exit code 1 means that some clips failed.
 """
 
 
@@ -64,7 +64,7 @@ def batch(
     on_done: str | None,
     **flags: Any,
 ) -> None:
-    """Crop and upscale many videos, each once; go on where an earlier run stopped."""
+    """Crop and upscale many videos, each only once. Continues where an earlier run stopped."""
     from keyscale.cli.batch_progress import batch_renderer
     from keyscale.cli.notices import announced
     from keyscale.engine.errors import StorageError
@@ -111,7 +111,7 @@ def command() -> RunCommand:
         nargs=-1,
         required=True,
         metavar="FOLDER|MANIFEST|VIDEO...",
-        help="Folders of videos with their keyframes, manifests (.csv, .jsonl), videos, or patterns like 'in/*.mp4'.",
+        help="Folders of videos and keyframes, manifests (.csv, .jsonl), videos, or patterns such as 'in/*.mp4'.",
         show_default=False,
     )
     return RunCommand("batch", batch, batch_options(), arguments=[inputs], epilog=_EXAMPLES)
@@ -124,7 +124,7 @@ def _check_local(given: dict[str, str | None]) -> None:
 
     for name, value in given.items():
         if value is not None and is_address(value):
-            raise UsageError(f"{value} is no folder or file here", option=name, remedy=NO_ADDRESS)
+            raise UsageError(f"{value} is not a folder or file here", option=name, remedy=NO_ADDRESS)
 
 
 def _clips(

@@ -24,9 +24,9 @@ Examples:
 
 
 def compare(*, result: str | None, output: str | None, overwrite: bool, reference: Reference, **values: Any) -> None:
-    """Show VIDEO, as its camera sees it, beside RESULT at the same moments; or two results. Runs no network.
+    """Show VIDEO as its camera sees it beside RESULT, or two results, at the same moments. Runs no network.
 
-    A result alone is compared with what it was made of, found in its folder by the key that it carries.
+    A result alone is compared with its source, which is found in the same folder by the key in the result.
     """
     from pathlib import Path
 
@@ -39,7 +39,7 @@ def compare(*, result: str | None, output: str | None, overwrite: bool, referenc
 
     if result is not None and Path(result).suffix.lower() == ".json":
         raise UsageError(
-            f"{result} is named as keyframes",
+            f"{result} looks like keyframes",
             remedy=f"The camera comes last: keyscale compare {values['video']} RESULT {result}.",
         )
     job = request_of(values).job

@@ -29,18 +29,16 @@ ZSH_READY = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; 
 def completion(
     *,
     shell: Annotated[str, typer.Argument(metavar="|".join(SHELLS), help="The shell.")],
-    install: Annotated[
-        bool, typer.Option("--install", help="Put it where the shell finds it, and say what was changed.")
-    ] = False,
+    install: Annotated[bool, typer.Option("--install", help="Install it, and say which files were changed.")] = False,
 ) -> None:
-    """Print the script by which a shell completes commands, flags, values and files, or install it."""
+    """Print or install shell completion for commands, flags, values and files."""
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # Typer has no __all__ there
 
     from keyscale.cli.app import COMPLETE
     from keyscale.engine.errors import UsageError
 
     if shell not in SHELLS:
-        raise UsageError(f"{shell!r} is no shell that is known", remedy=f"Give {', '.join(SHELLS)}.")
+        raise UsageError(f"{shell!r} is not a supported shell", remedy=f"Give {', '.join(SHELLS)}.")
     script = get_completion_script(prog_name="keyscale", complete_var=COMPLETE, shell=shell) + "\n"
     if shell == "zsh":
         script = ZSH_READY + script
@@ -85,7 +83,7 @@ def _install(shell: str, script: str) -> list[str]:
     except OSError as error:
         raise storage_error(error, Path(error.filename or path)) from error
     except UnicodeDecodeError as error:
-        raise StorageError(f"{start} is no UTF-8 text", remedy=f"Add this line to it: . {path}") from error
+        raise StorageError(f"{start} is not UTF-8 text", remedy=f"Add this line to it: . {path}") from error
     return [*done, "It holds in shells that are started from now on."]
 
 

@@ -36,7 +36,7 @@ PathArgument = Annotated[
     str,
     typer.Argument(
         metavar="[PATH]",
-        help="A video, folder or manifest: keyscale.toml beside it counts. Without it the current folder.",
+        help="A video, folder or manifest: its keyscale.toml counts. By default the current folder.",
         show_default=False,
     ),
 ]
@@ -49,11 +49,11 @@ def show(
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
-    """Show every setting: its value without flags, and where that comes from."""
+    """Show every setting, its value, and where it comes from."""
     from keyscale.engine.batch.folders import is_pattern
 
     if not os.path.lexists(path) and not is_pattern(path):
-        raise UsageError(f"there is no {path}", remedy="Name a video, a folder or a manifest.")
+        raise UsageError(f"{path} does not exist", remedy="Name a video, a folder or a manifest.")
     resolved = resolve(config=config, inputs=[path], environment=os.environ)
     settings = _settings(resolved)
     if as_json:

@@ -31,15 +31,15 @@ def convert(
     *,
     keyframes: Annotated[
         str,
-        typer.Argument(metavar="INPUT", help="Keyframes of any format that is read; - is standard input."),
+        typer.Argument(metavar="INPUT", help="Keyframes in any supported format; - is standard input."),
     ],
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where to write; without it standard output."),
+        typer.Option("--output", "-o", metavar="FILE", help="Where to write; by default standard output."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", "-y", help="Replace FILE if it is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", "-y", help="Replace an existing FILE.")] = False,
 ) -> None:
-    """Write keyframes as keyscale's own JSON, version 1: to be looked at, changed and kept."""
+    """Convert keyframes of any supported format to keyscale's own JSON."""
     from keyscale.engine.camera.framing import load_framing
     from keyscale.engine.camera.guard import refuse_misread_coordinates
     from keyscale.engine.camera.written import as_version1, write_version1

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Devices of this machine: what runs on each, whether it computes rightly, how fast.",
+    help="Devices of this machine: what runs on each, how close to fp32, how fast.",
     rich_markup_mode=None,
     add_completion=False,
 )
@@ -27,9 +27,9 @@ def devices(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array instead of the table.")] = False,
 ) -> None:
-    """Try every device with the default network: what would run there, how near it is to fp32, how fast it is.
+    """Run the default network on every device: runtime, precision, closeness to fp32, speed.
 
-    The exit code is 4 where no network runs on any of them.
+    The exit code is 4 if no network runs on any device.
     """
     import msgspec
 

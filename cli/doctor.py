@@ -29,10 +29,10 @@ def doctor(
         ),
     ] = False,
 ) -> int:
-    """Look at Python, encoders, devices, networks, folders, storage and Modal, and tell what to do about each.
+    """Check Python, encoders, devices, networks, folders, storage and Modal, and say how to fix what fails.
 
-    Nothing secret is printed: it can go into a bug report as it is. The exit code is 0, 4 where something of this
-    machine is wrong, and 5 where only storage or Modal is; what is not set up is neither.
+    Prints no secrets, so the output can go into a bug report. Exit code 4 means that something on this machine is
+    wrong, 5 that only storage or Modal is. What is not set up is not an error.
     """
     from keyscale.engine.doctor import examine
     from keyscale.engine.errors import EnvironmentFault, RemoteError

@@ -56,7 +56,7 @@ def remedy_for(error: Any, args: list[str]) -> str:
         args: the command line.
     """
     context = getattr(error, "ctx", None)
-    shown = f"'{context.command_path if context is not None else 'keyscale'} --help' shows what it takes."
+    shown = f"'{context.command_path if context is not None else 'keyscale'} --help' lists what it takes."
     if flag := getattr(error, "option_name", None):
         # The parser takes -ss for -s -s: what was typed tells more.
         typed = next((arg for arg in map(_bare, args) if arg in _REMEDIES and arg.startswith(flag)), flag)

@@ -29,7 +29,7 @@ def list_models(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array instead of the table.")] = False,
 ) -> None:
-    """Show every known network, what it costs, and where its weights lie."""
+    """List all networks, what they cost, and where their weights are."""
     import msgspec
 
     from keyscale.engine.models import all_models
@@ -86,10 +86,10 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
 @app.command("fetch")
 def fetch(
     *,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A network's name, as `keyscale models list` shows it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name from 'keyscale models list'.")],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Download a network's weights unless they are here; print the path of the verified file."""
+    """Download a network's weights if needed. Prints the path of the verified file."""
     from keyscale.engine.events import Note, Phase
     from keyscale.engine.models import find, weights
     from keyscale.engine.runners.progress import Meter, summed
@@ -112,7 +112,7 @@ def fetch(
 
 @app.command("verify")
 def verify() -> None:
-    """Check the SHA-256 of every weights file in the package, the weights directory and the cache."""
+    """Verify the SHA-256 of all weights files. Covers the package, the weights folder and the cache."""
     from keyscale.engine.errors import ModelError
     from keyscale.engine.models import all_models, weights
 

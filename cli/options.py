@@ -54,11 +54,11 @@ class PlanOutput:
 
     json: bool = option(
         False,
-        "Print the whole plan, every frame of it, as JSON.",
+        "Print the whole plan as JSON, with every frame.",
         "Running",
         opposite="",
         no_setting="the program that reads the output has to ask for its form",
-        docs="of `plan` alone: the whole plan as JSON, every frame of it",
+        docs="`plan` only: print the whole plan as JSON, with every frame",
     )
 
 

@@ -24,7 +24,7 @@ Examples:
 
 
 def plan(*, json: bool, **values: Any) -> None:
-    """Show what upscale would do with the same flags: frames, camera, model, chunks. Runs no network."""
+    """Show what upscale would do with the same flags: frames, camera, network, chunks. Runs no network."""
     from keyscale.cli.apart import look_at
     from keyscale.cli.source import local_source
     from keyscale.cli.terminal import write_data

@@ -20,7 +20,7 @@ Examples:
 
 
 def preview(*, output: str | None, overwrite: bool, embed: bool, **values: Any) -> None:
-    """Show the camera over VIDEO and what it will see, with the flags of upscale. Runs no network."""
+    """Show the camera over VIDEO and what it will see. Takes the flags of upscale and runs no network."""
     from keyscale.cli.apart import look_at
     from keyscale.cli.source import local_source
     from keyscale.cli.terminal import write_path

@@ -155,14 +155,14 @@ def lost_text(done: Done) -> str | None:
 def _done_text(done: Done) -> str:
     if done.skipped:
         stored = "" if done.published is None else f", stored at {done.published}"
-        return printable(f"done: nothing to make, {done.output} is up to date{stored}")
+        return printable(f"done: {done.output} is already up to date{stored}")
     parts = [f"{done.frames} frames in {clock_text(done.seconds)}"]
     if done.resumed_frames:
         parts.append(f"{done.resumed_frames} taken from an earlier run")
     if done.device == "none":
         parts.append("sampled without a network")
     else:
-        parts.append(f"{done.inferred_frames} through {done.model} in {done.runtime} on {done.device}")
+        parts.append(f"{done.inferred_frames} computed by {done.model} ({done.runtime}, {done.device})")
     if done.remote is not None:
         if done.remote.local_frames:
             parts.append(f"{done.remote.local_frames} frames made here, as that failed remotely")

@@ -33,18 +33,20 @@ app = typer.Typer(
     add_completion=False,
 )
 
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The id that the run printed.", show_default=False)]
+JobArgument = Annotated[
+    str, typer.Argument(metavar="JOB", help="The job's id, which the run printed.", show_default=False)
+]
 _AGE = re.compile(r"(\d{1,5}(?:\.\d+)?)([smhd])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @app.command("deploy")
 def deploy() -> None:
-    """Put the functions of this version on Modal; again after every update of keyscale.
+    """Deploy this version's functions to Modal. Repeat it after every update of keyscale.
 
-    KEYSCALE_GPU names the GPUs in order of preference (L4,A10,T4), KEYSCALE_CONTAINERS how many containers run at
-    once at most (10), KEYSCALE_TIMEOUT the seconds a chunk may take (900, and 6 at least), R2_SECRET the Modal secret
-    with the R2_* variables that process_framing_ai reads (r2-credentials; none does without).
+    Reads KEYSCALE_GPU (GPUs in order of preference, L4,A10,T4), KEYSCALE_CONTAINERS (most containers at once, 10),
+    KEYSCALE_TIMEOUT (seconds that a chunk may take, 900; at least 6) and R2_SECRET (the Modal secret with the R2_*
+    variables that process_framing_ai reads, r2-credentials; or none).
     """
     from keyscale.engine.errors import RemoteError
     from keyscale.engine.remote import prices
@@ -66,11 +68,9 @@ def deploy() -> None:
 
 @app.command("status")
 def status(
-    job: Annotated[
-        str | None, typer.Argument(metavar="[JOB]", help="One job alone; without it all.", show_default=False)
-    ] = None,
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Show only this job.", show_default=False)] = None,
 ) -> None:
-    """Show jobs that are not finished, and what their calls do."""
+    """Show unfinished jobs and the state of their calls."""
     from keyscale.engine.errors import RemoteError
     from keyscale.engine.remote.modal_client import Calls
     from keyscale.engine.remote.state import all_notes, find_note, state_of
@@ -131,7 +131,7 @@ def _state_lines(note: JobNote, state: RemoteState | None, state_of_call: Callab
 
 @app.command("cancel")
 def cancel(job: JobArgument) -> None:
-    """Stop a job's calls and remove what it staged; finished chunks on this machine are kept."""
+    """Stop a job's calls and remove its staged files. Finished chunks on this machine are kept."""
     from keyscale.engine.remote.leftovers import UNKNOWN_CALLS
     from keyscale.engine.remote.state import find_note, forget_note, is_damaged, is_followed
     from keyscale.engine.workspace.folder import WorkFolder
@@ -213,11 +213,12 @@ def _end(note: JobNote) -> int:
 def resume(
     job: JobArgument,
     progress: Annotated[
-        ProgressKind, typer.Option("--progress", case_sensitive=False, help="As of 'keyscale upscale'.")
+        ProgressKind,
+        typer.Option("--progress", case_sensitive=False, help="How to show progress, as for 'keyscale upscale'."),
     ] = ProgressKind.AUTO,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show only warnings, errors and the result.")] = False,
 ) -> None:
-    """Go on with a job whose client ended: its finished and running chunks are picked up."""
+    """Continue a job whose client ended. Its finished and running chunks are used."""
     import dataclasses
 
     from keyscale.cli.upscale import run_job
@@ -241,11 +242,11 @@ def resume(
 def clean(
     older_than: Annotated[
         str,
-        typer.Option("--older-than", metavar="AGE", help="What was last changed before: 90s, 30m, 12h or 1d."),
+        typer.Option("--older-than", metavar="AGE", help="Age since the last change: 90s, 30m, 12h or 1d."),
     ] = "1d",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show it.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
 ) -> None:
-    """Remove what dead machines left in storage: staged objects, interrupted uploads, trials of the bucket."""
+    """Remove what ended clients left in storage: staged files, interrupted uploads, test objects."""
     from keyscale.engine.errors import RemoteError
     from keyscale.engine.storage.bucket import job_prefix
 

@@ -243,5 +243,5 @@ def _read_flag(each: Option, given: Any, ctx: Any) -> Any:
     try:
         return each.read(given)
     except UsageError as error:
-        error.remedy = error.remedy or f"'{ctx.command_path} --help' shows what it takes."
+        error.remedy = error.remedy or f"'{ctx.command_path} --help' lists what it takes."
         raise

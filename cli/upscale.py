@@ -34,8 +34,8 @@ Examples:
   keyscale upscale talk.mp4 --size 3840x2160 --fit contain --fps source
   keyscale upscale talk.mp4 camera.json --still 12.5   talk.12.5s.png
 
-The path of the finished file is printed on stdout. After an interruption the same command goes on from the
-finished chunks.
+The path of the finished file is printed on stdout. After an interruption, run the same command again: it
+continues from the finished chunks.
 """
 
 
@@ -50,7 +50,7 @@ def upscale(
     sample: Samples | None,
     **values: Any,
 ) -> None:
-    """Crop VIDEO along KEYFRAMES.json, upscale what the camera sees, write a verified clip."""
+    """Crop VIDEO along KEYFRAMES.json, upscale what the camera sees, and write a verified clip."""
     from keyscale.cli.apart import claim_new_process
     from keyscale.cli.notices import announced
     from keyscale.cli.progress import renderer, shown

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from keyscale import __version__
 from keyscale.engine.choices import Codec, Mode
 from keyscale.engine.errors import DeviceError, EncoderError, EnvironmentFault, KeyscaleError, RemoteError
 from keyscale.engine.files import cache_folder
@@ -121,7 +122,7 @@ def _libraries() -> Finding:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             found.append(f"no {name}")
-    return _ok(f"keyscale {version('keyscale')}; {', '.join(found)}")
+    return _ok(f"keyscale {__version__}; {', '.join(found)}")
 
 
 def _ffmpeg() -> Finding:
@@ -264,8 +265,8 @@ def _modal(environment: Mapping[str, str], *, ask_deployed: bool) -> Finding:
             return _ok("the token is taken and the functions are deployed; their version only a container tells")
         found = calls.connect()
         calls.close()
-        if found.version != version("keyscale"):
-            raise RemoteError(f"keyscale {found.version} is deployed, this is {version('keyscale')}", remedy=DEPLOY)
+        if found.version != __version__:
+            raise RemoteError(f"keyscale {found.version} is deployed, this is {__version__}", remedy=DEPLOY)
         gpus = ", ".join(found.gpus) or "CPUs"
         return _ok(f"keyscale {found.version} is deployed, for {gpus}, {found.containers} containers at most")
 

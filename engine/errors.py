@@ -111,7 +111,7 @@ class EncoderError(EnvironmentFault):
 
 
 class StorageError(EnvironmentFault):
-    """The output cannot be written: rights, space, a lock, or a file that is already there."""
+    """The output cannot be written: rights, space, a lock, or a file that already exists."""
 
 
 class OutputBusy(StorageError):

@@ -119,7 +119,7 @@ def drafted(path: str, *, overwrite: bool) -> Iterator[Path]:
     try:
         if os.path.lexists(output) and not overwrite:
             raise StorageError(
-                f"{path} is already there", remedy=say("Give {overwrite=True}, or another name with {output}.")
+                f"{path} already exists", remedy=say("Give {overwrite=True}, or another name with {output}.")
             )
         if output.is_dir():
             raise StorageError(f"{path} is a directory", remedy=say("Give a file name with {output}."))
@@ -130,7 +130,7 @@ def drafted(path: str, *, overwrite: bool) -> Iterator[Path]:
     except ValueError as error:
         if made:
             raise
-        raise StorageError(f"{path!r} is no usable name: {error}") from error
+        raise StorageError(f"{path!r} is not a usable name: {error}") from error
     except OSError as error:
         raise storage_error(error, output) from error
     finally:

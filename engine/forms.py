@@ -193,7 +193,7 @@ class Whole(Form):
 
     def check(self, value: int) -> None:
         if self._offered and value not in self._offered:
-            raise Refused(f"{short(value)} is not offered", f"Give {' or '.join(map(str, self._offered))}.")
+            raise Refused(f"{short(value)} is not supported", f"Give {' or '.join(map(str, self._offered))}.")
 
 
 class Number(Form):

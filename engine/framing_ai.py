@@ -231,7 +231,7 @@ def _job(request: FramingRequest, source: Path, keyframes: Path, output: Path, d
     try:
         keyframes.write_text(json.dumps(camera), encoding="utf-8")
     except (TypeError, ValueError) as error:
-        raise UsageError(f"the keyframes are no plain data ({error})", remedy="Send numbers and texts only.") from error
+        raise UsageError(f"keyframes are not plain data ({error})", remedy="Send numbers and texts only.") from error
     return Job(
         source=str(source),
         output=str(output),
@@ -254,7 +254,7 @@ def _plain(seconds: float | None) -> float | None:
 
 def _key(user: str, key: str) -> str:
     if not user or "/" in user or ".." in user.split("/") or ".." in key.split("/") or not key.strip("/"):
-        raise UsageError(f"{user}/{key} is no key of a user's folder", remedy="Give a user id and a key below it.")
+        raise UsageError(f"{user}/{key} is not a key of a user's folder", remedy="Give a user id and a key below it.")
     return f"{user}/{key.lstrip('/')}"
 
 

@@ -58,8 +58,8 @@ class Target:
 
     width: int = option(
         1080,
-        "Size of the result, both sides even; 9:16 is a shape, whose larger side is what the network's scale gives; 2x "
-        "is twice what the camera sees; or reel, square, 4k and other names.",
+        "Size of the result, both sides even; or a shape (9:16), a factor (2x) of what the camera sees, or a name: "
+        "reel, square, 4k, ...",
         "Framing",
         name="size",
         form=quantities.Size(),
@@ -75,21 +75,21 @@ class Target:
     """What the plan makes width and height of, as `quantities.Relative.of` reads it; None where they are given."""
     fit: Fit = option(
         Fit.COVER,
-        "How a camera rectangle of another shape meets {size}: fill it, show all with bars, or distort.",
+        "If the camera and {size} differ in shape: crop to fill, pad with bars, or distort.",
         "Framing",
-        docs="how a camera rectangle of another shape meets the size: cut about its centre, shown whole with black "
-        "bars, or distorted",
+        docs="if the camera and the size differ in shape: crop the camera about its centre, pad with black bars, or "
+        "distort",
     )
     rate: Fraction | None = option(
         Fraction(30),
-        "Frames a second of the result, exactly: 30, 30000/1001, 29.97 or source.",
+        "Exact frame rate of the result: 30, 30000/1001, 29.97, or source.",
         "Framing",
         name="fps",
         form=quantities.Rate(),
-        python="Frames a second of the result, exactly: 30, Fraction(30000, 1001), 29.97 (and the other NTSC rates, as "
-        "the fractions they stand for), text such as '30000/1001', or 'source'.",
-        docs="exact rate: `30`, `30000/1001`, `29.97` (and the other NTSC rates, read as the fractions they stand "
-        "for), or `source`",
+        python="Exact frame rate of the result: 30, Fraction(30000, 1001), 29.97 (NTSC rates are read as their exact "
+        "fractions), text such as '30000/1001', or 'source'.",
+        docs="exact frame rate of the result: `30`, `30000/1001`, `29.97` (NTSC rates are read as their exact "
+        "fractions), or `source`",
     )
     """Frames a second; None keeps the source's rate."""
 
@@ -108,25 +108,25 @@ class Trim:
 
     start: float | None = option(
         None,
-        "Begin here in the source: seconds, MM:SS or H:MM:SS.mmm.",
+        "Start at this time of the source: seconds, MM:SS or H:MM:SS.mmm.",
         "Input",
         form=quantities.Time(),
         between=(0, sys.float_info.max),
         remedy="Give seconds from 0 on.",
-        docs="begin here in the source: `90`, `1:30` or `0:01:30.250`",
-        python="Begin at this second of the source. None is the keyframes file's trim, else 0.",
-        default_docs="the file's trim, else 0",
+        docs="start at this time of the source: `90`, `1:30` or `0:01:30.250`",
+        python="Start at this second of the source. None is the keyframes file's trim, else 0.",
+        default_docs="the keyframes file's trim, else 0",
     )
     end: float | None = option(
         None,
-        "End here in the source, written like {start}.",
+        "End at this time of the source, written like {start}.",
         "Input",
         form=quantities.Time(),
         between=(0, sys.float_info.max),
         remedy="Give seconds from 0 on.",
-        docs="end here in the source",
+        docs="end at this time of the source",
         python="End at this second of the source. None is the keyframes file's trim, else the source's end.",
-        default_docs="the file's trim, else the end",
+        default_docs="the keyframes file's trim, else the end",
     )
 
 
@@ -136,13 +136,13 @@ class Encoding:
 
     codec: Codec = option(
         Codec.AUTO,
-        "Video encoder; auto is H.264, and 10-bit HEVC for HDR sources.",
+        "Video encoder; auto is H.264, or 10-bit HEVC for HDR sources.",
         "Output",
-        docs="the video encoder; `auto` is H.264, HEVC at 10 bit for HDR sources, and AV1 in `.webm`",
+        docs="the video encoder; `auto` is H.264, 10-bit HEVC for HDR sources, or AV1 for `.webm`",
     )
     crf: int | None = option(
         None,
-        "Quality, lower is better: 0-51, for AV1 0-63. Without it the mode's own.",
+        "Quality, lower is better: 0-51, for AV1 0-63. By default the mode decides.",
         "Output",
         between=(0, 63),
         remedy="Give 0 (best) to 51 (smallest), with AV1 to 63.",
@@ -161,16 +161,16 @@ class Encoding:
     )
     bit_depth: Literal[8, 10] | None = option(
         None,
-        "Bits a sample. Without it 8, and 10 for HDR sources.",
+        "Bits per sample; by default 8, or 10 for HDR sources and ProRes.",
         "Output",
-        docs="bits a sample",
+        docs="bits per sample",
         default_docs="8; 10 for HDR sources and ProRes",
     )
     dynamic_range: DynamicRange = option(
         DynamicRange.KEEP,
-        "What becomes of an HDR source: keep it HDR, or map it to sdr (BT.709).",
+        "Of an HDR source: keep it HDR, or convert it to sdr (BT.709).",
         "Output",
-        docs="what becomes of an HDR source: `keep` its PQ or HLG, or map it to `sdr` (BT.709); see [below](#hdr)",
+        docs="of an HDR source: `keep` its PQ or HLG, or convert it to `sdr` (BT.709); see [below](#hdr)",
     )
     audio: bool = option(
         True,
@@ -189,31 +189,31 @@ class ModelChoice:
 
     mode: Mode = option(
         Mode.FAST,
-        "Defaults of model and encoder.",
+        "Network and encoder settings for speed or for quality.",
         "Model",
-        docs="defaults of network and encoder: `keyscale-compact-x4` and `keyscale-compact-x2`, which come with "
-        "keyscale, or `RealESRGAN_x4plus` and `RealESRGAN_x2plus`, which are downloaded",
+        docs="defaults for network and encoder: `keyscale-compact-x4` and `keyscale-compact-x2`, which are included, "
+        "or `RealESRGAN_x4plus` and `RealESRGAN_x2plus`, which are downloaded",
     )
     name: str | None = option(
         None,
-        "Another network than the mode's: a name of 'keyscale models list', or a checkpoint. With {sample} several, "
-        "with commas.",
+        "A network of your choice: a name from 'keyscale models list', or a checkpoint. With {sample}, several with "
+        "commas.",
         "Model",
         name="model",
         form=forms.Model(),
         metavar="NAME|PATH",
         remedy="'keyscale models list' shows the names.",
-        docs="another network: a name of `keyscale models list`, or a checkpoint; `lanczos` samples without a network; "
-        "with `--sample` several, with commas",
+        docs="the network: a name from `keyscale models list`, or the path of a checkpoint; `lanczos` resizes without "
+        "one; with `--sample` several, with commas",
         default_docs="by mode",
     )
     denoise: float | None = option(
         None,
-        "Strength of noise removal, for realesr-general-x4v3.",
+        "Strength of noise removal; for realesr-general-x4v3 only.",
         "Model",
         metavar="0..1",
         between=(0, 1),
-        docs="strength of noise removal, for `--model realesr-general-x4v3` alone",
+        docs="strength of noise removal; for `--model realesr-general-x4v3` only",
         default_docs="1",
     )
     """0 keeps noise as the wdn twin does, 1 is the general network; None is 1."""
@@ -229,7 +229,7 @@ class Compute:
 
     device: str = option(
         "auto",
-        "auto, gpu (any), cpu, cuda, cuda:N, mps, intel or webgpu.",
+        "Where the network runs: auto, gpu (any), cpu, cuda, cuda:N, mps, intel or webgpu.",
         "Model",
         form=forms.Device(),
         docs="`cpu`, or a GPU: `cuda`, `cuda:N`, `mps`, `intel` (through OpenVINO), `webgpu`, or `gpu` for the best "
@@ -237,18 +237,18 @@ class Compute:
     )
     precision: Precision = option(
         Precision.AUTO,
-        "Arithmetic of the network; auto is the fastest that stays close to fp32 on this device.",
+        "Number format of the network; auto is the fastest that stays close to fp32.",
         "Model",
-        docs="arithmetic of the network; `auto` is the fastest that stays [close to fp32](models.md#precision): fp16 "
-        "on CUDA, on a CPU int8 for keyscale's own networks and bf16 or fp16 for others where it has one of them, "
-        "else fp32; what is named is kept, or an error where the device lacks it; `--model lanczos` has none",
+        docs="number format of the network; `auto` is the fastest that stays [close to fp32](models.md#precision): "
+        "fp16 on CUDA; on a CPU int8 for keyscale's own networks, and for others bf16 or fp16 if the CPU has it, else "
+        "fp32. If you name one that the device lacks, that is an error; `--model lanczos` has none",
     )
     tile: int | None = option(
         None,
-        f"Side of a tile in source pixels, {SMALLEST_TILE} or more; auto follows memory, 0 never tiles.",
+        f"Side of a tile in source pixels, {SMALLEST_TILE} or more; auto depends on memory, 0 never tiles.",
         "Model",
         form=forms.Tile(),
-        docs=f"side of a tile in source pixels, {SMALLEST_TILE} or more; `auto` follows the memory, 0 never tiles",
+        docs=f"side of a tile in source pixels, {SMALLEST_TILE} or more; `auto` depends on memory, 0 never tiles",
     )
 
 
@@ -258,8 +258,8 @@ class Job:
 
     source: str = option(
         MISSING,
-        "The source video, a file or an https:// address. It is only read. A name that starts with '-' goes after "
-        "'--'.",
+        "The source video, a file or an https:// address; it is never changed. Put '--' before a name that starts with "
+        "'-'.",
         "",
         name="video",
         form=forms.Path(),
@@ -271,8 +271,8 @@ class Job:
     )
     keyframes: str | None = option(
         None,
-        "The camera: time -> crop rectangle, in any format that is read; - is standard input. Without it the whole "
-        "picture is the camera, and {fit=cover} cuts it to the target's shape.",
+        "The camera: which rectangle is shown when, in any supported format; - is standard input. Without it the whole "
+        "picture is used, and {fit=cover} crops it to the shape of the result.",
         "",
         form=forms.Path(),
         metavar="KEYFRAMES.json",
@@ -282,8 +282,8 @@ class Job:
     )
     output: str = option(
         MISSING,
-        "The result. Without it NAME.keyscale.mp4 beside the source (.mov for ProRes), of an address in the current "
-        "folder. r2://BUCKET/KEY stores it there as well.",
+        "The result; by default NAME.keyscale.mp4 beside the source (.mov for ProRes), or in the current folder if "
+        "that is an address. With r2://BUCKET/KEY it is also stored there.",
         "Output",
         form=forms.Path(),
         short="o",
@@ -291,12 +291,12 @@ class Job:
         remedy=say("Name a file, or leave {output} out."),
         no_setting="it names the result of a single run",
         docs="the result; its extension chooses the container: `.mp4`, `.m4v`, `.mov`, `.mkv`, `.webm`. "
-        "`r2://BUCKET/KEY` is kept here under the key's last part and stored there too",
+        "With `r2://BUCKET/KEY` it is stored there, and here under the key's last part",
         default_docs="`NAME.keyscale.mp4` beside the source (`.mov` for ProRes); of an address, in the current folder",
     )
     overwrite: bool = option(
         False,
-        "Replace the result if it is there, once the new one is verified.",
+        "Replace an existing result, once the new one is verified.",
         "Output",
         short="y",
         opposite="",
@@ -306,14 +306,14 @@ class Job:
     )
     update: bool = option(
         False,
-        "Skip the job if the result is there and came from the same source, framing and settings; make it again if "
-        "keyscale made it of others.",
+        "Skip the job if the result was made from the same source, camera and settings; replace it if keyscale made it "
+        "from others.",
         "Output",
         opposite="",
         per_clip=False,
         no_setting=NOT_MEANT,
-        docs="leave a result that is there if it came from the same source, framing and settings (its key says so); "
-        "make it again if keyscale made it of others. In this case the source is read before the network is loaded",
+        docs="skip the job if the result was made from the same source, camera and settings (its key tells); replace "
+        "it if keyscale made it from others. The source is read first, to compare",
     )
     """A result that is there is left as it is where it came from this very job, and made anew where keyscale made it of
     another one."""
@@ -327,33 +327,33 @@ class Job:
     compute: Compute = field(default_factory=Compute)
     chunk_seconds: float = option(
         8.0,
-        "Seconds of the result in a chunk: what a crash can cost.",
+        "Length of a chunk in seconds of the result: the most that a crash can cost.",
         "Running",
         metavar="S",
         between=(0.1, 3600),
-        docs="seconds of the result in a chunk: what an interruption can cost",
-        python="Seconds of the result in a chunk, 0.1 to 3600: what an interruption can cost.",
+        docs="length of a chunk in seconds of the result: the most that an interruption can cost",
+        python="Length of a chunk in seconds of the result, 0.1 to 3600: the most that an interruption can cost.",
     )
     resume: bool = option(
         True,
-        "Use chunks that an earlier run of the same job finished.",
+        "Continue from the chunks that an earlier run of the same job finished.",
         "Running",
         per_clip=False,
-        docs="use chunks that an earlier run of the same job finished, or remove them first",
+        docs="continue from the chunks that an earlier run of the same job finished, or remove them first",
     )
     verify: Verify = option(
         Verify.FULL,
-        "Check of the finished file before it gets its name: every frame, or packets and both ends.",
+        "How to check the result before it gets its name: every frame, or only both ends.",
         "Output",
-        docs="before the result gets its name: decode every frame, or compare all packets and decode two seconds at "
-        "either end",
+        docs="how to check the result before it gets its name: decode every frame, or compare all packets and decode "
+        "two seconds at either end",
     )
     keep_going_on_decode_errors: bool = option(
         False,
-        "Bridge source frames that cannot be decoded, and report how many; otherwise they are an error.",
+        "Repeat the last good frame where the source cannot be decoded, and report it; otherwise that is an error.",
         "Input",
-        docs="bridge source frames that cannot be decoded with the one before, put silence where sound cannot be, and "
-        "report how much was lost; otherwise that is an error which names the time",
+        docs="where the source cannot be decoded, repeat the last good frame or insert silence, and report how much "
+        "was lost; otherwise that is an error that names the time",
     )
     publish_to: str | None = None
     """`r2://bucket/key` where the finished file goes as well."""

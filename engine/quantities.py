@@ -69,7 +69,7 @@ class Stretches(Form):
         samples = Samples(int(found[1] or 1), float(found[2].replace(",", "."))) if found else None
         if samples is None or not samples.count or not samples.seconds:
             raise Refused(
-                f"{quoted(text.strip())} is no length",
+                f"{quoted(text.strip())} is not a length",
                 "Write seconds, such as 5, or how many stretches of how many seconds: 3x2.",
             )
         return samples

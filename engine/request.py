@@ -80,15 +80,15 @@ def _check_inputs(video: str, keyframes: str | None) -> None:
         swapped = ends in VIDEO_SUFFIXES
         raise UsageError(
             say(
-                "{video} is {}, which is named as keyframes{}",
+                "{video} is {}, which looks like keyframes{}",
                 shown(video) if is_address(video) else video,
-                f", and {keyframes} as a video" * swapped,
+                f", and {keyframes} like a video" * swapped,
             ),
             remedy=say("The video comes first: {video} {keyframes}."),
         )
     if ends in VIDEO_SUFFIXES:
         raise UsageError(
-            say("{keyframes} is {}, which is named as a video", keyframes),
+            say("{keyframes} is {}, which looks like a video", keyframes),
             remedy=say(
                 "For the name of the result give {output} {}; several videos are made by `keyscale batch`.", keyframes
             ),

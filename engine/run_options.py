@@ -32,8 +32,8 @@ class RemoteOptions:
 
     remote: bool = option(
         False,
-        "Run on Modal GPUs, staged through object storage, or on this machine. "
-        f"Without either {MODAL_ENABLED} decides, else this machine.",
+        "Run on Modal GPUs through object storage, or on this machine. "
+        f"By default {MODAL_ENABLED} decides, else this machine.",
         "Running",
         opposite="local",
         per_clip=False,
@@ -44,55 +44,55 @@ class RemoteOptions:
     )
     containers: int | None = option(
         None,
-        "With {remote}: containers at once at most. Without it what the deployment allows.",
+        "With {remote}: most containers at once; by default what the deployment allows.",
         "Running",
         name="remote_containers",
         per_clip=False,
         between=(1, 1000),
         remedy="Give 1 to 1000, or leave it out.",
-        docs="with `--remote`: containers at once at most",
+        docs="with `--remote`: most containers at once",
         default_docs="what the deployment allows",
     )
     fallback: Fallback = option(
         Fallback.NONE,
-        "With {remote}: make here what cannot be made there, or fail.",
+        "With {remote}: if chunks cannot be made there, fail, or make them here.",
         "Running",
         name="remote_fallback",
         per_clip=False,
-        docs="with `--remote`: make here what cannot be made there, or fail",
+        docs="with `--remote`: if chunks cannot be made there, fail, or make them here",
     )
     deadline: float | None = option(
         None,
-        "With {remote}: minutes within which the chunks are to be made, in as few containers as possible.",
+        "With {remote}: finish the chunks within this time, in as few containers as possible.",
         "Running",
         name="remote_deadline",
         metavar="MINUTES",
         per_clip=False,
         between=(0, inf),
         remedy="Give minutes, such as 10.",
-        docs="with `--remote`: minutes within which the chunks are to be made, in as few containers as possible",
+        docs="with `--remote`: finish the chunks within this time, in as few containers as possible",
         default_docs="none: as many containers as allowed",
     )
     max_cost: float | None = option(
         None,
-        "With {remote}: begin nothing that would bring the cost above this.",
+        "With {remote}: start nothing that would bring the cost above this.",
         "Running",
         metavar="DOLLARS",
         per_clip=False,
         between=(0, inf),
         remedy="Give dollars, such as 2.50.",
-        docs="with `--remote`: begin nothing that would bring the cost above this",
+        docs="with `--remote`: start nothing that would bring the cost above this",
         default_docs="none",
     )
 
     max_queue: float = option(
         1800.0,
-        "With {remote}: give up once all calls have waited this long for a GPU.",
+        "With {remote}: give up after waiting this long for a GPU.",
         "Running",
         metavar="SECONDS",
         per_clip=False,
         between=(1, 86400),
-        docs="with `--remote`: give up once all calls have waited this long for a GPU",
+        docs="with `--remote`: give up once every call has waited this long for a GPU",
         default_docs="1800",
     )
 
@@ -130,28 +130,28 @@ class BatchRequest:
 
     keyframes_dir: str | None = option(
         None,
-        "Where the keyframes files are, in the same subfolders; else beside the videos.",
+        "Folder of the keyframes files, with the same subfolders; by default beside the videos.",
         "Input",
         form=forms.Path(),
         metavar="FOLDER",
         remedy="Give a path; '.' is the current folder.",
-        docs="where the keyframes files are, in the same subfolders",
+        docs="folder of the keyframes files, with the same subfolders",
         default_docs="beside the videos",
     )
-    recursive: bool = option(False, "Subfolders too; the results mirror them.", "Input", short="r")
+    recursive: bool = option(False, "Include subfolders; the results mirror them.", "Input", short="r")
     whole_frame: bool = option(
-        False, "Use the whole picture of a video that has no keyframes file; otherwise that is an error.", "Input"
+        False, "Use the whole picture of videos without a keyframes file; otherwise that is an error.", "Input"
     )
     watch: bool = option(
         False,
-        "Go on for videos that come up and have stopped growing, until Ctrl-C or SIGTERM.",
+        "Keep watching for new videos, until Ctrl-C or SIGTERM.",
         "Input",
         opposite="",
-        no_setting="a command would not end that is expected to",
+        no_setting="a command that is expected to end would not",
     )
     output: str = option(
         MISSING,
-        "Where the results go. What is there and came from the same source, framing and settings is skipped.",
+        "Folder of the results. What was made from the same source, camera and settings is skipped.",
         "Output",
         form=forms.Path(),
         short="o",
@@ -163,25 +163,22 @@ class BatchRequest:
     )
     report: str | None = option(
         None,
-        "What became of each clip, as JSON; else report.json in the output folder.",
+        "Outcome of every clip, as JSON; by default report.json in the output folder.",
         "Output",
         form=forms.Path(),
         remedy="Give a path; '.' is the current folder.",
         not_beside_inputs="it names a file that is written, and a folder of clips may be anyone's",
-        docs="what became of each clip, as JSON",
+        docs="outcome of every clip, as JSON",
         default_docs="`report.json` in the output folder",
     )
-    overwrite: bool = _overwrite(
-        "Make every clip again and replace its result, once the new one is verified, whatever made the old one."
-    )
+    overwrite: bool = _overwrite("Make every clip again, and replace any existing result once the new one is verified.")
     jobs: int | None = option(
         None,
-        "Worker processes, or with {remote} clips, at once, 1 to 64; else one for each GPU, or what is fastest on the "
-        "CPU.",
+        "Worker processes (with {remote}: clips) at once, 1 to 64; by default one per GPU, or one per two CPU cores.",
         "Running",
         short="j",
         between=(1, 64),
-        docs="worker processes, or with `--remote` clips, at once; 1 to 64",
+        docs="worker processes (with `--remote`: clips) at once; 1 to 64",
         default_docs="see [below](#what-runs-at-once)",
     )
     fail_fast: bool = option(False, "Stop everything at the first clip that fails.", "Running")
@@ -192,19 +189,19 @@ class PreviewOutput:
     """What a preview is asked for beside the job that it shows."""
 
     output: str | None = _shown_in(
-        "The preview: .png is a contact sheet, .html a page to scrub through, .mp4 a small clip. Without it "
+        "The preview: .png is a contact sheet, .html a page to scrub through, .mp4 a small clip. By default "
         "NAME.preview.png beside the source.",
         docs="the preview: `.png` is a contact sheet, `.html` a page, `.mp4` a small clip",
         default_docs="`NAME.preview.png` beside the source",
     )
-    overwrite: bool = _overwrite("Replace the preview if it is there.")
+    overwrite: bool = _overwrite("Replace an existing preview.")
     embed: bool = option(
         False,
-        "In a page: frames of the source, reduced, instead of a link to it.",
+        "In a page: embed reduced frames of the source instead of linking to it.",
         "Output",
         opposite="",
         no_setting="it is for a page that is sent elsewhere",
-        docs="in a page: frames of the source, reduced, instead of a link to it; such a page can be sent",
+        docs="in a page: embed reduced frames of the source instead of linking to it, so that the page can be sent",
     )
 
 
@@ -214,36 +211,36 @@ class CompareRequest:
 
     video: str = _input(
         MISSING,
-        "The first video: a source, or an earlier result. Alone it is a result, whose source is looked for beside it.",
+        "The first video: a source, or an earlier result. Alone: a result, whose source is looked for beside it.",
         metavar="VIDEO",
         required=True,
         remedy="Name the source, then the result.",
     )
     result: str | None = _input(
         None,
-        "The second video, which tells size and rate.",
+        "The second video; its size and frame rate are used.",
         metavar="RESULT",
         remedy="Name the result, or leave it out.",
     )
     keyframes: str | None = _input(
         None,
-        "The camera that the second was made with. Without it the whole picture.",
+        "The camera that the second was made with; by default the whole picture.",
         metavar="KEYFRAMES.json",
         remedy="Name the keyframes file, or leave it out.",
     )
     output: str | None = _shown_in(
-        "The comparison: .png has details pixel by pixel, .html a slider, .mp4 a split screen. Without it "
+        "The comparison: .png shows details at 1:1, .html a slider, .mp4 a split screen. By default "
         "RESULT.compare.png.",
-        docs="the comparison: `.png` has details pixel by pixel, `.html` a slider, `.mp4` a split screen",
+        docs="the comparison: `.png` shows details at 1:1, `.html` a slider, `.mp4` a split screen",
         default_docs="`RESULT.compare.png`",
     )
-    overwrite: bool = _overwrite("Replace the comparison if it is there.")
+    overwrite: bool = _overwrite("Replace an existing comparison.")
     reference: Reference = option(
         Reference.NONE,
-        "Which of both is the truth, from which PSNR is measured.",
+        "Which of the two is the original; PSNR is then measured against it.",
         "Output",
         no_setting="it is for a single comparison",
-        docs="which of both is the truth: then PSNR is measured too",
+        docs="which of the two is the original; PSNR is then measured against it",
     )
 
 
@@ -253,23 +250,23 @@ class StillOutput:
 
     still: float | None = option(
         None,
-        "Instead of the clip the frame at this second of it, as NAME.png; of 16 bits where the clip has more than 8.",
+        "Make one frame instead of the clip: the one at this second of the result, as a PNG.",
         "Output",
         form=quantities.Time(),
         between=(0, inf),
         remedy="Give seconds from 0 on.",
         no_setting="it is for looking at a single frame",
-        docs="of `upscale` alone: instead of the clip the frame at this second of it, as a PNG",
+        docs="`upscale` only: make one frame instead of the clip, the one at this second of the result, as a PNG",
         default_docs="none",
     )
     sample: quantities.Samples | None = option(
         None,
-        "Instead of the clip a part of it: 5 is one of five seconds, 3x2 three of two seconds each, as NAME.sample.",
+        "Make samples instead of the clip: 5 is five seconds of it, 3x2 three parts of two seconds.",
         "Output",
         form=quantities.Stretches(),
         no_setting="it is for looking at a part of a single result",
-        docs="of `upscale` alone: instead of the clip a part of it (`5` is five seconds) or several (`3x2` is three of "
-        "two seconds each): where the camera moves most, and where it sees least",
+        docs="`upscale` only: make samples instead of the clip: `5` is five seconds of it, `3x2` three parts of two "
+        "seconds each, see [below](#preview)",
         default_docs="none",
     )
 
@@ -280,7 +277,7 @@ class Terminal:
 
     config: str | None = option(
         None,
-        "A file of defaults; without it keyscale.toml beside the input. 'keyscale config show' tells what holds.",
+        "A file of defaults; otherwise keyscale.toml beside the input. See 'keyscale config show'.",
         "Running",
         form=forms.Path(),
         remedy=say("Name a settings file, or leave {config} out."),
@@ -291,9 +288,9 @@ class Terminal:
     )
     progress: ProgressKind = option(
         ProgressKind.AUTO,
-        "Progress on stderr, or as JSON lines on stdout; auto is a bar on a terminal, else plain lines.",
+        "How to show progress; json goes to stdout. auto is a bar on a terminal, else plain lines.",
         "Running",
-        docs="how progress is shown, see below",
+        docs="how to show progress, see [below](#progress)",
     )
     notify: bool = option(
         False,
@@ -303,22 +300,22 @@ class Terminal:
     )
     on_done: str | None = option(
         None,
-        "A command to run at the end, whatever the end is.",
+        "Run this command at the end, also after an error.",
         "Running",
         metavar="COMMAND",
         remedy="Give a command, or leave it out.",
         not_beside_inputs="it is a command that is run, and a folder of clips may be anyone's",
         default_docs="none",
-        docs="a command for the system's shell, run at the end, whatever the end is; `KEYSCALE_DONE_OUTPUT`, "
-        "`KEYSCALE_DONE_CODE` (the exit code) and `KEYSCALE_DONE_MESSAGE` are in its environment",
+        docs="run this shell command at the end, also after an error, with `KEYSCALE_DONE_OUTPUT`, "
+        "`KEYSCALE_DONE_CODE` (the exit code) and `KEYSCALE_DONE_MESSAGE` in its environment",
     )
-    quiet: bool = option(False, "Only warnings, errors and the result.", "Running", short="q")
+    quiet: bool = option(False, "Show only warnings, errors and the result.", "Running", short="q")
     verbose: int = option(
         0,
-        "Times on every line; -vv prints the traceback of an error too.",
+        "Show the time on every line; -vv also prints the traceback of an error.",
         "Running",
         short="v",
         no_setting="it is for looking into a single run",
-        docs="times on every line; with `-vv` also the traceback of an error",
+        docs="show the time on every line; `-vv` also prints the traceback of an error",
         default_docs="off",
     )

@@ -186,7 +186,7 @@ def read_settings(
     tables = [(False, {name: value for name, value in document.items() if name != BATCH_TABLE})]
     if BATCH_TABLE in document:
         if not isinstance(document[BATCH_TABLE], dict):
-            raise UsageError(f"{path}: {BATCH_TABLE} is no table", remedy=f"Write [{BATCH_TABLE}] on a line.")
+            raise UsageError(f"{path}: {BATCH_TABLE} is not a table", remedy=f"Write [{BATCH_TABLE}] on a line.")
         tables.append((True, document[BATCH_TABLE]))
     for batch, table in tables:
         for written, value in table.items():
@@ -294,10 +294,10 @@ def _unknown(what: str, name: str, batch: bool, known: Sequence[Known], refused:
         return UsageError(f"{what} does not belong here", remedy=f"Write it {where}.")
     for each in here:
         if name == each.option.contrary:
-            return UsageError(f"{what} is no setting", remedy=f"Write {each.option.key} = false.")
+            return UsageError(f"{what} is not a setting", remedy=f"Write {each.option.key} = false.")
     near = get_close_matches(name, [each.option.key for each in here], n=1, cutoff=0.6)
     listed = f"Known: {', '.join(sorted(each.option.key for each in here))}."
-    return UsageError(f"{what} is no setting", remedy=f"Did you mean {near[0]}?" if near else listed)
+    return UsageError(f"{what} is not a setting", remedy=f"Did you mean {near[0]}?" if near else listed)
 
 
 def _checked(option: Option, value: Any, what: str, folder: Path) -> Document:

@@ -403,6 +403,21 @@ MUTANTS = (
         "tests/end_to_end/test_remote_faults.py::"
         "test_a_chunk_that_is_damaged_in_storage_is_made_again[forked-the same size]",
     ),
+    # review
+    Mutant(
+        "a preview draws the rectangle where the camera is",
+        "engine/review/pictures.py",
+        "points = _points(corners(plan, plan.rects[frame][None])[0] * factor)",
+        "points = _points(corners(plan, plan.rects[frame][None])[0] * factor + 2)",
+        "tests/review/test_preview.py::test_the_rectangle_is_where_the_camera_is_to_a_pixel",
+    ),
+    Mutant(
+        "a preview shows the cuts",
+        "engine/review/camera_track.py",
+        "[earlier.hold or earlier.time == later.time for",
+        "[earlier.time == later.time for",
+        "tests/review/test_preview.py::test_moments_are_keyframes_cuts_and_extremes_of_zoom",
+    ),
     # batch
     Mutant(
         "a clip that nobody mends is tried once an hour",

@@ -171,10 +171,10 @@ class Inputs:
             mode = path.stat().st_mode
         except (FileNotFoundError, NotADirectoryError) as error:
             if not is_pattern(text):
-                raise UsageError(f"there is no {path}", remedy="Check the path.") from error
+                raise UsageError(f"{path} does not exist", remedy="Check the path.") from error
             root = Pattern(text).root
             if not is_folder(root):
-                raise UsageError(f"there is no folder {root}, where {path} would be") from error
+                raise UsageError(f"the folder {root} of {path} does not exist") from error
             self._check_not_output(root)
             return path
         except (OSError, ValueError) as error:
@@ -197,7 +197,7 @@ class Inputs:
     def _check_not_output(self, folder: Path) -> None:
         if self._is_output(folder):
             raise UsageError(
-                f"{folder} is both the input and the output folder: results would take the names of their sources",
+                f"{folder} is both the input and the output folder: results would replace their sources",
                 remedy=say(
                     "Choose another output folder with {output}; {} would not be looked into.", folder / "results"
                 ),
@@ -312,7 +312,7 @@ class Inputs:
                 fault = FramingError(f"{clip.where}: {paired.fault.message}", remedy=paired.fault.remedy)
         elif os.path.lexists(keyframes) and file_stat(keyframes) is None:
             # A pipe that nobody writes to would hold up the batch for ever.
-            what = f"{clip.where}: keyframes {keyframes} is no ordinary file"
+            what = f"{clip.where}: keyframes {keyframes} is not an ordinary file"
             fault = FramingError(what, remedy="Name a JSON file.")
         return replace(clip, keyframes=keyframes, fault=fault)
 

@@ -292,7 +292,7 @@ def _value(value: object, what: str, *, is_path: bool) -> Document:
         try:
             os.fsencode(value)
         except UnicodeEncodeError as error:
-            raise UsageError(f"{what} {_short(value)} is no file name") from error
+            raise UsageError(f"{what} {_short(value)} is not a file name") from error
     return value
 
 

@@ -55,7 +55,7 @@ def place(clip: Clip, output_dir: Path, suffix: str) -> Path:
     for wrong, why, remedy in (
         (path.is_absolute(), "is an absolute path", "Write it relative to the output folder."),
         (".." in path.parts, "contains '..'", "Write it without '..'."),
-        (not path.name, "is no file name", "Name a file beneath the output folder."),
+        (not path.name, "is not a file name", "Name a file beneath the output folder."),
     ):
         if wrong:
             raise refused(why, remedy)
@@ -76,7 +76,7 @@ def place(clip: Clip, output_dir: Path, suffix: str) -> Path:
             raise refused(f"is in {parent}, through a linked folder", "Remove the link, or choose another output.")
         for folder in takewhile(lambda folder: folder != output_dir, path.parents):
             if os.path.lexists(folder) and not folder.is_dir():
-                raise refused(f"cannot be made: {folder} is no folder", "Remove that file.")
+                raise refused(f"cannot be made: {folder} is not a folder", "Remove that file.")
         if path.is_symlink():
             raise refused("is a symbolic link", "Remove it; a result is a file of its own.")
     except OSError as error:

@@ -107,11 +107,11 @@ def _check_target(path: Path) -> None:
     if stat.S_ISLNK(mode):
         raise UsageError(f"the report's path {path} is a symbolic link, and those are not followed", remedy=elsewhere)
     if not stat.S_ISREG(mode):
-        raise UsageError(f"the report's path {path} is no ordinary file", remedy=elsewhere)
+        raise UsageError(f"the report's path {path} is not an ordinary file", remedy=elsewhere)
     with path.open("rb") as file:
         beginning = file.read(4096)
     if beginning and not _BEGINNING.match(beginning):
-        what = f"{path} is there already and is no report of keyscale, so it is not replaced"
+        what = f"{path} already exists and is not a report of keyscale, so it is not replaced"
         raise UsageError(what, remedy=elsewhere)
 
 

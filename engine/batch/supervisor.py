@@ -233,7 +233,7 @@ class _Supervisor:
         except OSError as error:
             fault: KeyscaleError = storage_error(error, folder)
             if isinstance(error, FileExistsError | NotADirectoryError):
-                fault = UsageError(f"{folder} is no folder", remedy="Remove that file, or name another output.")
+                fault = UsageError(f"{folder} is not a folder", remedy="Remove that file, or name another output.")
             yield from self._finish(clip, failure(fault))
             return
         clip.status, clip.result, worker.alone = ClipStatus.RUNNING, None, alone

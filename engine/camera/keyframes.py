@@ -142,7 +142,7 @@ def parse_document(document: Any, name: str) -> Contents:
 def _decoded(text: str | bytes, name: str) -> str:
     if isinstance(text, bytes) and (match := VIDEO.match(text)):
         raise FramingError(
-            f"{name}: this is a video ({_VIDEOS[match.lastgroup or '']}), and no keyframes file",
+            f"{name}: this is a video ({_VIDEOS[match.lastgroup or '']}), not a keyframes file",
             remedy=say("{video} comes first, then {keyframes}."),
         )
     if len(text) > MAX_BYTES:

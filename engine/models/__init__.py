@@ -178,7 +178,7 @@ def load_openvino_model(
     if device != "cpu":
         check_there(device)
     if device == "cpu" and precision not in {*cpu_precisions(), "fp32"}:
-        raise DeviceError(f"OpenVINO has no {precision} on this CPU", remedy=say("Use {precision=fp32}."))
+        raise DeviceError(f"this CPU has no {precision} in OpenVINO", remedy=say("Use {precision=fp32}."))
     if spec is not None and precision == "int8":
         xml, weights = (shipped.read(file.filename, file.sha256) for file in spec.quantised)
         digest = hashlib.sha256("+".join(file.sha256 for file in spec.quantised).encode()).hexdigest()

@@ -68,7 +68,7 @@ def url_of(file: WeightsFile) -> str | None:
     base = os.environ.get(URL_VARIABLE)
     url = f"{base.rstrip('/')}/{file.filename}" if base and file.url else file.url
     if url is not None and urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
-        raise ModelError(f"{URL_VARIABLE} is {base}, which is no http or https address")
+        raise ModelError(f"{URL_VARIABLE} is {base}, which is not an http or https address")
     return url
 
 
@@ -207,7 +207,7 @@ def _start(response: http.client.HTTPResponse, have: int, part: Path) -> int:
 
 
 def _check_length(url: str, response: http.client.HTTPResponse, file: WeightsFile, have: int) -> None:
-    """Notice an error page or another version before it is written over what is already there."""
+    """Notice an error page or another version before it is written over what already exists."""
     if response.length is not None and have + response.length != file.size:
         raise ModelError(
             f"{_shown(url)} gives {have + response.length} bytes, but {file.filename} has {file.size}",

@@ -119,7 +119,7 @@ def choose_execution(spec: ModelSpec, device: str, asked: Precision, *, on_cpu: 
         return Execution("openvino", _ON_CPU[has[0] if has else "fp32"], device)
     if asked is not Precision.FP32 and asked.value not in on_cpu:
         raise DeviceError(
-            f"OpenVINO has no {asked.value} on this CPU", remedy=say("Leave {precision} out, or use {precision=fp32}.")
+            f"this CPU has no {asked.value} in OpenVINO", remedy=say("Leave {precision} out, or use {precision=fp32}.")
         )
     return Execution("openvino", _ON_CPU[asked.value], device)
 

@@ -333,7 +333,7 @@ def find(name: str) -> ModelSpec:
     raise ModelError(
         f"there is no model named {name!r}",
         remedy=f"{'Did you mean' if close else 'Known models'}: {names}"
-        f"{'?' if close else '.'} A checkpoint of your own is given by its path.",
+        f"{'?' if close else '.'} For a checkpoint of your own give its path.",
     )
 
 

@@ -60,7 +60,7 @@ def parse_precision(text: str) -> Precision:
     for precision in precisions:
         if text == precision:
             return precision
-    raise UsageError(f"{text!r} is no precision of a network", remedy="Use fp32, fp16 or bf16.")
+    raise UsageError(f"{text!r} is not a precision", remedy="Use fp32, fp16 or bf16.")
 
 
 def resolve_device(text: str) -> torch.device:
@@ -72,7 +72,7 @@ def resolve_device(text: str) -> torch.device:
     try:
         device = torch.device(text)
     except RuntimeError as error:
-        raise DeviceError(f"{text!r} is no device", remedy="Use cpu, mps, cuda or cuda:N.") from error
+        raise DeviceError(f"{text!r} is not a device", remedy="Use cpu, mps, cuda or cuda:N.") from error
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) < count:
@@ -90,7 +90,7 @@ def resolve_device(text: str) -> torch.device:
                 "there is no device mps on this machine", remedy=say("Use {device=cpu}; mps needs an Apple GPU.")
             )
     elif device.type != "cpu":
-        raise DeviceError(f"{text!r} is no device that keyscale uses", remedy="Use cpu, mps, cuda or cuda:N.")
+        raise DeviceError(f"{text!r} is not a device that keyscale uses", remedy="Use cpu, mps, cuda or cuda:N.")
     return device
 
 

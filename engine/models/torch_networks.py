@@ -284,7 +284,7 @@ def inspect(state: StateDict, *, name: str = "checkpoint") -> ModelSpec:
         return _inspect_plain(state, name)
     found = ", ".join(list(state)[:3]) or "nothing"
     raise ModelError(
-        f"{name} is no Real-ESRGAN network: its {len(state)} tensors begin with {found}",
+        f"{name} is not a Real-ESRGAN network: its {len(state)} tensors begin with {found}",
         remedy="keyscale reads SRVGGNetCompact and RRDBNet checkpoints with Real-ESRGAN's own key names, and its own.",
     )
 

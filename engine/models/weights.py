@@ -194,7 +194,7 @@ def _read_pickle(path: Path) -> object:
             content: object = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path} is no plain checkpoint: it is damaged, or holds objects that only code could restore",
+            f"{path} is not a plain checkpoint: it is damaged, or holds objects that only code could restore",
             remedy="Save the state dict alone, torch.save(model.state_dict(), path); keyscale runs no code "
             "out of a checkpoint.",
         ) from error
@@ -217,7 +217,7 @@ def _refuse_bomb(path: Path) -> None:
         return  # a bare pickle, or damage that torch finds
     if unpacked > MOST_UNPACKED * path.stat().st_size:
         raise ModelError(
-            f"{path} is no plain checkpoint: it unpacks to {unpacked / 2**20:.0f} MiB",
+            f"{path} is not a plain checkpoint: it unpacks to {unpacked / 2**20:.0f} MiB",
             remedy="Save the state dict alone, torch.save(model.state_dict(), path), and do not compress it.",
         )
 

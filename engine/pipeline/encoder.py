@@ -144,10 +144,10 @@ class ChunkWriter:
             stream = self._container.add_stream(settings.encoder, rate=self._rate)
         except (ValueError, av.FFmpegError) as error:
             raise EncoderError(
-                f"the encoder {settings.encoder} is not there ({error})", remedy=say("Choose another {codec}.")
+                f"the encoder {settings.encoder} is not available ({error})", remedy=say("Choose another {codec}.")
             ) from error
         if not isinstance(stream, av.VideoStream):
-            raise KeyscaleError(f"{settings.encoder} is no video encoder")
+            raise KeyscaleError(f"{settings.encoder} is not a video encoder")
         context = stream.codec_context
         context.width, context.height = size
         context.pix_fmt = settings.pixel_format

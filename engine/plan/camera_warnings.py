@@ -121,8 +121,8 @@ def _whole_picture(target: Target, info: VideoInfo) -> list[str]:
     own = f"{info.width - info.width % 2}x{info.height - info.height % 2}"
     return [
         say(
-            "there are no keyframes, and {fit=cover} cuts the picture to the target's shape: of {} pixels the middle "
-            "{} is seen, {}; {fit=contain} shows all of it, as does a {size} of its own shape such as {}",
+            "there are no keyframes, so {fit=cover} crops the picture: of {} pixels the middle {} is shown, {}; "
+            "{fit=contain} shows all of it, and so does {size} {}",
             f"{info.width}x{info.height}",
             f"{width}x{height}",
             f"{seen:.0%}",

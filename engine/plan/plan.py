@@ -281,7 +281,7 @@ def _time_map(
         raise UsageError(say(begins, f"{start:g} s"), remedy="Start at 0 or later.")
     if start >= whole:
         raise UsageError(
-            say(begins + ", the source ends at {}", f"{start:g} s", f"{whole:.3f} s"),
+            say(begins + ", but the source ends at {}", f"{start:g} s", f"{whole:.3f} s"),
             remedy="Start before the source's end.",
         )
     if not end > start:
@@ -343,15 +343,13 @@ def _choose_model(models: Mapping[int, ModelSpec], ratio: float, warnings: list[
     if not models:
         return None
     if ratio <= 1 + EVENLY:
-        warnings.append(
-            f"the target is no larger than what the camera sees (ratio {ratio:.3f}): sampling only, no network"
-        )
+        warnings.append(f"the result is no larger than what the camera sees (ratio {ratio:.3f}): no network is used")
         return None
     enough = [scale for scale in sorted(models) if scale >= ratio - EVENLY]
     scale = enough[0] if enough else max(models)
     if ratio > scale + EVENLY:
         warnings.append(
-            f"the camera sees so little that the network's x{scale} is enlarged another {ratio / scale:.2f} times"
+            f"the camera is so close that the network's x{scale} picture is enlarged another {ratio / scale:.2f} times"
         )
     return models[scale]
 

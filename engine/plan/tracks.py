@@ -117,11 +117,8 @@ def container_of(path: str) -> Container:
     suffix = PurePath(path).suffix
     container = CONTAINERS.get(suffix.lower())
     if container is None:
-        what = f"the extension {suffix!r}" if suffix else "no extension"
-        raise UsageError(
-            f"the output {path!r} has {what}, which names no container that keyscale writes",
-            remedy=f"End its name in one of {', '.join(CONTAINERS)}.",
-        )
+        what = f"ends in {suffix!r}, which keyscale cannot write" if suffix else "has no extension"
+        raise UsageError(f"the output {path!r} {what}", remedy=f"End its name in {', '.join(CONTAINERS)}.")
     return container
 
 

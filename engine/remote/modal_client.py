@@ -74,7 +74,7 @@ class Calls:
         self._closed = threading.Event()
 
     def check_reachable(self) -> None:
-        """Raise a `RemoteError` within seconds where Modal is not to be reached."""
+        """Raise a `RemoteError` within seconds where Modal cannot be reached."""
         config = _modal().config.config
         _check_reachable(config["server_url"], by_proxy=not config.get("disable_api_proxy"))
 
@@ -334,12 +334,12 @@ def _check_reachable(url: str, *, by_proxy: bool) -> None:
     split = urlsplit(url)
     if split.scheme not in {"http", "https"} or split.hostname is None:
         return
-    what, remedy = f"Modal is not to be reached at {split.hostname}", "Check the network."
+    what, remedy = f"Modal cannot be reached at {split.hostname}", "Check the network."
     place = split.hostname, split.port or (443 if split.scheme == "https" else 80)
     if by_proxy and (proxy := proxy_for(url, or_all=True)) is not None:
-        what, remedy = f"Modal is not to be reached by {proxy}", proxy.remedy(split.hostname)
+        what, remedy = f"Modal cannot be reached by {proxy}", proxy.remedy(split.hostname)
         if not proxy.host:
-            raise RemoteError(f"{proxy.variable} is no address of a proxy", remedy=remedy)
+            raise RemoteError(f"{proxy.variable} is not the address of a proxy", remedy=remedy)
         if importlib.util.find_spec("python_socks") is None:
             lacking = "for a proxy Modal's client needs the package python-socks, which is not installed"
             raise RemoteError(f"{what}: {lacking}", remedy=f"pip install 'modal[api-proxy-support]'. {remedy}")

@@ -165,7 +165,7 @@ def short(error: BaseException) -> str:
 def unreachable(action: str, kind: type[RemoteError] = Unanswered, *, has_begun: bool = True) -> RemoteError:
     """The error where Modal did not answer what `action` asked for, of a job that has begun or has not."""
     then = "then `keyscale remote resume` the job" if has_begun else "then run the command again"
-    return kind(f"cannot {action}: Modal is not to be reached", remedy=f"Check the network, {then}.")
+    return kind(f"cannot {action}: Modal cannot be reached", remedy=f"Check the network, {then}.")
 
 
 @contextlib.contextmanager

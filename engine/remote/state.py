@@ -378,7 +378,7 @@ def state_folder() -> Path:
 
 def _note_path(job_id: str) -> Path:
     if not job_id or not all(letter.isascii() and (letter.isalnum() or letter == "-") for letter in job_id):
-        raise RemoteError(f"{job_id!r} is no job id", remedy="'keyscale remote status' lists those that are.")
+        raise RemoteError(f"{job_id!r} is not a job id", remedy="'keyscale remote status' lists those that are.")
     return state_folder() / f"{job_id}.json"
 
 

@@ -40,7 +40,7 @@ def origin_of(result: str, job: Job, look: Look = probe) -> Job:
     key = read_stamp(path)
     remedy = "Name the source first, and the camera last: keyscale compare VIDEO RESULT KEYFRAMES.json."
     if key is None:
-        raise UsageError(f"{result} carries no key of a job, and the key tells what it was made of", remedy=remedy)
+        raise UsageError(f"{result} has no job key, so its source cannot be found", remedy=remedy)
     own = path.name.split(".keyscale.")[0]
     try:
         files = [other for other in path.parent.iterdir() if other.is_file() and other.name != path.name]

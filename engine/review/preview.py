@@ -24,7 +24,7 @@ def check_kind(path: str) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in KINDS:
         raise UsageError(
-            say("{output} {} ends in none of {}", path, ", ".join(KINDS)),
+            say("{output} {} does not end in one of {}", path, ", ".join(KINDS)),
             remedy=say("Name a picture, {output} preview.png, or one of the others."),
         )
     return suffix

@@ -117,7 +117,7 @@ def _models(job: Job) -> dict[int, ModelSpec]:
         models = {spec.scale: spec}
     if job.model.denoise is not None and not any(spec.family == "general" for spec in models.values()):
         raise UsageError(
-            "works with realesr-general-x4v3 alone",
+            "only works with realesr-general-x4v3",
             option="denoise",
             remedy=say("Add {model=realesr-general-x4v3}, or leave {denoise} out."),
         )
@@ -147,7 +147,7 @@ def _check_paths(job: Job) -> None:
         folder = output.is_dir()
     except OSError as error:
         raise UsageError(
-            f"the output {output} is no usable name: {error.strerror}",
+            f"the output {output} is not a usable name: {error.strerror}",
             remedy=say("Choose a shorter name with {output}."),
         ) from error
     if folder:
@@ -170,7 +170,7 @@ def check_absent(job: Job, *, may_be_finished: bool = False) -> bool:
         return True
     why = ", and keyscale did not make it" if job.update else ""
     raise StorageError(
-        f"{job.output} is already there{why}", remedy=say("Give {overwrite=True}, or another name with {output}.")
+        f"{job.output} already exists{why}", remedy=say("Give {overwrite=True}, or another name with {output}.")
     )
 
 
@@ -201,7 +201,7 @@ def _check_folder(output: Path, plan: Plan, *, remote: bool) -> None:
     """Rights and space of the output's folder, and the encoder, by opening it there once."""
     folder = output.parent
     if not folder.is_dir():
-        raise StorageError(f"the folder {folder} is not there", remedy=say("Create it, or choose another {output}."))
+        raise StorageError(f"the folder {folder} does not exist", remedy=say("Create it, or choose another {output}."))
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:

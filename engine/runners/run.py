@@ -155,7 +155,7 @@ class Run(ABC):
 
     def _skip(self, output: Path, destination: tuple[StorageSettings, str] | None) -> Iterator[Event]:
         """Leave a result as it is; where it has to be stored elsewhere as well, see to that."""
-        yield Note(level="info", message=f"skipped: {output} came from the same source, framing and settings")
+        yield Note(level="info", message=f"skipped: {output} was made from the same source, camera and settings")
         if destination is not None:
             with WorkFolder.open_for(output, self.key, chunk_suffix(self.plan.encoder), resume=True):
                 stored = yield from self._check_destination(destination, output)
@@ -209,7 +209,7 @@ class Run(ABC):
                 return True
             if not (self.job.overwrite or self.job.update):
                 raise StorageError(
-                    f"{self.job.publish_to} is already there",
+                    f"{self.job.publish_to} already exists",
                     remedy=say("Give {overwrite=True}, or another address with {output}."),
                 )
             return False

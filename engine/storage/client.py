@@ -260,4 +260,4 @@ def _client(settings: StorageSettings, timeout_s: float, connect_timeout_s: floa
         )
     except ValueError:
         pass
-    raise RemoteError(f"{settings.endpoint} is no address of an endpoint", remedy="Check R2_ENDPOINT_URL.")
+    raise RemoteError(f"{settings.endpoint} is not the address of an endpoint", remedy="Check R2_ENDPOINT_URL.")

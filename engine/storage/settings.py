@@ -94,7 +94,7 @@ class StorageSettings:
         if not bucket.strip():
             faults.append("R2_BUCKET_NAME is not set")
         elif not _BUCKET.fullmatch(bucket):
-            faults.append(f"R2_BUCKET_NAME is {bucket!r}, which is no name of a bucket")
+            faults.append(f"R2_BUCKET_NAME is {bucket!r}, which is not the name of a bucket")
         if faults:
             raise RemoteError(
                 f"object storage is not set up: {'; '.join(faults)}",
@@ -120,7 +120,7 @@ def _endpoint_faults(env: Mapping[str, str]) -> list[str]:
         parts = urllib.parse.urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        return ["R2_ENDPOINT_URL is no address"]
+        return ["R2_ENDPOINT_URL is not an address"]
     named = f"[{host}]" if ":" in host else host
     if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(named):
         return ["R2_ENDPOINT_URL is not of the form https://HOST"]
@@ -146,7 +146,7 @@ def parse_address(text: str) -> tuple[str, str]:
 
     scheme, colon, rest = text.partition("://")
     if not colon or scheme.lower() != "r2":
-        raise refused("is no address in object storage")
+        raise refused("is not an address in object storage")
     bucket, _, key = rest.partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise refused(f"names no bucket: {bucket!r}" if bucket else "names no bucket")

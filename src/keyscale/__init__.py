@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from keyscale.engine.events import Done, Note, Progress
     from keyscale.engine.plan.plan import Plan
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Done",

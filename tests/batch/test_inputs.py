@@ -360,10 +360,10 @@ def test_a_file_named_by_itself_may_be_called_anything() -> None:
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ("nowhere", "there is no nowhere"),
-        ("in/nowhere.mp4", r"there is no in/nowhere\.mp4"),
-        ("in/a.mp4/b.mp4", r"there is no in/a\.mp4/b\.mp4"),
-        ("nowhere/*.mp4", "there is no folder nowhere"),
+        ("nowhere", "nowhere does not exist"),
+        ("in/nowhere.mp4", r"in/nowhere\.mp4 does not exist"),
+        ("in/a.mp4/b.mp4", r"in/a\.mp4/b\.mp4 does not exist"),
+        ("nowhere/*.mp4", "the folder nowhere of"),
         ("", "an input is ''"),
         ("a\0b", "an input is"),
         ("in/pipe", "in/pipe is neither a file nor a folder"),
@@ -427,13 +427,13 @@ def test_a_manifest_names_results_with_or_without_a_suffix(output: str, result: 
         ("../clip.mp4", r"contains '\.\.'"),
         ("a/../../clip.mp4", r"contains '\.\.'"),
         ("a/..", r"contains '\.\.'"),
-        (".", "is no file name"),
+        (".", "is not a file name"),
         ("linked/clip.mp4", "through a linked folder"),
         ("linked/deeper/clip.mp4", "through a linked folder"),
         ("dangling/clip.mp4", "through a linked folder"),
         ("sub/linked/clip.mp4", "through a linked folder"),
         ("link.mp4", "is a symbolic link"),
-        ("file/clip.mp4", "out/file is no folder"),
+        ("file/clip.mp4", "out/file is not a folder"),
         ("x" * 256, "has 260 bytes, at most 255 are possible"),
         ("é" * 130 + "/clip.mp4", "has 260 bytes, at most 255 are possible"),
         ("/".join(["x" * 200] * 30), "File name too long"),
@@ -605,5 +605,5 @@ def test_patterns_and_single_files_can_be_watched_and_a_manifest_cannot() -> Non
     assert settled(folder, 0) == ["in/a.mp4 None", "in/b.mkv None"]
     with pytest.raises(UsageError, match=r"list\.csv is a manifest"):
         watch("list.csv")
-    with pytest.raises(UsageError, match="there is no nowhere"):
+    with pytest.raises(UsageError, match="nowhere does not exist"):
         watch("nowhere")

@@ -148,7 +148,7 @@ def test_a_wrong_row_of_csv_is_a_fault_of_that_row(row: str, why: str) -> None:
         ('{"video": "a.mp4", "fps": 1, "fps": 2}', "fps is given twice"),
         ('{"video": "a\\u0000.mp4"}', "video holds a zero byte"),
         ('{"video": "a.mp4", "preset": "\\u0000"}', "preset holds a zero byte"),
-        ('{"video": "a\\ud800.mp4"}', "is no file name"),
+        ('{"video": "a\\ud800.mp4"}', "is not a file name"),
     ],
 )
 def test_a_wrong_line_of_json_is_a_fault_of_that_line(row: str, why: str) -> None:

@@ -481,7 +481,7 @@ def test_a_device_is_not_replaced(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     for path in (fifo, Path(os.devnull)):
-        assert "no ordinary file" in refusal(path).message
+        assert "not an ordinary file" in refusal(path).message
     assert stat.S_ISFIFO(fifo.stat().st_mode)
 
 
@@ -489,7 +489,7 @@ def test_a_device_is_not_replaced(tmp_path: Path) -> None:
 def test_a_file_that_is_no_report_is_not_replaced(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "report.json"
     path.write_bytes(content)
-    assert "no report" in refusal(path).message
+    assert "not a report" in refusal(path).message
     assert path.read_bytes() == content
 
 

@@ -553,7 +553,7 @@ def test_a_video_in_place_of_the_keyframes_is_told_with_the_order(data: bytes, c
     path.write_bytes(data + bytes(1000))
     with pytest.raises(FramingError) as caught:
         load_framing(path)
-    assert caught.value.message == f"{path}: this is a video ({container}), and no keyframes file"
+    assert caught.value.message == f"{path}: this is a video ({container}), not a keyframes file"
     assert caught.value.remedy == "VIDEO comes first, then KEYFRAMES.json."
 
 

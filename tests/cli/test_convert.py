@@ -77,7 +77,7 @@ def test_a_file_that_is_there_is_kept(table: Path, tmp_path: Path, capsys: pytes
     target = tmp_path / "camera.json"
     target.write_text("mine")
     assert run(["convert", str(table), "-o", str(target)]) == 4
-    assert "is already there" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert target.read_text() == "mine"
     assert run(["convert", str(table), "-o", str(target), "--overwrite"]) == 0
     assert json.loads(target.read_text())["version"] == 1

@@ -14,15 +14,13 @@ from keyscale.cli.app import COMMANDS, app
 from tools.man_page import commands, page
 
 ROOT: Any = get_command(app)
-ALL = {
-    path: (command, context)
-    for path, command, context in commands(ROOT, ROOT.make_context("keyscale", [], resilient_parsing=True), "keyscale")
-}
+CONTEXT = ROOT.make_context("keyscale", [], resilient_parsing=True)
+ALL = {path: (command, context) for path, command, context in commands(ROOT, CONTEXT, "keyscale")}
 
 
-@pytest.mark.parametrize("path", list(ALL))
+@pytest.mark.parametrize("path", ["keyscale", *ALL])
 def test_help_fits_a_terminal_of_80_columns(path: str) -> None:
-    command, context = ALL[path]
+    command, context = ALL.get(path, (ROOT, CONTEXT))
     context.terminal_width = 80
     lines = command.get_help(context).splitlines()
     assert len(lines) > 3

@@ -14,16 +14,16 @@ CLIP = "talk.mp4 camera.json"
 
 MISTAKES = [
     # Words and names in the wrong place.
-    ("upscal talk.mp4", "'upscal' is no command", "'keyscale upscale'"),
-    ("btach clips -o out", "'btach' is no command", "'keyscale batch'"),
-    ("preveiw talk.mp4", "'preveiw' is no command", "'keyscale preview'"),
+    ("upscal talk.mp4", "'upscal' is not a command", "'keyscale upscale'"),
+    ("btach clips -o out", "'btach' is not a command", "'keyscale batch'"),
+    ("preveiw talk.mp4", "'preveiw' is not a command", "'keyscale preview'"),
     ("models lits", "No such command 'lits'", "keyscale models --help"),
-    ("camera.json talk.mp4", "talk.mp4 as a video", "VIDEO KEYFRAMES.json"),
-    ("camera.json", "named as keyframes", "The video comes first"),
-    ("talk.mp4 out.mp4", "named as a video", "-o out.mp4"),
+    ("camera.json talk.mp4", "talk.mp4 like a video", "VIDEO KEYFRAMES.json"),
+    ("camera.json", "looks like keyframes", "The video comes first"),
+    ("talk.mp4 out.mp4", "looks like a video", "-o out.mp4"),
     ("talk.mp4 camera.json out.mp4", "(out.mp4)", "-o out.mp4"),
     ("plan talk.mp4 camera.json out.mkv", "(out.mkv)", "-o out.mkv"),
-    ("my holiday talk.mp4", "'my' is no command", "keyscale --help"),
+    ("my holiday talk.mp4", "'my' is not a command", "keyscale --help"),
     ("talk.mp4 camera.json one two", "(one two)", "A name with spaces goes in quotes"),
     ("rtmp://example.com/live", "is an address of a kind", "https://"),
     ("s3://bucket/talk.mp4 camera.json", "is an address of a kind", "https://"),

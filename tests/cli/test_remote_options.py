@@ -329,9 +329,9 @@ def test_functions_that_are_not_deployed_are_to_be_deployed(place: Place) -> Non
 @pytest.mark.loopback
 def test_a_server_that_does_not_listen_is_told_at_once(place: Place) -> None:
     told = fails(place, *FLAGS, environment={"MODAL_SERVER_URL": closed_port()})
-    assert "Modal is not to be reached at 127.0.0.1" in told
+    assert "Modal cannot be reached at 127.0.0.1" in told
     told = fails(place, "remote", "deploy", environment={"MODAL_SERVER_URL": closed_port()})
-    assert "Modal is not to be reached at 127.0.0.1" in told
+    assert "Modal cannot be reached at 127.0.0.1" in told
 
 
 OLD = """
@@ -485,7 +485,7 @@ def test_status_and_cancel_of_a_job_whose_client_died(deployed: Place) -> None:
     assert re.search(r"\): running, started \d:\d\d ago\n", status.stdout)
     for wrong, why in (
         ({"MODAL_TOKEN_SECRET": "as-wrong"}, "may still run"),
-        ({"MODAL_SERVER_URL": closed_port()}, "Modal is not to be reached"),
+        ({"MODAL_SERVER_URL": closed_port()}, "Modal cannot be reached"),
     ):
         refused = deployed.run("remote", "cancel", job, environment=wrong)
         assert (refused.returncode, refused.stdout) == (5, "")

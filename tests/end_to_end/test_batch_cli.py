@@ -319,7 +319,7 @@ def test_an_empty_name_is_not_the_current_folder(folder: Path, tmp_path: Path, f
 def test_an_address_in_storage_is_no_folder_for_results(folder: Path, tmp_path: Path) -> None:
     done = in_shell('"$@" -o r2://bucket/clips/', tmp_path)
     assert done.returncode == 2
-    assert "-o r2://bucket/clips/ is no folder" in done.stderr
+    assert "-o r2://bucket/clips/ is not a folder" in done.stderr
     assert not (tmp_path / "r2:").exists()
 
 

@@ -297,7 +297,7 @@ def test_a_rate_of_29_97_is_the_broadcast_one(
         ("an empty part", "has an empty part"),
         ("a line break", "has control characters"),
         ("a key that is too long", "has a key of more than 1024 bytes"),
-        ("no container", "has the extension '.txt'"),
+        ("no container", "ends in '.txt'"),
         ("times that end before they begin", "source_end_time 1 is not after source_start_time 2"),
         ("a time before the start", "source_start_time -1.0 is out of range"),
     ],

@@ -41,10 +41,14 @@ def members(wheel: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("way", ["checkout", "sdist"])
-def test_the_wheel_puts_one_name_on_the_path(built: dict[str, Path], way: str) -> None:
+def test_the_wheel_puts_one_name_on_the_path_and_the_manual_page_beside_the_command(
+    built: dict[str, Path], way: str
+) -> None:
     names = members(built[way])
-    info = f"keyscale-{keyscale.__version__}.dist-info"
-    assert {name.split("/")[0] for name in names} == {"keyscale", info}
+    info, data = (f"keyscale-{keyscale.__version__}.{kind}" for kind in ("dist-info", "data"))
+    # Installers put `data` into the environment: `man` looks in share/man beside each bin of PATH.
+    assert {name for name in names if name.startswith(data)} == {f"{data}/data/share/man/man1/keyscale.1"}
+    assert {name.split("/")[0] for name in names} == {"keyscale", info, data}
 
 
 @pytest.mark.parametrize("way", ["checkout", "sdist"])

@@ -26,6 +26,7 @@ from support.faulty_place import (
 )
 from support.numbered import grey
 
+import keyscale
 from keyscale.engine.remote.prices import IDLE_S, cost
 
 IMPATIENT = (
@@ -456,8 +457,8 @@ def test_an_encoder_that_the_containers_lack_is_told_before_anything_is_sent(
 @pytest.mark.parametrize(
     ("here", "told", "remedy"),
     [
-        ("0.0.1", "a newer keyscale is deployed (version 0.1.0", "Update keyscale here"),
-        ("9.9.9", "an older keyscale is deployed (version 0.1.0", "Run `keyscale remote deploy`."),
+        ("0.0.1", f"a newer keyscale is deployed (version {keyscale.__version__}", "Update keyscale here"),
+        ("9.9.9", f"an older keyscale is deployed (version {keyscale.__version__}", "Run `keyscale remote deploy`."),
     ],
 )
 def test_another_version_that_is_deployed_is_told_before_anything_is_sent(

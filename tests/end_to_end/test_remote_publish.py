@@ -194,7 +194,7 @@ def test_nothing_else_is_taken_for_the_result_and_nothing_is_replaced(publisher:
         follower = publisher.place.resume(publisher.folder, killed.job)
     before, stored = publisher.sha256, publisher.stored()
     assert follower.end() == 4
-    assert "is already there" in follower.last["message"]
+    assert "already exists" in follower.last["message"]
     assert (publisher.sha256, publisher.stored()) == (before, stored)
 
 

@@ -244,7 +244,7 @@ class Sequence:
         """What has to hold once the clients have ended, before anything is mended."""
         for client in self.clients:
             code = client.end(90)
-            finished = code == 4 and "is already there" in client.errors  # by the client before it
+            finished = code == 4 and "already exists" in client.errors  # by the client before it
             of_its_kind = code in (ENDINGS | FULL if self.was_full else ENDINGS) or finished
             idle = not client.events or client.last["event"] in {"done", "error"}
             assert of_its_kind or (code in EARLY and idle), (code, client.errors)

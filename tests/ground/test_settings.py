@@ -274,8 +274,8 @@ def test_a_wrong_modal_enabled_is_not_passed_over_for_a_file(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("text", "why", "remedy"),
     [
-        ("sise = '4x4'", "sise is no setting", "Did you mean size?"),
-        ("colour = 'red'", "colour is no setting", "Known: bit-depth, chunk-seconds, codec, crf"),
+        ("sise = '4x4'", "sise is not a setting", "Did you mean size?"),
+        ("colour = 'red'", "colour is not a setting", "Known: bit-depth, chunk-seconds, codec, crf"),
         ("crf = '18'", "crf is '18', it must be a whole number", "without quotation marks"),
         ("crf = 18.5", "crf is 18.5, it must be a whole number", None),
         ("crf = true", "crf is true, it must be a whole number", None),
@@ -301,16 +301,16 @@ def test_a_wrong_modal_enabled_is_not_passed_over_for_a_file(monkeypatch: pytest
         ("keyframes = 'k.json'", "keyframes cannot be a setting", "Remove keyframes"),
         ("config = 'other.toml'", "config cannot be a setting", "Remove config"),
         ("verbose = 2", "verbose cannot be a setting", "Remove verbose"),
-        ("local = true", "local is no setting", "Write remote = false."),
-        ("no-resume = true", "no-resume is no setting", "Write resume = false."),
+        ("local = true", "local is not a setting", "Write remote = false."),
+        ("no-resume = true", "no-resume is not a setting", "Write resume = false."),
         ("chunk-seconds = 1\nchunk_seconds = 2", "chunk_seconds is there twice", "Keep one"),
         ("jobs = 2", "jobs does not belong here", "beneath [batch]"),
         ("[batch]\nsize = '4x4'", "batch.size does not belong here", "at the top"),
-        ("[batch]\njob = 2", "batch.job is no setting", "Did you mean jobs?"),
+        ("[batch]\njob = 2", "batch.job is not a setting", "Did you mean jobs?"),
         ("[batch]\njobs = 0", "batch.jobs 0 is out of range", "1 to 64"),
-        ("[batch]\nwatch = true", "batch.watch cannot be a setting: a command would not end", "Remove watch"),
-        ("batch = 2", "batch is no table", "[batch]"),
-        ("[upscale]\nsize = '4x4'", "upscale is no setting", "Known"),
+        ("[batch]\nwatch = true", "batch.watch cannot be a setting: a command that is expected to end", "Remove watch"),
+        ("batch = 2", "batch is not a table", "[batch]"),
+        ("[upscale]\nsize = '4x4'", "upscale is not a setting", "Known"),
         ("size = 4x4", "not TOML: ", "quotation marks"),
         ("size = '4x4'\nsize = '4x4'", "not TOML: ", None),
         ("a = " + "[" * 10_000, "nested too deeply", None),
@@ -471,7 +471,7 @@ def test_config_show_looks_beside_what_it_is_given(capsys: pytest.CaptureFixture
     assert shown("in/a.mp4", capsys=capsys)["size"] == "4x4 in/keyscale.toml"
     assert shown("in", "--config", "keyscale.toml", capsys=capsys)["size"] == "6x6 keyscale.toml"
     assert run(["config", "show", "nowhere"]) == 2
-    assert "there is no nowhere" in capsys.readouterr().err
+    assert "nowhere does not exist" in capsys.readouterr().err
 
 
 def test_config_show_as_json(capsys: pytest.CaptureFixture[str]) -> None:

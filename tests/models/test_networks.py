@@ -118,7 +118,7 @@ class TestReadingACheckpoint:
         assert inspect(state).macs_per_pixel == expected
 
     def test_a_network_of_another_kind(self) -> None:
-        with pytest.raises(ModelError, match=r"mine is no Real-ESRGAN network: its 1 tensors begin with model\.0"):
+        with pytest.raises(ModelError, match=r"mine is not a Real-ESRGAN network: its 1 tensors begin with model\.0"):
             build({"model.0.weight": torch.zeros(1)}, name="mine")
 
     def test_other_input_channels(self) -> None:
@@ -285,7 +285,7 @@ class TestPrecision:
 
     @pytest.mark.parametrize("precision", ["auto", "float32", ""])
     def test_no_other_precision(self, precision: str) -> None:
-        with pytest.raises(UsageError, match="is no precision"):
+        with pytest.raises(UsageError, match="is not a precision"):
             load_model("realesr-general-x4v3", precision=precision, offline=True)
 
     def test_inputs_of_another_float_type_are_taken(self) -> None:
@@ -302,7 +302,7 @@ class TestPrecision:
 class TestDevices:
     @pytest.mark.parametrize("device", ["tpu", "gpu", "meta", "cuda:x", "xpu", ""])
     def test_what_is_no_device(self, device: str) -> None:
-        with pytest.raises(DeviceError, match="is no device") as caught:
+        with pytest.raises(DeviceError, match="is not a device") as caught:
             load_model("realesr-general-x4v3", device=device, offline=True)
         assert caught.value.remedy is not None
 

@@ -289,7 +289,7 @@ class TestDownloadThatFails:
     @pytest.mark.parametrize("address", ["ftp://example.invalid/x", "file:///etc", "/srv/weights"])
     def test_a_mirror_that_is_no_web_address(self, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
         monkeypatch.setenv("KEYSCALE_WEIGHTS_URL", address)
-        with pytest.raises(ModelError, match=r"KEYSCALE_WEIGHTS_URL is .* no http or https address"):
+        with pytest.raises(ModelError, match=r"KEYSCALE_WEIGHTS_URL is .* not an http or https address"):
             weights.ensure(tiny_spec(), offline=False)
 
     def test_secrets_in_an_address_are_not_shown(self, server: Server, cache: Path) -> None:

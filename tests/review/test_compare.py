@@ -129,7 +129,7 @@ def test_a_result_alone_finds_its_source_and_its_camera_by_its_key(
         (lambda folder: (folder / "camera.json").unlink(), [], "no video beside"),
         (lambda folder: camera(folder, PAN), [], "no video beside"),
         (lambda folder: folder.exists(), ["--crf", "30"], "no video beside"),
-        (lambda folder: shutil.copy(folder / "talk.mp4", folder / "clip.mp4"), [], "carries no key of a job"),
+        (lambda folder: shutil.copy(folder / "talk.mp4", folder / "clip.mp4"), [], "has no job key"),
     ],
     ids=["no source", "no camera", "another camera", "other flags", "no result"],
 )
@@ -307,11 +307,11 @@ def test_it_fetches_nothing_and_shows_pixels_at_their_size(page: Page, tmp_path:
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        (["talk.mp4", "camera.json"], 2, "camera.json is named as keyframes"),
+        (["talk.mp4", "camera.json"], 2, "camera.json looks like keyframes"),
         (["talk.mp4", "nosuch.mp4"], 3, "nosuch.mp4"),
         (["nosuch.mp4", "talk.mp4"], 3, "nosuch.mp4"),
-        (["talk.mp4", "talk.mp4", "-o", "x.webp"], 2, "x.webp ends in none of"),
-        (["talk.mp4", "talk.mp4", "-o", "there.png"], 4, "there.png is already there"),
+        (["talk.mp4", "talk.mp4", "-o", "x.webp"], 2, "x.webp does not end in one of"),
+        (["talk.mp4", "talk.mp4", "-o", "there.png"], 4, "there.png already exists"),
         (["talk.mp4", "talk.mp4", "--reference", "both"], 2, "--reference"),
         (["talk.mp4", "talk.mp4", "nosuch.json"], 2, "nosuch.json"),
     ],

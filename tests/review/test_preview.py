@@ -154,10 +154,10 @@ def test_the_name_is_that_of_the_video_unless_one_is_given(
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
-        (["-o", "x.gif"], 2, "x.gif ends in none of"),
-        (["-o", "there.png"], 4, "there.png is already there"),
+        (["-o", "x.gif"], 2, "x.gif does not end in one of"),
+        (["-o", "there.png"], 4, "there.png already exists"),
         (["-o", "nowhere/x.png"], 4, "cannot write nowhere/x.png"),
-        (["--start", "9", "-o", "x.png"], 2, "the trim starts at 9 s (--start), the source ends at 2.000 s"),
+        (["--start", "9", "-o", "x.png"], 2, "the trim starts at 9 s (--start), but the source ends at 2.000 s"),
         (["--size", "3x3", "-o", "x.png"], 2, "target width 3 is odd"),
     ],
     ids=str,

@@ -161,7 +161,7 @@ def test_the_command_writes_it_beside_the_source_and_nothing_else(
         (["--still", "1", "--update"], 2, "--still does not go with --update"),
         (["--still", "1", "-o", "x.mp4"], 2, "-o x.mp4: a still is a PNG file"),
         (["--still", "1", "-o", "r2://bucket/x.png"], 2, "a still is a PNG file on this machine"),
-        (["--still", "1", "-o", "there.png"], 4, "there.png is already there"),
+        (["--still", "1", "-o", "there.png"], 4, "there.png already exists"),
         (["--still", "1", "-o", "no/x.png"], 4, "cannot write no/x.png"),
         (["--still", "1", "--model", "nosuch"], 4, "no model named 'nosuch'"),
     ],

@@ -384,7 +384,7 @@ def test_a_manifest_whose_keyframes_are_a_pipe_does_not_wait_for_it(tmp_path: Pa
     for keyframes in ("pipe", "folder", "/dev/zero"):
         [clip] = clips_of(tmp_path, [{"video": "a.mp4", "keyframes": keyframes}])
         assert "line 1" in clip.fault.message
-        assert "is no ordinary file" in clip.fault.message
+        assert "is not an ordinary file" in clip.fault.message
 
 
 @pytest.mark.parametrize("output", [".one.mp4.keyscale/x", ".ONE.mp4.Keyscale/x.mp4", ".keyscale-check-x/x"])

@@ -348,7 +348,7 @@ def test_the_shipped_networks_are_of_the_recipe_s_shapes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "says"), [("zzz", "'zzz' is no device"), ("cuda:99", "no device cuda:99"), ("meta", "meta")]
+    ("device", "says"), [("zzz", "'zzz' is not a device"), ("cuda:99", "no device cuda:99"), ("meta", "meta")]
 )
 def test_a_device_that_is_not_there_is_told_as_the_other_arguments_are(
     device: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -44,7 +44,7 @@ def read_text(text: str, name: str) -> Contents:
         where = f"{name}: interval {index}"
         interval = _INTERVAL.fullmatch(part.rstrip())
         if interval is None:
-            raise FramingError(f"{where}: {show(part.strip())} is no interval with commands")
+            raise FramingError(f"{where}: {show(part.strip())} is not an interval with commands")
         start = _seconds(interval[1], where)
         end = math.inf if interval[2] is None else _seconds(interval[2], where)
         for command in interval[3].split(","):
