@@ -121,7 +121,7 @@ def test_a_command_is_run_at_the_end_whatever_it_is(
     told = [line.split("|") for line in (tmp_path / "told.txt").read_text().splitlines()]
     assert told[0] == ["0", "talk.keyscale.mp4", "talk.keyscale.mp4 is done"]
     assert told[1][:2] == ["4", "talk.keyscale.mp4"]
-    assert "already there" in told[1][2]
+    assert "already exists" in told[1][2]
     assert told[2][:2] == ["1", "out"]
     assert run(["talk.mp4", *flags[:-1], "echo to stdout; exit 7", "-y", "-q"]) == 0
     out, err = capfd.readouterr()

@@ -178,8 +178,9 @@ def test_a_deadline_decides_over_how_many_containers_a_job_is_spread(capsys: pyt
 
 
 def test_a_plan_goes_by_the_variables_of_the_deployment(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("KEYSCALE_CACHE_DIR", str(tmp_path))  # speeds of earlier jobs on this machine lie there
     monkeypatch.setenv("KEYSCALE_GPU", "H100, L4")
     monkeypatch.setenv("KEYSCALE_CONTAINERS", "2")
     dear = plan_json(capsys, "--remote", "--chunk-seconds", "1")["remote"]

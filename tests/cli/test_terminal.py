@@ -144,7 +144,7 @@ def test_plain_ends_a_phase_once_and_before_the_next_starts() -> None:
         "join: 1/1 frames in 0:00",
         "verify: 0/10 frames",
         "verify: 0/10 frames in 1:06:40",
-        "done: 100 frames in 1:15, 100 through small in torch on cpu fp32",
+        "done: 100 frames in 1:15, 100 computed by small (torch, cpu fp32)",
     ]
 
 
@@ -163,7 +163,7 @@ def test_plain_prints_notes_and_what_was_resumed_and_lost() -> None:
         "device: cpu",
         "warning: untagged colour is read as BT.709",
         "warning: 1 source frame could not be decoded and was bridged",
-        "done: 100 frames in 1:15, 40 taken from an earlier run, 60 through small in torch on cpu fp32",
+        "done: 100 frames in 1:15, 40 taken from an earlier run, 60 computed by small (torch, cpu fp32)",
     ]
 
 

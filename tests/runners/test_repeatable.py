@@ -50,7 +50,7 @@ def test_a_device_that_is_absent_is_an_error_without_a_network_too(tmp_path: Pat
 
 def test_a_name_that_is_too_long(tmp_path: Path) -> None:
     make_clip(tmp_path / "in.mp4", frames=2, rate=30)
-    with pytest.raises(UsageError, match="no usable name"):
+    with pytest.raises(UsageError, match="not a usable name"):
         prepare(small_job(tmp_path / "in.mp4", tmp_path / f"{'n' * 252}.mp4"))
 
 
