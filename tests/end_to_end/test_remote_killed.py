@@ -185,7 +185,7 @@ def test_status_knows_jobs_while_modal_is_out_of_reach(forked_place: ForkedPlace
     told = forked_place.run("remote", "status", environment=forked_place.home(tmp_path))
     assert told.returncode == 0, told.stderr
     assert told.stdout.startswith(f"{client.job}  ")
-    assert told.stdout.count("not known: Modal is not to be reached at 127.0.0.1") == 2
+    assert told.stdout.count("not known: Modal cannot be reached at 127.0.0.1") == 2
     forked_place.mend()
     assert forked_place.run("remote", "cancel", client.job, environment=forked_place.home(tmp_path)).returncode == 0
     forked_place.check_clean(tmp_path)

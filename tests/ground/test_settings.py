@@ -292,7 +292,7 @@ def test_a_wrong_modal_enabled_is_not_passed_over_for_a_file(monkeypatch: pytest
         ("denoise = 'much'", "denoise is 'much', it must be a number", "without quotation marks"),
         ("denoise = nan", "denoise nan is out of range", "0 to 1"),
         ("chunk-seconds = 0", "chunk-seconds 0.0 is out of range", "0.1 to 3600"),
-        ("device = 'gpu'", "device 'gpu' is not a device", "auto, cpu, mps"),
+        ("device = 'tpu'", "device 'tpu' is not a device", "auto, gpu, cpu, cuda, mps"),
         ("max-cost = -1", "max-cost -1.0 is out of range", "dollars"),
         ("remote-containers = 0", "remote-containers 0 is out of range", "1 to 1000"),
         ("crf = 0x" + "f" * 100_000, "crf is out of range", None),

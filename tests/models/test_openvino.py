@@ -201,7 +201,7 @@ def test_a_precision_that_the_cpu_has_not_is_an_error_before_weights_are_looked_
     monkeypatch.setenv("KEYSCALE_WEIGHTS_DIR", str(tmp_path))
     monkeypatch.setattr("keyscale.engine.models.openvino.cpu_precisions", lambda: frozenset({"int8"}))
     for precision in ("bf16", "fp16"):
-        with pytest.raises(DeviceError, match=f"no {precision} on this CPU") as caught:
+        with pytest.raises(DeviceError, match=f"this CPU has no {precision} in OpenVINO") as caught:
             load_openvino_model("RealESRGAN_x2plus", precision, offline=True)
         assert caught.value.exit_code == 4
     with pytest.raises(ModelError, match="weights"):
