@@ -417,7 +417,7 @@ def test_json_types_mean_what_the_text_would() -> None:
         ("no-audio", 2, "no-audio must be true or false, not 2"),
         ("size", True, "size must be text or a number, not True"),
         ("end", "1:99", "end '1:99' is not a time"),
-        ("device", "gpu", "device 'gpu' is not a device"),
+        ("device", "tpu", "device 'tpu' is not a device"),
         ("chunk-seconds", 0, "chunk-seconds 0.0 is out of range"),
     ],
 )

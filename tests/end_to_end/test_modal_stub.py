@@ -151,7 +151,8 @@ def test_the_image_has_all_that_the_engine_imports() -> None:
     foreign = {names.get(name, name) for name in found if name not in sys.stdlib_module_names} - {"keyscale", "modal"}
     installed = {name for name in foreign if name in constraints()}
     assert installed >= {"av", "torch", "numpy", "msgspec"}
-    assert installed <= pinned
+    only_webgpu = {"onnx", "onnxruntime"}  # no container has it
+    assert installed - only_webgpu <= pinned
 
 
 def test_every_published_network_is_in_the_image_and_checked(usual: Deployed) -> None:

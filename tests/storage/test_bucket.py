@@ -107,7 +107,7 @@ class TestSettings:
             ("R2_ENDPOINT_URL", "s3.example.com", "not of the form"),
             ("R2_ENDPOINT_URL", "ftp://s3.example.com", "not of the form"),
             ("R2_ENDPOINT_URL", "https://", "not of the form"),
-            ("R2_ENDPOINT_URL", "https://s3.example.com:port", "no address"),
+            ("R2_ENDPOINT_URL", "https://s3.example.com:port", "not an address"),
             ("R2_ENDPOINT_URL", "https://s3.example.com/videos", "leave out the name of the bucket"),
             ("R2_ENDPOINT_URL", "https://me:hidden@s3.example.com", "has more in it than https://s3.example.com"),
             ("R2_ENDPOINT_URL", "https://s3.example.com?token=hidden", "has more in it than https://s3.example.com"),

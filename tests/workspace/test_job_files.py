@@ -88,11 +88,11 @@ def test_the_output_may_not_be_the_input(clip: Path, tmp_path: Path) -> None:
 def test_what_exists_is_not_overwritten_unasked(clip: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     output.write_text("mine")
-    refused(small_job(clip, output), StorageError, 4, "already there")
+    refused(small_job(clip, output), StorageError, 4, "already exists")
     assert output.read_text() == "mine"
     dangling = tmp_path / "dangling.mp4"
     dangling.symlink_to(tmp_path / "nowhere")
-    refused(small_job(clip, dangling), StorageError, 4, "already there")
+    refused(small_job(clip, dangling), StorageError, 4, "already exists")
     assert leftovers(tmp_path) == ["dangling.mp4", "out.mp4"]
 
     assert shown(run(small_job(clip, output, overwrite=True)).path) == list(range(20))

@@ -213,7 +213,7 @@ def test_what_keyscale_did_not_make_is_not_replaced(source: Path, tmp_path: Path
 def test_a_link_to_a_result_is_not_taken_for_one(source: Path, tmp_path: Path) -> None:
     run(updating(source, tmp_path / "out.mp4"))
     (tmp_path / "link.mp4").symlink_to("out.mp4")
-    with pytest.raises(StorageError, match="already there"):
+    with pytest.raises(StorageError, match="already exists"):
         prepare(updating(source, tmp_path / "link.mp4"))
 
 
@@ -221,7 +221,7 @@ def test_a_damaged_result_that_no_longer_names_its_job_is_not_taken_for_done(sou
     job = updating(source, tmp_path / "out.mp4")
     made = run(job).path
     made.write_bytes(made.read_bytes()[:100])
-    with pytest.raises(StorageError, match="already there"):
+    with pytest.raises(StorageError, match="already exists"):
         prepare(job)
 
 
