@@ -34,7 +34,7 @@ def look_at() -> Look:
 
 
 def claim_new_process() -> bool:
-    """Whether a new process may take this one's place, once and where the system can; that one is told that it did."""
+    """Whether a new process may take this one's place, which only one may; marks the environment for it if so."""
     from keyscale.engine.system import CAN_RUN_ANEW
 
     if not _is_own or not CAN_RUN_ANEW or AGAIN in os.environ:

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +20,7 @@ from keyscale.cli.terminal import printable, write_data, write_path
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from keyscale.engine.remote.modal_client import Calls
     from keyscale.engine.remote.state import JobNote, RemoteState
     from keyscale.engine.storage.bucket import Storage
 
@@ -78,29 +78,28 @@ def status(
     notes = [find_note(job)] if job is not None else all_notes()
     found = [(note, state_of(note)) for note in notes]
     calls = Calls()
-    state_of_call: Callable[[str], str] = calls.state
+    unknown = None
     if any(state is not None and state.calls for _, state in found):
         try:
             calls.check_reachable()  # each call would be asked for until Modal's client gives up, a minute each
         except RemoteError as error:
-            why = f"not known: {error.message}"
-            state_of_call = lambda _: why  # noqa: E731 - in place of a method
+            unknown = f"not known: {error.message}"
     lines = []
     for note, state in found:
         lines.append(f"{note.job_id}  {note.job.output}")
-        lines += [f"    {line}" for line in _state_lines(note, state, state_of_call)]
+        lines += [f"    {line}" for line in _state_lines(note, state, calls, unknown)]
     if not lines:
         lines = ["no remote job is unfinished on this machine"]
     write_data("".join(f"{printable(line)}\n" for line in lines))
 
 
-def _state_lines(note: JobNote, state: RemoteState | None, state_of_call: Callable[[str], str]) -> list[str]:
-    """What is left to do of a job, and what its calls do."""
+def _state_lines(note: JobNote, state: RemoteState | None, calls: Calls, unknown: str | None) -> list[str]:
+    """What is left to do of a job, and what its calls do; `unknown` says so where Modal cannot be asked."""
     from keyscale.engine.remote.leftovers import clock_of
 
     lines = []
     for call in sorted(state.calls if state is not None else (), key=lambda call: call.start):
-        doing = state_of_call(call.id)
+        doing = unknown or calls.state(call.id)
         if call.since and doing in {"queued", "running", "queued or running"}:
             age = clock_text(time.time() - call.since)
             doing += f" for {age}" if doing == "queued" else f", started {age} ago"

@@ -164,8 +164,7 @@ def _make_part(still: float | None, sample: Samples | None, values: dict[str, An
         page = output.with_name(f"{output.stem}.sample.compare.html")
         if os.path.lexists(page) and not request.job.overwrite:
             raise StorageError(
-                f"{page} is already there",
-                remedy=say("Give {overwrite=True}, or another name with {output}."),
+                f"{page} already exists", remedy=say("Give {overwrite=True}, or another name with {output}.")
             )
     job = local_source(request.job, view)
 

@@ -142,16 +142,18 @@ class Worker:
 def _gpus() -> tuple[str, ...]:
     from keyscale.engine.machine import find_gpus
 
-    fit = find_gpus().fit if LOOK in sys.argv or ANY in sys.argv else ()
-    if fit or ANY not in sys.argv:
-        return fit or tuple(a.removeprefix(USE) for a in sys.argv[1:] if a.startswith(USE))
+    if LOOK not in sys.argv and ANY not in sys.argv:
+        return tuple(each.removeprefix(USE) for each in sys.argv[1:] if each.startswith(USE))
+    fit = find_gpus().fit
+    if fit or LOOK in sys.argv:
+        return fit
     from keyscale.engine.errors import DeviceError
     from keyscale.engine.models.gpus import candidates
 
     try:
         return candidates("gpu")[:1]
     except DeviceError:
-        return ()  # which each clip is told of
+        return ()  # each clip asks again, and fails with the reason
 
 
 def main() -> None:

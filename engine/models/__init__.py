@@ -169,9 +169,7 @@ def load_openvino_model(
     from keyscale.engine.models.openvino import cpu_precisions
     from keyscale.engine.models.openvino_model import OpenvinoModel
 
-    path = _checkpoint(name_or_path)
-    spec = None if path else find(str(name_or_path))
-    _check_denoise(denoise, spec)
+    path, spec = _named(name_or_path, denoise)
     if precision == "int8" and not (spec and spec.quantised):
         raise UsageError(f"{name_or_path} is not there in int8", remedy=say("Leave {precision} out, or use fp32."))
     # Before a download that would turn out to be useless.
@@ -203,9 +201,7 @@ def load_webgpu_model(
         ModelError, UsageError: as `load_model`.
         DeviceError: the extra `gpu` is not installed, there is no adapter, or it does not run the network.
     """
-    path = _checkpoint(name_or_path)
-    spec = None if path else find(str(name_or_path))
-    _check_denoise(denoise, spec)
+    path, spec = _named(name_or_path, denoise)
     from keyscale.engine.models.webgpu import provider_devices
     from keyscale.engine.models.webgpu_model import WebgpuModel
 
@@ -242,9 +238,7 @@ def load_model(
         DeviceError: no such device here, or one that cannot compute in that precision.
         UsageError: `denoise` out of range or with another model; an unknown precision.
     """
-    path = _checkpoint(name_or_path)
-    spec = None if path else find(str(name_or_path))
-    _check_denoise(denoise, spec)
+    path, spec = _named(name_or_path, denoise)
 
     from keyscale.engine.models.torch_device import parse_precision, resolve_device
     from keyscale.engine.models.torch_model import Model
@@ -302,12 +296,21 @@ def _arrays(
     return {key: value.float().numpy() for key, value in tensors.items()}, spec, digest
 
 
-def _check_denoise(denoise: float | None, spec: ModelSpec | None) -> None:
+def _named(name_or_path: str | os.PathLike[str], denoise: float | None) -> tuple[Path | None, ModelSpec | None]:
+    """The checkpoint or else the published network that is meant.
+
+    Raises:
+        ModelError: there is none.
+        UsageError: `denoise` is out of range, or for another network.
+    """
+    path = _checkpoint(name_or_path)
+    spec = None if path else find(str(name_or_path))
     if denoise is None:
-        return
+        return path, spec
     if not 0 <= denoise <= 1:
         raise UsageError(f"{denoise} is out of range", option="denoise", remedy="Give 0 to 1.")
     if spec is None or spec.name != GENERAL:
         raise UsageError(
             f"is a setting of {GENERAL} alone", option="denoise", remedy=say("Leave it out, or use {model=}.", GENERAL)
         )
+    return path, spec

@@ -125,9 +125,13 @@ def software_alone() -> Said | None:
 
 def _what_is_missing() -> Said:
     """Why there is none, kind by kind."""
-    other: str = "WebGPU is not installed (`pip install 'keyscale[gpu]'`)"
-    if webgpu.is_installed():
-        other = software_alone() or "WebGPU finds no adapter"
+    other: str | None = software_alone()
+    if other is None:
+        try:
+            webgpu.provider_devices()
+            other = "WebGPU finds no adapter"
+        except DeviceError as error:
+            other = f"{error.message} ({error.remedy})"
     torchs = "; ".join(find_gpus().unfit) or "torch finds none"
     return say("{}; OpenVINO finds none of Intel's; {}", torchs, other)
 

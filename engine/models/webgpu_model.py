@@ -55,9 +55,9 @@ class WebgpuModel:
 
     @property
     def bytes_per_pixel(self) -> float:
-        """Bytes of the two largest tensors per input pixel; of an RRDB network so many that its tail fits, too.
+        """Bytes of the two largest tensors per input pixel; for an RRDB network more, so that its tail fits too.
 
-        Its tail's features are 16 times as many a cell, of the wanted part alone: with this, tiles are about 170 cells
+        The tail has 16 times as many features per cell, but only for the wanted part: this makes tiles about 170 cells
         wide without their context.
         """
         spec, cell = self.spec, self.spec.align**2

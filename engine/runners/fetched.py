@@ -131,7 +131,7 @@ class _Fetching:
             folder = _folder(self._url, size, version)
             copy = folder / self._name
             try:
-                with _alone(folder, lambda: report(0, size)):
+                with self._alone(folder, lambda: report(0, size)):
                     if not (copy.is_file() and copy.stat().st_size == size):
                         part = folder / f".{self._name}.part"
                         self._download(part, size, version, report)
@@ -155,6 +155,22 @@ class _Fetching:
             RangedFile(place.url, name=self._name, authorization=place.authorization, rest=self._rest)
         ) as self._file:
             yield self._file
+
+    @contextmanager
+    def _alone(self, folder: Path, waits: Callable[[], None]) -> Iterator[None]:
+        """Within the block no other process writes to the folder."""
+        while True:
+            try:
+                lock = lock_of(_lock(folder))
+                break
+            except filelock.Timeout:
+                waits()
+                self._rest(POLL_S)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)  # whoever had the lock may have removed it
+            yield
+        finally:
+            lock.release()
 
     def _rest(self, seconds: float) -> None:
         if self._ended.wait(seconds):
@@ -239,23 +255,6 @@ def _folder(url: str, size: int, version: str | None) -> Path:
 
 def _lock(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
-
-
-@contextmanager
-def _alone(folder: Path, waits: Callable[[], None]) -> Iterator[None]:
-    """Within the block no other process writes to the folder."""
-    while True:
-        try:
-            lock = lock_of(_lock(folder))
-            break
-        except filelock.Timeout:
-            waits()
-            time.sleep(POLL_S)
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

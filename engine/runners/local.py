@@ -64,7 +64,7 @@ class LocalRun(Run):
         self._making_began = self.began
 
     def events(self) -> Generator[Event, None, None]:
-        """As `Run.events`; a remote job that was left for the same output is told of."""
+        """As `Run.events`, with a warning about a remote job that was left for the same output."""
         job_id = remote_job_of(Path(self.job.output))
         if job_id is not None:
             message = f"remote job {job_id} for this output is not finished: `keyscale remote cancel` ends it"
@@ -72,7 +72,7 @@ class LocalRun(Run):
         yield from super().events()
 
     def load(self) -> Iterator[Event]:
-        """Load the network; a device that is absent is told of."""
+        """Load the network, or raise where its device is absent."""
         spec = self.plan.model
         if spec is None:
             if self.job.compute.device not in {"auto", "cpu"}:

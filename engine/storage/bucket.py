@@ -370,7 +370,7 @@ class Storage:
         return self._presign("put_object", seconds, Key=key, **kind)
 
     def presign_delete(self, key: str, seconds: int) -> str:
-        """An address by which anyone can remove the object for so long; raises as `presign_get`."""
+        """An address by which anyone can remove the object for that many seconds; raises as `presign_get`."""
         return self._presign("delete_object", seconds, Key=key)
 
     def _presign(self, operation: str, seconds: int, **parameters: str) -> str:

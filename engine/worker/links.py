@@ -223,7 +223,7 @@ def located(
     """Follow a link's redirects, which `Link` does not; faults that may pass are tried again.
 
     `authorization` goes to no other server than the one of `url`. A redirect from https to http is not followed. `rest`
-    waits for so many seconds between two tries, or raises.
+    sleeps for the given seconds between two tries, or raises.
 
     Raises:
         LinkError: as `fetch`.

@@ -84,7 +84,7 @@ class RangedFile(io.RawIOBase):
             on_bytes: told how many bytes came over the network, piece by piece.
             patience_s: seconds without a single byte after which a fault that may pass becomes an error.
             memory: bytes to cache, at least a few blocks.
-            rest: waits for so many seconds between two tries, or raises.
+            rest: sleeps for the given seconds between two tries, or raises.
 
         Raises:
             LinkRefused: `url` is no http or https link.

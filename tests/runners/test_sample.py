@@ -191,7 +191,7 @@ def test_several_networks_make_the_same_stretches_and_a_page(
         (
             ["--sample", "1", "--model", "lanczos,keyscale-compact-x2", "-o", "x.mp4"],
             4,
-            "compare.html is already there",
+            "compare.html already exists",
         ),
         (["--sample", "long"], 2, "--sample 'long' is not a length"),
         (["--sample", "0x2"], 2, "--sample '0x2' is not a length"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import cycle, product
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,19 +88,20 @@ def batch_disks(lab: Lab) -> Section:
     )
     began = time.monotonic()
     drawn = random.Random(f"{lab.seed} batch disks")  # noqa: S311
+    turns = cycle(JOBS)
     with lab.folder() as root:
         whole, seconds = _undisturbed(lab, section, root)
         place = _copied(whole, root / "full")
         once = (whole.out / LARGE).stat().st_size
         try:
             with small_disk(place.out, 64 * MIB) as disk:
-                for level, jobs in _with_jobs(lab, _some(lab, LEVELS)):
+                for level, jobs in _with_jobs(lab, _some(lab, LEVELS), turns):
                     _fill_up_to(disk, int(level * once))
                     _full(lab, section, place, disk, whole, f"{level:g} times the large result left", jobs)
-                for inodes, jobs in _with_jobs(lab, _some(lab, INODES)):
+                for inodes, jobs in _with_jobs(lab, _some(lab, INODES), turns):
                     disk.resize(64 * MIB, inodes)
                     _full(lab, section, place, disk, whole, f"room for {inodes - 1} files", jobs)
-                for _, jobs in _with_jobs(lab, range(max(1, lab.count(FILLED)))):
+                for _, jobs in _with_jobs(lab, range(lab.count(FILLED)), turns):
                     moment = drawn.uniform(0.3, 1.0) * seconds
                     _full(lab, section, place, disk, whole, f"filled after {moment:.2f} s", jobs, fill_after=moment)
                 disk.read_only()
@@ -117,9 +118,9 @@ def _some(lab: Lab, things: tuple[Any, ...]) -> list[Any]:
     return [things[int((n + 0.5) * len(things) / count)] for n in range(count)]
 
 
-def _with_jobs(lab: Lab, things: Iterable[T]) -> Iterable[tuple[T, str]]:
-    """Each with one worker and with two; of a small share one of them in turn."""
-    return product(things, JOBS) if lab.share >= ALL_FROM else zip(things, cycle(JOBS), strict=False)
+def _with_jobs(lab: Lab, things: Iterable[T], turns: Iterator[str]) -> Iterable[tuple[T, str]]:
+    """Each with one worker and with two; of a small share with one of them in turn."""
+    return product(things, JOBS) if lab.share >= ALL_FROM else [(thing, next(turns)) for thing in things]
 
 
 def _fill_up_to(disk: Disk, left: int) -> None:
