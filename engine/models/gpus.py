@@ -31,7 +31,6 @@ __all__ = [
     "check_there",
     "compared",
     "kinds",
-    "software_alone",
     "windows_a_second",
 ]
 
@@ -111,7 +110,7 @@ def _others() -> tuple[str, ...]:
     return (*intel_gpus()[:1], *(("webgpu",) if takes else ()))
 
 
-def software_alone() -> Said | None:
+def _software_alone() -> Said | None:
     """Why WebGPU is passed over where its adapter is software, for people; None where it is not."""
     adapters = webgpu.adapters()
     if not adapters or not adapters[0].is_software or webgpu.wants_software():
@@ -125,7 +124,7 @@ def software_alone() -> Said | None:
 
 def _what_is_missing() -> Said:
     """Why there is none, kind by kind."""
-    other: str | None = software_alone()
+    other: str | None = _software_alone()
     if other is None:
         try:
             webgpu.provider_devices()

@@ -14,7 +14,7 @@ from keyscale.engine.files import storage_error
 from keyscale.engine.job import Job, Precision
 from keyscale.engine.machine import find_gpus, share_cores
 from keyscale.engine.models import ON_ANY_CPU, ModelSpec, defaults_for, describe, needs_openvino
-from keyscale.engine.models.gpus import kinds, software_alone
+from keyscale.engine.models.gpus import kinds
 from keyscale.engine.models.speeds import known_speeds
 from keyscale.engine.pipeline.encoder import check_encoder
 from keyscale.engine.plan.plan import LANCZOS, Plan, make_plan
@@ -70,8 +70,7 @@ def prepare_plan(job: Job, *, remote: bool = False, framing: Framing | None = No
     plan = make_plan(job, info, framing, models, known_speeds(), on_cpu=there, gpus=gpus)
     if not remote and plan.executions and job.compute.device in {"auto", "gpu"}:
         # What is passed over is no secret.
-        passed = [*find_gpus().unfit, *([software] if not gpus and (software := software_alone()) else [])]
-        plan = replace(plan, warnings=(*plan.warnings, *(say("passed over: {}", wrong) for wrong in passed)))
+        plan = replace(plan, warnings=(*plan.warnings, *(f"passed over: {wrong}" for wrong in find_gpus().unfit)))
     return plan
 
 

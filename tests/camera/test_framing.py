@@ -365,6 +365,9 @@ class TestRefusals:
         misplaced = refused({"keyframes": [keyframe()], "boundaries": []})
         assert misplaced.remedy == "boundaries belongs inside segment_data."
 
+    def test_one_keyframe_alone_is_told_how_to_be_a_list(self) -> None:
+        assert refused({"time": 0}).remedy == "Put square brackets around it: [{...}]."
+
     def test_overlapping_segments(self) -> None:
         rows = [
             {"start": 5, "end": 9, "speed": 2},

@@ -133,6 +133,10 @@ def _interpolation(value: Any, name: str) -> Interpolation:
 
 
 def _refuse_misplaced(document: dict[str, Any], name: str) -> None:
+    if "keyframes" not in document and {"time", "x", "y", "width", "height"} & document.keys():
+        raise FramingError(
+            f"{name}: this is one keyframe, not a list of them", remedy="Put square brackets around it: [{...}]."
+        )
     for key in document:
         if key not in TOP_KEYS and key in SEGMENT_DATA_KEYS:
             raise FramingError(f"{name}: unknown key {show(key)}", remedy=f"{key} belongs inside segment_data.")
