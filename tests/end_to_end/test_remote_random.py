@@ -2,19 +2,22 @@
 
 After each sequence: every call that was ever accepted has ended or is known to `remote status`; every object that a job
 staged is gone, or the job is known; no file looks finished that is not; exit codes are of their kind; and what is known
-can be ended by what `status` names. A seed that failed is run alone by `-k "seed-17"`.
+can be ended by what `status` names. `REMOTE_SEED=17 pytest tests/end_to_end/test_remote_random.py` runs one alone, and
+`REMOTE_SEED=5000` and above use Modal's own client and containers.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import re
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +36,33 @@ from support.faulty_place import (
     FaultyPlace,
     ForkedPlace,
     faulty_on,
+    forked_on,
 )
 from support.s3.server import S3Server
 
 from keyscale.engine.storage.bucket import Storage
 
-OFTEN, MORE = range(6), range(6, 1000)
-REAL_OFTEN, REAL = range(5000, 5002), range(5002, 5100)
+AT_ONCE = 6
+"""Sequences that run side by side, each in a place of its own: they mostly wait."""
+OFTEN, FORKED = 24, 3000
+REAL_OFTEN, REAL = range(5000, 5002), range(5000, 5100)
+CHOSEN = [int(seed) for seed in os.environ.get("REMOTE_SEED", "").split(",") if seed]
+
+
+def blocks() -> list[Any]:
+    """Seeds that run side by side."""
+    if CHOSEN:
+        return [pytest.param([seed], id=f"seed-{seed}") for seed in CHOSEN if seed not in REAL]
+    return [
+        pytest.param(
+            range(first, first + AT_ONCE),
+            id=f"seeds-{first}-to-{first + AT_ONCE - 1}",
+            marks=() if first < OFTEN else pytest.mark.slow,
+        )
+        for first in range(0, FORKED, AT_ONCE)
+    ]
+
+
 IMPATIENT = (
     "import keyscale.engine.remote.leftovers as e; import keyscale.engine.remote.run as r; "
     "import keyscale.engine.remote.dispatch as d; import keyscale.engine.remote.modal_client as m; "
@@ -55,7 +78,7 @@ EARLY = {-signal.SIGHUP, -signal.SIGINT, -signal.SIGTERM}
 REQUESTS = (SENDS_SOURCE, READS_SOURCE, STORES_CHUNK, FETCHES_CHUNK, DELETES, LISTS)
 
 
-class Sequence:
+class RandomSequence:
     """One sequence in a folder of its own, step by step."""
 
     def __init__(self, faulty: FaultyPlace, folder: Path, seed: int) -> None:
@@ -304,17 +327,23 @@ class Sequence:
         assert self.faulty.accepted() == []
 
 
-@pytest.mark.parametrize(
-    "seed",
-    [
-        *(pytest.param(seed, id=f"seed-{seed}") for seed in OFTEN),
-        *(pytest.param(seed, id=f"seed-{seed}", marks=pytest.mark.slow) for seed in MORE),
-    ],
-)
+@pytest.fixture(scope="module")
+def forked_places(tmp_path_factory: pytest.TempPathFactory, rclone: S3Server) -> Iterator[list[ForkedPlace]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(forked_on(tmp_path_factory.mktemp("forked"), rclone)) for _ in range(AT_ONCE)]
+
+
+@pytest.mark.parametrize("seeds", blocks())
 def test_whatever_happens_no_call_and_no_object_is_forgotten(
-    forked_place: ForkedPlace, tmp_path: Path, seed: int
+    forked_places: list[ForkedPlace], tmp_path: Path, seeds: Sequence[int]
 ) -> None:
-    play(Sequence(forked_place, tmp_path, seed), seed)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        runs = [
+            pool.submit(play, RandomSequence(place, tmp_path / str(seed), seed), seed)
+            for place, seed in zip(forked_places, seeds, strict=False)
+        ]
+    if errors := [error for run in runs if (error := run.exception())]:
+        raise BaseExceptionGroup("of sequences that ran side by side", errors)
 
 
 @pytest.fixture(scope="module")
@@ -327,20 +356,18 @@ def modal_place(
 @pytest.mark.parametrize(
     "seed",
     [
-        pytest.param(seed, id=f"seed-{seed}", marks=() if seed in REAL_OFTEN else pytest.mark.slow)
-        for seed in (*REAL_OFTEN, *REAL)
+        pytest.param(seed, id=f"seed-{seed}", marks=() if CHOSEN or seed in REAL_OFTEN else pytest.mark.slow)
+        for seed in (set(REAL) & set(CHOSEN) if CHOSEN else REAL)
     ],
 )
 def test_the_same_holds_with_modals_own_client_protocol_and_containers(
     modal_place: FaultyPlace, tmp_path: Path, seed: int
 ) -> None:
-    try:
-        play(Sequence(modal_place, tmp_path, seed), seed)
-    finally:
-        modal_place.leave()
+    play(RandomSequence(modal_place, tmp_path, seed), seed)
 
 
-def play(sequence: Sequence, seed: int) -> None:
+def play(sequence: RandomSequence, seed: int) -> None:
+    sequence.folder.mkdir(exist_ok=True)
     try:
         sequence.run()
         sequence.check()
@@ -349,3 +376,5 @@ def play(sequence: Sequence, seed: int) -> None:
         error.add_note(f"seed {seed}: {'; '.join(sequence.steps)}")
         sequence.sweep()
         raise
+    finally:
+        sequence.faulty.leave()
