@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import subprocess
@@ -159,17 +158,10 @@ def _end(note: JobNote) -> int:
     """
     import dataclasses
 
-    from keyscale.engine.errors import RemoteError, StorageError
+    from keyscale.engine.errors import RemoteError
     from keyscale.engine.remote.leftovers import calls_left
     from keyscale.engine.remote.modal_client import Calls
-    from keyscale.engine.remote.state import (
-        drop_state,
-        is_damaged,
-        is_followed,
-        keep_place,
-        state_of,
-        state_path_of,
-    )
+    from keyscale.engine.remote.state import drop_state, is_damaged, is_followed, state_of, state_path_of
     from keyscale.engine.storage.bucket import job_prefix
 
     job, state = note.job_id, state_of(note)
@@ -192,12 +184,7 @@ def _end(note: JobNote) -> int:
             )
         # Before what is staged: a client that still follows the job sees by it that it is over. Until then it may have
         # started calls in the place of those that were cancelled.
-        state = None if drop_state(state_path_of(note), job, ended=ended) else state_of(note)
-    if left is not None:
-        # What cannot be removed now is not looked for in another bucket later. A full disk keeps nothing from being
-        # removed.
-        with contextlib.suppress(StorageError):
-            keep_place(left)
+        state = None if drop_state(state_path_of(note), job, ended=ended, staged=left) else state_of(note)
     with _storage() as storage:
         removed = storage.delete_prefix(job_prefix(job))
     if left is not None and (may_run := calls_left(left, ())) is not None:
@@ -288,19 +275,14 @@ def clean(
 
 def _stop_here(job_id: str) -> str | None:
     """Stop what this machine knows to run of a job; a message about what may still run."""
-    from keyscale.engine.errors import StorageError
     from keyscale.engine.remote.leftovers import stop_calls
-    from keyscale.engine.remote.state import all_notes, drop_state, keep_place, state_of, state_path_of
+    from keyscale.engine.remote.state import all_notes, drop_state, state_of, state_path_of
 
     if (may_run := stop_calls(job_id)) is not None:
         return may_run
     for note in all_notes():
         if note.job_id == job_id:
-            state = state_of(note)
-            drop_state(state_path_of(note), job_id)
-            if state is not None:
-                with contextlib.suppress(StorageError):  # as in `_end`
-                    keep_place(state)
+            drop_state(state_path_of(note), job_id, staged=state_of(note))
     return None
 
 

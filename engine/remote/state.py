@@ -18,7 +18,7 @@ from pathlib import Path
 import filelock
 import platformdirs
 
-from keyscale.engine.errors import KeyscaleError, RemoteError
+from keyscale.engine.errors import KeyscaleError, RemoteError, StorageError
 from keyscale.engine.files import storage_error, write_private
 from keyscale.engine.job import Job
 from keyscale.engine.serialization import dumps, loads
@@ -42,7 +42,6 @@ __all__ = [
     "is_damaged",
     "is_followed",
     "keep_note",
-    "keep_place",
     "notes_of",
     "state_folder",
     "state_of",
@@ -199,23 +198,18 @@ def is_damaged(note: JobNote) -> bool:
     return _copy_path(note.job_id).exists() or (path.exists() and RemoteState.read(path) is None)
 
 
-def keep_place(state: RemoteState) -> None:
-    """Keep, beside the note, where a job lies whose calls were cancelled, and those of `RemoteState.unnamed`.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    write_private(_copy_path(state.job_id), dumps(replace(state, calls=(), starting=state.unnamed)))
-
-
-def drop_state(path: Path, job_id: str, *, ended: Collection[str] | None = None) -> bool:
-    """Remove the state of a job of which nothing is staged and no call runs any more; that of another job stays.
+def drop_state(
+    path: Path, job_id: str, *, ended: Collection[str] | None = None, staged: RemoteState | None = None
+) -> bool:
+    """Remove the state of a job whose calls have ended; that of another job stays.
 
     Args:
         path: of the state.
         job_id: of the job.
         ended: the calls that were cancelled. Where the state knows of others by now, since its client goes on, nothing
             is removed; None removes it whatever it knows.
+        staged: the job, where its objects are still to be removed: the copy beside the note then stays, with the place
+            where they lie and `RemoteState.unnamed`.
 
     Returns:
         Whether it's gone.
@@ -229,10 +223,14 @@ def drop_state(path: Path, job_id: str, *, ended: Collection[str] | None = None)
         own = [state for state in states if state.job_id == job_id]
         if ended is not None and any(call.id not in ended for state in own for call in state.calls):
             return False
+        if staged is not None:
+            with contextlib.suppress(StorageError):  # on a full disk the copy stays as it is
+                write_private(copy, dumps(replace(staged, calls=(), starting=staged.unnamed)))
         try:
             if RemoteState.read(path) in (None, *own):
                 path.unlink(missing_ok=True)
-            copy.unlink(missing_ok=True)
+            if staged is None:
+                copy.unlink(missing_ok=True)
         except OSError as error:
             raise storage_error(error, path if error.filename is None else Path(error.filename)) from error
     return True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -146,14 +148,21 @@ def test_a_job_in_another_bucket_is_left_as_it_is_where_its_work_folder_is_there
     faulty.check_clean(tmp_path)
 
 
+@pytest.mark.parametrize("disk_is_full", [False, True])
+@pytest.mark.parametrize("first", ["cancel", "clean"])
 def test_a_job_that_could_not_be_removed_is_not_forgotten_by_who_looks_in_another_bucket(
-    forked_place: ForkedPlace, tmp_path: Path
+    forked_place: ForkedPlace, tmp_path: Path, first: str, disk_is_full: bool
 ) -> None:
     faulty, home = forked_place, forked_place.home(tmp_path)
     client = killed_with_two_calls(faulty, tmp_path)
     faulty.proxy.answer(DELETES, 403, "AccessDenied")
-    for command in (("cancel", client.job), ("clean", "--older-than", "0s")):
-        assert faulty.run("remote", *command, environment=home).returncode == 5
+    commands = [("cancel", client.job), ("clean", "--older-than", "0s")]
+    for command in commands if first == "cancel" else reversed(commands):
+        process = faulty.start("remote", *command, environment=home)
+        if disk_is_full and sys.platform == "linux":
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        process.communicate(timeout=60)
+        assert process.wait() == 5
     elsewhere = {"R2_BUCKET_NAME": faulty.s3.new_bucket().bucket}
     faulty.mend()
     refused = faulty.run("remote", "cancel", client.job, environment=home | elsewhere)
