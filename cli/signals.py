@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
-from keyscale.cli.importing import raise_outside_imports
+from keyscale.cli.raising import raise_soon
 
 if TYPE_CHECKING:
     from keyscale.cli.progress import Renderer
@@ -96,7 +96,7 @@ def stopping(
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
         if not state.cooperative:
-            raise_outside_imports(frame, SignalReceived(signum))
+            raise_soon(frame, SignalReceived(signum))
 
     def end_by_force(code: int) -> None:
         if ending.acquire(blocking=False):

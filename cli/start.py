@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from keyscale.cli.importing import raise_outside_imports
+from keyscale.cli.raising import raise_soon
 
 # Until `main` runs, Ctrl-C prints a traceback: nothing may be loaded here that the interpreter has not loaded anyway.
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ INTERRUPTED = 128 + 2
 
 
 def _on_interrupt(_: int, frame: FrameType | None) -> None:
-    raise_outside_imports(frame, KeyboardInterrupt())
+    raise_soon(frame, KeyboardInterrupt())
 
 
 def main() -> None:

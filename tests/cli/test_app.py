@@ -514,6 +514,37 @@ def test_ctrl_c_during_an_import_is_neither_lost_nor_shown_as_a_traceback(
 
 
 @pytest.mark.processes
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot send itself Ctrl-C")
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_a_finalizer_is_not_lost(signum: signal.Signals) -> None:
+    code = f"""
+        import os, signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        from keyscale.cli.signals import SignalReceived, stopping
+
+        class Dropped:
+            # What is raised in here is printed and forgotten.
+            def __del__(self):
+                os.kill(os.getpid(), {int(signum)})
+                for _ in range(100):
+                    pass
+
+        def drop():
+            Dropped()
+            print("dropped", flush=True)
+
+        print("ready", flush=True)
+        try:
+            with stopping(announce=lambda: None, farewell=print, restore=lambda: None):
+                drop()
+        except SignalReceived as error:
+            print(error.exit_code)
+    """
+    with process(code) as child:
+        assert rest(child) == [f"{128 + signum}"]
+
+
+@pytest.mark.processes
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_run_that_does_not_stop_is_ended_by_force(signum: signal.Signals, code: int) -> None:
     with process(BLOCKED.replace("GRACE", "1.5")) as child:

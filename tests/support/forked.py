@@ -16,7 +16,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import forkserver
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TextIO
@@ -27,6 +27,10 @@ TESTS = Path(__file__).resolve().parents[1]
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["support.loaded"])
+
+_codes = threading.Lock()
+"""Held while exit codes are read: `Process.start` reads those of all processes, in whichever thread it's called, and of
+two that read the same one, one gets 255."""
 
 
 def _start_server() -> None:
@@ -49,7 +53,8 @@ def fork(act: Callable[..., object], *arguments: object, environment: Mapping[st
     """
     _start_server()
     process = _context.Process(target=_become, args=(act, arguments, dict(environment), str(folder)), daemon=True)
-    process.start()
+    with _codes:
+        process.start()
     return process
 
 
@@ -135,19 +140,21 @@ class Forked:
 
     @property
     def returncode(self) -> int | None:
-        return self._process.exitcode
+        with _codes:
+            return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
     def poll(self) -> int | None:
-        return self._process.exitcode
+        return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
-        if self._process.exitcode is None:
+        if self.returncode is None:
+            wait([self._process.sentinel], timeout)
+        if (code := self.returncode) is None:
             raise subprocess.TimeoutExpired(self.args, timeout or 0)
-        return self._process.exitcode
+        return code
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         texts = {"out": "", "err": ""}
