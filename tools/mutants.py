@@ -366,9 +366,9 @@ MUTANTS = (
     ),
     Mutant(
         "where a job lies is kept until its objects are gone",
-        "cli/remote.py",
-        "            keep_place(left)\n",
-        "            pass\n",
+        "engine/remote/state.py",
+        "            if staged is None:\n",
+        "            if True:\n",
         "tests/end_to_end/test_remote_killed.py::"
         "test_a_job_that_could_not_be_removed_is_not_forgotten_by_who_looks_in_another_bucket",
     ),
