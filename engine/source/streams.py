@@ -138,8 +138,8 @@ class Spans:
 
 
 def _discarded(packet: Any) -> int:
-    """Of a packet of sound, how much at its end is not played, in its time base."""
-    if not packet.has_sidedata("skip_samples"):
+    """Of a packet of sound, how much at its end is not played, in its time base; 0 where no decoder knows the track."""
+    if packet.stream.codec_context is None or not packet.has_sidedata("skip_samples"):
         return 0
     samples = int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[4:8], "little")
     rate = packet.stream.codec_context.sample_rate

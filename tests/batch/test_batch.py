@@ -469,7 +469,7 @@ def test_a_folder_watched_for_years_does_not_fill_the_memory(
     clips: list[BatchClip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The newest clips are listed, all are counted; what failed stays, since it may yet be mended."""
-    monkeypatch.setattr("keyscale.engine.batch.ledger.MOST_ENDED", 1)
+    monkeypatch.setattr("keyscale.engine.batch.clip_table.MOST_ENDED", 1)
     stop = StopFlag()
     broken = BatchClip(name="x.mp4", video="x.mp4", keyframes=None, output="out/x.mp4", fault=InputError("broken"))
     coming = [[broken], clips[:1], clips[1:2], clips[2:]]

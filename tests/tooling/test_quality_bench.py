@@ -284,6 +284,7 @@ def test_what_is_missing_is_named(
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 @needs_vmaf
 @needs_clips
 def test_a_clip_is_judged_once(

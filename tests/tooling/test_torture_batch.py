@@ -97,7 +97,7 @@ def test_clips_for_which_the_disk_has_no_room_fail_and_are_made_once_it_has(lab:
 
 @pytest.mark.processes
 def test_a_source_that_changes_fails_its_own_clip_alone(lab: Lab) -> None:
-    held(lab, batch_sources(lab), least=6)
+    held(lab, batch_sources(lab), least=4)  # where the batch ended first, nothing could change
 
 
 # The tools themselves

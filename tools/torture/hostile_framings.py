@@ -182,8 +182,13 @@ def _numbers() -> Iterator[HostileFraming]:
     yield HostileFraming(name="width is 1e9", content=_with("width", "1e9"), says="larger than the frame")
     yield HostileFraming(
         name="a rectangle of a millionth of a pixel",
-        content=_long(keyframes=[_rectangle(width=1e-6, height=1e-6)]),
+        content=_long(units="pixels", keyframes=[_rectangle(width=1e-6, height=1e-6)]),
         works=True,
+    )
+    yield HostileFraming(
+        name="a rectangle that may be a millionth of the frame",
+        content=_long(keyframes=[_rectangle(width=1e-6, height=1e-6)]),
+        says="are these parts of the frame",
     )
     yield HostileFraming(name="rotation is 1e9", content=_long(rotation=1e9), works=True)
     yield HostileFraming(name="rotation is 1e-9", content=_long(rotation=1e-9), works=True)

@@ -76,7 +76,7 @@ def _outside() -> Iterator[_Planted]:
             name=f"the output a link to {where}",
             plant=_link("out.mp4", target),
             codes=frozenset({2, 4}),
-            says="already there|directory",
+            says="already exists|directory",
         )
         codes = frozenset({2}) if target == "{there}" else works
         yield _Planted(
