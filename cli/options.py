@@ -7,6 +7,7 @@ from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
+from keyscale.engine.forms import Model
 from keyscale.engine.job import Job
 from keyscale.engine.options import Option, in_panels, option, options_of
 from keyscale.engine.run_options import (
@@ -125,6 +126,7 @@ def parameter(each: Option) -> TyperArgument | TyperOption:
         type=None if each.is_switch else int if counts else str,
         is_flag=True if each.is_switch else None,
         count=counts,
+        multiple=isinstance(each.form, Model),
         required=each.required,
         default=(each.default is not each.is_negated) if each.is_switch else default,
         metavar="" if counts else None if each.is_switch else each.metavar or each.form.metavar,

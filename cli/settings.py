@@ -117,6 +117,10 @@ class ConfiguredCommand(GroupedCommand):
             ctx.params[name] = value
             if name in known:
                 settings[each.key] = Setting(known[name].name, each.written(value), origin)
+        if "remote" in self.options:
+            from keyscale.engine.request import check_remote_options
+
+            check_remote_options(given, remote=ctx.params["remote"])
         ctx.meta[_KEY] = settings
 
 
@@ -237,7 +241,8 @@ def ignored_variables(environment: Mapping[str, str]) -> Sequence[str]:
 
 
 def _read_flag(each: Option, given: Any, ctx: Any) -> Any:
-    """What a flag means; a number is how often it was given."""
+    """What a flag means; a number is how often it was given, several texts are the same as one with commas."""
+    given = ",".join(given) if isinstance(given, tuple | list) else given
     if not isinstance(given, bool | str):
         return given
     try:
