@@ -47,11 +47,12 @@ def compare(
     from keyscale.engine.errors import UsageError
     from keyscale.engine.request import request_of
 
-    if result is not None and Path(result).suffix.lower() == ".json":
-        raise UsageError(
-            f"{result} looks like keyframes",
-            remedy=f"The camera comes last: keyscale compare {values['video']} RESULT {result}.",
-        )
+    for given in (values["video"], result):
+        if given is not None and not is_address(given) and Path(given).suffix.lower() == ".json":
+            raise UsageError(
+                f"{given} looks like keyframes",
+                remedy=f"The camera comes last: keyscale compare VIDEO RESULT {given}.",
+            )
     job = request_of(values).job
     if is_address(result or job.source):
         raise UsageError(

@@ -26,6 +26,7 @@ __all__ = [
     "batch_options",
     "compare_options",
     "job_options",
+    "owners",
     "parameter",
     "plan_options",
     "preview_options",
@@ -97,6 +98,27 @@ def compare_options(kind: type[Job] = Job) -> dict[str, Option]:
     own = options_of(CompareRequest)
     others = {name: each for name, each in options_of(kind, Terminal).items() if name not in {"update", *own}}
     return {each.name: each for each in in_panels((own | others).values())}
+
+
+def owners(flag: str) -> dict[str, Option]:
+    """The commands that have a flag, each with what it means there.
+
+    Args:
+        flag: with its dashes; a switch's contrary and a short flag are found too.
+    """
+    kinds = {
+        "upscale": upscale_options(),
+        "batch": batch_options(),
+        "plan": plan_options(),
+        "preview": preview_options(),
+        "compare": compare_options(),
+    }
+    return {
+        command: each
+        for command, declared in kinds.items()
+        for each in declared.values()
+        if each.panel and flag in {f"--{each.key}", f"--{each.contrary or each.key}", f"-{each.short or each.key}"}
+    }
 
 
 def parameter(each: Option) -> TyperArgument | TyperOption:

@@ -83,8 +83,11 @@ class ConfiguredCommand(GroupedCommand):
             UsageError: a flag, a settings file or a variable is wrong.
             EnvironmentFault: there is too little address space for what the command will load.
         """
+        from keyscale.cli.mistakes import check_values
         from keyscale.engine.machine import check_address_space
 
+        if not ctx.resilient_parsing:
+            check_values(args, self.params)
         rest: list[str] = super().parse_args(ctx, args)
         if not ctx.resilient_parsing:
             check_address_space()

@@ -41,6 +41,8 @@ def folder(tmp_path: Path) -> Path:
         ("keyscale ", {"upscale", "batch", "plan", "doctor", "remote"}),
         ("keyscale ba", {"batch"}),
         ("keyscale remote ", {"deploy", "status", "cancel"}),
+        ("keyscale help ", {"upscale", "doctor", "keyframes", "exit-codes"}),
+        ("keyscale help ex", {"exit-codes"}),
         ("keyscale --cr", {"--crf"}),
         ("keyscale talk.mp4 --si", {"--size"}),
         ("keyscale upscale talk.mp4 --no-a", {"--no-audio"}),
