@@ -19,6 +19,7 @@ from keyscale.engine.wording import say
 
 __all__ = [
     "CAMERA_SUFFIXES",
+    "REPORT_NAME",
     "VIDEO_SUFFIXES",
     "cache_folder",
     "drafted",
@@ -27,6 +28,9 @@ __all__ = [
     "storage_error",
     "write_private",
 ]
+
+REPORT_NAME = "report.json"
+"""What a batch tells of its clips, in the folder of the results."""
 
 CAMERA_SUFFIXES = (".json", ".jsonl", ".csv", ".cmd")
 """What is taken for keyframes in a folder; a file named by itself may be called anything."""
