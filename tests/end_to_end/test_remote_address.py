@@ -19,9 +19,7 @@ def test_a_source_with_an_address_is_made_remotely(forked_place: ForkedPlace, tm
     own = forked_place.home(tmp_path) | {"KEYSCALE_CACHE_DIR": str(tmp_path / "cache")}
     with RangeServer() as server:
         server.objects["talks/my%20talk.mp4"] = clip.read_bytes()
-        client = forked_place.client(
-            "upscale", server.url("talks/my%20talk.mp4"), *flags, **forked_place.home(tmp_path), **own
-        )
+        client = forked_place.client("upscale", server.url("talks/my%20talk.mp4"), *flags, **own)
         assert client.end() == 0, client.errors
         client.check()
     assert client.last["output"] == str(output)
