@@ -41,7 +41,7 @@ was understood, 'keyscale preview VIDEO FILE' draws it over the video.
 --size 1080x1920   width and height in pixels, both even
 --size reel        a name: reel, short, story, tiktok (1080x1920),
                    portrait (1080x1350), square (1080x1080), 720p,
-                   1080p, 1440p, 2160p, 4k (3840x2160)
+                   1080p, 1440p, 2160p, 4k (3840x2160), 8k
 --size 9:16        a shape; the network's scale decides how large
 --size 2x          twice what the camera sees at its widest
 
