@@ -96,7 +96,7 @@ class Program(TyperGroup):
 app = typer.Typer(
     name="keyscale",
     cls=Program,
-    help="Crop a video along camera keyframes and upscale it with Real-ESRGAN: one exact, verified clip.",
+    help="Crop a video along camera keyframes and upscale it: one exact, verified clip.",
     epilog=_EXAMPLES,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -196,15 +196,15 @@ class ModelChoice:
     )
     name: str | None = option(
         None,
-        "A network of your choice: a name from 'keyscale models list', or a checkpoint. With {sample}, several with "
-        "commas.",
+        "A network of your choice: a name from 'keyscale models list', or a checkpoint. With {sample} it may be "
+        "given several times.",
         "Model",
         name="model",
         form=forms.Model(),
         metavar="NAME|PATH",
         remedy="'keyscale models list' shows the names.",
         docs="the network: a name from `keyscale models list`, or the path of a checkpoint; `lanczos` resizes without "
-        "one; with `--sample` several, with commas",
+        "one; with `--sample` several",
         default_docs="by mode",
     )
     denoise: float | None = option(
