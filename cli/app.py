@@ -7,7 +7,6 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ from typer.main import get_command
 
 from keyscale import __version__
 from keyscale.cli.apart import own_process
+from keyscale.cli.completion import COMPLETE
 from keyscale.cli.terminal import COMMAND_LINE_ERROR, SafeStream, printable, show_failure
 
 __all__ = ["BROKEN_PIPE", "COMMANDS", "app", "main", "run"]
@@ -35,7 +35,8 @@ Examples:
   keyscale plan talk.mp4 camera.json      what would be done
   keyscale preview talk.mp4 camera.json   talk.preview.png
 
-Without a command it is 'keyscale upscale'. 'keyscale COMMAND --help' lists the flags.
+Without a command it is 'keyscale upscale'. 'keyscale COMMAND --help' lists its flags. 'keyscale help TOPIC' explains
+a flag, or one of these: keyframes, sizes, times, resume, settings, environment, exit-codes.
 """
 
 COMMANDS = {
@@ -51,6 +52,7 @@ COMMANDS = {
     "doctor": "Check this machine and say how to fix what fails.",
     "completion": "Let the shell complete commands, flags, values and files.",
     "remote": "Run on Modal GPUs: deploy, status, cancel, resume, clean.",
+    "help": "Explain a command, a flag such as --size, or a topic.",
 }
 """The modules of this folder that hold a command or a group of them, and what help says of each."""
 
@@ -94,7 +96,7 @@ class Program(TyperGroup):
 app = typer.Typer(
     name="keyscale",
     cls=Program,
-    help="Crop a video along camera keyframes and upscale it with Real-ESRGAN: one exact, verified clip.",
+    help="Crop a video along camera keyframes and upscale it: one exact, verified clip.",
     epilog=_EXAMPLES,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -121,15 +123,6 @@ def _root(
 
 _ROOT_OPTIONS = frozenset({"--help", "-h", "--version", "-V"})
 
-COMPLETE = "_KEYSCALE_COMPLETE"
-"""The variable by which a shell's script asks what a command line may go on with."""
-
-_WORDS: dict[str, Callable[[list[str]], list[str]]] = {
-    "help": lambda rest: [*rest, "--help"],
-    "version": lambda rest: ["--version", *rest],
-}
-"""Words that mean an option of the program."""
-
 
 def _with_command(args: list[str], commands: list[str]) -> list[str]:
     """`args`, with `upscale` before a first one that is neither a command nor an option of the program; or `--help`."""
@@ -137,11 +130,13 @@ def _with_command(args: list[str], commands: list[str]) -> list[str]:
 
     if not args:
         return ["--help"]
-    if args[0] in commands or args[0] in _ROOT_OPTIONS:
-        return args
     word = args[0]
-    if word in _WORDS and not Path(word).exists():
-        return _WORDS[word](args[1:])
+    if word == "help" and Path(word).exists():
+        return ["upscale", *args]
+    if word in commands or word in _ROOT_OPTIONS:
+        return args
+    if word == "version" and not Path(word).exists():
+        return ["--version", *args[1:]]
     if re.fullmatch(r"\w+", word) and not Path(word).exists():
         from difflib import get_close_matches
 

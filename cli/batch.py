@@ -69,9 +69,10 @@ def batch(
     from keyscale.cli.notices import announced
     from keyscale.engine.errors import StorageError
     from keyscale.engine.events import Note
+    from keyscale.engine.files import REPORT_NAME
 
     output_dir = Path(output)
-    report_path = Path(report) if report is not None else output_dir / "report.json"
+    report_path = Path(report) if report is not None else output_dir / REPORT_NAME
     with announced(output, notify=notify, on_done=on_done):
         with shown(batch_renderer(progress, quiet=quiet, verbosity=verbose, report=str(report_path))) as view:
             _check_local({"output": output, "keyframes_dir": keyframes_dir, "report": report})

@@ -23,7 +23,16 @@ Examples:
 """
 
 
-def compare(*, result: str | None, output: str | None, overwrite: bool, reference: Reference, **values: Any) -> None:
+def compare(
+    *,
+    result: str | None,
+    output: str | None,
+    overwrite: bool,
+    reference: Reference,
+    notify: bool,
+    on_done: str | None,
+    **values: Any,
+) -> None:
     """Show VIDEO as its camera sees it beside RESULT, or two results, at the same moments. Runs no network.
 
     A result alone is compared with its source, which is found in the same folder by the key in the result.
@@ -31,17 +40,19 @@ def compare(*, result: str | None, output: str | None, overwrite: bool, referenc
     from pathlib import Path
 
     from keyscale.cli.apart import look_at
+    from keyscale.cli.notices import announced
     from keyscale.cli.source import local_source
     from keyscale.engine.addresses import is_address
     from keyscale.engine.addresses import shown as shown_address
     from keyscale.engine.errors import UsageError
     from keyscale.engine.request import request_of
 
-    if result is not None and Path(result).suffix.lower() == ".json":
-        raise UsageError(
-            f"{result} looks like keyframes",
-            remedy=f"The camera comes last: keyscale compare {values['video']} RESULT {result}.",
-        )
+    for given in (values["video"], result):
+        if given is not None and not is_address(given) and Path(given).suffix.lower() == ".json":
+            raise UsageError(
+                f"{given} looks like keyframes",
+                remedy=f"The camera comes last: keyscale compare VIDEO RESULT {given}.",
+            )
     job = request_of(values).job
     if is_address(result or job.source):
         raise UsageError(
@@ -57,19 +68,20 @@ def compare(*, result: str | None, output: str | None, overwrite: bool, referenc
     from keyscale.engine.review.preview import check_kind
 
     check_kind(path)
-    job = local_source(job, quiet=values["quiet"])
-    look, say = look_at(), SafeStream(sys.stderr)
-    after = result
-    if after is None:
-        after = job.source
-        job = origin_of(after, job, look)
-        camera = f" and {job.keyframes}" if job.keyframes is not None else ", the whole picture"
-        say.line(printable(f"{after} was made of {job.source}{camera}"))
-    pair = pair_of(job, after, look)
-    for note in pair.notes:
-        say.line(printable(f"warning: {note}"))
-    told = write_comparison(pair, path, overwrite=overwrite, reference=reference)
-    say.line(printable(told))
+    with announced(path, notify=notify, on_done=on_done):
+        job = local_source(job, quiet=values["quiet"])
+        look, say = look_at(), SafeStream(sys.stderr)
+        after = result
+        if after is None:
+            after = job.source
+            job = origin_of(after, job, look)
+            camera = f" and {job.keyframes}" if job.keyframes is not None else ", the whole picture"
+            say.line(printable(f"{after} was made of {job.source}{camera}"))
+        pair = pair_of(job, after, look)
+        for note in pair.notes:
+            say.line(printable(f"warning: {note}"))
+        told = write_comparison(pair, path, overwrite=overwrite, reference=reference)
+        say.line(printable(told))
     write_path(path)
 
 

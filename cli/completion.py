@@ -15,9 +15,12 @@ from keyscale.cli.terminal import write_data
 if TYPE_CHECKING:
     from keyscale.engine.options import Option
 
-__all__ = ["app", "words_for"]
+__all__ = ["COMPLETE", "app", "words_for"]
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+COMPLETE = "_KEYSCALE_COMPLETE"
+"""The variable by which a shell's script asks what a command line may go on with."""
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
 
@@ -34,7 +37,6 @@ def completion(
     """Print or install shell completion for commands, flags, values and files."""
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # Typer has no __all__ there
 
-    from keyscale.cli.app import COMPLETE
     from keyscale.engine.errors import UsageError
 
     if shell not in SHELLS:

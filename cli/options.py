@@ -7,6 +7,7 @@ from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
+from keyscale.engine.forms import Model
 from keyscale.engine.job import Job
 from keyscale.engine.options import Option, in_panels, option, options_of
 from keyscale.engine.run_options import (
@@ -25,6 +26,7 @@ __all__ = [
     "batch_options",
     "compare_options",
     "job_options",
+    "owners",
     "parameter",
     "plan_options",
     "preview_options",
@@ -98,6 +100,27 @@ def compare_options(kind: type[Job] = Job) -> dict[str, Option]:
     return {each.name: each for each in in_panels((own | others).values())}
 
 
+def owners(flag: str) -> dict[str, Option]:
+    """The commands that have a flag, each with what it means there.
+
+    Args:
+        flag: with its dashes; a switch's contrary and a short flag are found too.
+    """
+    kinds = {
+        "upscale": upscale_options(),
+        "batch": batch_options(),
+        "plan": plan_options(),
+        "preview": preview_options(),
+        "compare": compare_options(),
+    }
+    return {
+        command: each
+        for command, declared in kinds.items()
+        for each in declared.values()
+        if each.panel and flag in {f"--{each.key}", f"--{each.contrary or each.key}", f"-{each.short or each.key}"}
+    }
+
+
 def parameter(each: Option) -> TyperArgument | TyperOption:
     """The parameter of a command that an option is. It only takes the text; `Option.read` says what that means."""
     about = str(say(each.help))
@@ -125,6 +148,7 @@ def parameter(each: Option) -> TyperArgument | TyperOption:
         type=None if each.is_switch else int if counts else str,
         is_flag=True if each.is_switch else None,
         count=counts,
+        multiple=isinstance(each.form, Model),
         required=each.required,
         default=(each.default is not each.is_negated) if each.is_switch else default,
         metavar="" if counts else None if each.is_switch else each.metavar or each.form.metavar,

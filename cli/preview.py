@@ -19,9 +19,12 @@ Examples:
 """
 
 
-def preview(*, output: str | None, overwrite: bool, embed: bool, **values: Any) -> None:
+def preview(
+    *, output: str | None, overwrite: bool, embed: bool, notify: bool, on_done: str | None, **values: Any
+) -> None:
     """Show the camera over VIDEO and what it will see. Takes the flags of upscale and runs no network."""
     from keyscale.cli.apart import look_at
+    from keyscale.cli.notices import announced
     from keyscale.cli.source import local_source
     from keyscale.cli.terminal import write_path
     from keyscale.engine.addresses import is_address, local_name
@@ -41,9 +44,10 @@ def preview(*, output: str | None, overwrite: bool, embed: bool, **values: Any) 
             say("{output} {}: a page links to its source, and of an address there is a copy for some days only", path),
             remedy=say("Give {embed=True} too."),
         )
-    job = local_source(request.job, quiet=values["quiet"])
-    plan = prepare_plan(job, remote=request.remote is not None, look=look_at())
-    write_preview(plan, path, overwrite=overwrite, embed=embed)
+    with announced(path, notify=notify, on_done=on_done):
+        job = local_source(request.job, quiet=values["quiet"])
+        plan = prepare_plan(job, remote=request.remote is not None, look=look_at())
+        write_preview(plan, path, overwrite=overwrite, embed=embed)
     write_path(path)
 
 

@@ -83,8 +83,11 @@ class ConfiguredCommand(GroupedCommand):
             UsageError: a flag, a settings file or a variable is wrong.
             EnvironmentFault: there is too little address space for what the command will load.
         """
+        from keyscale.cli.mistakes import check_values
         from keyscale.engine.machine import check_address_space
 
+        if not ctx.resilient_parsing:
+            check_values(args, self.params)
         rest: list[str] = super().parse_args(ctx, args)
         if not ctx.resilient_parsing:
             check_address_space()
@@ -117,6 +120,10 @@ class ConfiguredCommand(GroupedCommand):
             ctx.params[name] = value
             if name in known:
                 settings[each.key] = Setting(known[name].name, each.written(value), origin)
+        if "remote" in self.options:
+            from keyscale.engine.request import check_remote_options
+
+            check_remote_options(given, remote=ctx.params["remote"])
         ctx.meta[_KEY] = settings
 
 
@@ -237,7 +244,8 @@ def ignored_variables(environment: Mapping[str, str]) -> Sequence[str]:
 
 
 def _read_flag(each: Option, given: Any, ctx: Any) -> Any:
-    """What a flag means; a number is how often it was given."""
+    """What a flag means; a number is how often it was given, several texts are the same as one with commas."""
+    given = ",".join(given) if isinstance(given, tuple | list) else given
     if not isinstance(given, bool | str):
         return given
     try:

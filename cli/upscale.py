@@ -57,11 +57,10 @@ def upscale(
     from keyscale.cli.source import local_source
     from keyscale.cli.terminal import write_path
     from keyscale.engine.addresses import local_name
-    from keyscale.engine.errors import DeviceLost, UsageError
+    from keyscale.engine.errors import DeviceLost
     from keyscale.engine.events import Note
     from keyscale.engine.request import request_of
     from keyscale.engine.system import run_anew
-    from keyscale.engine.wording import say
 
     made = None
     with announced(values["output"] or str(local_name(values["video"])), notify=notify, on_done=on_done) as ending:
@@ -71,12 +70,6 @@ def upscale(
                     made = _make_part(still, sample, values, view)
                     ending.output = made[-1]
                 else:
-                    if several(values["model"]):
-                        raise UsageError(
-                            say("{} names several networks, which {sample=} alone takes", values["model"], "5"),
-                            option="model",
-                            remedy="Name one.",
-                        )
                     request = request_of(values)
                     ending.output = request.job.output
                     made = [run_job(local_source(request.job, view), request.remote, view).output]
@@ -133,20 +126,26 @@ def _make_part(still: float | None, sample: Samples | None, values: dict[str, An
     from keyscale.cli.signals import show_events
     from keyscale.cli.source import local_source
     from keyscale.engine.errors import StorageError, UsageError
-    from keyscale.engine.request import request_of
+    from keyscale.engine.request import networks_of, request_of
     from keyscale.engine.wording import say
 
+    if still is not None and sample is not None:
+        raise UsageError(
+            say("{still} makes one frame and {sample} makes clips: only one of them can be given"),
+            remedy=say("Give either {still} or {sample}."),
+        )
     option = "sample" if still is None else "still"
-    both = still is not None and sample is not None
-    for name, given in (("remote", values["remote"]), ("update", values["update"]), ("sample", both)):
-        if given:
-            raise UsageError(
-                say(f"does not go with {{{name}}}: a part of a result is made here, and always"),
-                option=option,
-                remedy=say(f"Leave {{{name}}} out."),
-            )
-    names = several(values["model"]) if sample is not None else []
-    request = request_of(values | ({} if still is None else {"output": None}))
+    if values["remote"]:
+        raise UsageError("runs on this machine only, not on Modal", option=option, remedy=say("Give {remote=False}."))
+    if values["update"]:
+        raise UsageError(
+            say("is always made, so {update=True} has no meaning for it"),
+            option=option,
+            remedy=say("Leave {update=True} out; {overwrite=True} replaces what is there."),
+        )
+    names = networks_of(values["model"]) if sample is not None else []
+    first = {"model": names[0]} if names else {}
+    request = request_of(values | first | ({} if still is None else {"output": None}))
     if request.job.publish_to is not None:
         raise UsageError(
             say("{output} {} is an address: a part of a result is made here", values["output"]),
@@ -192,14 +191,6 @@ def _make_part(still: float | None, sample: Samples | None, values: dict[str, An
         write_samples_page(stretches, labels, str(page), overwrite=job.overwrite, look=look_at())
         paths.append(str(page))
     return paths
-
-
-def several(model: str | None) -> list[str]:
-    """The networks of a list with commas; none where it names one, or a file that is called so."""
-    if model is None or "," not in model or Path(model).exists():
-        return []
-    names = [name.strip() for name in model.split(",") if name.strip()]
-    return names if len(names) > 1 else []
 
 
 def _finished(last: Event | None) -> Done:

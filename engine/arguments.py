@@ -17,7 +17,7 @@ from keyscale.engine.errors import KeyscaleError, UsageError
 from keyscale.engine.forms import short
 from keyscale.engine.job import Job, Trim
 from keyscale.engine.options import Option, options_of
-from keyscale.engine.request import Request, request_of
+from keyscale.engine.request import Request, check_remote_options, request_of
 from keyscale.engine.run_options import RemoteOptions
 from keyscale.engine.wording import as_argument, say, worded
 
@@ -59,6 +59,8 @@ def read_arguments(given: Mapping[str, object], kind: type[Job] = Job) -> Reques
             name: options[name].take(value) for name, value in given.items() if name != "keyframes" or framing is None
         }
         request = replace(request_of(values, kind=kind), framing=framing)
+        asked = [name for name, value in values.items() if value not in (None, options[name].default)]
+        check_remote_options(asked, remote=request.remote is not None)
         if request.remote is not None and framing is not None:
             raise UsageError(
                 say(

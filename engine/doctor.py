@@ -1,6 +1,6 @@
 """What of this machine and of what it reaches works: one finding after another, each with what to do about it.
 
-Meant as the first attachment of a bug report: findings name variables, never their values, and the home folder is `~`.
+Meant as the first attachment of a bug report: findings have no key, token or password, and the home folder is `~`.
 """
 
 from __future__ import annotations
@@ -227,9 +227,7 @@ def _folder(variable: str, folder: Path, *, weigh: bool = True) -> Finding:
 def _storage(environment: Mapping[str, str]) -> Finding:
     from keyscale.engine.storage.settings import StorageSettings
 
-    if not any(
-        environment.get(name) for name in ("R2_ENDPOINT_URL", "R2_ACCOUNT_ID", "R2_BUCKET_NAME", "R2_ACCESS_KEY_ID")
-    ):
+    if not any(value for name, value in environment.items() if name.startswith("R2_")):
         return _off(
             "no R2_* variable is set", say("Nothing needs it without {remote=True} or an r2:// output; docs/remote.md.")
         )

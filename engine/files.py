@@ -7,8 +7,10 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
+from os import PathLike
 from pathlib import Path
 
 import platformdirs
@@ -19,7 +21,9 @@ from keyscale.engine.wording import say
 
 __all__ = [
     "CAMERA_SUFFIXES",
+    "REPORT_NAME",
     "VIDEO_SUFFIXES",
+    "advice_on",
     "cache_folder",
     "drafted",
     "publish",
@@ -27,6 +31,9 @@ __all__ = [
     "storage_error",
     "write_private",
 ]
+
+REPORT_NAME = "report.json"
+"""What a batch tells of its clips, in the folder of the results."""
 
 CAMERA_SUFFIXES = (".json", ".jsonl", ".csv", ".cmd")
 """What is taken for keyframes in a folder; a file named by itself may be called anything."""
@@ -157,3 +164,22 @@ def write_private(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)  # of a full disk a part may have been written
         raise storage_error(error, path) from error
+
+
+def advice_on(path: str | PathLike[str], suffixes: Iterable[str]) -> str:
+    """What to do where a file that was named is not there: the name of one that is nearly alike, if there is one.
+
+    Args:
+        path: as it was given.
+        suffixes: those of files that may be meant, in lower case.
+    """
+    given = Path(path)
+    if re.match(r"(www\.|[\w-]+(\.[\w-]+)*\.(com|org|net|io|tv|dev)/)", str(path), re.IGNORECASE):
+        return f"If it is an address, write https://{path}. Otherwise check the path."
+    try:
+        others = [other.name for other in given.parent.iterdir() if other.suffix.lower() in suffixes]
+    except (OSError, ValueError):
+        return f"There is no folder {given.parent}: check the path." if not given.parent.exists() else "Check the path."
+    by_name = {text.lower(): name for name in sorted(others) for text in (Path(name).stem, name)}
+    near = get_close_matches(given.name.lower(), by_name, n=1, cutoff=0.75)
+    return f"Did you mean {given.with_name(by_name[near[0]])}?" if near else "Check the path."

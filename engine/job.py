@@ -66,7 +66,7 @@ class Target:
         together=("height", "relative"),
         docs="size of the result; both sides even, 2 to 16384; or a shape (`9:16`) or factor (`2x`), see "
         "[below](#sizes-that-follow-the-camera); or `reel`, `short`, `story`, `tiktok` (1080x1920), "
-        "`portrait` (1080x1350), `square` (1080x1080), `720p`, `1080p`, `1440p`, `2160p`, `4k` (3840x2160)",
+        "`portrait` (1080x1350), `square` (1080x1080), `720p`, `1080p`, `1440p`, `2160p`, `4k` (3840x2160), `8k`",
         python="Width and height of the result in pixels, both even, 2 to 16384; or text: '1080x1920', "
         "'9:16', '2x', 'reel'.",
     )
@@ -196,15 +196,15 @@ class ModelChoice:
     )
     name: str | None = option(
         None,
-        "A network of your choice: a name from 'keyscale models list', or a checkpoint. With {sample}, several with "
-        "commas.",
+        "A network of your choice: a name from 'keyscale models list', or a checkpoint. With {sample} it may be "
+        "given several times.",
         "Model",
         name="model",
         form=forms.Model(),
         metavar="NAME|PATH",
         remedy="'keyscale models list' shows the names.",
         docs="the network: a name from `keyscale models list`, or the path of a checkpoint; `lanczos` resizes without "
-        "one; with `--sample` several, with commas",
+        "one; with `--sample` several",
         default_docs="by mode",
     )
     denoise: float | None = option(

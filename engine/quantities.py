@@ -34,8 +34,14 @@ class Time(Number):
     )
 
     def read(self, text: str) -> float:
-        """`"90"`, `"1.5"`, `"1:30"`, `"0:01:30.250"`, `"1m30s"` or `"250ms"` -> seconds."""
+        """`"90"`, `"1.5"`, `"1,5"`, `"1:30"`, `"0:01:30.250"`, `"1m30s"` or `"250ms"` -> seconds."""
         written = text.strip().lower()
+        if re.fullmatch(r"\d+,\d{3}", written):
+            raise Refused(
+                f"{quoted(text.strip())} may mean thousands or a fraction",
+                f"Write {written.replace(',', '')} or {written.replace(',', '.')}.",
+            )
+        written = written.replace(",", ".") if written.count(",") == 1 and "." not in written else written
         if self._seconds.fullmatch(written):
             return float(written)
         if found := self._clock.fullmatch(written):
@@ -95,7 +101,7 @@ class Relative:
         return cls(None, factor) if 0 < factor <= LARGEST_FACTOR else None
 
 
-_SHAPE = re.compile(r"(\d{1,4}(?:\.\d{1,4})?) ?: ?(\d{1,4}(?:\.\d{1,4})?)", re.ASCII)
+_SHAPE = re.compile(r"(\d{1,4}(?:\.\d{1,4})?) ?[:/] ?(\d{1,4}(?:\.\d{1,4})?)", re.ASCII)
 _FACTOR = re.compile(r"(\d{1,3}(?:\.\d{1,4})?) ?[x\u00d7]|[x\u00d7] ?(\d{1,3}(?:\.\d{1,4})?)", re.ASCII)
 
 _SHAPES = 100
@@ -118,11 +124,13 @@ class Size(Form):
         "1440p": (2560, 1440),
         "2160p": (3840, 2160),
         "4k": (3840, 2160),
+        "8k": (7680, 4320),
     }
     """Sizes that go by a name; `NNNNp` lies on its side, as everywhere."""
     words = (*named, "9:16", "2x")
 
-    _pair = re.compile(r"(\d+) ?[x\u00d7*:] ?(\d+)", re.ASCII)
+    _other_names: ClassVar = {"uhd": "4k", "fhd": "1080p", "fullhd": "1080p", "full hd": "1080p", "qhd": "1440p"}
+    _pair = re.compile(r"(\d+) ?[x\u00d7*:,] ?(\d+)", re.ASCII)
 
     def read(self, text: str) -> tuple[int, int] | tuple[int, int, str]:
         """`"1080x1920"`, also with the multiplication sign or FFmpeg's colon, or `"reel"` -> `(1080, 1920)`.
@@ -130,10 +138,10 @@ class Size(Form):
         `"9:16"` and `"2x"` -> `(0, 0, "9:16")`, `(0, 0, "2x")`: what `Relative.of` reads.
         """
         word = text.strip().lower()
-        if word in self.named:
-            return self.named[word]
+        if (name := self._other_names.get(word, word)) in self.named:
+            return self.named[name]
         if Relative.of(word) is not None:
-            return 0, 0, word.replace(" ", "").replace("\u00d7", "x")
+            return 0, 0, word.replace(" ", "").replace("\u00d7", "x").replace("/", ":")
         remedy = (
             "Write WIDTHxHEIGHT, such as 1080x1920; a shape, such as 9:16; 2x for twice what the camera sees; or "
             f"{', '.join(self.named)}."

@@ -307,7 +307,8 @@ class Terminal:
         not_beside_inputs="it is a command that is run, and a folder of clips may be anyone's",
         default_docs="none",
         docs="run this shell command at the end, also after an error, with `KEYSCALE_DONE_OUTPUT`, "
-        "`KEYSCALE_DONE_CODE` (the exit code) and `KEYSCALE_DONE_MESSAGE` in its environment",
+        "`KEYSCALE_DONE_CODE` (the exit code) and `KEYSCALE_DONE_MESSAGE` in its environment; `plan` runs none, nor "
+        "does a command whose flags are wrong",
     )
     quiet: bool = option(False, "Show only warnings, errors and the result.", "Running", short="q")
     verbose: int = option(

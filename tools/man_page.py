@@ -11,6 +11,7 @@ from typer.main import get_command
 
 import keyscale
 from keyscale.cli.app import app
+from keyscale.cli.help import TOPICS
 
 __all__ = ["PAGE", "commands", "page"]
 
@@ -38,16 +39,8 @@ def page() -> str:
         for param in command.get_params(ctx):
             if param.name != "help" and (record := param.get_help_record(ctx)):
                 lines += [".TP", f".B {_text(record[0])}", _text(record[1])]
-    lines += [
-        ".SH EXIT STATUS",
-        "0: the result stands under its name and was verified. 1: anything else. 2: flags or keyframes. 3: the source. "
-        "4: this machine. 5: storage or the remote functions. 6: the finished file is not what was planned. "
-        "128 + N: signal N.",
-        ".SH FILES",
-        "keyscale.toml beside the input, and the file that",
-        ".B keyscale config path",
-        "prints, hold defaults for flags.",
-    ]
+    for topic, text in TOPICS.items():
+        lines += [f".SH {topic.replace('-', ' ').upper()}", ".nf", *map(_line, text.splitlines()), ".fi"]
     return "\n".join(lines) + "\n"
 
 
@@ -60,6 +53,11 @@ def commands(group: Any, context: Any, path: str) -> Iterator[tuple[str, Any, An
             yield from commands(command, ctx, f"{path} {name}")
         else:
             yield f"{path} {name}", command, ctx
+
+
+def _line(text: str) -> str:
+    """A line as it stands."""
+    return "\\&" + text.replace("\\", "\\e").replace("-", "\\-")
 
 
 def _text(text: str) -> str:

@@ -8,6 +8,7 @@ The page needs Chromium (`apt install chromium`); without it that picture is lef
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -41,14 +42,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.screens", description="Draw the screenshots of docs/use.md.")
     parser.add_argument("--to", type=Path, default=ROOT / "docs")
     target = parser.parse_args(arguments).to
-    plan = prepare_plan(
-        Job(
-            source="examples/court.mp4",
-            keyframes="examples/court.json",
-            output="examples/court.keyscale.mp4",
-            target=Target(width=SIZE[0], height=SIZE[1]),
+    # Learned speeds would put other estimates into the pictures each time.
+    with tempfile.TemporaryDirectory(prefix="keyscale-screens-") as cache:
+        os.environ["KEYSCALE_CACHE_DIR"] = cache
+        plan = prepare_plan(
+            Job(
+                source="examples/court.mp4",
+                keyframes="examples/court.json",
+                output="examples/court.keyscale.mp4",
+                target=Target(width=SIZE[0], height=SIZE[1]),
+            )
         )
-    )
     contact_sheet(plan).save(target / "preview.webp", quality=QUALITY, method=6)
     program = browser()
     if program is None:

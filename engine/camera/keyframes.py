@@ -28,6 +28,7 @@ from keyscale.engine.camera.formats import (
     version1,
 )
 from keyscale.engine.errors import FramingError
+from keyscale.engine.files import CAMERA_SUFFIXES, advice_on
 from keyscale.engine.wording import say
 
 __all__ = ["MAX_BYTES", "STANDARD_INPUT", "load", "parse"]
@@ -96,7 +97,9 @@ def load(path: str | PathLike[str]) -> Contents:
     except OSError as error:
         raise FramingError(
             f"{name}: the keyframes file cannot be read: {error.strerror or error}",
-            remedy="Give the path of a JSON file that you may read.",
+            remedy=advice_on(path, CAMERA_SUFFIXES)
+            if isinstance(error, FileNotFoundError)
+            else "Give the path of a file that you may read.",
         ) from error
     except ValueError as error:
         raise FramingError(f"{name!r} is not a path: {error}") from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from keyscale.engine.errors import DeviceError
@@ -69,12 +71,31 @@ def look_at_devices(*, measure: bool = True) -> list[DeviceReport]:
     meant = {each.partition(":")[0] for each in candidates("auto")}
     # Some GPUs `auto` compares with the CPU.
     contested = bool(meant.intersection(CONTESTED))
-    reports = [_tried(device, measure=measure or contested) for device in _devices()]
+    with _silent_drivers():
+        reports = [_tried(device, measure=measure or contested) for device in _devices()]
     # As a job does: where the best one fails the next comes.
     works = [each for each in reports if each.works and each.kind in meant]
     cpu = next((each.frames_per_second for each in works if each.device == "cpu"), None)
     auto = next((each.device for each in works if not _loses(each, cpu)), "cpu")
     return [replace(each, auto=each.device == auto and each.works) for each in reports]
+
+
+@contextmanager
+def _silent_drivers() -> Iterator[None]:
+    """Drop what drivers write to the process's stderr about what they lack: the reports have what matters of it."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # a process without one
+        yield
+        return
+    try:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 2)
+        os.close(nothing)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _loses(report: DeviceReport, cpu: float | None) -> bool:

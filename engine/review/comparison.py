@@ -18,6 +18,7 @@ from keyscale.engine.review.measures import Pixels, psnr, sharpness
 from keyscale.engine.review.pictures import seen, source_pixels
 from keyscale.engine.runners.prepare import Look, prepare_plan
 from keyscale.engine.source.probe import probe
+from keyscale.engine.workspace.fingerprint import read_stamp
 
 __all__ = ["Compared", "Pair", "compared", "frames_of", "pair_of", "summary"]
 
@@ -101,6 +102,11 @@ def pair_of(job: Job, after: str, look: Look = probe) -> Pair:
     )
     plans = prepare_plan(first, look=look), prepare_plan(second, look=lambda *_, **__: result)
     notes = []
+    if read_stamp(Path(job.source)) is not None and read_stamp(Path(after)) is None:
+        notes.append(
+            f"{Path(job.source).name} was made by keyscale, {Path(after).name} was not: if one was made of the other, "
+            "name the source first and the result second"
+        )
     if abs(plans[0].frames - plans[1].frames) > APART:
         seconds = [f"{float(plan.duration):.3f} s" for plan in plans]
         notes.append(

@@ -1,8 +1,12 @@
-"""The job that a result came from, looked for beside it: a candidate is the one if its key is the result's."""
+"""The job that a result came from: of the videos and cameras that are near, those that give the result's key.
+
+Near is what a batch's report beside the result names, what lies in the result's folder, and in the current one.
+"""
 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -11,7 +15,7 @@ from pathlib import Path
 from keyscale.engine.camera.framing import Framing, load_framing
 from keyscale.engine.choices import Codec, Fit, Mode
 from keyscale.engine.errors import InputError, KeyscaleError, UsageError
-from keyscale.engine.files import CAMERA_SUFFIXES, VIDEO_SUFFIXES, sha256_file
+from keyscale.engine.files import CAMERA_SUFFIXES, REPORT_NAME, VIDEO_SUFFIXES, sha256_file
 from keyscale.engine.job import Job, Target
 from keyscale.engine.runners.prepare import Look, prepare_plan
 from keyscale.engine.source.probe import VideoInfo, probe
@@ -27,12 +31,12 @@ CODECS = {"hevc": Codec.HEVC, "av1": Codec.AV1, "prores": Codec.PRORES}
 
 
 def origin_of(result: str, job: Job, look: Look = probe) -> Job:
-    """The job whose key the result carries, with source and camera from the result's folder.
+    """The job whose key the result carries, with a source and a camera that are near.
 
     Size, rate and codec are read off the result, mode and fit are tried; `job` has to say what else was asked for.
 
     Raises:
-        UsageError: nothing in the folder is it; says what to name.
+        UsageError: nothing that is near is it; says what to name.
         KeyscaleError: the result cannot be read.
     """
     path = Path(result)
@@ -41,12 +45,10 @@ def origin_of(result: str, job: Job, look: Look = probe) -> Job:
     remedy = "Name the source first, and the camera last: keyscale compare VIDEO RESULT KEYFRAMES.json."
     if key is None:
         raise UsageError(f"{result} has no job key, so its source cannot be found", remedy=remedy)
-    own = path.name.split(".keyscale.")[0]
     try:
-        files = [other for other in path.parent.iterdir() if other.is_file() and other.name != path.name]
+        near = _near(path)
     except OSError as error:
         raise InputError(f"cannot read the folder {path.parent}: {error.strerror}", remedy=remedy) from error
-    near = sorted(files, key=lambda other: (not other.name.startswith(own), other.name))
     videos = [other for other in near if other.suffix.lower() in VIDEO_SUFFIXES]
     cameras = [other for other in near if other.suffix.lower() in CAMERA_SUFFIXES]
     framings: list[tuple[str | None, Framing | None]] = [(None, None)]
@@ -75,9 +77,38 @@ def origin_of(result: str, job: Job, look: Look = probe) -> Job:
         except (KeyscaleError, OSError):  # no video, or one that cannot be read
             continue
     raise UsageError(
-        f"no video beside {result} and no camera there gives its key with these flags",
+        f"no video and camera beside {result} or in the current folder give its key with these flags",
         remedy=say("{} Or give the flags that it was made with, such as {crf=} and {start=}.", remedy, 18, 1.5),
     )
+
+
+def _near(path: Path) -> list[Path]:
+    """Files that may be source or camera of a result, the likelier ones first, each once.
+
+    Raises:
+        OSError: the result's folder cannot be read.
+    """
+    own = path.name.split(".keyscale.")[0]
+    found = _reported(path)
+    for folder in (path.parent, Path()):
+        files = [other for other in folder.iterdir() if other.is_file()]
+        found += sorted(files, key=lambda other: (not other.name.startswith(own), other.name))
+    once: dict[Path, Path] = {}
+    for each in found:
+        once.setdefault(each.resolve(), each)
+    once.pop(path.resolve(), None)
+    return list(once.values())
+
+
+def _reported(path: Path) -> list[Path]:
+    """What the report of a batch beside a result says that it was made of; names in it begin in that batch's folder."""
+    try:
+        clips = json.loads((path.parent / REPORT_NAME).read_bytes())["clips"]
+        clip = next(each for each in clips if Path(each["output"]).name == path.name)
+        named = [Path(clip[name]) for name in ("video", "keyframes") if clip[name] is not None]
+    except (OSError, ValueError, LookupError, TypeError, StopIteration):
+        return []
+    return [each for each in named if each.is_file()]
 
 
 def _jobs(job: Job, source: str, result: str, info: VideoInfo, rate: Fraction | None) -> Iterator[Job]:

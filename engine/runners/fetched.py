@@ -31,18 +31,21 @@ from keyscale.engine.events import Event, Note, Phase
 from keyscale.engine.files import cache_folder, storage_error
 from keyscale.engine.job import Job
 from keyscale.engine.runners.progress import in_background
+from keyscale.engine.storage.proxies import proxy_for
 from keyscale.engine.system import sync
 from keyscale.engine.worker.links import (
     UNQUOTED,
+    LinkBarred,
     LinkChanged,
     LinkError,
     LinkMissing,
     LinkRefused,
     LinkUnreachable,
     LinkUnsuitable,
-    located,
+    Via,
 )
 from keyscale.engine.worker.ranged_file import PATIENCE_S, RangedFile
+from keyscale.engine.worker.redirects import located
 from keyscale.engine.workspace.locks import held, lock_of
 
 __all__ = ["FOLDER", "KEPT_DAYS", "fetched", "with_local_source"]
@@ -58,6 +61,9 @@ FIRST_PATIENCE_S = 10.0
 
 PIECE = 1 << 20
 """Bytes read at once."""
+
+NOBODY_S = 1.0
+"""The same where no host has the name, or nothing listens at its port."""
 
 POLL_S = 0.25
 
@@ -112,6 +118,7 @@ class _Fetching:
         self._url, self._authorization = _request(address, self._name)
         self._ended = threading.Event()
         self._file: RangedFile | None = None
+        self._have = 0
 
     def end(self) -> None:
         """Wait for the server no longer."""
@@ -123,8 +130,8 @@ class _Fetching:
     def fetch(self, report: Callable[[int, int], None]) -> tuple[Path, int]:
         """The copy, and its size in bytes; `report` is told how many bytes there are of how many."""
         host = str(urlsplit(self._url).hostname)
-        with _in_words(self._name, host):
-            with self._opened(FIRST_PATIENCE_S) as file:
+        with _in_words(self._name, host, lambda: self._have):
+            with self._opened(FIRST_PATIENCE_S, NOBODY_S) as file:
                 size, version = file.size, file.version
             if not size:
                 raise InputError(f"{self._name} on {host} is empty (0 bytes)", remedy="Check the address.")
@@ -142,9 +149,15 @@ class _Fetching:
         return copy, size
 
     @contextmanager
-    def _opened(self, patience_s: float = PATIENCE_S) -> Iterator[RangedFile]:
+    def _opened(self, patience_s: float = PATIENCE_S, nobody_s: float | None = None) -> Iterator[RangedFile]:
         place = located(
-            self._url, name=self._name, authorization=self._authorization, patience_s=patience_s, rest=self._rest
+            self._url,
+            name=self._name,
+            authorization=self._authorization,
+            patience_s=patience_s,
+            nobody_s=nobody_s,
+            route=_route,
+            rest=self._rest,
         )
         if place.media_type in PAGES:
             raise InputError(
@@ -152,7 +165,13 @@ class _Fetching:
                 remedy="Give the address of the video file itself, or download it first.",
             )
         with closing(
-            RangedFile(place.url, name=self._name, authorization=place.authorization, rest=self._rest)
+            RangedFile(
+                place.url,
+                name=self._name,
+                authorization=place.authorization,
+                via=_route(place.url),
+                rest=self._rest,
+            )
         ) as self._file:
             yield self._file
 
@@ -179,7 +198,7 @@ class _Fetching:
     def _download(self, part: Path, size: int, version: str | None, report: Callable[[int, int], None]) -> None:
         """Fetch what `part` lacks of the file that has this size and version."""
         with part.open("ab") as out:
-            have = out.tell()
+            have = self._have = out.tell()
             free = shutil.disk_usage(part.parent).free
             if free < size - have + SPARE:
                 missing = f"{(size - have) / 2**20:.0f} MiB"
@@ -196,12 +215,37 @@ class _Fetching:
                     try:
                         while have < size:
                             have += out.write(file.read(PIECE))
+                            self._have = have
                             report(have, size)
                     except LinkRefused:
                         # Where a redirect leads may be good for minutes only.
                         if have == before:
                             raise
             sync(part)
+
+
+def _route(url: str) -> Via | None:
+    """The proxy that the environment or the system names for an address.
+
+    Raises:
+        InputError: it is of another kind than HTTP proxies.
+    """
+    proxy = proxy_for(url, or_all=True)
+    if proxy is None:
+        return None
+    host = str(urlsplit(url).hostname)
+    if proxy.scheme != "http" or not proxy.host:
+        raise InputError(
+            f"cannot reach {host}: {proxy} is not written as http://HOST:PORT, and videos are read by no other kind",
+            remedy=proxy.remedy(host),
+        )
+    return Via(
+        host=proxy.host,
+        port=proxy.port,
+        said=str(proxy),
+        remedy=proxy.remedy(host),
+        authorization=proxy.authorization,
+    )
 
 
 def _request(address: str, name: str) -> tuple[str, str | None]:
@@ -258,8 +302,11 @@ def _lock(folder: Path) -> Path:
 
 
 @contextmanager
-def _in_words(name: str, host: str) -> Iterator[None]:
-    """Faults of links as those of a source: what is wrong with a server is no matter of storage here."""
+def _in_words(name: str, host: str, have: Callable[[], int]) -> Iterator[None]:
+    """Faults of links as those of a source: what is wrong with a server is no matter of storage here.
+
+    `have` tells how many bytes of the file are here.
+    """
     where = f"{name} on {host}"
     try:
         yield
@@ -273,6 +320,9 @@ def _in_words(name: str, host: str) -> Iterator[None]:
         raise InputError(
             f"{where} changed while it was fetched", remedy="Run the command again once the file is complete."
         ) from None
+    except LinkBarred as error:
+        why = error.message.partition(": ")[2]
+        raise InputError(f"cannot read {where}: {why}", remedy=error.remedy) from None
     except LinkRefused as error:
         if error.status in {401, 403}:
             remedy = (
@@ -286,7 +336,8 @@ def _in_words(name: str, host: str) -> Iterator[None]:
         why = error.message.partition(": ")[2]
         raise InputError(
             f"cannot reach {host} for {name}: {why}",
-            remedy="Check the address and the network, and run the command again: it goes on where it stopped.",
+            remedy="Check the address and the network, and run the command again"
+            + (": it goes on where it stopped." if have() else "."),
         ) from None
     except LinkError as error:
         raise InputError(f"cannot read {where}: {error.message}", remedy=DOWNLOAD) from None

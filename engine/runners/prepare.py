@@ -10,7 +10,7 @@ from typing import Protocol
 
 from keyscale.engine.camera.framing import Framing, load_framing
 from keyscale.engine.errors import InputError, StorageError, UsageError
-from keyscale.engine.files import storage_error
+from keyscale.engine.files import VIDEO_SUFFIXES, advice_on, storage_error
 from keyscale.engine.job import Job, Precision
 from keyscale.engine.machine import find_gpus, share_cores
 from keyscale.engine.models import ON_ANY_CPU, ModelSpec, defaults_for, describe, needs_openvino
@@ -192,7 +192,7 @@ def _stat(job: Job) -> tuple[int, int]:
         info = Path(job.source).stat()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot read {job.source}: {reason}", remedy="Check the path of the video.") from error
+        raise InputError(f"cannot read {job.source}: {reason}", remedy=advice_on(job.source, VIDEO_SUFFIXES)) from error
     return info.st_size, info.st_mtime_ns
 
 

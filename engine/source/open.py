@@ -14,6 +14,7 @@ import av
 from av.codec.context import Flags
 
 from keyscale.engine.errors import InputError
+from keyscale.engine.files import VIDEO_SUFFIXES, advice_on
 from keyscale.engine.source.webp import HEAD_BYTES, as_film, film_of, is_animated
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def open_source(path: str | Path, *, look_ahead: int = 0) -> Iterator[InputConta
     try:
         info = Path(name).stat()
     except OSError as error:
-        raise InputError(f"cannot read {name}: {error.strerror}", remedy="Check the path of the video.") from error
+        raise InputError(f"cannot read {name}: {error.strerror}", remedy=advice_on(name, VIDEO_SUFFIXES)) from error
     except ValueError as error:
         raise InputError(f"cannot read {name!r}: {error}", remedy="Check the path of the video.") from error
     if stat.S_ISDIR(info.st_mode):

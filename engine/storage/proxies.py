@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import urllib.request
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
 
 __all__ = ["Proxy", "proxy_for"]
 
@@ -21,6 +22,10 @@ class Proxy:
     host: str
     """Empty where it is no address."""
     port: int
+    scheme: str = "http"
+    """The protocol that it speaks; `http` does for https addresses too, through a tunnel."""
+    authorization: str | None = field(default=None, repr=False)
+    """The header of its user and password, where the variable has them."""
 
     def __str__(self) -> str:
         return f"the proxy {self.host}:{self.port} that {self.variable} names" if self.host else "a proxy"
@@ -47,6 +52,13 @@ def proxy_for(url: str, *, or_all: bool) -> Proxy | None:
     value = proxies[scheme]
     try:
         named = urlsplit(value if "://" in value else f"http://{value}")
-        return Proxy(variable=variable, host=named.hostname or "", port=named.port or _PORTS.get(named.scheme, 1080))
+        pair = f"{unquote(named.username or '')}:{unquote(named.password or '')}"
+        return Proxy(
+            variable=variable,
+            host=named.hostname or "",
+            port=named.port or _PORTS.get(named.scheme, 1080),
+            scheme=named.scheme,
+            authorization=f"Basic {base64.b64encode(pair.encode()).decode()}" if named.username is not None else None,
+        )
     except ValueError:
         return Proxy(variable=variable, host="", port=0)

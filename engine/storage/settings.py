@@ -78,7 +78,7 @@ class StorageSettings:
         """Settings from the variables that R2's users know.
 
         `R2_ENDPOINT_URL`, or `R2_ACCOUNT_ID` where that is not set; `R2_BUCKET_NAME`; `R2_ACCESS_KEY_ID` and
-        `R2_SECRET_ACCESS_KEY`, whose values appear in no message.
+        `R2_SECRET_ACCESS_KEY`. What is refused of any of them appears in no message: it may be another one's value.
 
         Raises:
             RemoteError: variables are missing, blank or not of their form; the message names all of them.
@@ -94,7 +94,7 @@ class StorageSettings:
         if not bucket.strip():
             faults.append("R2_BUCKET_NAME is not set")
         elif not _BUCKET.fullmatch(bucket):
-            faults.append(f"R2_BUCKET_NAME is {bucket!r}, which is not the name of a bucket")
+            faults.append("R2_BUCKET_NAME is not the name of a bucket (3 to 63 of a-z, 0-9, '-' and '.')")
         if faults:
             raise RemoteError(
                 f"object storage is not set up: {'; '.join(faults)}",

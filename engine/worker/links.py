@@ -9,14 +9,14 @@ from __future__ import annotations
 import http.client
 import io
 import re
+import socket
 import ssl
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from keyscale import __version__
 from keyscale.engine.errors import RemoteError
@@ -25,6 +25,7 @@ from keyscale.engine.patience import Patience
 __all__ = [
     "LONGEST_ANSWER",
     "Link",
+    "LinkBarred",
     "LinkChanged",
     "LinkError",
     "LinkExpired",
@@ -32,11 +33,10 @@ __all__ = [
     "LinkRefused",
     "LinkUnreachable",
     "LinkUnsuitable",
-    "Located",
     "Passing",
+    "Via",
     "fetch",
     "is_gone",
-    "located",
     "send",
     "take_back",
 ]
@@ -48,13 +48,13 @@ LONGEST_ANSWER = 1 << 16
 
 TRANSIENT = frozenset({408, 425, 429})
 """Answers below 500 that another try may not get."""
+TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})\b")
+"""`http.client`'s words where a proxy gives no tunnel to the server."""
+PROXY_ASKS = 407
+"""A proxy wants a user and a password."""
 NO_SPACE = 507
 """The one from 500 up that it would get too."""
 
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
-MOST_REDIRECTS = 10
-EMPTY = 416
-"""Of a file without a byte: no part can be given."""
 UNQUOTED = "".join(map(chr, range(0x21, 0x7F)))
 """What a request line may hold as it is."""
 
@@ -103,14 +103,39 @@ class LinkUnreachable(LinkError):
     transient = True
 
 
+class LinkBarred(LinkRefused):
+    """It is the proxy that refuses."""
+
+
 class Passing(Exception):
     """A fault that another try may not meet."""
+
+    def __init__(self, why: str, *, nobody: bool = False) -> None:
+        """`nobody`: no host has this name, or nothing listens at its port."""
+        super().__init__(why)
+        self.nobody = nobody
+
+
+@dataclass(frozen=True, kw_only=True)
+class Via:
+    """An HTTP proxy that requests go through."""
+
+    host: str
+    port: int
+    said: str
+    """What messages call it."""
+    remedy: str
+    """What to do where it refuses."""
+    authorization: str | None = field(default=None, repr=False)
+    """What requests say in the header `Proxy-Authorization`."""
 
 
 class Link:
     """An http or https link, all of it but the host kept secret."""
 
-    def __init__(self, url: str, name: str, *, reads: bool = True, authorization: str | None = None) -> None:
+    def __init__(
+        self, url: str, name: str, *, reads: bool = True, authorization: str | None = None, via: Via | None = None
+    ) -> None:
         """Nothing is sent.
 
         Args:
@@ -118,6 +143,7 @@ class Link:
             name: what errors call the file.
             reads: the file is read from there; False where it is stored.
             authorization: what every request says in its header of that name.
+            via: a proxy.
 
         Raises:
             LinkRefused: `url` is no http or https link.
@@ -136,8 +162,11 @@ class Link:
         self.host = host
         self._is_https = split.scheme == "https"
         self._authorization = authorization
+        self._via = via
         self.target = f"{split.path or '/'}?{split.query}" if split.query else split.path or "/"
-        """Path and query, for the request line."""
+        """What the request line names: path and query, and all of it to a proxy that reads the request."""
+        if via is not None and not self._is_https:
+            self.target = f"http://{split.netloc}{self.target}"
 
     def __repr__(self) -> str:
         return f"<Link to {self.host}>"
@@ -145,13 +174,25 @@ class Link:
     @property
     def headers(self) -> dict[str, str]:
         """What every request says."""
-        agent = {"User-Agent": f"keyscale/{__version__}"}
-        return agent if self._authorization is None else agent | {"Authorization": self._authorization}
+        said = {"User-Agent": f"keyscale/{__version__}"}
+        if self._authorization is not None:
+            said["Authorization"] = self._authorization
+        # Through a tunnel it would reach the server.
+        return said if self._is_https else said | self._to_proxy()
+
+    def _to_proxy(self) -> dict[str, str]:
+        named = self._via.authorization if self._via is not None else None
+        return {} if named is None else {"Proxy-Authorization": named}
 
     def connection(self, *, silence_s: float) -> http.client.HTTPConnection:
         """A connection to the host, which is made with the first request; `silence_s` is waited for its next bytes."""
         kind = http.client.HTTPSConnection if self._is_https else http.client.HTTPConnection
-        return kind(self.host, self._port, timeout=silence_s)
+        if self._via is None:
+            return kind(self.host, self._port, timeout=silence_s)
+        connection = kind(self._via.host, self._via.port, timeout=silence_s)
+        if self._is_https:
+            connection.set_tunnel(self.host, self._port, headers=self._to_proxy())
+        return connection
 
     @contextmanager
     def quietly(self) -> Iterator[None]:
@@ -161,12 +202,24 @@ class Link:
         except ssl.SSLCertVerificationError:
             raise self.fault(LinkRefused, "its certificate is not trusted", ADDRESS) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
+            if found := TUNNEL.match(str(error)):
+                raise self._barred(int(found[1])) from None
             # Their texts may quote a header or the address; the kind and the system's own words do not.
-            raise Passing(getattr(error, "strerror", None) or type(error).__name__) from None
+            why = getattr(error, "strerror", None) or type(error).__name__
+            no_name = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
+            nobody = no_name or isinstance(error, ConnectionRefusedError)
+            raise Passing(why if self._via is None else f"{self._via.said}: {why}", nobody=nobody) from None
+
+    def _barred(self, status: int) -> LinkError | Passing:
+        """What it means that a proxy answers with `status` instead of the server."""
+        assert self._via is not None
+        why = f"{self._via.said} answers with status {status}"
+        return Passing(why) if status >= 500 else self.fault(LinkBarred, why, self._via.remedy)
 
     def meaning(self, status: int, body: bytes) -> LinkError | Passing:
         """What an answer means that is not the wanted one, to be raised: whether another try may get that or not."""
-        found = self._meaning(status, body)
+        asked_by_proxy = status == PROXY_ASKS and self._via is not None
+        found = self._barred(status) if asked_by_proxy else self._meaning(status, body)
         if isinstance(found, LinkError):
             found.status = status
         return found
@@ -200,69 +253,6 @@ class Link:
         """The error where no try succeeded for so long, the last of them for this fault."""
         remedy = "Check the network and the storage, then run or resume the job again."
         return self.fault(LinkUnreachable, f"no try succeeded for {seconds:g} s ({fault})", remedy)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Located:
-    """Where redirects from a link have led."""
-
-    url: str
-    authorization: str | None
-    media_type: str
-    """As the server tells it, such as `video/mp4`; empty where it does not."""
-
-
-def located(
-    url: str,
-    *,
-    name: str,
-    authorization: str | None = None,
-    patience_s: float = PATIENCE_S,
-    rest: Callable[[float], object] = time.sleep,
-) -> Located:
-    """Follow a link's redirects, which `Link` does not; faults that may pass are tried again.
-
-    `authorization` goes to no other server than the one of `url`. A redirect from https to http is not followed. `rest`
-    sleeps for the given seconds between two tries, or raises.
-
-    Raises:
-        LinkError: as `fetch`.
-    """
-    patience = Patience(patience_s, silence_counts=True, rest=rest)
-    followed = 0
-    while True:
-        link = Link(url, name, authorization=authorization)
-        try:
-            silence_s = max(0.1, min(SILENCE_S, patience_s))
-            with closing(link.connection(silence_s=silence_s)) as connection, link.quietly():
-                connection.request("GET", link.target, headers=link.headers | {"Range": "bytes=0-0"})
-                with closing(connection.getresponse()) as response:
-                    status, headers = response.status, response.headers
-                    # A server that knows no ranges would send all of the file.
-                    body = response.read(LONGEST_ANSWER) if status >= 300 else b""
-            found = headers.get("Location") if status in REDIRECTS else None
-            if found is None:
-                if status >= 300 and status != EMPTY:
-                    raise link.meaning(status, body)
-                media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-                return Located(url=url, authorization=authorization, media_type=media_type)
-        except Passing as fault:
-            if not patience.bear():
-                raise link.unreachable(fault, patience_s) from None
-            continue
-        followed += 1
-        try:
-            # Headers come as Latin-1, whatever their bytes are.
-            place = quote(found.encode("latin-1", "replace"), safe=UNQUOTED)
-            before, target = urlsplit(url), urlsplit(urljoin(url, place))
-        except ValueError:
-            raise link.fault(LinkRefused, "it leads to what is no link", ADDRESS) from None
-        if followed > MOST_REDIRECTS or (before.scheme, target.scheme) == ("https", "http"):
-            why = "without encryption" if followed <= MOST_REDIRECTS else "round in circles"
-            raise link.fault(LinkRefused, f"it leads on {why}, which is not followed", ADDRESS)
-        if (before.scheme, before.netloc) != (target.scheme, target.netloc):
-            authorization = None
-        url = urlunsplit(target)
 
 
 def fetch(url: str, *, name: str, most: int, patience_s: float = PATIENCE_S) -> bytes:

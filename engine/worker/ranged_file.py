@@ -21,6 +21,7 @@ from keyscale.engine.worker.links import (
     LinkRefused,
     LinkUnsuitable,
     Passing,
+    Via,
 )
 
 __all__ = ["PATIENCE_S", "RangedFile"]
@@ -67,6 +68,7 @@ class RangedFile(io.RawIOBase):
         tag: str | None = None,
         sha256: str | None = None,
         authorization: str | None = None,
+        via: Via | None = None,
         on_bytes: Callable[[int], None] | None = None,
         patience_s: float = PATIENCE_S,
         memory: int = MEMORY,
@@ -81,6 +83,7 @@ class RangedFile(io.RawIOBase):
             tag: its ETag, without quotes, where that is known.
             sha256: of its content, where that is known: a server that stored it with the file may give another ETag.
             authorization: what every request says in its header of that name.
+            via: a proxy.
             on_bytes: told how many bytes came over the network, piece by piece.
             patience_s: seconds without a single byte after which a fault that may pass becomes an error.
             memory: bytes to cache, at least a few blocks.
@@ -91,7 +94,7 @@ class RangedFile(io.RawIOBase):
         """
         super().__init__()
         self.name = name
-        link = Link(url, name, authorization=authorization)
+        link = Link(url, name, authorization=authorization, via=via)
         self._server = _Server(link, size, on_bytes or (lambda _: None), patience_s, rest)
         if tag:
             self._server.expect(tag, sha256)

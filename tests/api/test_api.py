@@ -292,6 +292,15 @@ def test_every_argument_is_the_flag_of_its_name() -> None:
     assert (found.remote.containers, found.remote.fallback_local, found.remote.max_cost) == (3, True, 2.5)
 
 
+@pytest.mark.parametrize("given", [{"max_cost": 2.5}, {"remote_containers": 3}, {"remote_fallback": "local"}])
+def test_what_concerns_remote_runs_alone_is_refused_here(given: dict[str, Any]) -> None:
+    name = next(iter(given))
+    with pytest.raises(UsageError, match=f"{name} is for remote=True alone") as refused:
+        read_arguments({"video": "talk.mp4", **given})
+    assert str(refused.value.remedy).startswith("Give remote=True too")
+    assert read_arguments({"video": "talk.mp4", name: arguments_of()[name].default}).remote is None
+
+
 @pytest.mark.parametrize(
     ("fps", "rate"),
     [

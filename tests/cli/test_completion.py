@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,8 @@ def folder(tmp_path: Path) -> Path:
         ("keyscale ", {"upscale", "batch", "plan", "doctor", "remote"}),
         ("keyscale ba", {"batch"}),
         ("keyscale remote ", {"deploy", "status", "cancel"}),
+        ("keyscale help ", {"upscale", "doctor", "keyframes", "exit-codes"}),
+        ("keyscale help ex", {"exit-codes"}),
         ("keyscale --cr", {"--crf"}),
         ("keyscale talk.mp4 --si", {"--size"}),
         ("keyscale upscale talk.mp4 --no-a", {"--no-audio"}),
@@ -114,3 +117,71 @@ def test_bash_itself_completes_with_the_installed_script(
 def test_an_unknown_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["completion", "tcsh"]) == 2
     assert "bash, zsh, fish, powershell" in capsys.readouterr().err
+
+
+def installed(shell: str, home: Path) -> dict[str, str]:
+    """The environment of a shell that has the script, and nothing else of a user."""
+    own = {name: value for name, value in os.environ.items() if name not in {"XDG_CONFIG_HOME", "ZDOTDIR"}}
+    own |= {"HOME": str(home), "PATH": f"{KEYSCALE.parent}:{os.environ['PATH']}"}
+    subprocess.run([KEYSCALE, "completion", shell, "--install"], env=own, check=True, capture_output=True)
+    return own
+
+
+LINES = [
+    ("keyscale talk.mp4 --fit c", ["contain", "cover"]),
+    ("keyscale talk.mp4 --cr", ["--crf"]),
+    ("keyscale in/walk.mp4 ", ["in/walk.csv"]),
+    ("keyscale ta", ["talk.json", "talk.mp4"]),
+    ("keyscale talk.mp4 -o no", ["notes.txt"]),
+]
+
+
+def test_fish_itself_completes_with_the_installed_script(folder: Path) -> None:
+    if shutil.which("fish") is None:
+        pytest.skip("fish is not here")
+    environment = installed("fish", folder)
+    script = "for line in $argv; complete -C $line; echo ---; end"
+    done = subprocess.run(
+        ["fish", "-c", script, *(line for line, _ in LINES)],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers = [sorted(line.split("\t")[0] for line in part.split("\n") if line) for part in done.stdout.split("---\n")]
+    assert answers[:-1] == [expected for _, expected in LINES]
+
+
+ZSH = """\
+zmodload zsh/zpty
+zpty shell zsh -i
+zpty -w shell 'PROMPT=; bindkey "^I" complete-word; unsetopt automenu; setopt nolistbeep; cd -- $FOLDER; print re''ady'
+zpty -r -m shell seen '*ready*'
+for line in $argv; do
+  # What is on the command line once Tab was pressed, and what was listed below it.
+  zpty -n -w shell "$line"$'\\t'
+  zpty -n -w shell $'\\C-a print -r -- "<'$'\\C-e>"\\n'
+  zpty -r -m shell seen '*<*>*<*>*'
+  print -r -- "$seen" '---'
+done
+"""
+
+
+def test_zsh_itself_completes_with_the_installed_script(folder: Path) -> None:
+    if shutil.which("zsh") is None:
+        pytest.skip("zsh is not here")
+    environment = installed("zsh", folder) | {"FOLDER": str(folder), "TERM": "dumb"}
+    one = [("keyscale talk.mp4 --cr", "--crf"), ("keyscale in/walk.mp4 ", "in/walk.csv"), ("keyscale docto", "doctor")]
+    done = subprocess.run(
+        ["zsh", "-f", "-c", ZSH, "zsh", *(line for line, _ in one)],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    answers = done.stdout.split("---\n")
+    for (line, expected), answer in zip(one, answers, strict=False):
+        assert f"{line.rpartition(' ')[0]} {expected}" in answer.replace("\r", "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,36 @@ def test_a_bucket_is_tried_and_no_key_is_told(
     told = json.dumps(found)
     for secret in (settings.secret_key, settings.access_key, "not-the-secret-key"):
         assert secret not in told
+
+
+@pytest.mark.parametrize("variable", UNSET[:5])
+def test_no_variable_of_storage_is_told_in_whatever_place_a_secret_was_put(
+    variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that is set alone, too, means that storage is to be set up."""
+    monkeypatch.setenv(variable, "5ecretKey/+A=")
+    code, found = examined(capsys)
+    assert (code, found["object storage"]["state"]) == (5, "fault")
+    assert "5ecretKey" not in json.dumps(found)
+    for other in UNSET[:5]:
+        monkeypatch.setenv(other, "5ecretKey/+A=")
+    assert "5ecretKey" not in json.dumps(examined(capsys)[1])
+
+
+def test_what_drivers_write_is_not_among_the_findings(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def loud() -> Iterator[str]:
+        os.write(2, b"Warning: Vulkan\n")
+        yield "cpu"
+
+    monkeypatch.setattr(devices, "_devices", loud)
+    assert run(["doctor"]) == 0
+    out, err = capfd.readouterr()
+    assert "auto is cpu" in out
+    assert err == ""
+    os.write(2, b"heard again")
+    assert capfd.readouterr().err == "heard again"
 
 
 def test_a_defect_in_a_look_is_not_told_as_silence(

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support.clips import make_clip
 
 from keyscale.cli.app import run
 from keyscale.engine.quantities import Time
@@ -29,6 +30,31 @@ MISTAKES = [
     ("s3://bucket/talk.mp4 camera.json", "is an address of a kind", "https://"),
     ("talk.mp4 https://example.com/camera.json", "an address", "Download it"),
     (f"{CLIP} -o s3://bucket/out.mp4", "s3://bucket/out.mp4", "r2://"),
+    ("camera.json clip.mp4 --fit cover", "clip.mp4 like a video", "VIDEO KEYFRAMES.json"),
+    ("compare camera.json talk.mp4", "looks like keyframes", "compare VIDEO RESULT camera.json"),
+    ("compare talk.mp4 camera.json", "looks like keyframes", "compare VIDEO RESULT camera.json"),
+    ("preview", "Missing argument 'VIDEO'", "keyscale preview VIDEO KEYFRAMES.json"),
+    ("batch clips", "Missing option '--output'", "keyscale batch FOLDER|MANIFEST|VIDEO... -o FOLDER"),
+    ("doctor talk.mp4", "(talk.mp4)", "'keyscale doctor --help'"),
+    (f"{CLIP} out", "(out)", "-o names the result"),
+    ("help sizs", "no command, flag or topic 'sizs'", "'keyscale help sizes'"),
+    ("help --sizs", "no command, flag or topic '--sizs'", "'keyscale help sizes'"),
+    ("help zzz", "no command, flag or topic 'zzz'", "exit-codes"),
+    # A flag where a value belongs.
+    (f"{CLIP} --sample --size 90x160", "--sample needs a value, and --size stands in its place", "--sample S|NxS"),
+    (f"{CLIP} -o -y", "-o needs a value, and -y stands in its place", "-o FILE"),
+    (f"{CLIP} --crf --codec=hevc", "--crf needs a value, and --codec stands", "--crf N"),
+    ("batch clips -o --recursive", "-o needs a value, and --recursive stands", "-o FOLDER"),
+    (f"compare {CLIP} --reference --no-audio", "--reference needs a value", "--reference <none|first|second>"),
+    # Flags of other commands.
+    (f"plan {CLIP} --sample 3", "--sample", "flag of 'keyscale upscale'. 'keyscale plan --help'"),
+    (f"preview {CLIP} --still 3", "--still", "flag of 'keyscale upscale'"),
+    ("batch clips -o out --still 3", "--still", "flag of 'keyscale upscale'"),
+    (f"{CLIP} --embed", "--embed", "flag of 'keyscale preview'"),
+    (f"{CLIP} --jobs 4", "--jobs", "flag of 'keyscale batch'"),
+    (f"{CLIP} --reference first", "--reference", "flag of 'keyscale compare'"),
+    ("batch clips -o out --dry-run", "--dry-run", "'keyscale plan VIDEO KEYFRAMES.json'"),
+    ("doctor --gpu", "--gpu", "'keyscale doctor --help'"),
     # Flags of other tools.
     (f"{CLIP} --dry-run", "--dry-run", "'keyscale plan'"),
     (f"{CLIP} -n", "-n", "'keyscale plan'"),
@@ -77,6 +103,8 @@ MISTAKES = [
     (f"{CLIP} --fps fast", "--fps 'fast' is not a rate", "30000/1001"),
     (f"{CLIP} --fps 0", "--fps 0 is out of range", "1 to 480"),
     (f"{CLIP} --start 1:99", "--start '1:99' is not a time", "1m30s"),
+    (f"{CLIP} --start 1,500", "--start '1,500' may mean thousands or a fraction", "1500 or 1.500"),
+    (f"{CLIP} --start 1,5,2", "--start '1,5,2' is not a time", "1m30s"),
     (f"{CLIP} --start 10 --end 5", "--end 5 is not after --start 10", "later"),
     (f"{CLIP} --codec h266", "'h266' is not one of", "Did you mean h264?"),
     (f"{CLIP} --codec mpeg2", "'mpeg2' is not one of", "--help"),
@@ -122,6 +150,11 @@ def test_a_mistake_is_answered_with_what_was_meant(
         ("size", "1080:1920", "1080x1920"),
         ("size", "1080\u00d71920", "1080x1920"),
         ("size", "720 * 1280", "720x1280"),
+        ("size", "1080,1920", "1080x1920"),
+        ("size", "UHD", "3840x2160"),
+        ("size", "full hd", "1920x1080"),
+        ("size", "8k", "7680x4320"),
+        ("size", "9/16", "9:16"),
         ("fps", "29,97", "30000/1001"),
         ("fps", "30fps", "30"),
         ("codec", "h265", "hevc"),
@@ -148,6 +181,10 @@ def test_what_has_one_meaning_is_taken(
         ("1h", 3600),
         ("2min", 120),
         ("250ms", 0.25),
+        ("1,5", 1.5),
+        ("0,25", 0.25),
+        ("00:01:02,500", 62.5),  # as subtitles have it
+        ("1m2,5s", 62.5),
     ],
 )
 def test_a_time_is_written_in_any_common_way(text: str, seconds: float) -> None:
@@ -172,3 +209,38 @@ def test_a_video_may_be_called_like_a_word(
     (tmp_path / "help").write_bytes(b"no video")
     assert run(["help"]) == 3
     assert "help is not a video" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "advised"),
+    [
+        ("Talk.mp4", 3, "Did you mean talk.mp4?"),
+        ("talk", 3, "Did you mean talk.mp4?"),
+        ("talk.mov", 3, "Did you mean talk.mp4?"),
+        ("in/wlak.mp4", 3, "Did you mean in/walk.MP4?"),
+        ("other.mp4", 3, "Check the path."),
+        ("no/talk.mp4", 3, "There is no folder no"),
+        ("www.example.com/talk.mp4", 3, "write https://www.example.com/talk.mp4"),
+        ("example.com/talk.mp4", 3, "write https://example.com/talk.mp4"),
+        ("plan talk.mp4 camra.json", 2, "Did you mean camera.json?"),
+        ("plan talk.mp4 camera", 2, "Did you mean camera.json?"),
+        ("plan talk.mp4 camera.csv", 2, "Did you mean camera.json?"),
+        ("plan talk.mp4 zoom.json", 2, "Check the path."),
+    ],
+)
+def test_a_file_that_is_not_there_is_answered_with_one_that_is(
+    typed: str,
+    code: int,
+    advised: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    make_clip(tmp_path / "talk.mp4", frames=2, rate=25)
+    for name in ("camera.json", "talk.txt", "in/walk.MP4"):
+        (tmp_path / name).touch()
+    assert run([*(["plan"] if not typed.startswith("plan") else []), *typed.split()]) == code
+    err = capsys.readouterr().err
+    assert advised in err.partition("\n  -> ")[2]

@@ -118,11 +118,14 @@ def test_a_command_is_run_at_the_end_whatever_it_is(
     assert run(["talk.mp4", *flags]) == 0
     assert run(["talk.mp4", *flags]) == 4
     assert run(["batch", "talk.mp4", "-o", "out", *flags]) == 1
+    assert run(["preview", "talk.mp4", *flags]) == 0
+    assert run(["compare", "talk.mp4", "talk.keyscale.mp4", *flags]) == 0
     told = [line.split("|") for line in (tmp_path / "told.txt").read_text().splitlines()]
     assert told[0] == ["0", "talk.keyscale.mp4", "talk.keyscale.mp4 is done"]
     assert told[1][:2] == ["4", "talk.keyscale.mp4"]
     assert "already exists" in told[1][2]
     assert told[2][:2] == ["1", "out"]
+    assert [line[:2] for line in told[3:]] == [["0", "talk.preview.png"], ["0", "talk.keyscale.compare.png"]]
     assert run(["talk.mp4", *flags[:-1], "echo to stdout; exit 7", "-y", "-q"]) == 0
     out, err = capfd.readouterr()
     assert "to stdout" not in out

@@ -103,7 +103,7 @@ def test_times(text: str, seconds: float) -> None:
         "nan",
         "inf",
         "1e3",
-        "1,5",
+        "1,5,2",
         "1m30",
         "٣",
         "+1",

@@ -88,6 +88,31 @@ def test_such_a_cost_is_refused(dollars: float) -> None:
         RemoteOptions(max_cost=dollars)
 
 
+@pytest.mark.parametrize("command", ["upscale", "plan", "preview", "batch"])
+@pytest.mark.parametrize(
+    "flags",
+    [("--max-cost", "3"), ("--remote-containers", "2"), ("--remote-deadline", "9"), ("--max-queue", "60")],
+    ids=lambda flags: flags[0],
+)
+def test_what_concerns_remote_runs_alone_is_refused_here(
+    command: str,
+    flags: tuple[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A limit of dollars that nothing heeds looks like one that holds."""
+    out = tmp_path / "out"
+    assert run([command, str(COURT), "-o", str(out / "a.mp4" if command != "batch" else out), *flags]) == 2
+    assert f"{flags[0]} is for --remote alone" in capsys.readouterr().err
+    assert run([command, str(COURT), "-o", str(out / "a.mp4"), "--local", *flags]) == 2
+    assert not out.exists()
+    # A default holds for other runs, too.
+    monkeypatch.setenv(f"KEYSCALE_{flags[0][2:].upper().replace('-', '_')}", flags[1])
+    if command == "plan":
+        assert run(["plan", str(COURT)]) == 0
+
+
 @pytest.mark.parametrize("output", ["clip.mp4", "a/b.mp4", "C:/clips/a.mp4", "r2:/odd.mp4", None])
 def test_a_path_stays_a_path(output: str | None) -> None:
     assert split_output(output) == (output, None)

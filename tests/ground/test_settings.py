@@ -144,11 +144,12 @@ def test_a_switch_that_a_file_sets_is_switched_off_by_a_flag() -> None:
 def test_values_of_a_file_arrive_as_those_of_flags_do() -> None:
     preset(
         "start = 12.5\nfps = 29.97\nfit = 'Contain'\nbit_depth = 10\nno-audio = true\ndenoise = 1\ntile = 256\n"
-        "max-cost = 2.5\nprogress = 'plain'\n"
+        "max-cost = 2.5\nremote = true\nprogress = 'plain'\n"
     )
     by_file = call("upscale", "in/a.mp4")
     Path("in/keyscale.toml").unlink()
     flags = "--start 12.5 --fps 29.97 --fit Contain --bit-depth 10 --no-audio --denoise 1 --tile 256 --max-cost 2.5"
+    flags += " --remote"
     by_flag = call("upscale", "in/a.mp4", *flags.split(), "--progress", "plain")
     assert by_file == by_flag
     assert type(by_file["fit"]) is Fit

@@ -122,13 +122,45 @@ def test_a_result_alone_finds_its_source_and_its_camera_by_its_key(
     assert np.abs(before.pixels.astype(int) - after.pixels).mean() < 4
 
 
+@pytest.mark.processes
+def test_a_result_in_another_folder_finds_its_source_by_the_batchs_report(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two clips that differ in their cameras alone."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for name, track in (("a", SLOWED), ("b", PAN)):
+        shutil.copy(source, folder / f"{name}.mp4")
+        camera(folder, track).rename(folder / f"{name}.json")
+    flags = ["--size", "90x160", "--model", "lanczos"]
+    assert run_command(["batch", "clips", "-o", "out", "--jobs", "1", *flags]) == 0
+    for name in ("a", "b"):
+        assert run_command(["compare", f"out/{name}.mp4", "--model", "lanczos"]) == 0
+        assert f"was made of clips/{name}.mp4 and clips/{name}.json" in capsys.readouterr().err
+    assert run_command(["compare", "out/a.mp4", "--model", "lanczos", "--crf", "30"]) == 2
+    (tmp_path / "out" / "report.json").write_text('{"clips": [{"output": 7}]}')
+    assert run_command(["compare", "out/a.mp4", "--model", "lanczos", "-y"]) == 2
+    assert "no video and camera beside out/a.mp4" in capsys.readouterr().err
+    monkeypatch.chdir(folder)
+    assert run_command(["compare", "../out/b.mp4", "--model", "lanczos", "-y"]) == 0
+    assert "was made of b.mp4 and b.json" in capsys.readouterr().err
+
+
+def test_swapped_videos_are_told(made: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip, source = str(made()), str(tmp_path / "talk.mp4")
+    for files, swapped in (([clip, source], True), ([source, clip], False), ([clip, clip], False)):
+        assert run_command(["compare", *files, "-y", "-o", str(tmp_path / "look.png")]) == 0
+        assert ("name the source first and the result second" in capsys.readouterr().err) is swapped
+
+
 @pytest.mark.parametrize(
     ("spoil", "flags", "message"),
     [
-        (lambda folder: (folder / "talk.mp4").unlink(), [], "no video beside"),
-        (lambda folder: (folder / "camera.json").unlink(), [], "no video beside"),
-        (lambda folder: camera(folder, PAN), [], "no video beside"),
-        (lambda folder: folder.exists(), ["--crf", "30"], "no video beside"),
+        (lambda folder: (folder / "talk.mp4").unlink(), [], "no video and camera beside"),
+        (lambda folder: (folder / "camera.json").unlink(), [], "no video and camera beside"),
+        (lambda folder: camera(folder, PAN), [], "no video and camera beside"),
+        (lambda folder: folder.exists(), ["--crf", "30"], "no video and camera beside"),
         (lambda folder: shutil.copy(folder / "talk.mp4", folder / "clip.mp4"), [], "has no job key"),
     ],
     ids=["no source", "no camera", "another camera", "other flags", "no result"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from support.certificates import tls
 from support.clips import clicks_in, clicks_track, make_clip, numbers_in
+from support.forward_proxy import ForwardProxy
 from support.range_server import SECRET, Fault, RangeServer
 
 import keyscale
@@ -447,3 +449,111 @@ def test_https_is_read_where_the_certificate_is_trusted(
         with pytest.raises(InputError, match="leads on without encryption"):
             fetched(job(secure.url()))
         assert server.requests == []
+
+
+PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+def test_a_source_is_read_through_the_proxy_that_is_set(
+    server: RangeServer, no_proxies: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """http asks the proxy for the whole address; a user of the proxy is told to it and not to the server."""
+    server.content = CONTENT
+    known = "Basic YW5uYTpwYTU1d29yZA=="  # anna:pa55word
+    with ForwardProxy(authorization=known) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://anna:{WORD}@{proxy.address}")
+        assert Path(fetched(job(server.url())).source).read_bytes() == CONTENT
+        assert proxy.requests
+        assert {request.partition("?")[0] for request in proxy.requests} == {server.url().partition("?")[0]}
+        assert all(headers["Proxy-Authorization"] == known for headers in proxy.passed_on)
+        assert not [headers for _, headers in server.requests if "Proxy-Authorization" in headers]
+        asked = len(proxy.requests)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        assert Path(fetched(job(server.url("temp/source.mp4"))).source).read_bytes() == CONTENT
+        assert len(proxy.requests) == asked
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_https_goes_through_a_tunnel(
+    variable: str, certificate: Path, server: RangeServer, no_proxies: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The certificate is that of the server, and the proxy reads nothing."""
+    with RangeServer(CONTENT, tls=tls(certificate)) as secure, ForwardProxy() as proxy:
+        monkeypatch.setenv(variable, proxy.address)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "certificate.pem"))
+        assert Path(fetched(job(secure.url())).source).read_bytes() == CONTENT
+        assert set(proxy.tunnels) == {f"127.0.0.1:{secure.port}"}
+        assert proxy.requests == []
+
+
+@pytest.mark.parametrize(
+    ("scheme", "refuses", "said"),
+    [("http", 407, "status 407"), ("https", 407, "status 407"), ("https", 403, "status 403"), ("https", 502, "502")],
+)
+def test_a_proxy_that_refuses_is_named_without_its_password(
+    scheme: str,
+    refuses: int,
+    said: str,
+    server: RangeServer,
+    no_proxies: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with ForwardProxy(refuses=refuses) as proxy:
+        monkeypatch.setenv(f"{scheme}_proxy", f"http://anna:{WORD}@{proxy.address}")
+        assert run(["plan", f"{scheme}://media.example/talk.mp4?{SECRET}"]) == 3
+        err = capsys.readouterr().err
+        assert f"the proxy {proxy.address} that {scheme}_proxy names" in err
+        assert said in err
+        assert WORD not in err
+        assert (f"unset {scheme}_proxy" in err) is (refuses < 500)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("socks5://127.0.0.1:9", "is not written as http://HOST:PORT"),
+        ("https://127.0.0.1:9", "is not written as http://HOST:PORT"),
+        ("http://127.0.0.1:1", "that HTTPS_PROXY names: Connection refused"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_an_error(
+    value: str,
+    said: str,
+    server: RangeServer,
+    no_proxies: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A way around it would show the address where it must not be seen."""
+    monkeypatch.setenv("HTTPS_PROXY", value)
+    assert run(["plan", "https://media.example/talk.mp4"]) == 3
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1:1", "no-such-host.invalid"])
+def test_where_nobody_answers_at_all_it_is_told_soon(
+    place: str, no_proxies: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistyped name or port is no fault that passes; a server that restarts answers within a second or two."""
+    monkeypatch.setenv("KEYSCALE_CACHE_DIR", str(tmp_path / "cache"))
+
+    def lookup(*_: object, **__: object) -> list[Any]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    if "invalid" in place:
+        monkeypatch.setattr("socket.getaddrinfo", lookup)
+    began = time.monotonic()
+    assert run(["plan", f"https://{place}/talk.mp4"]) == 3
+    assert time.monotonic() - began < module.FIRST_PATIENCE_S / 2
+    err = capsys.readouterr().err
+    assert "no try succeeded for 1 s" in err
+    assert "where it stopped" not in err

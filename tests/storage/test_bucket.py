@@ -114,7 +114,7 @@ class TestSettings:
             ("R2_ACCOUNT_ID", "hidden", "32 hexadecimal digits"),
             ("R2_ACCESS_KEY_ID", "hidden key", "white space"),
             ("R2_SECRET_ACCESS_KEY", "hidden\n", "white space"),
-            ("R2_BUCKET_NAME", "My_Videos", "'My_Videos'"),
+            ("R2_BUCKET_NAME", "hidden_Videos", "not the name of a bucket"),
         ],
     )
     def test_an_odd_value_is_named_without_giving_a_secret_away(self, name: str, value: str, words: str) -> None:

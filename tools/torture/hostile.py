@@ -95,9 +95,10 @@ def _try_checkpoints(lab: Lab, section: Section, video: bytes) -> None:
         with lab.folder() as folder:
             (folder / "in.mp4").write_bytes(video)
             model.write(folder / f"model{model.suffix}")
+            own = {"lanczos": f"model{model.suffix}"}
             case = Case(
                 name=model.name,
-                arguments=(*upscale("in.mp4", "--size", "64x64"), "--model", f"model{model.suffix}"),
+                arguments=tuple(own.get(word, word) for word in upscale("in.mp4", "--size", "64x64")),
                 codes=frozenset({4}),
                 says=model.says,
                 peak_mib=512,
