@@ -298,6 +298,8 @@ def _empty(facts: ModelSpec) -> Network:
             return PlainNet(**shape, fold=facts.fold)
         case "rrdb":
             return RRDBNet(**shape, growth=facts.growth)
+        case "foreign":
+            raise ModelError(f"{facts.name} is no network of torch's")
 
 
 def build(state: StateDict, *, name: str = "checkpoint") -> tuple[Network, ModelSpec]:
