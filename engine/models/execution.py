@@ -110,7 +110,10 @@ def choose_execution(spec: ModelSpec, device: str, asked: Precision, *, on_cpu: 
     if spec.findings and kind not in FOREIGN_KINDS:
         raise UsageError(
             f"{spec.name} is an ONNX model, which runs on cpu, intel or webgpu, not on {device}",
-            remedy=say("Give {device=cpu} or {device=webgpu}, or leave {device} out."),
+            remedy=say(
+                "Give {device=cpu} or {device=webgpu}, or leave {device} out; with {remote=True} deploy on CPUs "
+                "(KEYSCALE_GPU=none)."
+            ),
         )
     if kind in {"intel", "webgpu"} and asked is Precision.BF16:
         raise UsageError(

@@ -22,6 +22,7 @@ from keyscale.engine.errors import KeyscaleError, ModelError
 from keyscale.engine.files import cache_folder
 from keyscale.engine.models import golden
 from keyscale.engine.models.openvino import compiled, is_out_of_memory, last_line, load_openvino
+from keyscale.engine.models.openvino_model import infer
 from keyscale.engine.models.registry import DEEP_HALO, Findings, ModelSpec
 from keyscale.engine.serialization import dumps, loads
 
@@ -200,13 +201,14 @@ def _tried(file: Foreign) -> ModelSpec:
 
     def run(picture: Floats) -> Floats:
         try:
-            result: Floats = request.infer({0: np.ascontiguousarray(picture[None])})[0][0]
+            infer(request, np.ascontiguousarray(picture[None]), lambda: False)  # between whose questions Ctrl-C comes
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
             height, width = picture.shape[:2]
             raise _unfit(file.path, f"it does not run on {width}x{height} pixels: {last_line(error)}") from error
-        return result.copy()
+        result: Floats = request.get_output_tensor(0).data[0].copy()
+        return result
 
     macs, live = _cost(file)
     width, height = file.size or (TRIALS[0][0],) * 2
