@@ -49,8 +49,8 @@ class Options(TypedDict, total=False):
     mode: Literal["fast", "quality"]
     """Network and encoder settings for speed or for quality."""
     model: str | PathLike[str] | None
-    """A network of your choice: a name from 'keyscale models list', or a checkpoint. With sample it may be given
-    several times."""
+    """A network of your choice: a name from 'keyscale models list', a checkpoint or an ONNX file. With sample it may
+    be given several times."""
     denoise: float | None
     """Strength of noise removal; for realesr-general-x4v3 only."""
     offline: bool

@@ -43,8 +43,8 @@ __all__ = [
 JOB_VERSION = 1
 """Schema version of `Job` and of the events; raised when a field changes its meaning."""
 
-CHECKPOINT_SUFFIXES = frozenset({".pth", ".pt", ".safetensors"})
-"""Files that hold a network's weights."""
+CHECKPOINT_SUFFIXES = frozenset({".onnx", ".pth", ".pt", ".safetensors"})
+"""Files that hold a network, or its weights."""
 
 NOT_MEANT = "results would be replaced that nobody meant in that run"
 """Why no settings file says that results are to be replaced."""
@@ -185,7 +185,7 @@ class Encoding:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-    """Which network: the mode's own, or a registry name, or a checkpoint's path."""
+    """Which network: the mode's own, or a registry name, or the path of a checkpoint or an ONNX file."""
 
     mode: Mode = option(
         Mode.FAST,
@@ -196,15 +196,15 @@ class ModelChoice:
     )
     name: str | None = option(
         None,
-        "A network of your choice: a name from 'keyscale models list', or a checkpoint. With {sample} it may be "
-        "given several times.",
+        "A network of your choice: a name from 'keyscale models list', a checkpoint or an ONNX file. With {sample} it "
+        "may be given several times.",
         "Model",
         name="model",
         form=forms.Model(),
         metavar="NAME|PATH",
         remedy="'keyscale models list' shows the names.",
-        docs="the network: a name from `keyscale models list`, or the path of a checkpoint; `lanczos` resizes without "
-        "one; with `--sample` several",
+        docs="the network: a name from `keyscale models list`, or the path of a checkpoint or an ONNX file; `lanczos` "
+        "resizes without one; with `--sample` several",
         default_docs="by mode",
     )
     denoise: float | None = option(

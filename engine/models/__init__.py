@@ -87,17 +87,20 @@ def _checkpoint(name_or_path: str | os.PathLike[str]) -> Path | None:
 def describe(name_or_path: str | os.PathLike[str]) -> ModelSpec:
     """What a network is: scale, context, cost.
 
-    A registry name is looked up, upper and lower case alike. A checkpoint's path is read (this imports torch):
-    the spec is named after the file's stem, its family is `custom` and its licence `unknown`.
+    A registry name is looked up, upper and lower case alike. A checkpoint's path is read (this imports torch), and an
+    ONNX file is tried, once a file: the spec is named after the file's stem, its family is `custom` and its licence
+    `unknown`.
 
     Raises:
-        ModelError: no such model or file, or a checkpoint that is none of the known networks.
+        ModelError: no such model or file, or a checkpoint that is none of the known networks; as `foreign.describe`.
     """
     path = _checkpoint(name_or_path)
     if path is None:
         return find(str(name_or_path))
-    from keyscale.engine.models import torch_networks, weights
+    from keyscale.engine.models import foreign, torch_networks, weights
 
+    if path.suffix.lower() == foreign.SUFFIX:
+        return foreign.describe(foreign.read(path))
     return torch_networks.inspect(weights.load_state_dict(path), name=path.stem)
 
 
@@ -122,16 +125,28 @@ def open_model(
         KeyscaleError: as `load_model` and `load_openvino_model`.
         DeviceError: it fails on the golden tile, or is too far from fp32 there.
     """
-    from keyscale.engine.models import golden
+    from keyscale.engine.models import foreign, golden
 
+    path, _ = _named(name_or_path, denoise)
     about: dict[str, Any] = {"offline": offline, "on_progress": on_progress, "on_note": on_note}
     model: Enlarger
 
     def exact() -> Enlarger:
+        if file is not None:
+            return ForeignModel(file, precision="fp32")
         on_cpu = model.exact() if execution.kind == "cpu" else None
         return on_cpu or load_openvino_model(name_or_path, "fp32", denoise, **about)
 
-    if execution.runtime == "openvino":
+    file = foreign.read(path) if path is not None and path.suffix.lower() == foreign.SUFFIX else None
+    if file is not None:
+        from keyscale.engine.models.foreign_model import ForeignModel
+        from keyscale.engine.models.gpus import check_there
+
+        check_there(execution.device)
+        model = ForeignModel(file, precision=execution.precision, device=execution.device)
+        if (execution.kind, execution.precision) == ("cpu", "fp32"):
+            return model
+    elif execution.runtime == "openvino":
         model = load_openvino_model(name_or_path, execution.precision, denoise, device=execution.device, **about)
         if (execution.kind, execution.precision) == ("cpu", "fp32"):
             return model

@@ -35,6 +35,9 @@ CLOSE = 50.0
 """Decibels (PSNR on the golden tile) from fp32 that a precision has to keep which nobody asked for: less than a code of
 8 bits on average."""
 
+FOREIGN_KINDS = ("cpu", "intel", "webgpu")
+"""What foreign networks run on. torch has no reader for them."""
+
 FASTEST = ("int8", "bf16", "fp16")
 """On a CPU, before fp32. Of CPUs with both, bf16 is the one that has units of its own (AMX)."""
 
@@ -73,7 +76,8 @@ def choose_execution(spec: ModelSpec, device: str, asked: Precision, *, on_cpu: 
     """How a network runs on a device.
 
     On a CPU through OpenVINO: unless something else is asked for in int8 where the network has that, else in bf16 or
-    fp16, each where the CPU supports it, else in fp32. On Intel's GPUs through OpenVINO, and on WebGPU through ONNX
+    fp16, each where the CPU supports it, else in fp32; a foreign network not in bf16, which would keep 8 bits of its
+    input. On Intel's GPUs through OpenVINO, and on WebGPU through ONNX
     Runtime. Elsewhere through torch. Unless something else is asked for that is fp16 on CUDA and Intel's, and fp32 on
     MPS and WebGPU.
 
@@ -85,7 +89,8 @@ def choose_execution(spec: ModelSpec, device: str, asked: Precision, *, on_cpu: 
             `needs_openvino` says so.
 
     Raises:
-        UsageError: int8 of a network that has none, or elsewhere than on a CPU; bf16 where a runtime has none.
+        UsageError: int8 of a network that has none, or elsewhere than on a CPU; bf16 where a runtime has none; a
+            foreign network on a device of torch's.
         DeviceError: a precision that this CPU does not have.
     """
     if asked is Precision.INT8:
@@ -102,6 +107,14 @@ def choose_execution(spec: ModelSpec, device: str, asked: Precision, *, on_cpu: 
                 remedy=say("Give {device=cpu}, or leave {precision} out."),
             )
     kind = device.partition(":")[0]
+    if spec.findings and kind not in FOREIGN_KINDS:
+        raise UsageError(
+            f"{spec.name} is an ONNX model, which runs on cpu, intel or webgpu, not on {device}",
+            remedy=say(
+                "Give {device=cpu} or {device=webgpu}, or leave {device} out; with {remote=True} deploy on CPUs "
+                "(KEYSCALE_GPU=none)."
+            ),
+        )
     if kind in {"intel", "webgpu"} and asked is Precision.BF16:
         raise UsageError(
             say("{precision=bf16} is not there for {}", device),
@@ -116,6 +129,8 @@ def choose_execution(spec: ModelSpec, device: str, asked: Precision, *, on_cpu: 
         return Execution("torch", _IN_TORCH.get(asked, fastest), device)
     if asked is Precision.AUTO:
         has = [each for each in FASTEST if each in on_cpu and (each != "int8" or spec.quantised)]
+        if spec.findings:
+            has = [each for each in has if each != "bf16"]
         return Execution("openvino", _ON_CPU[has[0] if has else "fp32"], device)
     if asked is not Precision.FP32 and asked.value not in on_cpu:
         raise DeviceError(
@@ -149,6 +164,8 @@ def possible_executions(
         return (choose_execution(spec, "cpu" if device == "auto" else device, asked, on_cpu=on_cpu),)
     assumed = {*on_cpu, asked.value}
     kinds = dict.fromkeys((*DEVICES, *gpus)) if device == "auto" else gpus or GPU_KINDS
+    if spec.findings:
+        kinds = [kind for kind in kinds if kind in FOREIGN_KINDS] or kinds
     if asked is Precision.BF16:
         kinds = [kind for kind in kinds if kind in DEVICES] or kinds
     return tuple(choose_execution(spec, each, asked, on_cpu=assumed) for each in kinds)

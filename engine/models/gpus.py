@@ -149,8 +149,8 @@ def windows_a_second(model: Enlarger, size: tuple[int, int], *, seconds: float) 
     The first is not counted, since a graph is compiled for it. A device that would take many times as long for one is
     measured with a smaller window alone.
     """
-    for part in (8, 4, 1):
-        width, height = (max(32, side // part) if part > 1 else side for side in size)
+    quarter = (max(32, size[0] // 4), max(32, size[1] // 4))
+    for part, (width, height) in ((8, (golden.WIDTH, golden.HEIGHT)), (4, quarter), (1, size)):
         pixels, inner = _picture(model, width, height)
         model.enlarge(pixels, inner)
         spent: list[float] = []

@@ -17,9 +17,12 @@ from keyscale.engine.system import usable_cores
 from keyscale.engine.wording import say
 
 __all__ = [
+    "compiled",
     "cpu_precisions",
+    "described",
     "intel_gpus",
     "is_out_of_memory",
+    "last_line",
     "load_openvino",
     "plugin_at_work",
     "plugin_name",
@@ -105,8 +108,7 @@ def plugin_at_work(device: str = "cpu") -> Iterator[None]:
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise MemoryError(str(error)) from error
-        # The whole text is a list of places in its source, innermost last.
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        reason = last_line(error)
         if device != "cpu":
             raise DeviceError(
                 f"OpenVINO's GPU plugin does not work on {device}: {reason}",
@@ -119,6 +121,33 @@ def plugin_at_work(device: str = "cpu") -> Iterator[None]:
                 "whether openvino is installed whole."
             ),
         ) from error
+
+
+def compiled(core: Any, graph: Any, hint: str, device: str) -> Any:
+    """A graph compiled for a device of this machine, computing in what `hint` names (`f32`, `bf16`, `f16`).
+
+    Raises:
+        DeviceError, MemoryError: as `plugin_at_work`.
+    """
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
+    if device == "cpu":
+        # Pinned threads of two jobs would meet on the same cores.
+        settings |= {"INFERENCE_NUM_THREADS": thread_count(), "ENABLE_CPU_PINNING": False}
+    with plugin_at_work(device):
+        return core.compile_model(graph, plugin_name(device), settings)
+
+
+def described(device: str) -> str:
+    """`cpu` and the number of threads, or the GPU and its name."""
+    if device != "cpu":
+        return f"{device} ({load_openvino().Core().get_property(plugin_name(device), 'FULL_DEVICE_NAME')})"
+    threads = thread_count()
+    return f"cpu ({threads} {'thread' if threads == 1 else 'threads'})"
+
+
+def last_line(error: Exception) -> str:
+    """The reason in an error of OpenVINO's, whose text is a list of places in its source, innermost last."""
+    return str(error).strip().splitlines()[-1].strip() if str(error).strip() else type(error).__name__
 
 
 def is_out_of_memory(error: Exception) -> bool:

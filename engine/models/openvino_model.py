@@ -20,12 +20,12 @@ import numpy.typing as npt
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import Interrupted
 from keyscale.engine.models.enlarger import CPU_BUDGET, TAIL_HALO, OutOfMemory, finished, surrounded
-from keyscale.engine.models.openvino import is_out_of_memory, load_openvino, plugin_at_work, plugin_name, thread_count
+from keyscale.engine.models.openvino import compiled, described, is_out_of_memory, load_openvino
 from keyscale.engine.models.openvino_graph import folded, interleaved, with_pixels
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.source.colour import PixelArray
 
-__all__ = ["CpuPrecision", "OpenvinoModel"]
+__all__ = ["BYTES", "HINTS", "CpuPrecision", "OpenvinoModel", "infer"]
 
 CpuPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 
@@ -96,7 +96,6 @@ class OpenvinoModel:
         self.sha256 = sha256
         self.precision = precision
         self.decibels: float | None = None
-        self.threads = thread_count()
         self._core = load_openvino().Core()
         self._sources = graph, tail
         # fp16 may overflow, which only floats show.
@@ -123,9 +122,7 @@ class OpenvinoModel:
 
     def describe(self) -> str:
         """`cpu` and the number of threads, or the GPU and its name."""
-        if self.place != "cpu":
-            return f"{self.place} ({self._core.get_property(plugin_name(self.place), 'FULL_DEVICE_NAME')})"
-        return f"cpu ({self.threads} {'thread' if self.threads == 1 else 'threads'})"
+        return described(self.place)
 
     def budget(self) -> float:
         """Bytes of activations."""
@@ -183,7 +180,7 @@ class OpenvinoModel:
         cells = Window(around.x0 // cell, around.y0 // cell, around.x1 // cell, around.y1 // cell)
         try:
             request = self._request((deep, False, size))
-            _infer(request, given[None], should_stop)
+            infer(request, given[None], should_stop)
             found = request.get_output_tensor(0).data
             if self._sources[1] is None:
                 whole = interleaved(found[0, cells.y0 : cells.y1, cells.x0 : cells.x1], scale * cell)
@@ -213,7 +210,7 @@ class OpenvinoModel:
         for number in range(parts):
             top, bottom = (cells.y0 + cells.height * n // parts for n in (number, number + 1))
             y0, y1 = max(0, top - TAIL_HALO), min(height, bottom + TAIL_HALO)
-            _infer(request, np.ascontiguousarray(features[:, :, y0:y1, x0:x1]), should_stop)
+            infer(request, np.ascontiguousarray(features[:, :, y0:y1, x0:x1]), should_stop)
             shown = np.s_[4 * (top - y0) : 4 * (bottom - y0), 4 * (cells.x0 - x0) : 4 * (cells.x1 - x0)]
             made.append(request.get_output_tensor(0).data[0][shown].copy())
         return made[0] if parts == 1 else np.concatenate(made)
@@ -235,20 +232,12 @@ class OpenvinoModel:
         if size is not None:
             cell, channels = self.spec.align, graph.input(0).get_partial_shape()[3]
             graph.reshape([1, size[1] // cell, size[0] // cell, channels])
-        settings: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
-        }
-        if self.place == "cpu":
-            # Pinned threads of two jobs would meet on the same cores.
-            settings |= {"INFERENCE_NUM_THREADS": self.threads, "ENABLE_CPU_PINNING": False}
-        with plugin_at_work(self.place):
-            compiled = self._core.compile_model(graph, plugin_name(self.place), settings)
+        ready = compiled(self._core, graph, HINTS[self.precision], self.place)
         area = size[0] * size[1] if size is not None else 0
-        return _Ready(compiled.create_infer_request(), int(area * self.bytes_per_pixel))
+        return _Ready(ready.create_infer_request(), int(area * self.bytes_per_pixel))
 
 
-def _infer(request: Any, given: npt.NDArray[Any], should_stop: Callable[[], bool] | None) -> None:
+def infer(request: Any, given: npt.NDArray[Any], should_stop: Callable[[], bool] | None) -> None:
     """Run a graph.
 
     Raises:

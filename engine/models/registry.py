@@ -19,6 +19,7 @@ __all__ = [
     "DEEP_HALO",
     "Architecture",
     "Family",
+    "Findings",
     "ModelSpec",
     "WeightsFile",
     "all_models",
@@ -30,7 +31,7 @@ __all__ = [
     "receptive_field",
 ]
 
-Architecture = Literal["srvgg", "rrdb", "plain"]
+Architecture = Literal["srvgg", "rrdb", "plain", "foreign"]
 Family = Literal["student", "general", "animevideo", "x4plus", "anime6b", "custom"]
 
 RELEASES = "https://github.com/xinntao/Real-ESRGAN/releases/download"
@@ -66,6 +67,24 @@ class WeightsFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a trial showed of a foreign network (`foreign.describe`)."""
+
+    halo: int
+    """As of `ModelSpec`."""
+    beyond: float
+    """By how many codes of 255 the trial's result changed with what lies farther away than that; 0 is exact."""
+    align: int
+    """As of `ModelSpec`."""
+    macs_per_pixel: int
+    """As of `ModelSpec`."""
+    bytes_per_pixel: int
+    """Of activations in fp32, per input pixel."""
+    size: tuple[int, int] | None
+    """Width and height of the only pictures that it takes; None takes any."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """What a network is, as far as planning needs to know."""
 
@@ -87,6 +106,8 @@ class ModelSpec:
     """Accepted weights, the preferred first; empty for a user's own checkpoint."""
     quantised: tuple[WeightsFile, ...] = ()
     """The same network in int8 as OpenVINO's `.xml` and `.bin`; empty where there is none."""
+    findings: Findings | None = None
+    """Of a foreign network, whose features and blocks are 0."""
 
     @property
     def shipped(self) -> bool:
@@ -100,6 +121,8 @@ class ModelSpec:
         RRDB networks below x4 fold 2x2 (x2) or 4x4 (x1) pixels into channels first, plain ones `fold` x `fold`: a
         window that starts between such cells would be another picture to the network.
         """
+        if self.findings:
+            return self.findings.align
         return 4 // self.scale if self.architecture == "rrdb" else self.fold
 
     @property
@@ -109,17 +132,23 @@ class ModelSpec:
         The whole receptive field for SRVGG, plain, and RRDB with up to 6 blocks: the result then does not depend
         on the window. For deeper RRDB networks the approximation `DEEP_HALO`.
         """
+        if self.findings:
+            return self.findings.halo
         return context(self.architecture, blocks=self.blocks, scale=self.scale, fold=self.fold)
 
     @property
     def halo_is_exact(self) -> bool:
         """Whether `halo` covers the whole receptive field."""
+        if self.findings:
+            return not self.findings.beyond
         field = receptive_field(self.architecture, blocks=self.blocks, scale=self.scale, fold=self.fold)
         return self.halo >= field
 
     @property
     def macs_per_pixel(self) -> int:
         """Multiply-accumulate operations per input pixel, all convolutions counted."""
+        if self.findings:
+            return self.findings.macs_per_pixel
         return macs_per_pixel(
             self.architecture,
             features=self.features,

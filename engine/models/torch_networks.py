@@ -285,7 +285,8 @@ def inspect(state: StateDict, *, name: str = "checkpoint") -> ModelSpec:
     found = ", ".join(list(state)[:3]) or "nothing"
     raise ModelError(
         f"{name} is not a Real-ESRGAN network: its {len(state)} tensors begin with {found}",
-        remedy="keyscale reads SRVGGNetCompact and RRDBNet checkpoints with Real-ESRGAN's own key names, and its own.",
+        remedy="keyscale reads SRVGGNetCompact and RRDBNet checkpoints with Real-ESRGAN's own key names, and its own. "
+        "Other networks run as ONNX files.",
     )
 
 
@@ -298,6 +299,8 @@ def _empty(facts: ModelSpec) -> Network:
             return PlainNet(**shape, fold=facts.fold)
         case "rrdb":
             return RRDBNet(**shape, growth=facts.growth)
+        case "foreign":
+            raise ModelError(f"{facts.name} is no network of torch's")
 
 
 def build(state: StateDict, *, name: str = "checkpoint") -> tuple[Network, ModelSpec]:

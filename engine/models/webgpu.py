@@ -12,9 +12,23 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from keyscale.engine.errors import DeviceError
+from keyscale.engine.errors import DeviceError, DeviceLost
+from keyscale.engine.models.enlarger import OutOfMemory
+from keyscale.engine.wording import say
 
-__all__ = ["SOFTWARE", "Adapter", "adapters", "is_installed", "load_onnxruntime", "provider_devices", "wants_software"]
+__all__ = [
+    "BINDING",
+    "SOFTWARE",
+    "Adapter",
+    "adapters",
+    "described",
+    "fault",
+    "is_installed",
+    "load_onnxruntime",
+    "open_session",
+    "provider_devices",
+    "wants_software",
+]
 
 PROVIDER = "WebGpuExecutionProvider"
 PACKAGES = ("onnx", "onnxruntime", "onnxruntime_ep_webgpu")
@@ -22,6 +36,9 @@ PACKAGES = ("onnx", "onnxruntime", "onnxruntime_ep_webgpu")
 SOFTWARE = "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"
 """The provider's own variable: with 1 it goes with an adapter that is a program on the CPU. It is read once, when the
 provider is registered."""
+
+BINDING = 128 * 2**20
+"""Bytes of a tensor that every adapter binds to a kernel: WebGPU's least `maxStorageBufferBindingSize`."""
 
 INSTALL = "Run `pip install 'keyscale[gpu]'`."
 LOADER = (
@@ -98,6 +115,58 @@ def provider_devices() -> list[Any]:
     if not found or not adapters():
         raise DeviceError("WebGPU finds no adapter on this machine", remedy=f"{LOADER} Or use another device.")
     return found
+
+
+def open_session(graph: bytes, name: str, precision: str) -> Any:
+    """A serialised ONNX model, no node of which runs elsewhere than on the adapter.
+
+    Args:
+        graph: the model.
+        name, precision: for messages.
+
+    Raises:
+        DeviceError: as `provider_devices` and `fault`.
+        OutOfMemory: as `fault`.
+    """
+    onnxruntime, devices = load_onnxruntime(), provider_devices()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised
+    options.intra_op_num_threads = 1
+    options.add_provider_for_devices(devices[:1], {})
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        return onnxruntime.InferenceSession(graph, options)
+    except Exception as error:  # its exceptions have no base of their own
+        raise fault(error, name, precision) from error
+
+
+def fault(error: Exception, name: str, precision: str) -> Exception:
+    """What an error of ONNX Runtime means; arguments as of `open_session`."""
+    said = " ".join(str(error).split())
+    # Behind the file and line of its own source.
+    reason = said.rpartition("was false. ")[2].removeprefix("[ONNXRuntimeError] : ")
+    if "lost" in said.lower() and "device" in said.lower():
+        return DeviceLost(
+            f"webgpu failed: {reason}",
+            remedy="Run it again: finished chunks are kept. If it fails again, look into the driver's log.",
+        )
+    if "out of memory" in said.lower() or "bad_alloc" in said or "larger than the maximum" in said.lower():
+        return OutOfMemory(reason)
+    if "No supported adapters" in said:
+        return DeviceError(
+            f"WebGPU does not take {adapters()[0].name}: its driver lacks what WebGPU needs",
+            remedy=say("Install a newer driver (Mesa 23 or later), or use another {device}."),
+        )
+    return DeviceError(
+        f"{name} does not run in {precision} on {described()}: {reason}",
+        remedy=say("Use {precision=fp32}, another {device}, or a newer driver."),
+    )
+
+
+def described() -> str:
+    """`webgpu` and the adapter's name."""
+    first = adapters()[0]
+    return f"webgpu ({first.name}{', software on the CPU' if first.is_software else ''})"
 
 
 @cache

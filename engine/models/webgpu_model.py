@@ -8,21 +8,17 @@ from typing import Any, Literal
 import numpy as np
 
 from keyscale.engine.camera.geometry import Window
-from keyscale.engine.errors import DeviceError, DeviceLost, Interrupted
-from keyscale.engine.models.enlarger import TAIL_HALO, OutOfMemory, finished, surrounded
+from keyscale.engine.errors import Interrupted
+from keyscale.engine.models.enlarger import TAIL_HALO, finished, surrounded
 from keyscale.engine.models.onnx_graph import build_onnx
 from keyscale.engine.models.openvino_graph import folded
 from keyscale.engine.models.registry import ModelSpec
-from keyscale.engine.models.webgpu import adapters, load_onnxruntime, provider_devices
+from keyscale.engine.models.webgpu import BINDING, described, fault, open_session
 from keyscale.engine.source.colour import PixelArray
-from keyscale.engine.wording import say
 
 __all__ = ["WebgpuModel", "WebgpuPrecision"]
 
 WebgpuPrecision = Literal["fp32", "fp16"]
-
-BINDING = 128 * 2**20
-"""Bytes of a tensor that every adapter binds to a kernel: WebGPU's least `maxStorageBufferBindingSize`."""
 
 SIZES = 32
 """Windows of plain networks are made a multiple of this wide and high: kernels are made for each size anew."""
@@ -67,8 +63,7 @@ class WebgpuModel:
 
     def describe(self) -> str:
         """`webgpu` and the adapter's name."""
-        first = adapters()[0]
-        return f"webgpu ({first.name}{', software on the CPU' if first.is_software else ''})"
+        return described()
 
     def budget(self) -> float:
         """Bytes of two tensors."""
@@ -114,42 +109,11 @@ class WebgpuModel:
         try:
             (result,) = session.run(None, {"pixels": given[None], **feed})
         except Exception as error:  # its exceptions have no base of their own
-            raise self._fault(error) from error
+            raise fault(error, self.spec.name, self.precision) from error
         return finished(result[0][cut[0][0] : cut[1][0], cut[0][1] : cut[1][1]], pixels)
 
     def _session(self, *, floats: bool) -> Any:
         if floats not in self._sessions:
-            onnxruntime, devices = load_onnxruntime(), provider_devices()
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 4  # what fails is raised
-            options.intra_op_num_threads = 1
-            options.add_provider_for_devices(devices[:1], {})
-            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
             graph = build_onnx(self._state, self.spec, half=self.precision == "fp16", floats=floats)
-            try:
-                self._sessions[floats] = onnxruntime.InferenceSession(graph, options)
-            except Exception as error:  # its exceptions have no base of their own
-                raise self._fault(error) from error
+            self._sessions[floats] = open_session(graph, self.spec.name, self.precision)
         return self._sessions[floats]
-
-    def _fault(self, error: Exception) -> Exception:
-        """What an error of ONNX Runtime means."""
-        said = " ".join(str(error).split())
-        # Behind the file and line of its own source.
-        reason = said.rpartition("was false. ")[2].removeprefix("[ONNXRuntimeError] : ")
-        if "lost" in said.lower() and "device" in said.lower():
-            return DeviceLost(
-                f"webgpu failed: {reason}",
-                remedy="Run it again: finished chunks are kept. If it fails again, look into the driver's log.",
-            )
-        if "out of memory" in said.lower() or "bad_alloc" in said or "larger than the maximum" in said.lower():
-            return OutOfMemory(reason)
-        if "No supported adapters" in said:
-            return DeviceError(
-                f"WebGPU does not take {adapters()[0].name}: its driver lacks what WebGPU needs",
-                remedy=say("Install a newer driver (Mesa 23 or later), or use another {device}."),
-            )
-        return DeviceError(
-            f"{self.spec.name} does not run in {self.precision} on {self.describe()}: {reason}",
-            remedy=say("Use {precision=fp32}, another {device}, or a newer driver."),
-        )

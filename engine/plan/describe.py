@@ -11,6 +11,7 @@ from keyscale.engine.job import Precision
 from keyscale.engine.models.execution import CLOSE
 
 if TYPE_CHECKING:
+    from keyscale.engine.models.registry import ModelSpec
     from keyscale.engine.plan.plan import Plan
 
 __all__ = ["RemoteEstimate", "RemoteSplit", "plan_to_json", "summarise"]
@@ -187,7 +188,7 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
             f"{plan.job.output}: {plan.job.target.width}x{plan.job.target.height}, {float(plan.rate):.6g} fps, "
             f"{float(plan.duration):.3f} s, {plan.frames} frames, {plan.job.target.fit.value}",
         ),
-        ("Model", f"{model.name}, x{model.scale}" if model else "none: sampling only (Lanczos)"),
+        ("Model", _model_row(model) if model else "none: sampling only (Lanczos)"),
         *([("Runs in", _runs_in(plan))] if plan.executions and not remote else []),
         ("Encoder", _encoder_row(plan)),
         ("Chunks", f"{len(plan.chunks)} of about {float(plan.chunks[0].frames / plan.rate):.1f} s"),
@@ -205,6 +206,15 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
         rows.append(("Estimate", _estimate_row(plan, estimate.job_seconds)))
     rows.append(("Size", f"about {_bytes(estimate.likely_bytes)}, at most {_bytes(estimate.output_bytes)}"))
     return rows
+
+
+def _model_row(model: ModelSpec) -> str:
+    found = model.findings
+    if found is None:
+        return f"{model.name}, x{model.scale}"
+    context = f"{found.halo} pixels of context" + (f", {found.beyond:.1f} codes from beyond" if found.beyond else "")
+    size = f", pictures of {found.size[0]}x{found.size[1]}" if found.size else ""
+    return f"{model.name}, x{model.scale}; found by trial: {context}{size}; licence {model.licence}"
 
 
 def _remote_rows(remote: RemoteEstimate) -> list[tuple[str, str]]:

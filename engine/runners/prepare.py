@@ -14,6 +14,7 @@ from keyscale.engine.files import VIDEO_SUFFIXES, advice_on, storage_error
 from keyscale.engine.job import Job, Precision
 from keyscale.engine.machine import find_gpus, share_cores
 from keyscale.engine.models import ON_ANY_CPU, ModelSpec, defaults_for, describe, needs_openvino
+from keyscale.engine.models.foreign import NOTICEABLE, beside
 from keyscale.engine.models.gpus import kinds
 from keyscale.engine.models.speeds import known_speeds
 from keyscale.engine.pipeline.encoder import check_encoder
@@ -63,11 +64,21 @@ def prepare_plan(job: Job, *, remote: bool = False, framing: Framing | None = No
     _check_paths(job)
     if framing is None and job.keyframes is not None:
         framing = load_framing(job.keyframes)
-    models = _models(job)
+    models = _models(job, remote=remote)
     info = look(job.source, tolerate_damage=job.keep_going_on_decode_errors, sound=job.encoding.audio)
     gpus: tuple[str, ...] = ("cuda",) if remote else kinds(job.compute.device) if models else ()
     there = ON_ANY_CPU if remote or not models else on_cpu(job)
     plan = make_plan(job, info, framing, models, known_speeds(), on_cpu=there, gpus=gpus)
+    for spec in models.values():
+        if spec.findings and spec.findings.beyond > NOTICEABLE:
+            plan = replace(
+                plan,
+                warnings=(
+                    *plan.warnings,
+                    f"{spec.name} sees farther than the {spec.halo} pixels of context that it is given: up to "
+                    f"{spec.findings.beyond:.1f} codes of 255 depend on what lies beyond, and change with the window",
+                ),
+            )
     if not remote and plan.executions and job.compute.device in {"auto", "gpu"}:
         # What is passed over is no secret.
         plan = replace(plan, warnings=(*plan.warnings, *(f"passed over: {wrong}" for wrong in find_gpus().unfit)))
@@ -99,7 +110,7 @@ def prepare(job: Job, *, remote: bool = False, framing: Framing | None = None, l
     return Prepared(job=plan.job, plan=plan, source_stat=before)
 
 
-def _models(job: Job) -> dict[int, ModelSpec]:
+def _models(job: Job, *, remote: bool) -> dict[int, ModelSpec]:
     name = job.model.name
     if name is None:
         models = defaults_for(job.model.mode)
@@ -114,6 +125,11 @@ def _models(job: Job) -> dict[int, ModelSpec]:
         share_cores()
         spec = describe(name)
         models = {spec.scale: spec}
+        if remote and spec.findings and beside(path := Path(name).expanduser(), path.read_bytes()):
+            raise UsageError(
+                f"{name} has weights in files beside it, and one file alone is sent to where chunks are made",
+                remedy=say("Save it as one file (onnx.save without external data), or leave {remote} out."),
+            )
     if job.model.denoise is not None and not any(spec.family == "general" for spec in models.values()):
         raise UsageError(
             "only works with realesr-general-x4v3",

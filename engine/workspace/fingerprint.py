@@ -77,7 +77,7 @@ def _way(plan: Plan) -> object:
     asked = plan.job.compute
     if plan.model is None or (asked.device == "auto" and asked.precision is Precision.AUTO):
         return None
-    here = choose_device("auto").partition(":")[0]
+    here = "cpu" if plan.model.findings else choose_device("auto").partition(":")[0]
     ways = plan.executions
     held = next((way for way in ways if way.kind == here), ways[0])
     unasked = choose_execution(plan.model, here, Precision.AUTO, on_cpu=_on_cpu(plan, here))
@@ -109,11 +109,16 @@ def network_identity(plan: Plan) -> str:
 
     Raises:
         OSError: the user's checkpoint cannot be read.
+        ModelError: a file that belongs to it is not there.
     """
     if plan.model is None:
         return LANCZOS
     checkpoint = own_checkpoint(plan)
     if checkpoint is not None:
+        if plan.model.findings:
+            from keyscale.engine.models.foreign import sha256_of
+
+            return repr([sha256_of(checkpoint)])
         return repr([sha256_file(checkpoint)])
     return repr([file.sha256 for file in (*plan.model.files, *plan.model.quantised)])
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,14 @@ import numpy.typing as npt
 import onnx
 import pytest
 import torch
-from support.numbered import SMALL, numbered, planes, run, small_job, write_video
+from support.clips import number_of
+from support.numbered import SMALL, grey, interrupt, numbered, planes, run, small_job, write_video
 from torch import Tensor
 
 from keyscale.cli.app import run as command
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.errors import DeviceError, UsageError
-from keyscale.engine.job import Compute, Job, ModelChoice, Precision
+from keyscale.engine.job import Compute, Encoding, Job, ModelChoice, Precision
 from keyscale.engine.machine import Gpus
 from keyscale.engine.models import (
     find,
@@ -324,3 +327,76 @@ def test_devices_lists_the_adapter_with_its_tile_and_speed(
     assert there["decibels"] >= golden.LEAST["fp32"]
     assert 0 < there["frames_per_second"] < cpu["frames_per_second"]
     assert (there["auto"], cpu["auto"]) == (False, True)
+
+
+@pytest.mark.parametrize(("seconds", "sizes"), [(0.1, {(64, 48)}), (0, {(64, 48), (152, 270), (608, 1080)})])
+def test_what_is_very_slow_is_measured_with_the_golden_tiles_size_alone(
+    seconds: float, sizes: set[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.1 s for 64x48 pixels are 21 s for 608x1080."""
+    seen: set[tuple[int, int]] = set()
+    now = [0.0]
+
+    class Device:
+        spec = TINY
+
+        def enlarge(self, pixels: PixelArray, inner: Window) -> PixelArray:
+            seen.add((inner.width, inner.height))
+            now[0] += seconds + 0.01
+            return pixels
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    speed = gpus.windows_a_second(Device(), (608, 1080), seconds=1.5)  # type: ignore[arg-type]  # all that it asks for
+    assert seen == sizes
+    assert speed == pytest.approx(64 * 48 / (608 * 1080) / 0.11 if seconds else 100)
+
+
+def off(ours: Path, theirs: Path, kind: type[np.generic] = np.uint8) -> int:
+    """The largest difference between the codes of two results."""
+    pairs = list(zip(planes(ours), planes(theirs), strict=True))
+    assert pairs
+    return max(int(np.abs(np.frombuffer(a, kind).astype(int) - np.frombuffer(b, kind)).max()) for a, b in pairs)
+
+
+@pytest.mark.slow
+def test_tiles_on_an_adapter_give_what_whole_windows_give(software_gpu: str, clip: Path) -> None:
+    whole, tiled = run(job(clip, "whole.mp4", "webgpu")), run(job(clip, "tiled.mp4", "webgpu", tile=32))
+    assert off(whole.path, tiled.path) <= 1
+
+
+@pytest.mark.slow
+def test_ten_bits_on_an_adapter_are_those_of_the_cpu(software_gpu: str, tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mkv", [numbered(n) for n in range(3)], codec="ffv1", pixel_format="yuv420p10le")
+    deep = Encoding(preset="ultrafast", crf=4, bit_depth=10)
+    made = run(dataclasses.replace(job(source, "webgpu.mp4", "webgpu"), encoding=deep))
+    exact = run(dataclasses.replace(job(source, "cpu.mp4", "cpu", precision=Precision.FP32), encoding=deep))
+    assert made.plan.encoder.bit_depth == 10
+    assert off(made.path, exact.path, np.uint16) <= 8  # of 1023: two codes of 8 bits
+
+
+@pytest.mark.slow
+def test_a_job_on_an_adapter_goes_on_where_it_was_stopped(software_gpu: str, tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mkv", [numbered(n) for n in range(30)], codec="ffv1")
+    whole, again = (
+        dataclasses.replace(job(source, name, "webgpu"), chunk_seconds=0.5) for name in ("whole.mp4", "again.mp4")
+    )
+    interrupt(again, chunks=1)
+    result = run(again)
+    assert 0 < result.done.resumed_frames < 30
+    assert planes(result.path) == planes(run(whole).path)
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_a_batch_runs_on_an_adapter(software_gpu: str, tmp_path: Path) -> None:
+    """In a process of its own for each worker."""
+    for name in ("a.mkv", "b.mkv"):
+        write_video(tmp_path / name, [numbered(n) for n in range(3)], codec="ffv1", rate=30)
+    clips = [str(tmp_path / name) for name in ("a.mkv", "b.mkv")]
+    flags = ["--whole-frame", "--device", "webgpu", "--model", TINY.name, "--size", "128x128"]
+    report = tmp_path / "report.json"
+    assert command(["batch", *clips, "-o", str(tmp_path / "out"), "--report", str(report), *flags]) == 0
+    assert report.read_text().count("webgpu fp32") == 2
+    for result in (tmp_path / "out").glob("*.mp4"):
+        assert [number_of(np.ascontiguousarray(frame[::2, ::2])) for frame in grey(result)] == [0, 1, 2]
+    assert len(list((tmp_path / "out").glob("*.mp4"))) == 2

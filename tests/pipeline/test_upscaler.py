@@ -427,7 +427,7 @@ def test_memory_that_runs_out_in_mid_job_loses_nothing(
     source = write_video(tmp_path / "in.mkv", [numbered(n) for n in range(12)], codec="ffv1")
     settings = {"size": (256, 192), "model": ModelChoice(name=checkpoint), "compute": Compute(device="cpu")}
     wanted = planes(run(small_job(source, tmp_path / "whole.mp4", **settings)).path)
-    infer = openvino_model._infer
+    infer = openvino_model.infer
     calls = 0
 
     def short_of_memory(request: Any, given: Pixels, should_stop: Callable[[], bool] | None) -> None:
@@ -437,7 +437,7 @@ def test_memory_that_runs_out_in_mid_job_loses_nothing(
             raise RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp:223:\nstd::bad_alloc")
         infer(request, given, should_stop)
 
-    monkeypatch.setattr(openvino_model, "_infer", short_of_memory)
+    monkeypatch.setattr(openvino_model, "infer", short_of_memory)
     result = run(small_job(source, tmp_path / "out.mp4", **settings))
     assert any("out of memory" in note for note in result.notes)
     assert result.done.inferred_frames == 12

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from support.clips import make_clip
@@ -330,12 +331,27 @@ def test_a_network_is_loaded_once_and_gives_what_it_gives_here(
     assert found == planes(here.path)
 
 
-def test_a_checkpoint_comes_by_a_link_and_is_checked(
-    storage: Storage, clip: Path, tmp_path: Path, shop: Workshop
-) -> None:
+def save_onnx(path: Path) -> None:
+    """Each pixel repeated twice."""
+    given = [onnx.helper.make_tensor_value_info("x", 1, (1, 3, "h", "w"))]
+    gives = [onnx.helper.make_tensor_value_info("y", 1, (1, 3, "H", "W"))]
+    sizes = onnx.helper.make_tensor("sizes", 1, [4], [1, 1, 2, 2])
+    node = onnx.helper.make_node("Resize", ["x", "", "sizes"], ["y"], mode="nearest")
+    graph = onnx.helper.make_graph([node], "nearest", given, gives, [sizes])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def save_checkpoint(path: Path) -> None:
     torch.manual_seed(1)
-    own = tmp_path / "own.pth"
-    torch.save({"params": SRVGGNetCompact(features=4, blocks=1, scale=2).state_dict()}, own)
+    torch.save({"params": SRVGGNetCompact(features=4, blocks=1, scale=2).state_dict()}, path)
+
+
+@pytest.mark.parametrize(("name", "save"), [("own.pth", save_checkpoint), ("own.onnx", save_onnx)])
+def test_a_checkpoint_comes_by_a_link_and_is_checked(
+    storage: Storage, clip: Path, tmp_path: Path, shop: Workshop, name: str, save: Callable[[Path], None]
+) -> None:
+    own = tmp_path / name
+    save(own)
     job = Job(
         source=str(clip),
         output=str(tmp_path / "out.mp4"),
