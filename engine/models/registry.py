@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from keyscale.engine.errors import ModelError
+from keyscale.engine.forms import LOOKS
 from keyscale.engine.job import Mode
 from keyscale.engine.models.shipped import DataFile, Student, read_manifest
 
@@ -19,6 +20,7 @@ __all__ = [
     "DEEP_HALO",
     "Architecture",
     "Family",
+    "LookFiles",
     "ModelSpec",
     "WeightsFile",
     "all_models",
@@ -65,6 +67,17 @@ class WeightsFile:
     """Where the file is published; None where it is only ever found on disk or in the package."""
 
 
+@dataclass(frozen=True)
+class LookFiles:
+    """A network's weights at one place between its natural and its crisp end."""
+
+    share: float
+    """Of the crisp end."""
+    weights: WeightsFile
+    quantised: tuple[WeightsFile, ...]
+    """As of `ModelSpec`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """What a network is, as far as planning needs to know."""
@@ -84,9 +97,21 @@ class ModelSpec:
     """Plain: side of the cells of input pixels that become channels before the first convolution (1: none)."""
     licence: str = LICENCE
     files: tuple[WeightsFile, ...] = ()
-    """Accepted weights, the preferred first; empty for a user's own checkpoint."""
+    """Accepted weights, the preferred first; empty for a user's own checkpoint. Both of a mixture."""
+    blend: float = 0.0
+    """Share of the second one of `files` where both are mixed, else 0."""
     quantised: tuple[WeightsFile, ...] = ()
     """The same network in int8 as OpenVINO's `.xml` and `.bin`; empty where there is none."""
+    look: float | None = None
+    """Share of the crisp end in these weights; None for a network without two ends."""
+    looks: tuple[LookFiles, ...] = ()
+    """All that there is of a network with two ends, the natural one first."""
+
+    @property
+    def all_files(self) -> tuple[WeightsFile, ...]:
+        """All that there is of it, at every look; the preferred one first."""
+        looks = (file for look in self.looks for file in (look.weights, *look.quantised))
+        return tuple(dict.fromkeys((*self.files, *self.quantised, *looks)))
 
     @property
     def shipped(self) -> bool:
@@ -172,6 +197,10 @@ def _in_package(file: DataFile) -> WeightsFile:
 
 
 def _student(student: Student) -> ModelSpec:
+    looks = [
+        LookFiles(LOOKS[name], _in_package(look.weights), tuple(map(_in_package, look.quantised)))
+        for name, look in (("natural", student.natural), ("balanced", student.balanced), ("crisp", student.crisp))
+    ]
     return ModelSpec(
         name=student.name,
         family="student",
@@ -181,8 +210,10 @@ def _student(student: Student) -> ModelSpec:
         blocks=student.blocks,
         fold=student.fold,
         licence=OWN_LICENCE,
-        files=(_in_package(student.weights),),
-        quantised=tuple(map(_in_package, student.quantised)),
+        files=(looks[1].weights,),
+        quantised=looks[1].quantised,
+        look=looks[1].share,
+        looks=tuple(looks),
     )
 
 
