@@ -74,7 +74,7 @@ SCENES = (
 )
 
 
-LOOK_SCENE = replace(SCENES[0], name="looks", box=(222, 72, 302, 136))
+LOOK_SCENE = replace(SCENES[0], name="looks", box=(192, 96, 272, 160))
 
 AUTO = Precision.AUTO
 WAYS = (

@@ -366,6 +366,7 @@ def test_a_device_that_is_not_there_is_told_as_the_other_arguments_are(
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_one_command_makes_all_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
