@@ -20,6 +20,8 @@ REFERENCE_SOURCES = ("crf23", "crf33")
 own they are judged everywhere."""
 HEAVY_SOURCES, HEAVY_RATIO = ("crf23",), 4.0
 """Where the heaviest one is judged: at its own scale it takes seconds a frame."""
+HALF = 0.5
+"""Strength that is judged beside the looks."""
 CRF = 4
 """Of the results: what the encoder takes from them is little beside what is compared."""
 
@@ -39,6 +41,8 @@ class Candidate:
     sources: tuple[str, ...] | None = None
     """Names of sources that it is judged at; None is all."""
     ratios: tuple[float, ...] | None = None
+    look: float | None = None
+    strength: float = 1.0
 
     def takes(self, ratio: float, source: str) -> bool:
         """Whether it is judged there. A network for x2 is for all up to x2, one for x4 for all above."""
@@ -53,8 +57,9 @@ def candidates(options: Options) -> list[Candidate]:
     Raises:
         KeyscaleError: a checkpoint is absent or wrong.
     """
+    from keyscale.engine.forms import LOOKS
     from keyscale.engine.job import Mode, Precision
-    from keyscale.engine.models import all_models, defaults_for, describe
+    from keyscale.engine.models import all_models, at_look, defaults_for, describe
 
     fp32, auto = Precision.FP32, Precision.AUTO
     places = None if options.everywhere else REFERENCE_SOURCES
@@ -70,6 +75,16 @@ def candidates(options: Options) -> list[Candidate]:
                 for precision, digest in own.items()
             ]
     chosen = defaults_for(Mode.FAST).values()
+    for spec in chosen if options.looks else ():
+        for look, share in LOOKS.items():
+            at = at_look(spec, share)
+            for precision, files in ((fp32, at.files), (Precision.INT8, at.quantised)):
+                digest = "".join(f.sha256 for f in files)
+                name = f"{spec.name} {look} {precision.value}"
+                found.append(Candidate(name, spec.name, precision, spec.scale, digest, look=share))
+        digest = "".join(f.sha256 for f in spec.quantised)
+        name = f"{spec.name} strength {HALF} int8"
+        found.append(Candidate(name, spec.name, Precision.INT8, spec.scale, digest, strength=HALF))
     found.append(
         Candidate("automatic choice", None, auto, digest="".join(f.sha256 for s in chosen for f in s.quantised))
     )
@@ -81,15 +96,14 @@ def candidates(options: Options) -> list[Candidate]:
     return [one for one in found if not words or any(word in one.name.lower() for word in words)]
 
 
-def enlarge(small: Path, output: Path, size: tuple[int, int], model: str | None, precision: Precision) -> float:
+def enlarge(small: Path, output: Path, size: tuple[int, int], candidate: Candidate) -> float:
     """Make a small clip large by a whole job; its seconds.
 
     Args:
         small: a video at `footage.RATE`.
         output: the video to write.
         size: width and height of the result.
-        model: as of `Candidate`.
-        precision: of the network.
+        candidate: by what.
     """
     from bench.loops import pipeline
     from keyscale.engine.job import Compute, Encoding, Job, ModelChoice, Target, Verify
@@ -99,8 +113,8 @@ def enlarge(small: Path, output: Path, size: tuple[int, int], model: str | None,
         output=str(output),
         target=Target(width=size[0], height=size[1], rate=None),
         encoding=Encoding(crf=CRF),
-        model=ModelChoice(name=model, offline=True),
-        compute=Compute(device="cpu", precision=precision),
+        model=ModelChoice(name=candidate.model, look=candidate.look, strength=candidate.strength, offline=True),
+        compute=Compute(device="cpu", precision=candidate.precision),
         overwrite=True,
         resume=False,
         verify=Verify.QUICK,

@@ -1,4 +1,4 @@
-"""Draw details side by side, and moving: the source, Lanczos, the shipped network, and a published one.
+"""Draw details side by side, and moving: the source, Lanczos, the shipped network, its looks, and a published one.
 
     python -m bench.crops [--to docs] [--shared DIR]
 
@@ -12,18 +12,19 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from bench.candidates import enlarge
+from bench.candidates import Candidate, enlarge
 from bench.footage import Store, find_clips, find_source, read
 from bench.metrics import Pixels
 from bench.quality import ROOT, shared_folder
 from keyscale.engine.errors import KeyscaleError
+from keyscale.engine.forms import LOOKS
 from keyscale.engine.job import Precision
 
 SCALE = 4
@@ -73,21 +74,27 @@ SCENES = (
 )
 
 
-def enlarged(small: Path) -> dict[str, list[Pixels]]:
+LOOK_SCENE = replace(SCENES[0], name="looks", box=(192, 96, 272, 160))
+
+AUTO = Precision.AUTO
+WAYS = (
+    Candidate("Lanczos", "lanczos", AUTO),
+    Candidate("keyscale", None, AUTO),
+    Candidate(REFERENCE, REFERENCE, Precision.FP32),
+)
+LOOK_WAYS = tuple(Candidate(name, None, AUTO, look=share) for name, share in LOOKS.items())
+
+
+def enlarged(small: Path, ways: Sequence[Candidate]) -> dict[str, list[Pixels]]:
     """Frames by label: the source with its pixels repeated, then what is made of it."""
     low = read(small)
-    ways: list[tuple[str, str | None, Precision]] = [
-        ("Lanczos", "lanczos", Precision.AUTO),
-        ("keyscale", None, Precision.AUTO),
-        (REFERENCE, REFERENCE, Precision.FP32),
-    ]
     found = {"source, pixels repeated": [np.repeat(np.repeat(frame, SCALE, 0), SCALE, 1) for frame in low]}
     height, width = found["source, pixels repeated"][0].shape[:2]
     with tempfile.TemporaryDirectory(prefix="keyscale-crops-") as folder:
-        for label, model, precision in ways:
+        for way in ways:
             output = Path(folder) / "large.mp4"
-            enlarge(small, output, (width, height), model, precision)
-            found[label] = read(output)
+            enlarge(small, output, (width, height), way)
+            found[way.name] = read(output)
     return found
 
 
@@ -132,12 +139,16 @@ def save_loop(images: Sequence[Image.Image], target: Path | BinaryIO, *, quality
     )
 
 
-def draw(scene: Scene, frames: Mapping[str, Sequence[Pixels]], folder: Path) -> None:
-    """Write a scene's still of all panels, and its loop of Lanczos beside keyscale."""
+def draw_still(scene: Scene, frames: Mapping[str, Sequence[Pixels]], folder: Path) -> None:
+    """Write a scene's still of all panels."""
     middle = len(next(iter(frames.values()))) // 2
     shown = [(label, detail(own[middle], scene.box)) for label, own in frames.items()]
     path = folder / f"crops-{scene.name}.png"
     print(f"{path}: {save(compose(shown, scene.credit), path)} bytes")
+
+
+def draw_loop(scene: Scene, frames: Mapping[str, Sequence[Pixels]], folder: Path) -> None:
+    """Write a scene's loop of Lanczos beside keyscale."""
     moving = [label for label in ("Lanczos", "keyscale") if label in frames]
     pairs = zip(*(frames[label] for label in moving), strict=True)
     loop = [
@@ -158,10 +169,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     store = Store(given.work, shared_folder(given.shared), FRAMES, whole=True)
     try:
-        for scene in SCENES:
+        for scene in (*SCENES, LOOK_SCENE):
             (clip,) = find_clips([scene.clip])
             small = store.small(clip, scene.shrink, find_source(f"crf{CRF}"))
-            draw(scene, enlarged(small), given.to)
+            frames = enlarged(small, LOOK_WAYS if scene is LOOK_SCENE else WAYS)
+            draw_still(scene, frames, given.to)
+            if scene is not LOOK_SCENE:
+                draw_loop(scene, frames, given.to)
     except FileNotFoundError as error:
         print(f"{error.filename} is not there; see --shared and KEYSCALE_SHARED", file=sys.stderr)
         return 2

@@ -1,7 +1,8 @@
 """Judge upscalers against originals, on compressed moving footage, through the whole product.
 
     python -m bench.quality [--quick | --docs] [--ratio R ...] [--source NAME ...] [--clips NAME ...] [--frames N]
-                            [--only WORD ...] [--student NAME=FILE ...] [--heavy] [--finalists] [--results FILE]
+                            [--only WORD ...] [--student NAME=FILE ...] [--heavy] [--looks] [--finalists]
+                            [--results FILE]
     python -m bench.quality --table FILE ...
 
 Originals are reduced by area averages, encoded as footage is, enlarged to their own size by a keyscale job (CRF 4) and
@@ -59,6 +60,8 @@ class Options:
     everywhere: bool
     """The published networks at every source."""
     heavy: bool
+    looks: bool
+    """The default networks at each look, and at half strength."""
     finalists: bool
     whole: bool
     shared: Path
@@ -116,6 +119,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, argparse.Nam
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="candidates whose names hold such a word")
     parser.add_argument("--student", type=_student, action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--heavy", action="store_true", help=f"{HEAVY} too, at x4 and CRF 23")
+    parser.add_argument("--looks", action="store_true", help="the default networks at each look and at half strength")
     parser.add_argument("--finalists", action="store_true", help="ColorVideoVDP too, if the package cvvdp is there")
     parser.add_argument("--whole", action="store_true", help="whole pictures instead of parts of 640x352")
     parser.add_argument("--threads", type=_count, default=2, help="cores (2): the first ones that taskset allows")
@@ -140,6 +144,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, argparse.Nam
         students=tuple(given.student),
         everywhere=bool(given.docs or given.source),
         heavy=given.heavy,
+        looks=given.looks,
         finalists=given.finalists,
         whole=given.whole,
         shared=shared_folder(given.shared),
@@ -197,7 +202,7 @@ def judge(candidate: Candidate, truth: Truth, small: Path, ratio: float, *, fina
     height, width = truth.frames[0].shape[:2]
     with tempfile.TemporaryDirectory(prefix="keyscale-quality-") as folder:
         output = Path(folder) / "large.mp4"
-        seconds = enlarge(small, output, (width, height), candidate.model, candidate.precision)
+        seconds = enlarge(small, output, (width, height), candidate)
         frames = read(output)
         found = metrics.vmaf(output, truth.video)
     planes = [metrics.grey(frame) for frame in frames]

@@ -59,7 +59,7 @@ def _row(spec: ModelSpec) -> dict[str, Any]:
         "found": str(found) if found else None,
         "files": [
             {"filename": file.filename, "sha256": file.sha256, "size": file.size, "url": file.url}
-            for file in (*spec.files, *spec.quantised)
+            for file in spec.all_files
         ],
     }
 

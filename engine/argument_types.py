@@ -53,6 +53,10 @@ class Options(TypedDict, total=False):
     be given several times."""
     denoise: float | None
     """Strength of noise removal; for realesr-general-x4v3 only."""
+    look: float | Literal["natural", "balanced", "crisp"] | None
+    """Between true to the source and sharp: natural, balanced, crisp, or 0 to 1; for keyscale's own networks only."""
+    strength: float
+    """How much of the network's picture is shown; the rest is the source, resized."""
     offline: bool
     """Never download weights."""
     device: str

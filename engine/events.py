@@ -103,6 +103,10 @@ class Done:
     device: str
     """Device and precision; `none` where no network ran."""
     model: str
+    look: float | None = None
+    """Share of the crisp end in the network's weights; None of a network without two ends, or none."""
+    strength: float = 1.0
+    """How much of the network's picture is shown."""
     runtime: str = "none"
     """`torch`, `openvino`, or `none`."""
     decibels: float | None = None

@@ -13,10 +13,12 @@ from typing import Any, ClassVar, NoReturn, TypeGuard
 
 __all__ = [
     "LARGEST_WHOLE",
+    "LOOKS",
     "SMALLEST_TILE",
     "Choice",
     "Device",
     "Form",
+    "Look",
     "Model",
     "Number",
     "Path",
@@ -36,6 +38,11 @@ SMALLEST_TILE = 32
 
 LARGEST_WHOLE = 2**1023
 """Beyond it a float holds no number, and Python refuses to write some thousands of digits into a message."""
+
+
+LOOKS = {"natural": 0.0, "balanced": 0.75, "crisp": 1.0}
+"""The looks that have names, as shares of the crisp end; a job that asks for none is balanced. Its share is a little
+past the best by VMAF, as a viewer preferred it (tools/training/README.md, "Shares")."""
 
 
 class ValueKind(StrEnum):
@@ -295,6 +302,36 @@ class Device(Form):
                 f"{quoted(value)} is not a device",
                 "Give auto, gpu, cpu, cuda, mps, intel or webgpu, or cuda:N such as cuda:0.",
             )
+
+
+class Look(Form):
+    """Where between a network's natural (0) and crisp end (1)."""
+
+    metavar = "LOOK"
+    words = tuple(LOOKS)
+    annotation = 'float | Literal["natural", "balanced", "crisp"]'
+    must_be = '"natural", "balanced", "crisp", or a number from 0 to 1'
+    _names: ClassVar = {share: name for name, share in LOOKS.items()}
+
+    def read(self, text: str) -> float:
+        try:
+            return float(LOOKS.get(text.strip().lower(), text))
+        except ValueError:
+            near = get_close_matches(text.strip().lower(), LOOKS, n=1)
+            remedy = f"Did you mean {near[0]}?" if near else "Give natural, balanced, crisp, or a number from 0 to 1."
+            raise Refused(f"{quoted(text)} is not a look", remedy) from None
+
+    def take(self, value: object) -> float:
+        if isinstance(value, str) and value in LOOKS:
+            return LOOKS[value]
+        if isinstance(value, bool) or not isinstance(value, Real):
+            self.refuse(value)
+        return float(value)
+
+    def written(self, value: float) -> str | float:
+        return self._names.get(value, value)
+
+    given_as = written
 
 
 def is_whole(value: object) -> TypeGuard[Integral]:

@@ -33,7 +33,7 @@ GROUND = (
         "options",
         "choices",
     ),
-    *("job", "run_options", "events", "settings", "machine", "threads"),
+    *("target", "job", "run_options", "events", "settings", "machine", "threads"),
 )
 ROOMS = (
     *(
@@ -73,7 +73,8 @@ STANDS_ON = {
     "quantities": {"errors", "forms", "rates", "wording"},
     "options": {"errors", "forms"},
     "choices": set[str](),
-    "job": {"addresses", "choices", "errors", "forms", "options", "quantities", "wording"},
+    "target": {"choices", "options", "quantities"},
+    "job": {"addresses", "choices", "errors", "forms", "options", "target", "wording"},
     "run_options": {"choices", "forms", "job", "options", "quantities", "wording"},
     "machine": {"errors", "system"},
     "events": {"addresses", "errors", "job", "wording"},
@@ -84,7 +85,7 @@ STANDS_ON = {
     "source.frame_filters": set[str](),
     "source.colour": {"source.frame_filters"},
     "models.shipped": {"errors"},
-    "models.registry": {"errors", "job", "models.shipped"},
+    "models.registry": {"errors", "forms", "job", "models.shipped"},
     "models.execution": {"errors", "job", "models.registry", "wording"},
 }
 """Module -> all that it may import of the engine."""

@@ -276,6 +276,8 @@ def clip_report(clip: ClipState) -> ClipReport:
         device=result.device if was_made else None,
         runtime=result.runtime if was_made else None,
         model=result.model,
+        look=result.look,
+        strength=result.strength,
         key=result.key or None,
         dollars=result.remote.dollars if result.remote is not None else None,
         published=result.published,

@@ -131,6 +131,9 @@ class ClipReport:
     runtime: str | None = None
     """What ran the network on it, such as `openvino`."""
     model: str | None = None
+    look: float | None = None
+    strength: float | None = None
+    """As of `Done`."""
     key: str | None = None
     """SHA-256 over all that decides the result; the result's file carries it too."""
     dollars: float | None = None

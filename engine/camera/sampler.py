@@ -15,7 +15,7 @@ from PIL import Image
 
 from keyscale.engine.camera.geometry import FILTER_RADIUS, Geometry, Window
 
-__all__ = ["Box", "Upright", "box_in", "resize", "sample", "upright"]
+__all__ = ["Box", "Upright", "box_in", "mixed", "resize", "sample", "upright"]
 
 Pixels = npt.NDArray[np.unsignedinteger[Any]]
 Box = tuple[float, float, float, float]
@@ -53,6 +53,15 @@ def sample(
     canvas = np.zeros((target[1], target[0], 3), dtype=pixels.dtype)
     canvas[top : top + height, left : left + width] = picture
     return canvas
+
+
+def mixed(source: Pixels, made: Pixels, share: float) -> Pixels:
+    """Between two pictures of one shape and dtype, rounded half up; `share` (0 to 1) is that of the second one."""
+    difference = np.subtract(made, source, dtype=np.float32)
+    difference *= np.float32(share)
+    difference += source
+    difference += np.float32(0.5)
+    return difference.astype(source.dtype)
 
 
 def box_in(

@@ -72,6 +72,7 @@ class DeviceLine:
         colour: of the result.
         pixel_format: of the encoder.
         deep: whether pictures are kept with 16 bits.
+        strength: of the plan.
     """
 
     def __init__(
@@ -84,16 +85,19 @@ class DeviceLine:
         colour: Colour,
         pixel_format: str,
         deep: bool,
+        strength: float = 1.0,
     ) -> None:
         self.device = torch.device(upscaler.model.place)
         self.pixel_format, self.colour = pixel_format, colour
         self._upscaler = upscaler
+        self._strength = strength
         self._lock = threading.Lock()
         self._sender = Sender(self.device, deep=deep)
         self._begun: tuple[int, _Moment] | None = None
         device, send = self.device, self._sender.send
         with torch.inference_mode():
             self._camera = _with_room(device, lambda: Camera(geometry, scale, target, device, send))
+            self._plain_camera = _with_room(device, lambda: Camera(geometry, 1, target, device, send))
             self.planes = _with_room(device, lambda: ToPlanes(colour, pixel_format, target, device, deep=deep))
 
     def picture(self, source: SourcePicture, window: Window) -> DevicePicture:
@@ -119,7 +123,7 @@ class DeviceLine:
             DeviceError: the device has no room for it.
         """
         with self._lock, torch.inference_mode():
-            sent = self._issued(picture, window, rect, placement)
+            sent = self._issued(picture, source, window, rect, placement)
             begun, self._begun = self._begun, None
         again = partial(self._again, source, window, rect, placement)
         return ShownFrame(partial(self.finished, sent, begun, again))
@@ -167,10 +171,19 @@ class DeviceLine:
         return data[:count] if is_sound(data[count:].view(np.float32).tolist()) else None
 
     def _issued(
-        self, picture: DevicePicture, window: Window, rect: npt.NDArray[np.float64], placement: npt.NDArray[np.int32]
+        self,
+        picture: DevicePicture,
+        source: SourcePicture,
+        window: Window,
+        rect: npt.NDArray[np.float64],
+        placement: npt.NDArray[np.int32],
     ) -> _Fetched:
         def issue() -> _Fetched:
             rgb = self._camera(picture, window, rect, placement)
+            if self._strength < 1:
+                seen = DeviceFrame(source, self._sender)[window.y0 : window.y1, window.x0 : window.x1]
+                plain = self._plain_camera(seen, window, rect, placement)
+                rgb = (rgb - plain).mul_(self._strength).add_(plain).add_(0.5).floor_()
             checks = picture.checks
             count = self.planes.bytes
             out = torch.empty(count + 12 * len(checks), dtype=torch.uint8, device=self.device)
@@ -186,7 +199,7 @@ class DeviceLine:
     ) -> _Fetched:
         with self._lock, torch.inference_mode():
             picture = self._upscaler.again(DeviceFrame(source, self._sender), window)
-            return self._issued(picture, window, rect, placement)
+            return self._issued(picture, source, window, rect, placement)
 
 
 def _with_room(device: torch.device, work: Callable[[], Result]) -> Result:

@@ -22,6 +22,7 @@ from keyscale.engine.models.execution import (
     possible_executions,
     to_try,
 )
+from keyscale.engine.models.looks import at_look
 from keyscale.engine.models.registry import (
     ModelSpec,
     WeightsFile,
@@ -44,6 +45,7 @@ __all__ = [
     "ModelSpec",
     "WeightsFile",
     "all_models",
+    "at_look",
     "choose_execution",
     "defaults_for",
     "describe",
@@ -108,6 +110,7 @@ def open_model(
     name_or_path: str | os.PathLike[str],
     execution: Execution,
     denoise: float | None = None,
+    look: float | None = None,
     *,
     offline: bool = False,
     unasked: bool = False,
@@ -117,7 +120,7 @@ def open_model(
     """A network ready to run as `execution` says, after it passed the golden tile.
 
     Args:
-        name_or_path: as of `load_model`, and so are `denoise`, `offline`, `on_progress` and `on_note`.
+        name_or_path: as of `load_model`, and so are `denoise`, `look`, `offline`, `on_progress` and `on_note`.
         execution: of `choose_execution`.
         unasked: nobody asked for its precision, so that it has to come close to fp32 (`execution.CLOSE`).
 
@@ -127,7 +130,7 @@ def open_model(
     """
     from keyscale.engine.models import foreign, golden
 
-    path, _ = _named(name_or_path, denoise)
+    path, _ = _named(name_or_path, denoise, look)
     about: dict[str, Any] = {"offline": offline, "on_progress": on_progress, "on_note": on_note}
     model: Enlarger
 
@@ -135,7 +138,7 @@ def open_model(
         if file is not None:
             return ForeignModel(file, precision="fp32")
         on_cpu = model.exact() if execution.kind == "cpu" else None
-        return on_cpu or load_openvino_model(name_or_path, "fp32", denoise, **about)
+        return on_cpu or load_openvino_model(name_or_path, "fp32", denoise, look, **about)
 
     file = foreign.read(path) if path is not None and path.suffix.lower() == foreign.SUFFIX else None
     if file is not None:
@@ -147,13 +150,15 @@ def open_model(
         if (execution.kind, execution.precision) == ("cpu", "fp32"):
             return model
     elif execution.runtime == "openvino":
-        model = load_openvino_model(name_or_path, execution.precision, denoise, device=execution.device, **about)
+        model = load_openvino_model(name_or_path, execution.precision, denoise, look, device=execution.device, **about)
         if (execution.kind, execution.precision) == ("cpu", "fp32"):
             return model
     elif execution.runtime == "onnxruntime":
-        model = load_webgpu_model(name_or_path, "fp16" if execution.precision == "fp16" else "fp32", denoise, **about)
+        model = load_webgpu_model(
+            name_or_path, "fp16" if execution.precision == "fp16" else "fp32", denoise, look, **about
+        )
     else:
-        model = load_model(name_or_path, execution.device, execution.precision, denoise, **about)
+        model = load_model(name_or_path, execution.device, execution.precision, denoise, look, **about)
         exact = model.on_cpu
     model.decibels = golden.check(model, exact, unasked=unasked)
     return model
@@ -163,6 +168,7 @@ def load_openvino_model(
     name_or_path: str | os.PathLike[str],
     precision: CpuPrecision,
     denoise: float | None = None,
+    look: float | None = None,
     *,
     device: str = "cpu",
     offline: bool = False,
@@ -176,7 +182,7 @@ def load_openvino_model(
 
     Raises:
         ModelError: as `load_model`; a file of the package is damaged, or OpenVINO cannot read it.
-        UsageError: int8 of a network that is not shipped; as `load_model`.
+        UsageError: int8 of a network or a look that is not shipped in it; as `load_model`.
         DeviceError: OpenVINO does not load, there is no such device, or this CPU has no such precision.
     """
     from keyscale.engine.models import openvino_graph, shipped
@@ -184,9 +190,10 @@ def load_openvino_model(
     from keyscale.engine.models.openvino import cpu_precisions
     from keyscale.engine.models.openvino_model import OpenvinoModel
 
-    path, spec = _named(name_or_path, denoise)
+    path, spec = _named(name_or_path, denoise, look)
     if precision == "int8" and not (spec and spec.quantised):
-        raise UsageError(f"{name_or_path} is not there in int8", remedy=say("Leave {precision} out, or use fp32."))
+        which = f"{name_or_path}{f' at look {look:g}' if look is not None else ''}"
+        raise UsageError(f"{which} is not there in int8", remedy=say("Leave {precision} out, or use fp32."))
     # Before a download that would turn out to be useless.
     if device != "cpu":
         check_there(device)
@@ -205,6 +212,7 @@ def load_webgpu_model(
     name_or_path: str | os.PathLike[str],
     precision: WebgpuPrecision,
     denoise: float | None = None,
+    look: float | None = None,
     *,
     offline: bool = False,
     on_progress: Callable[[int, int | None], None] | None = None,
@@ -216,7 +224,7 @@ def load_webgpu_model(
         ModelError, UsageError: as `load_model`.
         DeviceError: the extra `gpu` is not installed, there is no adapter, or it does not run the network.
     """
-    path, spec = _named(name_or_path, denoise)
+    path, spec = _named(name_or_path, denoise, look)
     from keyscale.engine.models.webgpu import provider_devices
     from keyscale.engine.models.webgpu_model import WebgpuModel
 
@@ -230,6 +238,7 @@ def load_model(
     device: str = "cpu",
     precision: str = "fp32",
     denoise: float | None = None,
+    look: float | None = None,
     *,
     offline: bool = False,
     on_progress: Callable[[int, int | None], None] | None = None,
@@ -244,6 +253,7 @@ def load_model(
         precision: `fp32`, `fp16` or `bf16`.
         denoise: share of realesr-general-x4v3 in its mixture with the weakly denoising twin, from 0 (the twin
             alone) to 1; None is 1. At 1 the twin's file is not needed.
+        look: share of the crisp end in a shipped network, from 0 (the natural end) to 1; None is the balanced one.
         offline: never download.
         on_progress: called during a download with bytes so far and bytes in all (None if unknown).
         on_note: called with sentences for people about a download.
@@ -251,9 +261,9 @@ def load_model(
     Raises:
         ModelError: model unknown, weights wrong, absent or not to be had.
         DeviceError: no such device here, or one that cannot compute in that precision.
-        UsageError: `denoise` out of range or with another model; an unknown precision.
+        UsageError: `denoise` or `look` out of range or with another model; an unknown precision.
     """
-    path, spec = _named(name_or_path, denoise)
+    path, spec = _named(name_or_path, denoise, look)
 
     from keyscale.engine.models.torch_device import parse_precision, resolve_device
     from keyscale.engine.models.torch_model import Model
@@ -280,14 +290,35 @@ def _weights(
         state = weights.load_state_dict(path)
         return state, torch_networks.inspect(state, name=path.stem), weights.sha256_of(path)
     assert spec is not None
+    if spec.shipped:
+        arrays, spec, digest = _shipped(spec)
+        return _tensors(arrays), spec, digest
     file = weights.ensure(spec, offline=offline, on_progress=on_progress, on_note=on_note)
-    state, digest = weights.load_state_dict(file), weights.sha256_of(file)
-    if denoise is not None and denoise != 1:
-        twin = weights.ensure(find(WEAK_DENOISE), offline=offline, on_progress=on_progress, on_note=on_note)
-        other = weights.load_state_dict(twin)
-        state = {key: value.float().lerp(other[key].float(), 1 - denoise) for key, value in state.items()}
-        digest = weights.blend_sha256(digest, weights.sha256_of(twin), denoise)
+    tensors, digest = weights.load_state_dict(file), weights.sha256_of(file)
+    if denoise is None or denoise == 1:
+        return tensors, spec, digest
+    twin = weights.ensure(find(WEAK_DENOISE), offline=offline, on_progress=on_progress, on_note=on_note)
+    mixed = weights.blended(tensors, weights.load_state_dict(twin), 1 - denoise)
+    return _tensors(mixed), spec, weights.blend_sha256(digest, weights.sha256_of(twin), denoise)
+
+
+def _shipped(spec: ModelSpec) -> tuple[Mapping[str, Any], ModelSpec, str]:
+    """Arrays of a network of the package at its look, what it is, and their digest."""
+    from keyscale.engine.models import shipped, weights
+
+    file = spec.files[0]
+    state, digest = shipped.read_state(file.filename, file.sha256), file.sha256
+    if spec.blend:
+        other = spec.files[1]
+        state = weights.blended(state, shipped.read_state(other.filename, other.sha256), spec.blend)
+        digest = weights.blend_sha256(digest, other.sha256, 1 - spec.blend)
     return state, spec, digest
+
+
+def _tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    import torch
+
+    return {key: torch.from_numpy(value) for key, value in arrays.items()}
 
 
 def _arrays(
@@ -299,11 +330,8 @@ def _arrays(
     on_note: Callable[[str], None] | None,
 ) -> tuple[Mapping[str, Any], ModelSpec, str]:
     """As `_weights`, for runtimes other than torch, which is not loaded for shipped networks."""
-    from keyscale.engine.models import shipped
-
     if spec is not None and spec.shipped:
-        file = spec.files[0]
-        return shipped.read_state(file.filename, file.sha256), spec, file.sha256
+        return _shipped(spec)
     from keyscale.engine.models import torch_networks
 
     tensors, spec, digest = _weights(path, spec, denoise, offline, on_progress, on_note)
@@ -311,15 +339,19 @@ def _arrays(
     return {key: value.float().numpy() for key, value in tensors.items()}, spec, digest
 
 
-def _named(name_or_path: str | os.PathLike[str], denoise: float | None) -> tuple[Path | None, ModelSpec | None]:
-    """The checkpoint or else the published network that is meant.
+def _named(
+    name_or_path: str | os.PathLike[str], denoise: float | None, look: float | None
+) -> tuple[Path | None, ModelSpec | None]:
+    """The checkpoint or else the known network that is meant, at its look.
 
     Raises:
         ModelError: there is none.
-        UsageError: `denoise` is out of range, or for another network.
+        UsageError: `denoise` or `look` is out of range, or for another network.
     """
     path = _checkpoint(name_or_path)
-    spec = None if path else find(str(name_or_path))
+    spec = None if path else at_look(find(str(name_or_path)), look)
+    if path and look is not None:
+        at_look(describe(path), look)
     if denoise is None:
         return path, spec
     if not 0 <= denoise <= 1:

@@ -94,6 +94,13 @@ def choose_execution(spec: ModelSpec, device: str, asked: Precision, *, on_cpu: 
         DeviceError: a precision that this CPU does not have.
     """
     if asked is Precision.INT8:
+        if spec.looks and not spec.quantised:
+            raise UsageError(
+                say(
+                    "{precision=int8} is there for natural, balanced and crisp alone, not for {look=}", f"{spec.look:g}"
+                ),
+                remedy=say("Give {look=natural}, {look=balanced} or {look=crisp}, or leave {precision} out."),
+            )
         if not spec.quantised:
             raise UsageError(
                 say("{precision=int8} is not there for {}", spec.name),

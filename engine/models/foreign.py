@@ -21,9 +21,10 @@ import numpy.typing as npt
 from keyscale.engine.errors import KeyscaleError, ModelError
 from keyscale.engine.files import cache_folder
 from keyscale.engine.models import golden
+from keyscale.engine.models.foreign_findings import Findings
 from keyscale.engine.models.openvino import compiled, is_out_of_memory, last_line, load_openvino
 from keyscale.engine.models.openvino_model import infer
-from keyscale.engine.models.registry import DEEP_HALO, Findings, ModelSpec
+from keyscale.engine.models.registry import DEEP_HALO, ModelSpec
 from keyscale.engine.serialization import dumps, loads
 
 __all__ = ["NOTICEABLE", "SUFFIX", "Foreign", "beside", "describe", "read", "sha256_of"]

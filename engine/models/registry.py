@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from keyscale.engine.errors import ModelError
+from keyscale.engine.forms import LOOKS
 from keyscale.engine.job import Mode
+from keyscale.engine.models.foreign_findings import Findings
 from keyscale.engine.models.shipped import DataFile, Student, read_manifest
 
 __all__ = [
     "DEEP_HALO",
     "Architecture",
     "Family",
-    "Findings",
+    "LookFiles",
     "ModelSpec",
     "WeightsFile",
     "all_models",
@@ -66,22 +68,15 @@ class WeightsFile:
     """Where the file is published; None where it is only ever found on disk or in the package."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Findings:
-    """What a trial showed of a foreign network (`foreign.describe`)."""
+@dataclass(frozen=True)
+class LookFiles:
+    """A network's weights at one place between its natural and its crisp end."""
 
-    halo: int
+    share: float
+    """Of the crisp end."""
+    weights: WeightsFile
+    quantised: tuple[WeightsFile, ...]
     """As of `ModelSpec`."""
-    beyond: float
-    """By how many codes of 255 the trial's result changed with what lies farther away than that; 0 is exact."""
-    align: int
-    """As of `ModelSpec`."""
-    macs_per_pixel: int
-    """As of `ModelSpec`."""
-    bytes_per_pixel: int
-    """Of activations in fp32, per input pixel."""
-    size: tuple[int, int] | None
-    """Width and height of the only pictures that it takes; None takes any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +98,23 @@ class ModelSpec:
     """Plain: side of the cells of input pixels that become channels before the first convolution (1: none)."""
     licence: str = LICENCE
     files: tuple[WeightsFile, ...] = ()
-    """Accepted weights, the preferred first; empty for a user's own checkpoint."""
+    """Accepted weights, the preferred first; empty for a user's own checkpoint. Both of a mixture."""
+    blend: float = 0.0
+    """Share of the second one of `files` where both are mixed, else 0."""
     quantised: tuple[WeightsFile, ...] = ()
     """The same network in int8 as OpenVINO's `.xml` and `.bin`; empty where there is none."""
     findings: Findings | None = None
     """Of a foreign network, whose features and blocks are 0."""
+    look: float | None = None
+    """Share of the crisp end in these weights; None for a network without two ends."""
+    looks: tuple[LookFiles, ...] = ()
+    """All that there is of a network with two ends, the natural one first."""
+
+    @property
+    def all_files(self) -> tuple[WeightsFile, ...]:
+        """All that there is of it, at every look; the preferred one first."""
+        looks = (file for look in self.looks for file in (look.weights, *look.quantised))
+        return tuple(dict.fromkeys((*self.files, *self.quantised, *looks)))
 
     @property
     def shipped(self) -> bool:
@@ -201,6 +208,10 @@ def _in_package(file: DataFile) -> WeightsFile:
 
 
 def _student(student: Student) -> ModelSpec:
+    looks = [
+        LookFiles(LOOKS[name], _in_package(look.weights), tuple(map(_in_package, look.quantised)))
+        for name, look in (("natural", student.natural), ("balanced", student.balanced), ("crisp", student.crisp))
+    ]
     return ModelSpec(
         name=student.name,
         family="student",
@@ -210,8 +221,10 @@ def _student(student: Student) -> ModelSpec:
         blocks=student.blocks,
         fold=student.fold,
         licence=OWN_LICENCE,
-        files=(_in_package(student.weights),),
-        quantised=tuple(map(_in_package, student.quantised)),
+        files=(looks[1].weights,),
+        quantised=looks[1].quantised,
+        look=looks[1].share,
+        looks=tuple(looks),
     )
 
 

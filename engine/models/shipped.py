@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MANIFEST",
     "DataFile",
+    "Look",
     "Manifest",
     "Student",
     "data_file",
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 MANIFEST = "students.json"
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,16 @@ class DataFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Look:
+    """A network's weights at one place between its natural and its crisp end."""
+
+    weights: DataFile
+    """Safetensors: fp16 tensors under `convs.{i}.weight` and `convs.{i}.bias`."""
+    quantised: tuple[DataFile, DataFile]
+    """OpenVINO's intermediate representation in int8: the `.xml` and the `.bin`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Student:
     """A network: a stack of `blocks + 2` 3x3 convolutions, `features` channels between them.
 
@@ -61,12 +72,10 @@ class Student:
     features: int
     blocks: int
     scale: int
-    weights: DataFile
-    """Safetensors: fp16 tensors under `convs.{i}.weight` and `convs.{i}.bias`."""
-    quantised: tuple[DataFile, DataFile]
-    """OpenVINO's intermediate representation in int8: the `.xml` and the `.bin`."""
-    fold: int = 1
-    """A manifest without it means 1."""
+    fold: int
+    natural: Look
+    balanced: Look
+    crisp: Look
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +128,7 @@ def read(filename: str, sha256: str) -> bytes:
     return content
 
 
-def read_state(filename: str, sha256: str) -> dict[str, npt.NDArray[np.float16]]:
+def read_state(filename: str, sha256: str) -> dict[str, npt.NDArray[np.floating[Any]]]:
     """The tensors of a shipped safetensors file by key.
 
     Raises:

@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keyscale.engine.errors import ModelError
 from keyscale.engine.files import cache_folder
@@ -21,10 +21,13 @@ from keyscale.engine.models.registry import ModelSpec, WeightsFile
 from keyscale.engine.wording import say
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
 __all__ = [
     "blend_sha256",
+    "blended",
     "cache_dir",
     "check",
     "ensure",
@@ -78,7 +81,7 @@ def known_files(spec: ModelSpec) -> list[tuple[Path, WeightsFile]]:
     A shipped model's are those of the package, and no others.
     """
     if spec.shipped:
-        return [(_in_package(file), file) for file in (*spec.files, *spec.quantised)]
+        return [(_in_package(file), file) for file in spec.all_files]
     return [
         (path, file) for folder in search_dirs() for file in spec.files if (path := folder / file.filename).is_file()
     ]
@@ -88,6 +91,22 @@ def locate(spec: ModelSpec) -> Path | None:
     """Where the model's weights lie, without hashing them; None where they would have to be downloaded."""
     found = known_files(spec)
     return found[0][0] if found else None
+
+
+def blended(first: Mapping[str, Any], second: Mapping[str, Any], share: float) -> dict[str, npt.NDArray[np.float32]]:
+    """The weights between two networks of one shape (network interpolation, arXiv 1811.10515).
+
+    Args:
+        first, second: their float arrays, or tensors on the CPU, by key.
+        share: of the second one, 0 to 1.
+    """
+    import numpy as np
+
+    low, high = np.float32(1 - share), np.float32(share)
+    return {
+        key: low * np.asarray(value, np.float32) + high * np.asarray(second[key], np.float32)
+        for key, value in first.items()
+    }
 
 
 def blend_sha256(first: str, second: str, share: float) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keyscale.engine.camera.geometry import Window
-from keyscale.engine.camera.sampler import sample
+from keyscale.engine.camera.sampler import mixed, sample
 from keyscale.engine.errors import DecodeError, Interrupted, VerificationError
 from keyscale.engine.pipeline.encoder import ChunkWriter
 from keyscale.engine.plan.plan import Chunk, Plan
@@ -160,10 +160,7 @@ def make_frame(
     group = next((group for group in groups if frame in group.outputs), None)
     if group is None:
         raise Interrupted("interrupted")
-    pixels = _enlarged(upscaler, group)
-    target = (plan.job.target.width, plan.job.target.height)
-    rect, placement = plan.rects[frame], plan.placements[frame]
-    return sample(pixels, group.window, plan.scale, plan.geometry, rect, placement, target)
+    return _sampled_from(plan, _Picture(group, _enlarged(upscaler, group)), frame)
 
 
 def _read(
@@ -276,15 +273,15 @@ def _upscale(upscaler: Upscaler | None, groups: Iterable[_Group], pictures: Chan
 
 
 def _enlarged(upscaler: Upscaler | None, group: _Group) -> PixelArray:
-    if upscaler is not None:
-        return upscaler(_rgb(group), group.window)
-    window = group.window
-    return _rgb(group)[window.y0 : window.y1, window.x0 : window.x1]
-
-
-def _rgb(group: _Group) -> PixelArray:
     assert isinstance(group.pixels, np.ndarray)
-    return group.pixels
+    return _seen(group) if upscaler is None else upscaler(group.pixels, group.window)
+
+
+def _seen(group: _Group) -> PixelArray:
+    """The group's window of the source."""
+    assert isinstance(group.pixels, np.ndarray)
+    window = group.window
+    return group.pixels[window.y0 : window.y1, window.x0 : window.x1]
 
 
 def stays_on_device(model: Enlarger) -> bool:
@@ -304,6 +301,7 @@ def _on_device(plan: Plan, upscaler: Upscaler, groups: Iterable[_Group], sampled
         colour=plan.colour,
         pixel_format=plan.encoder.pixel_format,
         deep=plan.encoder.bit_depth > 8,
+        strength=plan.strength,
     )
     chunk: Chunk | None = None
     for group in groups:
@@ -324,7 +322,6 @@ def _on_device(plan: Plan, upscaler: Upscaler, groups: Iterable[_Group], sampled
 
 def _sample(plan: Plan, pictures: Channel[_Picture], sampled: Channel[_Sampled], pool: ThreadPoolExecutor) -> None:
     """One task an output frame, in order; where neither pixels nor camera moved, the same one again."""
-    target = (plan.job.target.width, plan.job.target.height)
     for picture in pictures:
         group = picture.group
         task: Future[PixelArray] | None = None
@@ -332,18 +329,19 @@ def _sample(plan: Plan, pictures: Channel[_Picture], sampled: Channel[_Sampled],
         for n in group.outputs:
             if task is None or not np.array_equal(plan.rects[n], rect):
                 rect = plan.rects[n]
-                task = pool.submit(
-                    sample,
-                    picture.pixels,
-                    group.window,
-                    plan.scale,
-                    plan.geometry,
-                    rect,
-                    plan.placements[n],
-                    target,
-                )
+                task = pool.submit(_sampled_from, plan, picture, n)
             sampled.put(_Sampled(group.chunk, task))
     sampled.close()
+
+
+def _sampled_from(plan: Plan, picture: _Picture, frame: int) -> PixelArray:
+    """Output frame `frame` of a picture."""
+    group, target = picture.group, (plan.job.target.width, plan.job.target.height)
+    how = plan.geometry, plan.rects[frame], plan.placements[frame], target
+    shown = sample(picture.pixels, group.window, plan.scale, *how)
+    if plan.strength == 1:
+        return shown
+    return mixed(sample(_seen(group), group.window, 1, *how), shown, plan.strength)
 
 
 def _write(plan: Plan, folder: WorkFolder, sampled: Channel[_Sampled], tally: Tally, device: str) -> None:

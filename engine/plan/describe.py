@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from keyscale.engine.forms import Look
 from keyscale.engine.job import Precision
 from keyscale.engine.models.execution import CLOSE
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from keyscale.engine.models.registry import ModelSpec
     from keyscale.engine.plan.plan import Plan
 
-__all__ = ["RemoteEstimate", "RemoteSplit", "plan_to_json", "summarise"]
+__all__ = ["RemoteEstimate", "RemoteSplit", "plan_to_json", "settings_in_words", "summarise"]
 
 PLAN_VERSION = 1
 SHOWN = 5
@@ -124,6 +125,8 @@ def plan_to_json(plan: Plan, remote: RemoteEstimate | None = None) -> str:
             "halo": model.halo,
             "macs_per_pixel": model.macs_per_pixel,
             "licence": model.licence,
+            "look": model.look,
+            "strength": plan.strength,
         }
         if model
         else None,
@@ -188,7 +191,7 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
             f"{plan.job.output}: {plan.job.target.width}x{plan.job.target.height}, {float(plan.rate):.6g} fps, "
             f"{float(plan.duration):.3f} s, {plan.frames} frames, {plan.job.target.fit.value}",
         ),
-        ("Model", _model_row(model) if model else "none: sampling only (Lanczos)"),
+        ("Model", _model_row(plan, model) if model else "none: sampling only (Lanczos)"),
         *([("Runs in", _runs_in(plan))] if plan.executions and not remote else []),
         ("Encoder", _encoder_row(plan)),
         ("Chunks", f"{len(plan.chunks)} of about {float(plan.chunks[0].frames / plan.rate):.1f} s"),
@@ -208,13 +211,13 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
     return rows
 
 
-def _model_row(model: ModelSpec) -> str:
-    found = model.findings
+def _model_row(plan: Plan, model: ModelSpec) -> str:
+    name, found = f"{model.name}, x{model.scale}{settings_in_words(plan)}", model.findings
     if found is None:
-        return f"{model.name}, x{model.scale}"
+        return name
     context = f"{found.halo} pixels of context" + (f", {found.beyond:.1f} codes from beyond" if found.beyond else "")
     size = f", pictures of {found.size[0]}x{found.size[1]}" if found.size else ""
-    return f"{model.name}, x{model.scale}; found by trial: {context}{size}; licence {model.licence}"
+    return f"{name}; found by trial: {context}{size}; licence {model.licence}"
 
 
 def _remote_rows(remote: RemoteEstimate) -> list[tuple[str, str]]:
@@ -242,6 +245,15 @@ def _remote_rows(remote: RemoteEstimate) -> list[tuple[str, str]]:
 def _split(split: RemoteSplit) -> str:
     where = "CPUs" if split.gpu == "none" else f"{split.gpu} GPUs"
     return f"{_count(split.containers, 'container')} with {where} and {split.cores} cores each"
+
+
+def settings_in_words(plan: Plan) -> str:
+    """What was asked for of the network's look and strength, to stand behind its name."""
+    words, model = "", plan.model
+    if model is not None and model.look is not None and plan.job.model.look is not None:
+        look = Look().written(model.look)
+        words += f", look {look if isinstance(look, str) else format(look, 'g')}"
+    return f"{words}, strength {plan.strength:g}" if plan.strength < 1 else words
 
 
 def _runs_in(plan: Plan) -> str:

@@ -23,7 +23,7 @@ from keyscale.engine.camera.source_units import in_source_units
 from keyscale.engine.camera.timemap import Stretch, TimeMap
 from keyscale.engine.choices import DynamicRange
 from keyscale.engine.errors import FramingError, InputError, UsageError
-from keyscale.engine.job import Fit, Job
+from keyscale.engine.job import Fit, Job, Precision
 from keyscale.engine.models.execution import ON_ANY_CPU, Execution, possible_executions
 from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.plan.camera_time import FrameTimes, rounded
@@ -115,6 +115,11 @@ class Plan:
         return self.model.scale if self.model else 1
 
     @property
+    def strength(self) -> float:
+        """How much of the network's picture is shown, above 0; the rest is the source, sampled. 1 without a network."""
+        return self.job.model.strength if self.model else 1.0
+
+    @property
     def duration(self) -> Fraction:
         """Seconds of the result's picture."""
         return self.frames / self.rate
@@ -194,11 +199,27 @@ def make_plan(
 
     ratio = float(geometry.ratios(rects, placements).max())
     model = _choose_model(models, ratio, warnings)
+    if job.model.strength == 0 and model is not None:
+        warnings.append(say("{strength=0} shows nothing of a network's picture: no network is used"))
+        model = None
+    elif job.model.strength < 1 and model is None:
+        warnings.append(say("{strength=} changes nothing: no network is used", f"{job.model.strength:g}"))
     compute = job.compute
     executions = (
         possible_executions(model, compute.device, compute.precision, on_cpu=on_cpu, gpus=gpus) if model else ()
     )
-    windows = geometry.windows(rects, placements, model.scale if model else 1)
+    on_cpu_in = next((way.precision for way in executions if way.kind == "cpu"), None)
+    if model is not None and model.blend and compute.precision is Precision.AUTO and on_cpu_in is not None:
+        warnings.append(
+            say(
+                "{look=} is between those that there are in int8 (natural, balanced and crisp): on a CPU it takes {}, "
+                "which is slower",
+                f"{model.look:g}",
+                on_cpu_in,
+            )
+        )
+    # The source is sampled too where only a part of the network's picture is shown.
+    windows = geometry.windows(rects, placements, model.scale if model and job.model.strength == 1 else 1)
     tracks = plan_tracks(
         info.streams,
         info.video_index,

@@ -14,6 +14,7 @@ from keyscale.engine.errors import Interrupted, RemoteError
 from keyscale.engine.events import Done, Event, Note, Phase, RemoteUse
 from keyscale.engine.models import ON_ANY_CPU, Execution, choose_execution, possible_executions
 from keyscale.engine.pipeline.encoder import chunk_suffix
+from keyscale.engine.plan.describe import settings_in_words
 from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.remote.dispatch import FanOut
 from keyscale.engine.remote.estimate import estimate_of, remember_calls
@@ -156,7 +157,8 @@ class RemoteRun(NotedRun):
             # What is left of an earlier run may be less: that is told once its chunks are counted.
             self.account = self.budget.open(expected)
         how = "on CPUs" if not deployment.gpus else f"on {' or '.join(deployment.gpus)}"
-        network = f"{self.execution}; model {self.plan.model.name}" if self.plan.model else "no network"
+        model, words = self.plan.model, settings_in_words(self.plan)
+        network = f"{self.execution}; model {model.name}{words}" if model else "no network"
         yield Note(
             level="info",
             message=f"up to {expected.most} containers {how}; {network}; about ${expected.dollars:.2f}",
@@ -362,7 +364,7 @@ class RemoteRun(NotedRun):
             inferred_frames=sum(made.inferred for made in self.mades) + (here.inferred_frames if here else 0),
             lost_frames=self.tally.lost,
             device=" and ".join(devices) or "none",
-            model=self.plan.model.name if self.plan.model else LANCZOS,
+            **self.network_made_with(),
             runtime=self.execution.runtime if self.execution else here.runtime if here else "none",
             published=self.published,
             remote=RemoteUse(

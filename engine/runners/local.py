@@ -22,6 +22,7 @@ from keyscale.engine.models import Execution
 from keyscale.engine.models.speeds import Measured, checking_key, making_key, remember, size_key, speed_key
 from keyscale.engine.pipeline.chunks import run_chunks
 from keyscale.engine.pipeline.encoder import chunk_suffix
+from keyscale.engine.plan.describe import settings_in_words
 from keyscale.engine.plan.estimate import size_at
 from keyscale.engine.plan.plan import LANCZOS, Chunk
 from keyscale.engine.runners.prepare import Prepared
@@ -106,6 +107,7 @@ class LocalRun(Run):
                     named if named is not None and named.lower() != spec.name.lower() else spec.name,
                     execution,
                     self.job.model.denoise,
+                    self.job.model.look,
                     offline=self.job.model.offline,
                     unasked=unasked,
                     on_progress=summed(report),
@@ -138,7 +140,9 @@ class LocalRun(Run):
         how = f"{self.model.describe()}, {self.execution.runtime} {self.execution.precision}"
         if self.model.decibels is not None:
             how += f" ({self.model.decibels:.1f} dB from fp32)"
-        yield Note(level="info", message=f"device {chosen}{how}; model {spec.name} x{spec.scale}")
+        yield Note(
+            level="info", message=f"device {chosen}{how}; model {spec.name} x{spec.scale}{settings_in_words(self.plan)}"
+        )
         self.upscaler = Upscaler(
             self.model,
             self.plan.info.lattice,
@@ -262,7 +266,7 @@ class LocalRun(Run):
             inferred_frames=self.upscaler.inferred if self.upscaler else 0,
             lost_frames=self.tally.lost,
             device=f"{self.execution.device} {self.execution.precision}" if self.execution else "none",
-            model=self.plan.model.name if self.plan.model else LANCZOS,
+            **self.network_made_with(),
             runtime=self.execution.runtime if self.execution else "none",
             decibels=self.model.decibels if self.model else None,
             published=self.published,

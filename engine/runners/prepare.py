@@ -13,7 +13,7 @@ from keyscale.engine.errors import InputError, StorageError, UsageError
 from keyscale.engine.files import VIDEO_SUFFIXES, advice_on, storage_error
 from keyscale.engine.job import Job, Precision
 from keyscale.engine.machine import find_gpus, share_cores
-from keyscale.engine.models import ON_ANY_CPU, ModelSpec, defaults_for, describe, needs_openvino
+from keyscale.engine.models import ON_ANY_CPU, ModelSpec, at_look, defaults_for, describe, needs_openvino
 from keyscale.engine.models.foreign import NOTICEABLE, beside
 from keyscale.engine.models.gpus import kinds
 from keyscale.engine.models.speeds import known_speeds
@@ -136,7 +136,13 @@ def _models(job: Job, *, remote: bool) -> dict[int, ModelSpec]:
             option="denoise",
             remedy=say("Add {model=realesr-general-x4v3}, or leave {denoise} out."),
         )
-    return models
+    if job.model.look is not None and not models:
+        raise UsageError(
+            say("is a setting of networks, and {model=} runs none", LANCZOS),
+            option="look",
+            remedy=say("Leave {look} out, or leave {model} out."),
+        )
+    return {scale: at_look(spec, job.model.look) for scale, spec in models.items()}
 
 
 def on_cpu(job: Job) -> frozenset[str]:

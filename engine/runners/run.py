@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Event as StopFlag
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from keyscale.engine.errors import InputError, Interrupted, ModelError, RemoteError, StorageError
 from keyscale.engine.events import Done, Event, Note, Phase
@@ -172,11 +172,18 @@ class Run(ABC):
             inferred_frames=0,
             lost_frames=0,
             device="none",
-            model=self.plan.model.name if self.plan.model else LANCZOS,
+            **self.network_made_with(),
             published=self.published,
             key=self.key,
             skipped=True,
         )
+
+    def network_made_with(self) -> dict[str, Any]:
+        """What `Done` says of the network."""
+        model = self.plan.model
+        if model is None:
+            return {"model": LANCZOS}
+        return {"model": model.name, "look": model.look, "strength": self.plan.strength}
 
     def _destination(self) -> tuple[StorageSettings, str] | None:
         """Bucket and key where the finished file goes as well."""

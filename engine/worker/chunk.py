@@ -86,8 +86,8 @@ class Workshop:
         self.device, self.gpu, self.container = device, gpu, container
         self.is_new = True
         """Whether no call came yet."""
-        self._network: tuple[tuple[str, Execution, float | None], Enlarger] | None = None
-        self._warmed: dict[tuple[str, Execution, float | None], Enlarger] = {}
+        self._network: tuple[tuple[str, Execution, float | None, float | None], Enlarger] | None = None
+        self._warmed: dict[tuple[str, Execution, float | None, float | None], Enlarger] = {}
         self._plan: tuple[str, Plan] | None = None
         self._checkpoints: tempfile.TemporaryDirectory[str] | None = None
 
@@ -124,13 +124,15 @@ class Workshop:
             self._plan = task.plan_sha256, load_plan(data)
         return self._plan[1]
 
-    def network(self, name: str, execution: Execution, denoise: float | None) -> Enlarger:
+    def network(
+        self, name: str, execution: Execution, denoise: float | None = None, look: float | None = None
+    ) -> Enlarger:
         """A network, loaded once.
 
         Raises:
             KeyscaleError: as `open_model`.
         """
-        key = name, execution, denoise
+        key = name, execution, denoise, look
         if key in self._warmed:
             return self._warmed[key]
         if self._network is None or self._network[0] != key:
@@ -139,7 +141,7 @@ class Workshop:
 
             share_cores()
             self._network = None  # the device may not hold two
-            self._network = key, open_model(name, execution, denoise, offline=True)
+            self._network = key, open_model(name, execution, denoise, look, offline=True)
         return self._network[1]
 
     def warm(self) -> None:
@@ -156,12 +158,12 @@ class Workshop:
         for spec in defaults_for(Mode.FAST).values():
             try:
                 execution = choose_execution(spec, self.device, Precision.AUTO, on_cpu=ON_ANY_CPU)
-                network = self.network(spec.name, execution, None)
+                network = self.network(spec.name, execution)
                 network.enlarge(np.full((height, width, 3), 128, dtype=np.uint8), Window(0, 0, width, height))
             except Exception:
                 logging.getLogger(__name__).exception("%s cannot be warmed up", spec.name)
                 continue
-            self._warmed[spec.name, execution, None] = network
+            self._warmed[spec.name, execution, None, None] = network
 
 
 def make_chunk(
@@ -349,7 +351,7 @@ def _upscaler(workshop: Workshop, task: Task, plan: Plan, urls: Mapping[str, str
 
     name = plan.model.name if task.checkpoint is None else str(workshop.checkpoint(task, urls["checkpoint"]))
     return Upscaler(
-        workshop.network(name, task.execution, plan.job.model.denoise),
+        workshop.network(name, task.execution, plan.job.model.denoise, plan.job.model.look),
         plan.info.lattice,
         tile=plan.job.compute.tile,
         on_note=notes.append,

@@ -52,6 +52,7 @@ def pixels_of(plan: Plan) -> bytes:
         repr(_tile_that_shows(plan)),
         repr(plan.job.keep_going_on_decode_errors),
         repr(plan.tone),
+        *([repr(plan.strength)] if plan.strength < 1 else []),
     ):
         digest.update(part.encode() + b"\0")
     for array in (plan.info.pts[plan.source_index], plan.rects, plan.placements):
@@ -120,7 +121,8 @@ def network_identity(plan: Plan) -> str:
 
             return repr([sha256_of(checkpoint)])
         return repr([sha256_file(checkpoint)])
-    return repr([file.sha256 for file in (*plan.model.files, *plan.model.quantised)])
+    mixed = [plan.model.blend] if plan.model.blend else []
+    return repr([*(file.sha256 for file in (*plan.model.files, *plan.model.quantised)), *mixed])
 
 
 def job_key(plan: Plan, source_sha256: str) -> str:

@@ -95,7 +95,7 @@ def both(
     given: list[Codes], source: Path, network: str, precision: Precision = Precision.FP32, **more: Any
 ) -> tuple[list[Codes], list[Codes], Result]:
     """What the encoder is given on the CPU and on the device, and the device's job."""
-    tile = more.pop("tile", None)
+    tile, strength = more.pop("tile", None), more.pop("strength", 1.0)
     encoding = more.pop("encoding", Encoding(preset="ultrafast", crf=20))
     end = "mov" if encoding.codec is Codec.PRORES else "mp4"
     made = []
@@ -105,7 +105,7 @@ def both(
             source,
             source.parent / f"{device}-{Path(network).stem}.{end}",
             overwrite=True,
-            model=ModelChoice(name=network),
+            model=ModelChoice(name=network, strength=strength),
             compute=Compute(device=device, precision=precision if device == "cuda" else Precision.FP32, tile=tile),
             encoding=encoding,
             **({"size": (96, 72)} | more),
@@ -223,6 +223,20 @@ def test_every_camera(
         assert gpu.waits.count("event") == 6  # each by a rectangle of its own
     if end == "contain":
         assert {int(value) for value in np.unique(cuda[0][0][:8])} == {16}
+
+
+@pytest.mark.parametrize("deep", [False, True], ids=["8", "10"])
+def test_a_part_of_the_network_s_picture(
+    tmp_path: Path, gpu: SimulatedGpu, given: list[Codes], network: Callable[[str], str], deep: bool
+) -> None:
+    source = write_video(tmp_path / "in.mkv", films(), codec="ffv1")
+    more: dict[str, Any] = {"keyframes": camera(tmp_path, (0, 4.3, 3.1, 40, 30), (0.2, 6.1, 5.9, 40, 30))}
+    if deep:
+        more["encoding"] = Encoding(codec=Codec.HEVC, bit_depth=10, preset="ultrafast")
+    cpu, cuda, _ = both(given, source, network("keyscale-tiny-x2"), strength=0.4, **more)
+    near(cpu, cuda)
+    whole, _, _ = both(given, source, network("keyscale-tiny-x2"), **more)
+    assert np.abs(whole[0][0].astype(int) - cpu[0][0]).max() > 4
 
 
 def test_half_precision(tmp_path: Path, gpu: SimulatedGpu, given: list[Codes], network: Callable[[str], str]) -> None:

@@ -25,7 +25,7 @@ from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import Orientation, StreamInfo
 from keyscale.engine.wording import Said
 
-FIELDS_OF_VERSION_6 = "927b5e9f955dc320"
+FIELDS_OF_VERSION_6 = "4d6b29737d288d08"
 """SHA-256 over every field that a plan is made of, shortened."""
 
 

@@ -310,10 +310,28 @@ def test_a_clip_is_judged_once(
     assert (tmp_path / "results.jsonl").read_text(encoding="utf-8") == results
 
 
+def test_looks_are_judged_where_they_are_asked_for() -> None:
+    def looks(*arguments: str) -> list[candidates.Candidate]:
+        asked = quality.parse([*arguments, "--only", "natural", "crisp", "strength"])[0]
+        return [one for one in candidates.candidates(asked) if one.takes(4, "crf23")]
+
+    found = looks("--looks")
+    assert [(one.name.removeprefix("keyscale-compact-x4 "), one.look, one.strength) for one in found] == [
+        ("natural fp32", 0.0, 1.0),
+        ("natural int8", 0.0, 1.0),
+        ("crisp fp32", 1.0, 1.0),
+        ("crisp int8", 1.0, 1.0),
+        ("strength 0.5 int8", None, 0.5),
+    ]
+    assert len({one.digest for one in found}) == 5
+    assert not looks()
+
+
 def test_details_side_by_side_and_moving(tmp_path: Path) -> None:
     scene = crops.Scene("a", "flower", 2, (10, 20, 60, 50), "Somebody, CC0.")
     frames = {label: [photo(480, 640, n) for n in range(3)] for label in ("Lanczos", "keyscale", "another")}
-    crops.draw(scene, frames, tmp_path)
+    crops.draw_still(scene, frames, tmp_path)
+    crops.draw_loop(scene, frames, tmp_path)
     with Image.open(tmp_path / "crops-a.png") as image:
         assert image.width == 2 * crops.MARGIN + crops.GAP + 400
         assert image.height == 2 * (crops.HEAD + 120) + 36

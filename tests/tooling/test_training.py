@@ -393,13 +393,17 @@ def test_one_command_makes_all_files(
         "--into",
         str(tmp_path / "out"),
     ]
-    monkeypatch.setattr(sys, "argv", ["tools.training", *arguments, "--ends", str(tmp_path / "ends")])
+    monkeypatch.setattr(sys, "argv", ["tools.training", *arguments])
     command.main()
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "students.json",
-        *(f"{name}{end}" for name in small for end in (".safetensors", ".int8.xml", ".int8.bin")),
+        *(
+            f"{name}{look}{end}"
+            for name in small
+            for look in ("-natural", "", "-crisp")
+            for end in (".safetensors", ".int8.xml", ".int8.bin")
+        ),
     }
-    assert len(list((tmp_path / "ends").iterdir())) == 2 * len(small)
     capsys.readouterr()
     command.main()
     assert "steps are done" in capsys.readouterr().out

@@ -307,13 +307,15 @@ def test_a_container_that_cannot_be_warmed_starts_and_says_so(
     assert "no kernel image" in caplog.text
 
 
+@pytest.mark.parametrize("model", [ModelChoice(), ModelChoice(look=0.0, strength=0.4)], ids=["usual", "look"])
 def test_a_network_is_loaded_once_and_gives_what_it_gives_here(
-    storage: Storage, clip: Path, tmp_path: Path, shop: Workshop
+    storage: Storage, clip: Path, tmp_path: Path, shop: Workshop, model: ModelChoice
 ) -> None:
     def job(name: str) -> Job:
         return Job(
             source=str(clip),
             output=str(tmp_path / name),
+            model=model,
             target=Target(width=128, height=96, rate=Fraction(30)),
             chunk_seconds=1.0,
         )
@@ -324,8 +326,8 @@ def test_a_network_is_loaded_once_and_gives_what_it_gives_here(
     assert answers[0]["network"] == answers[1]["network"]
     assert staged.plan.model is not None
     assert staged.task.execution is not None
-    network = shop.network(staged.plan.model.name, staged.task.execution, None)
-    assert shop.network(staged.plan.model.name, staged.task.execution, None) is network
+    network = shop.network(staged.plan.model.name, staged.task.execution, None, model.look)
+    assert shop.network(staged.plan.model.name, staged.task.execution, None, model.look) is network
     here = run_here(job("here.mp4"))
     found = [frame for number in range(2) for frame in planes(staged.fetch(number, tmp_path / f"{number}.mp4"))]
     assert found == planes(here.path)

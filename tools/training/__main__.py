@@ -14,16 +14,16 @@ from fractions import Fraction
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from keyscale.engine.errors import DeviceError
+from keyscale.engine.forms import LOOKS
 from keyscale.engine.models.torch_device import resolve_device
 from tools.training.export import export, mixture
 from tools.training.material import find_material
 from tools.training.quantise import PICTURES
 from tools.training.recipes import CRISP, NATURAL, PLANS
 from tools.training.scenes import Scenes, open_scenes, prepare_scenes
-from tools.training.train import is_finished, load_trained, train
+from tools.training.train import is_finished, train
 
 SEED, HELD_SEED, CALIBRATION_SEED = 1, 7, 11
 """Of the series of scenes: to train on, to score on, to take activation ranges from."""
@@ -51,7 +51,6 @@ def main() -> None:
         "--only", action="append", choices=names, metavar="NAME", help="train this network alone; may be repeated"
     )
     parser.add_argument("--into", type=Path, help="where the finished files go; WORK/shipped if left out")
-    parser.add_argument("--ends", type=Path, help="where the two ends go, fp16 safetensors; nowhere if left out")
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -98,15 +97,8 @@ def main() -> None:
     if missing:
         log(f"not exported: {', '.join(missing)} are not trained to their end yet")
         return
-    if given.ends:
-        given.ends.mkdir(parents=True, exist_ok=True)
-        for name, paths in ends.items():
-            for path in paths:
-                state = load_trained(path, torch.device("cpu"))[0].plain()
-                save_file({key: value.half() for key, value in state.items()}, given.ends / f"{path.stem}.safetensors")
-            log(f"{given.ends}: both ends of {name}")
-    mixed = {name: mixture(*paths, plan.networks[name].share) for name, paths in ends.items()}
-    log(f"wrote {export(mixed, calibration, given.into or given.work / 'shipped', log=log)}")
+    looks = {name: {look: mixture(*paths, share) for look, share in LOOKS.items()} for name, paths in ends.items()}
+    log(f"wrote {export(looks, calibration, given.into or given.work / 'shipped', log=log)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From trained ends to the files in the package: their mixture in fp16 safetensors, the int8 graph, the manifest."""
+"""From trained ends to the files in the package: each look in fp16 safetensors and as int8 graph, and the manifest."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import torch
 from safetensors.torch import save_file
 
 from keyscale.engine.models.registry import ModelSpec
+from keyscale.engine.models.shipped import Look, measured, write
 from keyscale.engine.models.shipped import Student as Shipped
-from keyscale.engine.models.shipped import measured, write
 from tools.training.network import TrainedNet
 from tools.training.pattern import pattern
 from tools.training.quantise import quantise
+from tools.training.recipes import BALANCED
 from tools.training.scenes import Scenes
 from tools.training.train import load_trained
 
-__all__ = ["export", "mixture"]
+__all__ = ["export", "export_look", "mixture"]
 
 LARGEST_FILE = 2**20
 """Bytes; weights travel in every wheel."""
@@ -37,7 +38,7 @@ def mixture(natural: Path, crisp: Path, share: float) -> TrainedNet:
 
 
 def export(
-    networks: Mapping[str, TrainedNet],
+    looks: Mapping[str, Mapping[str, TrainedNet]],
     calibration: Mapping[int, Scenes],
     folder: Path,
     *,
@@ -46,7 +47,7 @@ def export(
     """Write all networks' files and the manifest that names them; the manifest's path.
 
     Args:
-        networks: by name, in the order in which they are to be listed.
+        looks: by a network's name, in the order in which they are to be listed, and by the name of each of its looks.
         calibration: scenes that weren't trained on, by scale, of that ratio: for `pattern` and for int8.
         folder: where to; `engine/models/data` of a checkout is where the package has them.
         log: told what was written.
@@ -56,29 +57,14 @@ def export(
     """
     folder.mkdir(parents=True, exist_ok=True)
     shipped = []
-    for name, network in networks.items():
-        assert network.last.bias is not None
-        network.last.bias.data -= pattern(network, network.scale, network.fold, calibration[network.scale])
-        stored = {key: value.to(torch.float16) for key, value in network.plain().items()}
-        spec = ModelSpec(
-            name=name,
-            family="student",
-            architecture="plain",
-            scale=network.scale,
-            features=network.features,
-            blocks=network.blocks,
-            fold=network.fold,
-        )
-        weights, graph = folder / f"{name}.safetensors", folder / f"{name}.int8.xml"
-        save_file(stored, weights)
-        weights.chmod(0o644)
-        # Quantised is what is stored, so that fp32 and int8 are two forms of the same numbers.
-        quantise({key: value.float() for key, value in stored.items()}, spec, calibration[network.scale], graph)
-        files = [measured(path) for path in (weights, graph, graph.with_suffix(".bin"))]
-        for file in files:
-            log(f"{file.filename}: {file.size} bytes")
-            if file.size > LARGEST_FILE:
-                raise ValueError(f"{file.filename} has {file.size} bytes, more than {LARGEST_FILE}")
+    for name, networks in looks.items():
+        files = {}
+        for look, network in networks.items():
+            files[look] = export_look(network, name, look, calibration[network.scale], folder)
+            for file in (files[look].weights, *files[look].quantised):
+                log(f"{file.filename}: {file.size} bytes")
+                if file.size > LARGEST_FILE:
+                    raise ValueError(f"{file.filename} has {file.size} bytes, more than {LARGEST_FILE}")
         shipped.append(
             Shipped(
                 name=name,
@@ -86,8 +72,30 @@ def export(
                 blocks=network.blocks,
                 scale=network.scale,
                 fold=network.fold,
-                weights=files[0],
-                quantised=(files[1], files[2]),
+                **files,
             )
         )
     return write(shipped, folder)
+
+
+def export_look(network: TrainedNet, name: str, look: str, scenes: Scenes, folder: Path) -> Look:
+    """Write the files of one network at one look; what they are."""
+    assert network.last.bias is not None
+    network.last.bias.data -= pattern(network, network.scale, network.fold, scenes)
+    stored = {key: value.to(torch.float16) for key, value in network.plain().items()}
+    spec = ModelSpec(
+        name=name,
+        family="student",
+        architecture="plain",
+        scale=network.scale,
+        features=network.features,
+        blocks=network.blocks,
+        fold=network.fold,
+    )
+    stem = name if look == BALANCED else f"{name}-{look}"
+    weights, graph = folder / f"{stem}.safetensors", folder / f"{stem}.int8.xml"
+    save_file(stored, weights)
+    weights.chmod(0o644)
+    # Quantised is what is stored, so that fp32 and int8 are two forms of the same numbers.
+    quantise({key: value.float() for key, value in stored.items()}, spec, scenes, graph)
+    return Look(weights=measured(weights), quantised=(measured(graph), measured(graph.with_suffix(".bin"))))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from keyscale.engine.forms import LOOKS
 from tools.training.losses import Weights
 from tools.training.train import Recipe
 
-__all__ = ["CRISP", "NATURAL", "PLANS", "Network", "Plan"]
+__all__ = ["BALANCED", "CRISP", "NATURAL", "PLANS", "Network", "Plan"]
 
-NATURAL, CRISP = "natural", "crisp"
-"""The two ends of each network: nearest to the original, and with more of the strength of details that it has."""
+NATURAL, BALANCED, CRISP = LOOKS
+"""The two ends of each network, nearest to the original and with more of the strength of details that it has, and their
+mixture between them."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,6 @@ class Network:
     natural: Recipe
     crisp: Recipe
     """Begins as the natural end, so that the weights of both average (network interpolation, arXiv 1811.10515)."""
-    share: float
-    """Of the crisp end in the weights that are shipped: see "Shares" in README.md."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Plan:
 
 
 def _plan(*, scenes: int, held: int, effort: int, batch: int) -> Plan:
-    def network(features: int, blocks: int, scale: int, fold: int, steps: int, share: float) -> Network:
+    def network(features: int, blocks: int, scale: int, fold: int, steps: int) -> Network:
         natural = Recipe(
             features=features,
             blocks=blocks,
@@ -60,16 +60,16 @@ def _plan(*, scenes: int, held: int, effort: int, batch: int) -> Plan:
             sharpen=CRISP_SHARPEN[scale],
             seed=1,
         )
-        return Network(natural, crisp, share)
+        return Network(natural, crisp)
 
     return Plan(
         scenes,
         held,
         {
-            "keyscale-compact-x4": network(32, 8, 4, 1, 5500, 0.75),
-            "keyscale-compact-x2": network(32, 8, 2, 2, 7000, 0.75),
-            "keyscale-tiny-x4": network(32, 4, 4, 1, 4000, 0.75),
-            "keyscale-tiny-x2": network(32, 4, 2, 2, 4000, 0.75),
+            "keyscale-compact-x4": network(32, 8, 4, 1, 5500),
+            "keyscale-compact-x2": network(32, 8, 2, 2, 7000),
+            "keyscale-tiny-x4": network(32, 4, 4, 1, 4000),
+            "keyscale-tiny-x2": network(32, 4, 2, 2, 4000),
         },
     )
 
