@@ -119,7 +119,7 @@ def scene(
     with tempfile.TemporaryDirectory(prefix="keyscale-blind-") as folder:
         for letter, name in key.items():
             output = Path(folder) / "large.mp4"
-            enlarge(small, output, (width, height), by_name[name].model, by_name[name].precision)
+            enlarge(small, output, (width, height), by_name[name])
             shown.append(show(letter, read(output), corner))
     return shown, key
 

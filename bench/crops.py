@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from bench.candidates import enlarge
+from bench.candidates import Candidate, enlarge
 from bench.footage import Store, find_clips, find_source, read
 from bench.metrics import Pixels
 from bench.quality import ROOT, shared_folder
@@ -76,18 +76,18 @@ SCENES = (
 def enlarged(small: Path) -> dict[str, list[Pixels]]:
     """Frames by label: the source with its pixels repeated, then what is made of it."""
     low = read(small)
-    ways: list[tuple[str, str | None, Precision]] = [
-        ("Lanczos", "lanczos", Precision.AUTO),
-        ("keyscale", None, Precision.AUTO),
-        (REFERENCE, REFERENCE, Precision.FP32),
+    ways = [
+        Candidate("Lanczos", "lanczos", Precision.AUTO),
+        Candidate("keyscale", None, Precision.AUTO),
+        Candidate(REFERENCE, REFERENCE, Precision.FP32),
     ]
     found = {"source, pixels repeated": [np.repeat(np.repeat(frame, SCALE, 0), SCALE, 1) for frame in low]}
     height, width = found["source, pixels repeated"][0].shape[:2]
     with tempfile.TemporaryDirectory(prefix="keyscale-crops-") as folder:
-        for label, model, precision in ways:
+        for way in ways:
             output = Path(folder) / "large.mp4"
-            enlarge(small, output, (width, height), model, precision)
-            found[label] = read(output)
+            enlarge(small, output, (width, height), way)
+            found[way.name] = read(output)
     return found
 
 

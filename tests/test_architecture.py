@@ -32,6 +32,7 @@ GROUND = (
         "quantities",
         "options",
         "choices",
+        "calm",
     ),
     *("job", "run_options", "events", "settings", "machine", "threads"),
 )
@@ -73,7 +74,8 @@ STANDS_ON = {
     "quantities": {"errors", "forms", "rates", "wording"},
     "options": {"errors", "forms"},
     "choices": set[str](),
-    "job": {"addresses", "choices", "errors", "forms", "options", "quantities", "wording"},
+    "calm": {"forms", "options"},
+    "job": {"addresses", "calm", "choices", "errors", "forms", "options", "quantities", "wording"},
     "run_options": {"choices", "forms", "job", "options", "quantities", "wording"},
     "machine": {"errors", "system"},
     "events": {"addresses", "errors", "job", "wording"},

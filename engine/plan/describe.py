@@ -126,6 +126,7 @@ def plan_to_json(plan: Plan, remote: RemoteEstimate | None = None) -> str:
         }
         if model
         else None,
+        "steady": "auto" if plan.job.calm.steady is None else plan.job.calm.steady,
         "scale": plan.scale,
         "ratio": plan.ratio,
         "device": plan.job.compute.device,
@@ -189,6 +190,7 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
         ),
         ("Model", f"{model.name}, x{model.scale}" if model else "none: sampling only (Lanczos)"),
         *([("Runs in", _runs_in(plan))] if plan.executions and not remote else []),
+        *([("Steady", _steady_row(plan.job.calm.steady))] if plan.job.calm.steady != 0 else []),
         ("Encoder", _encoder_row(plan)),
         ("Chunks", f"{len(plan.chunks)} of about {float(plan.chunks[0].frames / plan.rate):.1f} s"),
     ]
@@ -232,6 +234,11 @@ def _remote_rows(remote: RemoteEstimate) -> list[tuple[str, str]]:
 def _split(split: RemoteSplit) -> str:
     where = "CPUs" if split.gpu == "none" else f"{split.gpu} GPUs"
     return f"{_count(split.containers, 'container')} with {where} and {split.cores} cores each"
+
+
+def _steady_row(strength: float | None) -> str:
+    how = "as much as there is noise" if strength is None else f"strength {strength:g}"
+    return f"{how}, over neighbouring frames"
 
 
 def _runs_in(plan: Plan) -> str:

@@ -52,6 +52,7 @@ def pixels_of(plan: Plan) -> bytes:
         repr(_tile_that_shows(plan)),
         repr(plan.job.keep_going_on_decode_errors),
         repr(plan.tone),
+        repr(plan.job.calm.steady),
     ):
         digest.update(part.encode() + b"\0")
     for array in (plan.info.pts[plan.source_index], plan.rects, plan.placements):
