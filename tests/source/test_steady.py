@@ -58,10 +58,9 @@ def luma_of(frame: av.VideoFrame) -> Codes:
     """In codes of 8 bits."""
     bits = frame.format.components[0].bits
     plane = frame.planes[0]
-    codes = np.frombuffer(memoryview(plane), np.uint8 if bits == 8 else np.uint16).reshape(plane.height, -1)[
-        :, : plane.width
-    ]
-    return np.asarray(codes, float) / 2 ** (bits - 8)
+    codes: npt.NDArray[Any] = np.frombuffer(memoryview(plane), np.uint8 if bits == 8 else np.uint16)
+    codes = codes.reshape(plane.height, -1)
+    return np.asarray(codes[:, : plane.width] * 2.0 ** (8 - bits))
 
 
 def calmed(luma: Sequence[Codes], strength: float | None = 1.0, pixel_format: str = "yuv420p") -> list[Codes]:
