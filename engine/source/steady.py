@@ -75,8 +75,8 @@ QUARTER_IS_LOW = 1.07, 1.18
 1 / (1 - 0.674 / sqrt(2 * 63)) and the smaller of two, and of second differences, which depend on each other (drawn from
 100,000 tiles of noise)."""
 
-BAND = 128
-"""Rows that are averaged at once, so that they stay in the processor's cache."""
+BAND = 1 << 17
+"""Samples that are averaged at once, so that they stay in the processor's cache."""
 
 MOST_NOISE = 12.0
 """Codes of 8 bits that are taken for noise at most: what changes more is content."""
@@ -346,9 +346,10 @@ def _calm(
             # As many chroma samples more as the filter that enlarges them reads.
             y0, y1 = (y0 >> layout.down) - CHROMA_REACH, -(-y1 >> layout.down) + CHROMA_REACH
             x0, x1 = (x0 >> layout.across) - CHROMA_REACH, -(-x1 >> layout.across) + CHROMA_REACH
-        for top in range(max(0, y0), min(out.shape[0], y1), BAND):
-            rows = slice(top, min(out.shape[0], y1, top + BAND))
-            region = (rows, slice(max(0, x0), min(out.shape[1], x1)))
+        x0, x1, y1 = max(0, x0), min(out.shape[1], x1), min(out.shape[0], y1)
+        rows = max(1, BAND // (x1 - x0))
+        for top in range(max(0, y0), y1, rows):
+            region = np.s_[top : min(y1, top + rows), x0:x1]
             out[region] = _mean(shot, [*before, *after], number, region, limits, np.float32(strength))
 
 
