@@ -264,14 +264,17 @@ def _noise(shot: _Shot, neighbours: Sequence[_Shot]) -> float:
 
     That is the least of three: from the changes to the picture before and to the one after, in the tiles that change
     least, and from the second differences within the tiles that have least texture (Immerkaer, Fast Noise Variance
-    Estimation, 1996). Tiles without any change or texture count for nothing: captions, borders, copied blocks.
+    Estimation, 1996). Tiles without any change or texture count for nothing (captions, borders, copied blocks), nor do
+    those that hold the darkest or the brightest code of all: white and black cut noise off.
     """
-    tiles = shot.tiles
+    lowest, highest = shot.tiles.min(axis=(1, 2)), shot.tiles.max(axis=(1, 2))
+    within = (lowest > lowest.min(initial=0x7FFF)) & (highest < highest.max(initial=0))
+    tiles = shot.tiles[within]
     twice = tiles[:, :-2] - 2 * tiles[:, 1:-1] + tiles[:, 2:]
     second = np.abs(twice[:, :, :-2] - 2 * twice[:, :, 1:-1] + twice[:, :, 2:])
     least = _quiet(second.mean(axis=(1, 2), dtype=np.float32)) * math.sqrt(math.pi / 2) / 6 * QUARTER_IS_LOW[1]
     for other in neighbours:
-        least = min(least, _quiet(shot.spread(other)) / math.sqrt(2) * QUARTER_IS_LOW[0])
+        least = min(least, _quiet(shot.spread(other)[within]) / math.sqrt(2) * QUARTER_IS_LOW[0])
     return least
 
 

@@ -101,6 +101,15 @@ def test_still_noise_is_averaged_away(
     assert 10 * np.log10(errors[0] / errors[1]) >= gain
 
 
+def test_where_white_cuts_noise_off_the_rest_is_averaged_all_the_same() -> None:
+    scene = SCENE.copy()
+    scene[:, :60] = 255
+    film = noisy([scene] * 16, 5)
+    grey = np.s_[:, 64:]
+    after, before = ([each[grey] for each in codes] for codes in (calmed(film), written(film)))
+    assert change(after) <= 0.2 * change(before)
+
+
 def test_half_the_strength_leaves_half_the_noise() -> None:
     film = noisy([SCENE] * 16, 5)
     half, none = (change(calmed(film, strength)) for strength in (0.5, 0.0))
