@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,8 +42,8 @@ class Candidate:
     sources: tuple[str, ...] | None = None
     """Names of sources that it is judged at; None is all."""
     ratios: tuple[float, ...] | None = None
-    look: float | None = None
-    strength: float = 1.0
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Further options of its jobs, as text."""
 
     def takes(self, ratio: float, source: str) -> bool:
         """Whether it is judged there. A network for x2 is for all up to x2, one for x4 for all above."""
@@ -81,13 +82,14 @@ def candidates(options: Options) -> list[Candidate]:
             for precision, files in ((fp32, at.files), (Precision.INT8, at.quantised)):
                 digest = "".join(f.sha256 for f in files)
                 name = f"{spec.name} {look} {precision.value}"
-                found.append(Candidate(name, spec.name, precision, spec.scale, digest, look=share))
+                found.append(Candidate(name, spec.name, precision, spec.scale, digest, settings={"look": look}))
         digest = "".join(f.sha256 for f in spec.quantised)
         name = f"{spec.name} strength {HALF} int8"
-        found.append(Candidate(name, spec.name, Precision.INT8, spec.scale, digest, strength=HALF))
-    found.append(
-        Candidate("automatic choice", None, auto, digest="".join(f.sha256 for s in chosen for f in s.quantised))
-    )
+        found.append(Candidate(name, spec.name, Precision.INT8, spec.scale, digest, settings={"strength": str(HALF)}))
+    digest = "".join(file.sha256 for spec in chosen for file in spec.quantised)
+    for settings in ({}, *options.settings):
+        name = ", ".join(["automatic choice", *(f"{option} {value}" for option, value in settings.items())])
+        found.append(Candidate(name, None, auto, digest=digest, settings=settings))
     for name, path in options.students:
         spec = describe(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -103,21 +105,26 @@ def enlarge(small: Path, output: Path, size: tuple[int, int], candidate: Candida
         small: a video at `footage.RATE`.
         output: the video to write.
         size: width and height of the result.
-        candidate: by what.
+        candidate: what makes it.
     """
     from bench.loops import pipeline
-    from keyscale.engine.job import Compute, Encoding, Job, ModelChoice, Target, Verify
+    from keyscale.engine.job import Job, Verify
+    from keyscale.engine.options import build, options_of
 
-    job = Job(
-        source=str(small),
-        output=str(output),
-        target=Target(width=size[0], height=size[1], rate=None),
-        encoding=Encoding(crf=CRF),
-        model=ModelChoice(name=candidate.model, look=candidate.look, strength=candidate.strength, offline=True),
-        compute=Compute(device="cpu", precision=candidate.precision),
-        overwrite=True,
-        resume=False,
-        verify=Verify.QUICK,
-    )
-    seconds, _ = pipeline(job)
+    options = options_of(Job)
+    values = {
+        "video": str(small),
+        "output": str(output),
+        "size": size,
+        "fps": None,
+        "crf": CRF,
+        "model": candidate.model,
+        "offline": True,
+        "device": "cpu",
+        "precision": candidate.precision,
+        "overwrite": True,
+        "resume": False,
+        "verify": Verify.QUICK,
+    } | {name: options[name].read(value) for name, value in candidate.settings.items()}
+    seconds, _ = pipeline(build(Job, values))
     return seconds

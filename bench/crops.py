@@ -82,7 +82,7 @@ WAYS = (
     Candidate("keyscale", None, AUTO),
     Candidate(REFERENCE, REFERENCE, Precision.FP32),
 )
-LOOK_WAYS = tuple(Candidate(name, None, AUTO, look=share) for name, share in LOOKS.items())
+LOOK_WAYS = tuple(Candidate(name, None, AUTO, settings={"look": name}) for name in LOOKS)
 
 
 def enlarged(small: Path, ways: Sequence[Candidate]) -> dict[str, list[Pixels]]:

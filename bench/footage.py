@@ -69,9 +69,11 @@ class Source:
     """How the small clip is encoded."""
 
     name: str
-    """`clean` (lossless 4:2:0), `crfN` (x264) or `hevcN` (x265)."""
+    """`clean` (lossless 4:2:0), `noiseN` (the same with noise), `crfN` (x264) or `hevcN` (x265)."""
     codec: str
     options: dict[str, str]
+    noise: int = 0
+    """Standard deviation in codes of the noise in every pixel, anew in every frame."""
 
 
 def find_source(name: str) -> Source:
@@ -82,12 +84,14 @@ def find_source(name: str) -> Source:
     """
     if name == "clean":
         return Source(name, "libx264", {"qp": "0", "preset": "medium"})
+    if name.removeprefix("noise") in {"1", "2", "3", "5", "8"}:
+        return Source(name, "libx264", {"qp": "0", "preset": "medium"}, int(name.removeprefix("noise")))
     for prefix, codec in (("crf", "libx264"), ("hevc", "libx265")):
         number = name.removeprefix(prefix)
         if number != name and number.isdecimal() and int(number) <= 51:
             more = {"x265-params": "log-level=error:pools=1:frame-threads=1"} if codec == "libx265" else {}
             return Source(name, codec, {"crf": number, "preset": "medium", **more})
-    raise ValueError(f"{name!r} is no source; there are clean, crfN and hevcN with N up to 51")
+    raise ValueError(f"{name!r} is no source; there are clean, noiseN (1 to 8), crfN and hevcN (up to 51)")
 
 
 def find_clips(names: Sequence[str]) -> list[Clip]:
@@ -227,4 +231,10 @@ class Store:
             return path
         frames = self.originals(clip)
         size = small_size(frames[0], ratio)
-        return write(path, [reduced(frame, size) for frame in frames], source)
+        chance = np.random.default_rng(0)
+        pictures = [reduced(frame, size) for frame in frames]
+        if source.noise:
+            # The same in the three colours: noise of luma alone.
+            noisy = [each + chance.normal(0, source.noise, (*each.shape[:2], 1)) for each in pictures]
+            pictures = [np.clip(np.rint(each), 0, 255).astype(np.uint8) for each in noisy]
+        return write(path, pictures, source)

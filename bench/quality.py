@@ -1,8 +1,8 @@
 """Judge upscalers against originals, on compressed moving footage, through the whole product.
 
     python -m bench.quality [--quick | --docs] [--ratio R ...] [--source NAME ...] [--clips NAME ...] [--frames N]
-                            [--only WORD ...] [--student NAME=FILE ...] [--heavy] [--looks] [--finalists]
-                            [--results FILE]
+                            [--only WORD ...] [--student NAME=FILE ...] [--set OPTION=VALUE ...] [--heavy] [--looks]
+                            [--finalists] [--results FILE]
     python -m bench.quality --table FILE ...
 
 Originals are reduced by area averages, encoded as footage is, enlarged to their own size by a keyscale job (CRF 4) and
@@ -57,6 +57,8 @@ class Options:
     frames: int
     only: tuple[str, ...]
     students: tuple[tuple[str, Path], ...]
+    settings: tuple[dict[str, str], ...]
+    """Options of jobs with keyscale's own choice of networks, each set a candidate."""
     everywhere: bool
     """The published networks at every source."""
     heavy: bool
@@ -104,6 +106,21 @@ def _student(text: str) -> tuple[str, Path]:
     return name, Path(path)
 
 
+def _setting(text: str) -> tuple[str, str]:
+    from keyscale.engine.errors import UsageError
+    from keyscale.engine.job import Job
+    from keyscale.engine.options import options_of
+
+    name, _, value = text.partition("=")
+    try:
+        options_of(Job)[name].read(value)
+    except KeyError as error:
+        raise argparse.ArgumentTypeError(f"{name!r} is not an option of a job") from error
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return name, value
+
+
 def parse(arguments: Sequence[str] | None = None) -> tuple[Options, argparse.Namespace]:
     """The command line, and what of it concerns output alone."""
     parser = argparse.ArgumentParser(prog="python -m bench.quality", description=__doc__.splitlines()[0])
@@ -113,11 +130,14 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, argparse.Nam
         "--docs", action="store_true", help="everything with the published networks everywhere, into docs/quality.md"
     )
     parser.add_argument("--ratio", nargs="+", type=_ratio, metavar="R", help="1.78 and 2.67 mean 16/9 and 8/3")
-    parser.add_argument("--source", nargs="+", type=_source, metavar="NAME", help="clean, crfN, hevcN")
+    parser.add_argument("--source", nargs="+", type=_source, metavar="NAME", help="clean, noiseN, crfN, hevcN")
     parser.add_argument("--clips", nargs="+", default=[], metavar="NAME", help="these clips alone")
     parser.add_argument("--frames", type=_count, help="of each clip (12)")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="candidates whose names hold such a word")
     parser.add_argument("--student", type=_student, action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument(
+        "--set", type=_setting, nargs="+", action="append", default=[], metavar="OPTION=VALUE", help="a candidate"
+    )
     parser.add_argument("--heavy", action="store_true", help=f"{HEAVY} too, at x4 and CRF 23")
     parser.add_argument("--looks", action="store_true", help="the default networks at each look and at half strength")
     parser.add_argument("--finalists", action="store_true", help="ColorVideoVDP too, if the package cvvdp is there")
@@ -142,6 +162,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, argparse.Nam
         frames=given.frames or (8 if quick else 12),
         only=tuple(given.only),
         students=tuple(given.student),
+        settings=tuple(dict(each) for each in given.set),
         everywhere=bool(given.docs or given.source),
         heavy=given.heavy,
         looks=given.looks,

@@ -59,6 +59,8 @@ class Options(TypedDict, total=False):
     """How much of the network's picture is shown; the rest is the source, resized."""
     offline: bool
     """Never download weights."""
+    steady: float | Literal["auto", "off"]
+    """Average noise away over neighbouring frames where nothing moves; a number is the strength."""
     device: str
     """Where the network runs: auto, gpu (any), cpu, cuda, cuda:N, mps, intel or webgpu."""
     precision: Literal["auto", "fp32", "fp16", "bf16", "int8"]
@@ -66,7 +68,7 @@ class Options(TypedDict, total=False):
     tile: int | Literal["auto"]
     """Side of a tile in source pixels, 32 or more; auto depends on memory, 0 never tiles."""
     chunk_seconds: float
-    """Length of a chunk in seconds of the result, 0.1 to 3600: the most that an interruption can cost."""
+    """Length of a chunk in seconds of the result: the most that a crash can cost."""
     resume: bool
     """Continue from the chunks that an earlier run of the same job finished."""
     remote: bool

@@ -17,6 +17,7 @@ __all__ = [
     "SMALLEST_TILE",
     "Choice",
     "Device",
+    "Dial",
     "Form",
     "Look",
     "Model",
@@ -211,13 +212,13 @@ class Number(Form):
     annotation = "float"
     must_be = "a number"
 
-    def read(self, text: str) -> float:
+    def read(self, text: str) -> float | None:
         try:
             return float(text)
         except ValueError:
             raise Refused(f"{quoted(text)} is not a number") from None
 
-    def take(self, value: object) -> float:
+    def take(self, value: object) -> float | None:
         if isinstance(value, bool) or not isinstance(value, Real):
             self.refuse(value)
         try:
@@ -281,6 +282,39 @@ class Tile(Form):
 
     def written(self, value: int | None) -> str:
         return "auto" if value is None else str(value)
+
+
+class Dial(Number):
+    """How much of something: 0 to 1, where 0 is off; None is for the program to find out."""
+
+    kind = ValueKind.TEXT
+    metavar = "auto|off|0..1"
+    words = ("auto", "off")
+    annotation = 'float | Literal["auto", "off"]'
+    must_be = '"auto", "off", or a number from 0 to 1'
+    none = "auto"
+    _remedy = "Give auto, off, or a number from 0 to 1."
+
+    def read(self, text: str) -> float | None:
+        word = text.strip().lower()
+        if word in self.words:
+            return 0.0 if word == "off" else None
+        try:
+            return float(word)
+        except ValueError:
+            raise Refused(f"{quoted(text)} is neither auto nor off nor a number", self._remedy) from None
+
+    def take(self, value: object) -> float | None:
+        return self.read(value) if isinstance(value, str) and value in self.words else super().take(value)
+
+    def check(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise Refused(f"{short(value)} is out of range", self._remedy)
+
+    def written(self, value: float | None) -> str | float:
+        return "auto" if value is None else value or "off"
+
+    given_as = written
 
 
 class Device(Form):

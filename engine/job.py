@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 
 from keyscale.engine import forms
 from keyscale.engine.addresses import local_name
+from keyscale.engine.calm import Calm
 from keyscale.engine.choices import Codec, DynamicRange, Fit, Mode, Precision, Until, Verify, highest_crf
 from keyscale.engine.errors import UsageError
 from keyscale.engine.forms import SMALLEST_TILE
@@ -24,6 +25,7 @@ __all__ = [
     "JOB_VERSION",
     "NOT_MEANT",
     "SMALLEST_TILE",
+    "Calm",
     "Codec",
     "Compute",
     "Encoding",
@@ -70,7 +72,6 @@ class Encoding:
         docs="quality, lower is better: 0 to 51, for AV1 0 to 63",
         default_docs="by mode",
     )
-    """Constant rate factor (lower is better)."""
     preset: str | None = option(
         None,
         "The encoder's own speed preset, such as medium, or 8 for AV1.",
@@ -257,8 +258,6 @@ class Job:
         docs="skip the job if the result was made from the same source, camera and settings (its key tells); replace "
         "it if keyscale made it from others. The source is read first, to compare",
     )
-    """A result that is there is left as it is where it came from this very job, and made anew where keyscale made it of
-    another one."""
     target: Target = field(default_factory=Target)
     trim: Trim = field(default_factory=Trim)
     until: Until = option(
@@ -266,6 +265,7 @@ class Job:
     )
     encoding: Encoding = field(default_factory=Encoding)
     model: ModelChoice = field(default_factory=ModelChoice)
+    calm: Calm = field(default_factory=Calm)
     compute: Compute = field(default_factory=Compute)
     chunk_seconds: float = option(
         8.0,
@@ -274,7 +274,6 @@ class Job:
         metavar="S",
         between=(0.1, 3600),
         docs="length of a chunk in seconds of the result: the most that an interruption can cost",
-        python="Length of a chunk in seconds of the result, 0.1 to 3600: the most that an interruption can cost.",
     )
     resume: bool = option(
         True,

@@ -32,6 +32,7 @@ GROUND = (
         "quantities",
         "options",
         "choices",
+        "calm",
     ),
     *("target", "job", "run_options", "events", "settings", "machine", "threads"),
 )
@@ -74,7 +75,8 @@ STANDS_ON = {
     "options": {"errors", "forms"},
     "choices": set[str](),
     "target": {"choices", "options", "quantities"},
-    "job": {"addresses", "choices", "errors", "forms", "options", "target", "wording"},
+    "calm": {"forms", "options"},
+    "job": {"addresses", "calm", "choices", "errors", "forms", "options", "target", "wording"},
     "run_options": {"choices", "forms", "job", "options", "quantities", "wording"},
     "machine": {"errors", "system"},
     "events": {"addresses", "errors", "job", "wording"},

@@ -24,8 +24,9 @@ from keyscale.engine.pipeline.encoder import ChunkWriter
 from keyscale.engine.plan.plan import Chunk, Plan
 from keyscale.engine.source.colour import PixelArray
 from keyscale.engine.source.media import OpenMedia
-from keyscale.engine.source.planes import SourcePicture, same_picture
+from keyscale.engine.source.planes import SourcePicture, same_picture, stored_part
 from keyscale.engine.source.reader import Lost, read_frames
+from keyscale.engine.source.steady import Steady
 from keyscale.engine.threads import Channel, Stages
 from keyscale.engine.workspace.folder import WorkFolder
 
@@ -203,6 +204,7 @@ def _gathered(
         should_stop=should_stop,
         open_media=open_media,
         planes=planes,
+        steady=_steady(plan, chunks),
     )
     group: _Group | None = None
     pixels: SourcePicture | None = None
@@ -233,6 +235,23 @@ def _gathered(
     if group is None:
         raise DecodeError(f"no frame of {plan.info.path} that the job shows can be decoded")
     yield group
+
+
+def _steady(plan: Plan, chunks: Sequence[Chunk]) -> Steady | None:
+    """How pictures are made steady, and where: in all that the network sees of them for these chunks."""
+    if plan.job.calm.steady == 0:
+        return None
+    halo, align = (plan.model.halo, plan.model.align) if plan.model is not None else (0, 1)
+    seen: dict[int, Window] = {}
+    for chunk in chunks:
+        for n in range(chunk.start, chunk.end):
+            window, pts = plan.window(n), plan.pts(n)
+            seen[pts] = window.union(seen[pts]) if pts in seen else window
+
+    def part_of(pts: int) -> Window:
+        return stored_part(plan.info, seen[pts].widened(halo, align, plan.geometry.lattice))
+
+    return Steady(plan.job.calm.steady, part_of, plan.info.decoded_size)
 
 
 def _joined(plan: Plan, group: _Group | None, chunk: Chunk, n: int, pixels: SourcePicture) -> _Group:

@@ -130,6 +130,7 @@ def plan_to_json(plan: Plan, remote: RemoteEstimate | None = None) -> str:
         }
         if model
         else None,
+        "steady": "auto" if plan.job.calm.steady is None else plan.job.calm.steady,
         "scale": plan.scale,
         "ratio": plan.ratio,
         "device": plan.job.compute.device,
@@ -193,6 +194,7 @@ def summarise(plan: Plan, remote: RemoteEstimate | None = None) -> list[tuple[st
         ),
         ("Model", _model_row(plan, model) if model else "none: sampling only (Lanczos)"),
         *([("Runs in", _runs_in(plan))] if plan.executions and not remote else []),
+        *([("Steady", _steady_row(plan.job.calm.steady))] if plan.job.calm.steady != 0 else []),
         ("Encoder", _encoder_row(plan)),
         ("Chunks", f"{len(plan.chunks)} of about {float(plan.chunks[0].frames / plan.rate):.1f} s"),
     ]
@@ -254,6 +256,11 @@ def settings_in_words(plan: Plan) -> str:
         look = Look().written(model.look)
         words += f", look {look if isinstance(look, str) else format(look, 'g')}"
     return f"{words}, strength {plan.strength:g}" if plan.strength < 1 else words
+
+
+def _steady_row(strength: float | None) -> str:
+    how = "as much as there is noise" if strength is None else f"strength {strength:g}"
+    return f"{how}, over neighbouring frames"
 
 
 def _runs_in(plan: Plan) -> str:

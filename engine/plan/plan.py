@@ -35,6 +35,7 @@ from keyscale.engine.plan.size import in_pixels
 from keyscale.engine.plan.tracks import Container, TrackPlan, container_of, plan_tracks
 from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import VideoInfo
+from keyscale.engine.source.steady import STEADY_FORMATS
 from keyscale.engine.source.tone import SDR, ToneMapping, tone_mapping
 from keyscale.engine.wording import say
 
@@ -197,6 +198,7 @@ def make_plan(
     if info.bit_depth > 8 and tone is None and encoder.bit_depth == 8:
         warnings.append(say("the source has {} bits, the result 8: {bit_depth=10} keeps them", info.bit_depth))
 
+    warnings += _steady_warnings(job, info)
     ratio = float(geometry.ratios(rects, placements).max())
     model = _choose_model(models, ratio, warnings)
     if job.model.strength == 0 and model is not None:
@@ -288,6 +290,15 @@ def _rate_warnings(job: Job, info: VideoInfo, rate: Fraction) -> list[str]:
     if info.damaged:
         warnings.append(f"{info.damaged} frame(s) of the source cannot be decoded")
     return warnings
+
+
+def _steady_warnings(job: Job, info: VideoInfo) -> list[str]:
+    if job.calm.steady == 0 or info.pixel_format in STEADY_FORMATS:
+        return []
+    why = f"the source's pictures are {info.pixel_format}, which is not averaged"
+    if job.calm.steady is not None:
+        raise UsageError(why, option="steady", remedy=say("Leave {steady} out, or convert the source to yuv420p."))
+    return [say("{steady=auto} does nothing: {}", why)]
 
 
 def _time_map(

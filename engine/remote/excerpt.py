@@ -21,6 +21,7 @@ from keyscale.engine.files import sha256_file, storage_error
 from keyscale.engine.plan.plan import Plan
 from keyscale.engine.source.media import Media, OpenMedia, excerpt_media, local_media
 from keyscale.engine.source.reader import BACK_OFF_SECONDS, DEINTERLACE_LEAD, Lost, read_frames
+from keyscale.engine.source.steady import READ_AROUND
 from keyscale.engine.source.timeline import JOINT
 
 __all__ = ["Excerpt", "make_excerpt", "worth_excerpt"]
@@ -141,8 +142,9 @@ def make_excerpt(plan: Plan, path: Path, *, should_stop: Callable[[], bool]) -> 
 def _span(plan: Plan) -> tuple[int, int]:
     """pts of the first source frame that is decoded, those that the deinterlacer needs included, and of the last."""
     index, pts = plan.source_index, plan.info.pts
-    first = max(0, int(index.min()) - (DEINTERLACE_LEAD if plan.info.may_be_interlaced else 0))
-    return int(pts[first]), int(pts[index.max()])
+    around = READ_AROUND if plan.job.calm.steady != 0 else 0
+    first = max(0, int(index.min()) - around - (DEINTERLACE_LEAD if plan.info.may_be_interlaced else 0))
+    return int(pts[first]), int(pts[min(len(pts) - 1, int(index.max()) + around)])
 
 
 def _choose(plan: Plan, media: Media, back_off: float | None, should_stop: Callable[[], bool]) -> _Cut | None:

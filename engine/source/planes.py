@@ -21,7 +21,17 @@ from keyscale.engine.source.frame_filters import frame_tags
 if TYPE_CHECKING:
     from keyscale.engine.source.probe import VideoInfo
 
-__all__ = ["Layout", "Planes", "PlanesOf", "SourcePicture", "same_picture"]
+__all__ = [
+    "CHROMA_REACH",
+    "LAYOUTS",
+    "Layout",
+    "Planes",
+    "PlanesOf",
+    "SourcePicture",
+    "plane_samples",
+    "same_picture",
+    "stored_part",
+]
 
 
 @dataclass(frozen=True)
@@ -80,17 +90,7 @@ class Planes:
 
     def stored(self, window: Window) -> Window:
         """The decoded pixels behind a window of the lattice."""
-        x0, x1, y0, y1 = window.x0, window.x1, window.y0, window.y1
-        width, height = self.info.lattice
-        turned = self.info.orientation
-        if turned.flip_x:
-            x0, x1 = width - x1, width - x0
-        if turned.flip_y:
-            y0, y1 = height - y1, height - y0
-        if turned.transpose:
-            x0, y0, x1, y1 = y0, x0, y1, x1
-        left, top = self.info.crop.left, self.info.crop.top
-        return Window(x0 + left, y0 + top, x1 + left, y1 + top)
+        return stored_part(self.info, window)
 
     def equals(self, other: object, window: Window | None = None) -> bool:
         """Whether the other shows the same, in a window of the lattice or as a whole."""
@@ -133,6 +133,21 @@ class Planes:
         return self.layout, self.size, self.colour, self.chroma_location
 
 
+def stored_part(info: VideoInfo, window: Window) -> Window:
+    """The decoded pixels behind a window of the lattice."""
+    x0, x1, y0, y1 = window.x0, window.x1, window.y0, window.y1
+    width, height = info.lattice
+    turned = info.orientation
+    if turned.flip_x:
+        x0, x1 = width - x1, width - x0
+    if turned.flip_y:
+        y0, y1 = height - y1, height - y0
+    if turned.transpose:
+        x0, y0, x1, y1 = y0, x0, y1, x1
+    left, top = info.crop.left, info.crop.top
+    return Window(x0 + left, y0 + top, x1 + left, y1 + top)
+
+
 CHROMA_REACH = 3
 """Chroma samples beyond the outermost one: a cubic filter reads two, and an odd side shifts samples by up to half."""
 
@@ -163,7 +178,7 @@ class PlanesOf:
             return None
         if abs(stretch - 1) > SAME_ASPECT:
             return None
-        samples = tuple(_samples(plane, layout, number) for number, plane in enumerate(picture.planes))
+        samples = tuple(plane_samples(plane, layout, number) for number, plane in enumerate(picture.planes))
         return Planes(layout, samples, picture, colour, self._located(picture, colour, layout), self._info)
 
     def _located(self, picture: av.VideoFrame, colour: Colour, layout: Layout) -> int:
@@ -176,7 +191,8 @@ class PlanesOf:
         return self._location
 
 
-def _samples(plane: Any, layout: Layout, number: int) -> npt.NDArray[np.unsignedinteger[Any]]:
+def plane_samples(plane: Any, layout: Layout, number: int) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """One plane `(h, w)` in the picture's own memory, uint8 or uint16; chroma `(h, w, 2)` where interleaved."""
     dtype = np.dtype(np.uint8 if layout.bits == 8 else "<u2")
     rows: npt.NDArray[Any] = np.frombuffer(plane, dtype).reshape(plane.height, -1)
     if layout.interleaved and number:

@@ -7,11 +7,12 @@ the end. A wanted frame that the decoder does not give, or gives damaged, is an 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
 import av
+import numpy as np
 from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 
@@ -23,6 +24,7 @@ from keyscale.engine.source.media import Media, OpenMedia, local_media
 from keyscale.engine.source.open import drained, frame_is_damaged, prepare_decoder
 from keyscale.engine.source.planes import Planes, PlanesOf, SourcePicture
 from keyscale.engine.source.probe import VideoInfo
+from keyscale.engine.source.steady import READ_AROUND, Moment, Steady, steadied
 from keyscale.engine.source.timeline import JOINT
 from keyscale.engine.source.tone import ToneMapper, ToneMapping
 from keyscale.engine.wording import say
@@ -74,11 +76,13 @@ def read_frames(
     open_media: OpenMedia | None = None,
     tone: ToneMapping | None = None,
     planes: bool = False,
+    steady: Steady | None = None,
 ) -> Iterator[SourceFrame | Lost]:
     """The frames with the pts in `wanted` (ascending, unique, from `info.pts`), each exactly once and in order.
 
     They are read from the file that `info` names, or from what `open_media` opens. With `tone` HDR becomes SDR.
-    With `planes` those come as planes of which `PlanesOf` says so.
+    With `planes` those come as planes of which `PlanesOf` says so. With `steady` neighbours are read as well; one that
+    cannot be decoded is done without.
 
     Raises:
         DecodeError: a wanted frame is missing or damaged, unless `keep_going` makes it a `Lost`.
@@ -88,32 +92,59 @@ def read_frames(
     """
     if not wanted:
         return
-    decoder = _Decoder(info, open_media or (lambda: local_media(info)), keep_going=keep_going)
     shown = _Shown(info, tone, deep=deep, planes=planes)
-    expected = iter(wanted)
-    want: int | None = next(expected)
-    for frame in decoder.frames(wanted, should_stop):
+    media = open_media or (lambda: local_media(info))
+    moments = _moments(info, wanted, steady, media, keep_going=keep_going, should_stop=should_stop)
+    if steady is not None:
+        numbers = set(info.pts.searchsorted(wanted).tolist())
+        moments = steadied(moments, numbers, steady, should_stop)
+    for each in moments:
+        yield Lost(each.pts) if each.picture is None else SourceFrame(each.pts, shown(each.picture))
+
+
+def _moments(
+    info: VideoInfo,
+    wanted: list[int],
+    steady: Steady | None,
+    open_media: OpenMedia,
+    *,
+    keep_going: bool,
+    should_stop: Callable[[], bool],
+) -> Iterator[Moment]:
+    """The wanted frames as they were decoded, and those around them where they are to be made steady."""
+    numbers = info.pts.searchsorted(wanted)
+    first = wanted[0]
+    if steady is not None:
+        around = numbers[:, None] + np.arange(-READ_AROUND, READ_AROUND + 1)
+        numbers = np.unique(around.clip(0, len(info.pts) - 1))
+    asked = info.pts[numbers].tolist()
+    decoder = _Decoder(info, open_media, keep_going=keep_going, spare=set(asked) - set(wanted))
+    expected = zip(numbers.tolist(), asked, strict=True)
+    number, want = next(expected)
+    for frame in decoder.frames(asked, should_stop):
         while want is not None and want < frame.pts:
-            yield decoder.lose(want)
-            want = next(expected, None)
+            decoder.lose(want)
+            yield Moment(number, want, None)
+            number, want = next(expected, (number, None))
         if want is None:
             return
-        if frame_is_damaged(frame.picture) and frame.pts >= wanted[0]:
+        if frame_is_damaged(frame.picture) and frame.pts >= first:
             # Damage to a frame that is not shown spreads to those that are predicted from it.
-            lost = decoder.lose(frame.pts)
+            decoder.lose(frame.pts)
             if frame.pts != want:
                 continue
-            yield lost
+            yield Moment(number, want, None)
         elif frame.pts < want:
             continue
         else:
-            yield SourceFrame(want, shown(frame.picture))
-        want = next(expected, None)
+            yield Moment(number, want, None if frame_is_damaged(frame.picture) else frame.picture)
+        number, want = next(expected, (number, None))
         if want is None:
             return
     while want is not None and not should_stop():
-        yield decoder.lose(want)
-        want = next(expected, None)
+        decoder.lose(want)
+        yield Moment(number, want, None)
+        number, want = next(expected, (number, None))
 
 
 class _Shown:
@@ -147,18 +178,21 @@ class _Decoded:
 
 
 class _Decoder:
-    def __init__(self, info: VideoInfo, open_media: OpenMedia, *, keep_going: bool) -> None:
+    def __init__(self, info: VideoInfo, open_media: OpenMedia, *, keep_going: bool, spare: Collection[int]) -> None:
         self.info = info
         self.open_media = open_media
         self.keep_going = keep_going
+        self.spare = spare
+        """pts of frames that may be missing."""
         self.reason = "the decoder gives no such frame"
 
     def seconds(self, pts: int) -> float:
         return float((pts - int(self.info.pts[0])) * self.info.time_base)
 
-    def lose(self, pts: int) -> Lost:
-        if self.keep_going:
-            return Lost(pts)
+    def lose(self, pts: int) -> None:
+        """Raise a `DecodeError` unless the loss is tolerated."""
+        if self.keep_going or pts in self.spare:
+            return
         raise DecodeError(
             f"{self.info.path}: the frame at {self.seconds(pts):.3f} s cannot be decoded ({self.reason})",
             remedy=say(

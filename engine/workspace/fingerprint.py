@@ -53,6 +53,7 @@ def pixels_of(plan: Plan) -> bytes:
         repr(plan.job.keep_going_on_decode_errors),
         repr(plan.tone),
         *([repr(plan.strength)] if plan.strength < 1 else []),
+        repr(plan.job.calm.steady),
     ):
         digest.update(part.encode() + b"\0")
     for array in (plan.info.pts[plan.source_index], plan.rects, plan.placements):

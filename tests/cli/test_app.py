@@ -87,7 +87,7 @@ def test_the_package_runs_as_a_module_too() -> None:
 
 
 FLAGS = (
-    "--output -o --overwrite --size --fit --fps --start --end --mode --model --denoise --offline --device "
+    "--output -o --overwrite --size --fit --fps --start --end --mode --model --denoise --steady --offline --device "
     "--precision --tile --codec --crf --preset --bit-depth --no-audio --chunk-seconds --resume --no-resume "
     "--verify --keep-going-on-decode-errors --progress --local --quiet -q --verbose -v"
 )

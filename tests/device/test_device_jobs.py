@@ -9,8 +9,9 @@ import json
 import shutil
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -24,7 +25,7 @@ from support.simulated_cuda import SimulatedGpu
 
 import keyscale.engine
 from keyscale.engine.choices import DynamicRange
-from keyscale.engine.job import Codec, Compute, Encoding, Fit, ModelChoice, Precision
+from keyscale.engine.job import Calm, Codec, Compute, Encoding, Fit, ModelChoice, Precision
 from keyscale.engine.models.torch_networks import RRDBNet, SRVGGNetCompact
 from keyscale.engine.pipeline.encoder import ChunkWriter
 
@@ -245,6 +246,29 @@ def test_half_precision(tmp_path: Path, gpu: SimulatedGpu, given: list[Codes], n
         cpu, cuda, result = both(given, source, network(name), Precision.FP16)
         assert "torch fp16" in result.notes[0]
         near(cpu, cuda, most=2, share=0.6)
+
+
+@pytest.mark.parametrize("bits", [8, 10])
+def test_noise_averaged_over_neighbours(
+    tmp_path: Path, gpu: SimulatedGpu, given: list[Codes], network: Callable[[str], str], bits: Literal[8, 10]
+) -> None:
+    """The CPU and the device are given the same pictures, and those are calmer than without."""
+    chance = np.random.default_rng(3)
+    still = picture(*SMALL).astype(float) / 2 + 60
+    noisy = [np.clip(still + chance.normal(0, 4, still.shape), 0, 255).astype(np.uint8) for _ in range(8)]
+    source = write_video(
+        tmp_path / "in.mkv", noisy, codec="ffv1", pixel_format="yuv420p" if bits == 8 else "yuv420p10le"
+    )
+
+    def change(frames: list[Codes]) -> float:
+        return float(np.mean([np.abs(a[0].astype(int) - b[0]).mean() for a, b in pairwise(frames)]))
+
+    encoding = Encoding(preset="ultrafast", crf=20, codec=Codec.HEVC if bits == 10 else Codec.H264, bit_depth=bits)
+    tiny = network("keyscale-tiny-x2")
+    cpu, cuda, _ = both(given, source, tiny, encoding=encoding, calm=Calm(steady=1.0))
+    near(cpu, cuda)
+    without, _, _ = both(given, source, tiny, encoding=encoding)
+    assert change(cuda) < 0.4 * change(without)
 
 
 def test_a_frame_that_stands_is_computed_and_fetched_once(

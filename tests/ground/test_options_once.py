@@ -125,6 +125,7 @@ def test_a_job_that_was_stored_before_is_still_read() -> None:
         "trim": {"start": None, "end": 2.5},
         "encoding": {"codec": "av1", "crf": 20, "preset": None, "bit_depth": 10, "audio": False},
         "model": {"mode": "fast", "name": None, "denoise": None, "offline": False},
+        "calm": {"steady": 0.0},
         "compute": {"device": "auto", "precision": "auto", "tile": None},
         "chunk_seconds": 8.0,
         "overwrite": False,

@@ -25,7 +25,7 @@ from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import Orientation, StreamInfo
 from keyscale.engine.wording import Said
 
-FIELDS_OF_VERSION_6 = "4d6b29737d288d08"
+FIELDS_OF_VERSION_6 = "59b430915c95cb2e"
 """SHA-256 over every field that a plan is made of, shortened."""
 
 

@@ -20,6 +20,7 @@ from support.range_server import RangeServer
 from support.varied import FRAMES, VARIED, moving, write_varied
 
 from keyscale.engine.errors import InputError, StorageError
+from keyscale.engine.job import Calm
 from keyscale.engine.pipeline.chunks import Tally, run_chunks
 from keyscale.engine.plan.plan import Plan, make_plan
 from keyscale.engine.plan.transfer import dump_plan, for_transfer, load_plan
@@ -191,6 +192,32 @@ def test_chunks_made_from_an_excerpt_over_a_link_are_those_made_here(tmp_path: P
                 for _ in tallies:
                     pass
                 assert planes(there.chunk(chunk)) == expected[chunk.index]
+
+
+def test_an_excerpt_holds_the_neighbours_that_noise_is_averaged_over(tmp_path: Path) -> None:
+    chance = np.random.default_rng(7)
+    pictures = [np.clip(chance.normal(120, 5, (48, 64, 3)), 0, 255).astype(np.uint8) for _ in range(70)]
+    source = write_video(tmp_path / "noise.mkv", pictures, options={"qp": "0", "g": "5", "bf": "0"})
+    job = small_job(source, tmp_path / "out.mp4", start=1.0, end=1.8, chunk_seconds=0.4, calm=Calm(steady=1.0))
+    plan = prepare_plan(job)
+    excerpt = make_excerpt(plan, tmp_path / "excerpt.nut", should_stop=going)
+    assert excerpt is not None
+    assert excerpt.packets < 70
+
+    def made(name: str, open_media: OpenMedia | None, given: Plan) -> list[list[bytes]]:
+        with WorkFolder.open_for(tmp_path / name, name[0] * 16, ".mp4", resume=False) as folder:
+            for chunk in reversed(given.chunks):
+                for _ in run_chunks(
+                    given, [chunk], folder, None, should_stop=going, tally=Tally(), open_media=open_media
+                ):
+                    pass
+            return [planes(folder.chunk(chunk)) for chunk in given.chunks]
+
+    with excerpt.path.open("rb") as file:
+        there = made("there.mp4", partial(excerpt_media, file, plan.info, begins=excerpt.begins), plan)
+    assert there == made("here.mp4", None, plan)
+    without = replace(plan, job=replace(job, calm=Calm()))
+    assert there != made("without.mp4", None, without)
 
 
 @pytest.mark.loopback

@@ -316,12 +316,12 @@ def test_looks_are_judged_where_they_are_asked_for() -> None:
         return [one for one in candidates.candidates(asked) if one.takes(4, "crf23")]
 
     found = looks("--looks")
-    assert [(one.name.removeprefix("keyscale-compact-x4 "), one.look, one.strength) for one in found] == [
-        ("natural fp32", 0.0, 1.0),
-        ("natural int8", 0.0, 1.0),
-        ("crisp fp32", 1.0, 1.0),
-        ("crisp int8", 1.0, 1.0),
-        ("strength 0.5 int8", None, 0.5),
+    assert [(one.name.removeprefix("keyscale-compact-x4 "), one.settings) for one in found] == [
+        ("natural fp32", {"look": "natural"}),
+        ("natural int8", {"look": "natural"}),
+        ("crisp fp32", {"look": "crisp"}),
+        ("crisp int8", {"look": "crisp"}),
+        ("strength 0.5 int8", {"strength": "0.5"}),
     ]
     assert len({one.digest for one in found}) == 5
     assert not looks()
