@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from keyscale.engine.errors import InputError
-from keyscale.engine.source.appended import recordings_in
 from keyscale.engine.source.frame_filters import FrameTags, frame_tags
 from keyscale.engine.source.matroska import is_whole
 from keyscale.engine.source.open import demuxed, frame_is_damaged, open_source, prepare_decoder, reason_of
@@ -137,7 +136,9 @@ class Scan:
         self._disordered: set[int] = set()
         self._spans = Spans()
         try:
-            for packet in demuxed(container, *container.streams, on_unknown=self._spans.unknown):
+            for packet in demuxed(
+                container, *container.streams, on_unknown=self._spans.unknown, on_recording=self.log.begin_recording
+            ):
                 self._spans.add(packet)
                 time_base = packet.time_base
                 if packet.pts is not None and time_base is not None:
@@ -273,15 +274,7 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
 
 def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list[str]:
     claimed, read = scan.header_duration, scan.read_seconds
-    count, known = recordings_in(path, scan.container)
     problem = None
-    if count > known:
-        problem = f"{count} recordings were laid end to end in it, of which {known} can be read"
-        if not tolerate_damage:
-            remedy = "Join them with {} instead, or use the first {} with {keep_going_on_decode_errors=True}."
-            tool = "mkvmerge" if "matroska" in scan.container else "FFmpeg's concat demuxer"
-            raise InputError(f"{path}: {problem}", remedy=say(remedy, tool, "two" if known == 2 else "one"))
-        return [problem]
     if scan.beyond_file:
         problem = "its index points past the end of the file"
     elif scan.read_error:

@@ -25,7 +25,7 @@ from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import Orientation, StreamInfo
 from keyscale.engine.wording import Said
 
-FIELDS_OF_VERSION_6 = "0a521231f4684e94"
+FIELDS_OF_VERSION_6 = "29a84b0d9af74fdc"
 """SHA-256 over every field that a plan is made of, shortened."""
 
 

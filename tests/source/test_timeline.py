@@ -119,24 +119,13 @@ def test_clocks_that_round_add_nothing_up_over_joints(tmp_path: Path, suffix: st
     """In milliseconds a frame of 16.68 ms seems to stand for 17, and 59 of them for one too many."""
     contents: list[bytes] = []
     frames: list[int] = []
-    # FFmpeg reads two files of Matroska laid end to end, and no third one.
-    for number, count in enumerate([59, 31, 44, 59, 23][: 2 if suffix == ".mkv" else 5]):
+    for number, count in enumerate([59, 31, 44, 59, 23]):
         part = tmp_path / f"{number}{suffix}"
         more = {"options": {"bf": "0"}, "first_number": 100 * number, "size": SMALL}
         content = make_clip(part, frames=count, rate=rate, **more).read_bytes()  # type: ignore[arg-type]
         contents.append(content[13:] if suffix == ".flv" and number else content)
         frames += range(100 * number, 100 * number + count)
     check(joined(tmp_path / f"in{suffix}", *contents), frames, [], rate=rate)
-
-
-@pytest.mark.parametrize(("suffix", "parts"), [(".mkv", 3), (".mkv", 5), (".webm", 3)])
-def test_more_files_of_matroska_than_ffmpeg_reads_are_refused(tmp_path: Path, suffix: str, parts: int) -> None:
-    """Of the third one it gives no packet, and no error: the result had the frames of two."""
-    one = recording(tmp_path / f"one{suffix}")
-    source = joined(tmp_path / f"in{suffix}", *[one] * parts)
-    with pytest.raises(InputError, match=f"{parts} recordings were laid end to end in it, of which 2 can be read"):
-        prepare_plan(small_job(source, tmp_path / "out.mp4"))
-    check(source, 2 * FIRST, BOTH, keep_going_on_decode_errors=True)
 
 
 @pytest.mark.parametrize("sound", [True, False], ids=["sound", "silent"])
@@ -176,52 +165,6 @@ def test_a_part_of_another_codec_is_an_error(tmp_path: Path, first: str, second:
     other = recording(tmp_path / "other.ts", codec=second, options={"g": "10"})
     with pytest.raises(InputError, match=r"part 2 .* another codec"):
         probe(joined(tmp_path / "in.ts", one, other))
-
-
-@pytest.mark.parametrize("parts", [3, 4])
-@pytest.mark.parametrize("suffix", [".webm", ".mkv"])
-def test_recordings_that_cannot_be_reached_are_told(tmp_path: Path, suffix: str, parts: int) -> None:
-    """FFmpeg reads two segments of Matroska."""
-    one = recording(tmp_path / f"one{suffix}", frames=10)
-    with pytest.raises(InputError, match=f"{parts} recordings were laid end to end"):
-        probe(joined(tmp_path / f"in{suffix}", *parts * [one]))
-
-
-@pytest.mark.parametrize(
-    ("suffix", "codec"),
-    [
-        (".flv", "libx264"),
-        (".nut", "mpeg4"),
-        (".wmv", "wmv2"),
-        (".mxf", "mpeg2video"),
-        (".mp4", "mpeg4"),
-        (".mov", "libx264"),
-        (".ivf", "libvpx"),
-    ],
-)
-def test_formats_of_which_the_first_recording_alone_is_read(tmp_path: Path, suffix: str, codec: str) -> None:
-    """The result had the first one's frames, with exit code 0."""
-    one = write_video(tmp_path / f"one{suffix}", numbers(10), rate=25, codec=codec, options={"g": "5"})
-    with pytest.raises(InputError, match="3 recordings were laid end to end in it, of which 1 can be read"):
-        probe(joined(tmp_path / f"in{suffix}", *3 * [one.read_bytes()]))
-    assert len(probe(one).pts) == 10
-
-
-def test_a_movie_without_a_file_type_is_one_recording(tmp_path: Path) -> None:
-    """As old cameras write them."""
-    content = write_video(tmp_path / "one.mov", numbers(10), options={"g": "5"}).read_bytes()
-    plain = tmp_path / "in.mov"
-    plain.write_bytes(content.replace(b"ftyp", b"wide", 1))
-    assert len(probe(plain).pts) == 10
-
-
-@pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "frag_keyframe+empty_moov+default_base_moof"])
-def test_fragmented_recordings_that_were_joined_are_told(tmp_path: Path, flags: str) -> None:
-    """FFmpeg leaves the second movie's fragments out, or the first of them."""
-    one = write_video(tmp_path / "one.mp4", numbers(20), options={"g": "5"}, container_options={"movflags": flags})
-    with pytest.raises(InputError, match="2 recordings were laid end to end"):
-        probe(joined(tmp_path / "in.mp4", *2 * [one.read_bytes()]))
-    assert len(probe(one).pts) == 20
 
 
 @pytest.mark.parametrize("sound", [True, False], ids=["sound", "silent"])
