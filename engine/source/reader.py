@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
@@ -17,14 +17,15 @@ from av.video.reformatter import VideoReformatter
 
 from keyscale.engine.errors import DecodeError, EnvironmentFault
 from keyscale.engine.source.canvas import fitted
-from keyscale.engine.source.colour import PixelArray, colour_of_frame, to_rgb
+from keyscale.engine.source.colour import UNSPECIFIED, Colour, PixelArray, colour_of_frame, to_rgb
 from keyscale.engine.source.frame_filters import AspectMeter
 from keyscale.engine.source.media import Media, OpenMedia, local_media
 from keyscale.engine.source.open import drained, frame_is_damaged, prepare_decoder
 from keyscale.engine.source.planes import Planes, PlanesOf, SourcePicture
-from keyscale.engine.source.probe import VideoInfo
+from keyscale.engine.source.probe import Orientation, VideoInfo
+from keyscale.engine.source.side_data import Type, side_data_of
 from keyscale.engine.source.timeline import JOINT
-from keyscale.engine.source.tone import ToneMapper, ToneMapping
+from keyscale.engine.source.tone import ToneMapper, ToneMapping, tone_mapping
 from keyscale.engine.wording import say
 
 __all__ = ["Lost", "SourceFrame", "read_frames"]
@@ -81,7 +82,8 @@ def read_frames(
     With `planes` those come as planes of which `PlanesOf` says so.
 
     Raises:
-        DecodeError: a wanted frame is missing or damaged, unless `keep_going` makes it a `Lost`.
+        DecodeError: a wanted frame is missing or damaged, unless `keep_going` makes it a `Lost`; or HDR is kept of a
+            source that is not HDR throughout.
         EnvironmentFault: the decoder cannot start its threads.
         InputError: the file can no longer be read.
         KeyscaleError: whatever the file object behind `open_media` meets.
@@ -107,7 +109,7 @@ def read_frames(
         elif frame.pts < want:
             continue
         else:
-            yield SourceFrame(want, shown(frame.picture))
+            yield SourceFrame(want, shown(frame.picture, oriented=decoder.oriented))
         want = next(expected, None)
         if want is None:
             return
@@ -117,27 +119,76 @@ def read_frames(
 
 
 class _Shown:
-    """Decoded frames as they are displayed, each by its own colour and sample aspect ratio."""
+    """Decoded frames as they are displayed, each by its own colour, sample aspect ratio, orientation and transfer."""
 
     def __init__(self, info: VideoInfo, tone: ToneMapping | None, *, deep: bool, planes: bool) -> None:
-        self._info = info
+        self._info, self._tone = info, tone
         self._planes_of = PlanesOf(info) if planes and tone is None else None
         self._deep = deep
         self._reformatter, self._aspect_of = VideoReformatter(), AspectMeter()
-        self._mapper = ToneMapper(tone) if tone is not None else None
+        self._mappers: dict[ToneMapping, ToneMapper] = {}
 
-    def __call__(self, picture: av.VideoFrame) -> SourcePicture:
-        """RGB `(H, W, 3)` on the oriented lattice, or planes."""
-        info, mapper = self._info, self._mapper
+    def __call__(self, picture: av.VideoFrame, *, oriented: bool) -> SourcePicture:
+        """RGB `(H, W, 3)` on the oriented lattice, or planes.
+
+        Args:
+            picture: as decoded, or deinterlaced.
+            oriented: a frame decoded in the same run told its orientation.
+
+        Raises:
+            DecodeError: HDR is kept, and this frame is SDR, or of the other transfer function.
+        """
+        info = self._info
         colour = colour_of_frame(picture, info.colour)
         stretch = self._aspect_of(picture) / float(info.frame_aspect)
-        planes = self._planes_of(picture, colour, stretch) if self._planes_of is not None else None
+        mapper = self._mapper_of(picture, colour)
+        orientation = self._orientation_of(picture, oriented=oriented)
+        planes = None
+        if self._planes_of is not None and mapper is None and orientation == info.orientation:
+            planes = self._planes_of(picture, colour, stretch)
         if planes is not None:
             return planes
         pixels = to_rgb(picture, colour, deep=self._deep or mapper is not None, reformatter=self._reformatter)
         if mapper is not None:
             pixels = mapper(pixels, deep=self._deep)
-        return info.orientation.apply(info.crop.apply(fitted(pixels, info.decoded_size, stretch)))
+        upright = orientation.apply(info.crop.apply(fitted(pixels, info.decoded_size, stretch)))
+        # A quarter turn more or less: pixels lie the other way too.
+        aspect = info.sample_aspect_ratio
+        turned = 1 / aspect**2 if orientation.transpose else aspect**2
+        return fitted(
+            upright, info.lattice, float(turned) if orientation.transpose != info.orientation.transpose else 1
+        )
+
+    def _orientation_of(self, picture: av.VideoFrame, *, oriented: bool) -> Orientation:
+        matrix = _matrix_of(picture)
+        if matrix:
+            return Orientation.from_matrix(matrix)
+        # A message that ends a rotation leaves frames without one; in an excerpt no frame has the container's.
+        return Orientation() if oriented else self._info.orientation
+
+    def _mapper_of(self, picture: av.VideoFrame, colour: Colour) -> ToneMapper | None:
+        """What makes SDR of a frame; None where it is to stay as it is."""
+        info, told = self._info, int(picture.color_trc)
+        transfer = info.colour.transfer if told in {0, UNSPECIFIED} else told
+        own = replace(colour, transfer=transfer, primaries=int(picture.color_primaries))
+        if self._tone is None and own.hdr != info.colour.hdr and info.colour.hdr is not None:
+            seconds = float(((picture.pts or 0) - int(info.pts[0])) * info.time_base)
+            raise DecodeError(
+                f"{info.path}: the frame at {seconds:.3f} s is {own.hdr or 'sdr'} in a source that begins as "
+                f"{info.colour.hdr}",
+                remedy=say("Make all of it SDR with {dynamic_range=sdr}, or split the source there."),
+            )
+        if own.hdr is None:
+            return None
+        if own.hdr == info.colour.hdr:
+            mapping = self._tone
+        else:
+            mapping = tone_mapping(own, None)
+        if mapping is None:
+            return None
+        if mapping not in self._mappers:
+            self._mappers[mapping] = ToneMapper(mapping)
+        return self._mappers[mapping]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +203,8 @@ class _Decoder:
         self.open_media = open_media
         self.keep_going = keep_going
         self.reason = "the decoder gives no such frame"
+        self.oriented = False
+        """A frame that was decoded since the last seek told its orientation."""
 
     def seconds(self, pts: int) -> float:
         return float((pts - int(self.info.pts[0])) * self.info.time_base)
@@ -179,6 +232,7 @@ class _Decoder:
     ) -> Generator[_Decoded, None, bool]:
         """Decode one run after a seek (None: from the file's start); False where the seek landed too late."""
         lead, last = self._lead(run[0]), run[-1]
+        self.oriented = False
         with self.open_media() as media:
             prepare_decoder(media.stream)
             begun = not self._seek(media, lead, back_off)
@@ -189,15 +243,22 @@ class _Decoder:
                 first = next(pictures, None)
                 if first is None or int(first.pts or 0) > lead:
                     return False
+                if self.info.orientation != Orientation() and media.begins is None and not _matrix_of(first):
+                    return False  # turned by a message before this keyframe, or turned back: the start tells
                 pictures = itertools.chain([first], pictures)
             seen = None
-            for frame in _deinterlaced(pictures, self.info):
+            for frame in _deinterlaced(self._watched(pictures), self.info):
                 if seen is None or frame.pts > seen:
                     seen = frame.pts
                     yield frame
                 if frame.pts >= last:
                     break
             return True
+
+    def _watched(self, pictures: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        for picture in pictures:
+            self.oriented = self.oriented or _matrix_of(picture) is not None
+            yield picture
 
     def _lead(self, first: int) -> int:
         """The earliest pts that must be decoded so that `first` comes out as in one long run."""
@@ -255,6 +316,10 @@ class _Decoder:
             yield from (frame for frame in frames if frame.pts is not None)
             if packet is None or (packet is not JOINT and packet.size == 0 and packet.pts is None):
                 return
+
+
+def _matrix_of(picture: av.VideoFrame) -> bytes | None:
+    return side_data_of(picture).get(Type.DISPLAYMATRIX)
 
 
 def _runs(wanted: list[int], gap: int) -> Iterator[list[int]]:
