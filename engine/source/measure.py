@@ -41,6 +41,9 @@ STREAMING = frozenset({"mpegts", "mpeg", "h264", "hevc", "mpegvideo", "m4v"})
 HIDDEN_FRAMES = frozenset({"vp8", "vp9", "av1"})
 """Codecs whose packets may hold no displayed frame."""
 
+SHORT = frozenset({"truehd", "mlp"})
+"""Codecs of sound with packets of less than a millisecond, of which two may have one time in Matroska."""
+
 HEAD_FRAMES = 12
 """Frames decoded from the head to compare with the packets."""
 
@@ -143,7 +146,8 @@ class Scan:
                 time_base = packet.time_base
                 if packet.pts is not None and time_base is not None:
                     ends = max(ends, float((packet.pts + (packet.duration or 0)) * time_base))
-                    if packet.pts <= latest.get(packet.stream_index, packet.pts - 1):
+                    before = latest.get(packet.stream_index, packet.pts - 1)
+                    if packet.pts < before + (self._streams[packet.stream_index]["codec"] not in SHORT):
                         self._disordered.add(packet.stream_index)
                     latest[packet.stream_index] = packet.pts
                 if packet.size:
@@ -230,6 +234,10 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
             f"the source's times start again {len(scan.log.parts)} time(s), as in recordings that were joined: "
             "each part follows the one before it"
         )
+    elif retiming is not None and retiming.ordered and scan.streaming:
+        silent = retiming.without_frames
+        if silent:
+            notes.append(f"{silent} packet(s) of the picture give no frame: they are damaged, or hold headers alone")
     head, facts, damaged, interlaced = _decode(path, scan, retiming, limit=HEAD_FRAMES)
     numbered = [pts if pts > SKIPPED else None for pts in scan.log.pts]
     if retiming is None and head != sorted(head) and np.all(np.diff([pts for pts in numbered if pts is not None]) > 0):

@@ -40,6 +40,8 @@ __all__ = [
 
 NOT_VIDEO = frozenset({"hls", "dash", "concat", "tty", "ffmetadata", "srt", "ass", "webvtt", "lrc", "sdp", "rtsp"})
 """Demuxers of playlists and texts: such a file may name other files, or is no video at all."""
+SEQUENCES = frozenset({"avis", "msf1", "hevs"})
+"""Brands of image sequences (AV1 Image File Format 6.3; ISO 23008-12, 10.3)."""
 
 _following: dict[InputContainer, Sequence[Callable[[], AbstractContextManager[InputContainer]]]] = {}
 """What opens the recordings that lie behind the one that is open, in the same file."""
@@ -254,6 +256,9 @@ def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
         why = "its video codec is not known here" if videos else f"it holds {kinds}"
         raise InputError(f"{path} has no video stream ({why})", remedy="Give a file with a picture track.")
+    if container.metadata.get("major_brand") in SEQUENCES:
+        # An animated AVIF begins with a still of itself for programs that show no animations.
+        usable = [s for s in usable if s.duration] or usable
     default = [s for s in usable if s.disposition & av.stream.Disposition.default]
     return (default or usable)[0]
 

@@ -102,22 +102,50 @@ def _numbered(log: PacketLog, joints: tuple[int, ...] = ()) -> Retiming:
 def _order(
     path: str | Path, scan: Scan, *, limit: int | None = None, joints: tuple[int, ...] = ()
 ) -> tuple[list[int], set[int]]:
-    """Numbers of packets in the order in which their frames are shown, and which of them are damaged."""
+    """Numbers of packets in the order in which their frames are shown, and which of them are not to be shown.
+
+    These are what is damaged before the first whole frame. What cannot be decoded behind it keeps its place: whoever
+    asks for it is told.
+    """
     order: list[int] = []
-    damaged: set[int] = set()
+    head: set[int] = set()
+    lost: list[int] = []
+    latest = -1
+    whole = False
     with open_source(path, look_ahead=scan.video_look_ahead) as container:
         stream = container.streams[scan.index]
         assert isinstance(stream, av.VideoStream)
         prepare_decoder(stream)
-        for frames in decoded(retimed_video(container, stream, _numbered(scan.log, joints)), stream):
+
+        def noted() -> Iterator[Any]:
+            nonlocal latest
+            for packet in retimed_video(container, stream, _numbered(scan.log, joints)):
+                latest = packet.pts if packet is not JOINT and packet.pts is not None else latest
+                yield packet
+
+        for frames in decoded(noted(), stream):
+            if frames is None and whole:
+                lost.append(latest)
             for frame in frames or ():
                 if frame.pts is not None:
                     order.append(int(frame.pts))
-                    if frame_is_damaged(frame):
-                        damaged.add(order[-1])
+                    whole = whole or not frame_is_damaged(frame)
+                    if not whole:
+                        head.add(order[-1])
             if limit is not None and len(order) >= limit:
-                break
-    return order, damaged
+                return order, head
+    given = set(order)
+    for number in lost:
+        # Threads tell of a packet some packets later.
+        missing = next((n for n in range(number, -1, -1) if n not in given and scan.log.pts[n] != SKIPPED), None)
+        if missing is not None:
+            given.add(missing)
+            _insert(order, missing)
+    return order, head
+
+
+def _insert(order: list[int], number: int) -> None:
+    order.insert(next((at for at, other in enumerate(order) if other > number), len(order)), number)
 
 
 def _is_even(log: PacketLog) -> bool:
@@ -133,8 +161,10 @@ def _even(path: str | Path, scan: Scan) -> Retiming:
     own.pts[own.pts > SKIPPED] = UNSHOWN
     length = round(sum(scan.log.durations) / len(order)) if order else 0
     usual = int(np.median(scan.log.durations))
-    if abs(length - usual) < usual / 10:
-        length = usual  # packets of headers alone have a duration too, and those before the rate is known another one
+    if -0.1 < length / max(1, usual) - 1 < 0.4:
+        # Packets of headers alone have a duration too, and so have pictures that are lost; those before the rate is
+        # known have another one. Twice as long are pictures of two fields, a packet each.
+        length = usual
     for place, number in enumerate(order):
         if number not in damaged:
             own.pts[number] = place * (length or round(1 / (25 * scan.time_base)))
@@ -162,10 +192,9 @@ def in_order_of_display(path: str | Path, scan: Scan, times: Sequence[int | None
     order, damaged = _cheap_order(path, scan, first), set[int]()
     if order is None:
         order, damaged = _order(path, scan)
-    # What was not decoded keeps its place: a frame that is lost, or one that says that the last is shown once more.
+    # What gave no frame and no error keeps its place: it says that the last one is shown once more.
     for number in sorted(timed - set(order)):
-        place = next((at for at, other in enumerate(order) if other > number), len(order))
-        order.insert(place, number)
+        _insert(order, number)
         damaged.add(number)
     own.pts[:] = UNSHOWN
     ascending = sorted(time for number, time in enumerate(times) if time is not None and number in timed)

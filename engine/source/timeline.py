@@ -83,6 +83,13 @@ class Retiming:
         """All times that frames may have, ascending."""
         return np.sort(self.pts[self.pts > SKIPPED])
 
+    @property
+    def without_frames(self) -> int:
+        """Packets behind the first shown one that have no frame; 0 where each second one has none, as with fields."""
+        after = self.pts[np.argmax(self.pts > SKIPPED) :]
+        count = int(np.count_nonzero(after == UNSHOWN))
+        return count if count < 0.4 * len(after) else 0
+
     def keyframe_before(self, pts: int) -> int:
         """The last packet with a keyframe at or before `pts`, in the order of coding; 0 where there is none."""
         times = self.pts[self.keyframes]

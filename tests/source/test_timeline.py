@@ -16,7 +16,7 @@ import pytest
 from support.clips import Samples, clicks_in, clicks_track, make_clip
 from support.numbered import SMALL, numbers, run, set_edit, shown, small_job, write_video
 
-from keyscale.engine.errors import InputError
+from keyscale.engine.errors import DecodeError, InputError
 from keyscale.engine.plan.transfer import dump_plan, load_plan
 from keyscale.engine.remote.excerpt import make_excerpt
 from keyscale.engine.runners.prepare import prepare_plan
@@ -615,3 +615,45 @@ def test_a_coarse_base_that_rounds_is_forgiven(tmp_path: Path) -> None:
                          container_options={"video_track_timescale": "100"})  # fmt: skip
     assert set(steps(iter(probe(source).pts.tolist()))) == {3, 4}
     assert shown(run(small_job(source, tmp_path / "out.mp4", rate=Fraction(30))).path)[:29] == list(range(29))
+
+
+def spoil(source: Path, first: int) -> Path:
+    """Zeroes behind the first bytes of two packets of the picture, from number `first` on."""
+    content = source.read_bytes()
+    with av.open(source) as container:
+        coded = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    for packet in [each for each in coded[first:] if content.count(each) == 1][:2]:
+        content = content.replace(packet, packet[:8] + bytes(len(packet) - 8))
+    source.write_bytes(content)
+    return source
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("in.avi", "mpeg4", {"g": "5", "bf": "2"}),
+        ("in.avi", "libx264", {"g": "5", "bf": "2"}),
+        ("in.wmv", "wmv2", {"g": "5"}),
+        ("in.h264", "libx264", {"g": "10", "bf": "0"}),
+    ],
+)
+def test_a_frame_that_cannot_be_decoded_is_an_error(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str]
+) -> None:
+    """Where times are found by decoding, the frame before stood for it, and nobody was told."""
+    source = spoil(write_video(tmp_path / name, numbers(30), rate=30, codec=codec, options=options), 12)
+    with pytest.raises(DecodeError, match=r"the frame at 0\.\d+ s cannot be decoded"):
+        run(small_job(source, tmp_path / "out.mp4", rate=Fraction(30)))
+    kept = run(small_job(source, tmp_path / "out.mp4", rate=Fraction(30), keep_going_on_decode_errors=True))
+    assert kept.done.lost_frames or any("left out" in note for note in kept.notes)
+
+
+def test_packets_that_give_neither_a_frame_nor_an_error_are_told(tmp_path: Path) -> None:
+    """They made 26 frames a second of 30."""
+    options = {"x265-params": "keyint=5:log-level=none:pools=1"}
+    source = write_video(tmp_path / "in.hevc", numbers(30), rate=30, codec="libx265", options=options)
+    assert probe(source).rate == 30
+    assert not [note for note in probe(source).notes if "give no frame" in note]
+    info = probe(spoil(source, 12))
+    assert info.rate == 30
+    assert [note for note in info.notes if "packet(s) of the picture give no frame" in note]
