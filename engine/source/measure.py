@@ -26,12 +26,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-__all__ = [
-    "FirstFrame",
-    "Measured",
-    "Scan",
-    "measure",
-]
+__all__ = ["FirstFrame", "Measured", "Scan", "measure"]
 
 T = TypeVar("T")
 
@@ -82,6 +77,8 @@ class Scan:
         self.video_number = [each.index for each in container.streams.video].index(stream.index)
         """How many streams of pictures stand before it."""
         self.codec = context.codec.canonical_name
+        self.reordered: int = context.reorder_depth
+        """Pictures that the decoder holds back, to put them in the order of display."""
         self.has_tag = bool(context.codec_tag.strip("\0"))
         self.time_base: Fraction = stream.time_base or Fraction(1, 90_000)
         self.sample_aspect_ratio = stream.sample_aspect_ratio or context.sample_aspect_ratio
@@ -116,6 +113,13 @@ class Scan:
             )
             for facts in self._streams
         )
+
+    def sounds(self) -> Iterator[tuple[str, int, float]]:
+        """Codec, samples a second, and container time in seconds of the first packet of each sound."""
+        for facts in self._streams:
+            begins = self._spans.times(facts["index"], facts["codec"]).get("begins")
+            if facts["kind"] == "audio" and begins is not None:
+                yield facts["codec"], facts.get("sample_rate", 0), begins
 
     @property
     def missing(self) -> int:
@@ -282,7 +286,6 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
 
 def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list[str]:
     claimed, read = scan.header_duration, scan.read_seconds
-    problem = None
     if scan.beyond_file:
         problem = "its index points past the end of the file"
     elif scan.read_error:
@@ -292,7 +295,7 @@ def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list
     elif scan.claims_more and not is_whole(path):
         # Some muxers count from second 0, some from the first frame: the later end tells a whole file for sure.
         problem = f"its header says {claimed or 0:.2f} s, {read:.2f} s can be read"
-    if problem is None:
+    else:
         return []
     if not tolerate_damage:
         raise InputError(

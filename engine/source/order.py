@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,12 @@ WITHOUT_TIMES = frozenset(
 
 ONE_BEHIND = frozenset({"mpeg1video", "mpeg2video", "mpeg4"})
 """Codecs that hold back one picture at most, so that libavformat knows their order of display by the types."""
+
+REORDERED = frozenset({"h264", "hevc", *ONE_BEHIND})
+"""Codecs whose headers, or libavformat by their pictures, tell how many are held back."""
+
+PADDING = {"wmav1": 2048, "wmav2": 2048, "aac": 1024, "mp3": 1105, "mp2": 481, "ac3": 256}
+"""Samples that FFmpeg's encoders of sound put before it."""
 
 LEAST_PART = 3
 """Packets of the picture from which a part is not what a cut left over."""
@@ -172,9 +179,22 @@ def _even(path: str | Path, scan: Scan) -> Retiming:
 
 
 def _delay(scan: Scan) -> int:
-    """Ticks from a time of decoding to that of display: in ASF times of sound allow for it, in AVI they do not."""
-    first = min(dts for dts in scan.log.dts if dts is not None)
-    return max(0, scan.start_time - first) if "asf" in scan.container and scan.start_time is not None else 0
+    """Ticks from a time of decoding to that of display: in ASF times of sound allow for it, in AVI they do not.
+
+    Nor do they in ASF that was copied from AVI: which of both it is tells the time at which the sound begins, by what
+    its encoder puts before it.
+    """
+    times = [dts for dts in scan.log.dts if dts is not None]
+    if "asf" not in scan.container or len(times) < 2:
+        return 0
+    if scan.codec not in REORDERED:
+        return max(0, scan.start_time - min(times)) if scan.start_time is not None else 0
+    delay = scan.reordered * int(np.median(np.diff(np.sort(times))))
+    for codec, rate, begins in scan.sounds():
+        padding = Fraction(PADDING.get(codec, 0), rate or 48000)
+        off = (Fraction(begins) + padding) / scan.time_base - min(times)
+        return delay if abs(off - delay) <= abs(off - padding / scan.time_base) else 0
+    return delay
 
 
 def in_order_of_display(path: str | Path, scan: Scan, times: Sequence[int | None], *, delay: int = 0) -> Retiming:
