@@ -12,6 +12,7 @@ __all__ = ["CAPTIONS", "TRANSPARENCY", "Type", "has_captions", "side_data_of", "
 
 CAPTIONS = "closed captions (CEA-608 or 708) within the picture"
 TRANSPARENCY = "transparency (what lies beneath it is shown)"
+DOLBY_VISION = "Dolby Vision metadata of each scene"
 
 LEFT_OUT = {
     Type.A53_CC: CAPTIONS,
@@ -19,7 +20,8 @@ LEFT_OUT = {
     Type.SPHERICAL: "the description of the picture as spherical (360 degrees)",
     Type.DYNAMIC_HDR_PLUS: "HDR10+ metadata of each scene",
     Type.DYNAMIC_HDR_VIVID: "HDR Vivid metadata of each scene",
-    Type.DOVI_METADATA: "Dolby Vision metadata of each scene",
+    Type.DOVI_METADATA: DOLBY_VISION,
+    Type.DOVI_RPU_BUFFER: DOLBY_VISION,
     Type.AFD: "the description of which part of the picture is active (AFD)",
     Type.ICC_PROFILE: "the colour profile (ICC)",
 }
@@ -70,7 +72,7 @@ def told_of(frame: av.VideoFrame, side: Mapping[Type, bytes]) -> tuple[str, ...]
     profile = side.get(Type.ICC_PROFILE, b"")
     if b"sRGB" in profile or "sRGB".encode("utf-16-be") in profile:
         found.discard(Type.ICC_PROFILE)  # which pictures without one are taken for
-    told = [words for kind, words in LEFT_OUT.items() if kind in found]
+    told = list(dict.fromkeys(words for kind, words in LEFT_OUT.items() if kind in found))
     has_alpha = any(component.is_alpha for component in frame.format.components)
     if has_alpha and frame.reformat(format="rgba").to_ndarray()[..., 3].min() < 255:
         told.append(TRANSPARENCY)

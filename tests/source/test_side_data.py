@@ -262,3 +262,35 @@ def test_hdr10_plus_is_told_of(tmp_path: Path) -> None:
     path = hevc_with_sei(plain, tmp_path / "in.mp4", message)
     assert any("HDR10+" in note for note in told(path))
     assert not told(plain)
+
+
+def test_dolby_vision_of_each_scene_is_told_of(tmp_path: Path) -> None:
+    """An RPU is a unit of type 62 behind the picture; what it holds need not be understood."""
+    plain = hdr_plain(tmp_path / "plain.mp4")
+    path = hevc_with_sei(plain, tmp_path / "in.mp4", b"\x19" + bytes(range(1, 40)), nal_type=62)
+    assert [note for note in told(path) if "Dolby Vision" in note]
+    assert shown(run(small_job(path, tmp_path / "out.mp4")).path) == list(range(6))
+
+
+def icc_png(picture: bytes, profile: bytes) -> bytes:
+    chunk = b"iCCP" + b"name\0\0" + zlib.compress(profile)
+    place = picture.index(b"IDAT") - 4
+    sized = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return picture[:place] + sized + picture[place:]
+
+
+def icc_jpeg(picture: bytes, profile: bytes) -> bytes:
+    content = b"ICC_PROFILE\0\x01\x01" + profile
+    return picture[:2] + b"\xff\xe2" + struct.pack(">H", len(content) + 2) + content + picture[2:]
+
+
+@pytest.mark.parametrize("described", [b"Display P3", b"Adobe RGB (1998)", b"sRGB IEC61966-2.1"])
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_a_colour_profile_is_told_of(tmp_path: Path, kind: str, described: bytes) -> None:
+    """sRGB is what pictures without a profile are taken for."""
+    path = still(tmp_path / f"in.{kind}", *(("png", "rgb24") if kind == "png" else ("mjpeg", "yuvj420p")))
+    assert not told(path)
+    # ICC.1:2022, 7.2: 128 bytes of header with the signature "acsp", then tags.
+    profile = bytes(36) + b"acsp" + bytes(88) + struct.pack(">I", 0) + described
+    path.write_bytes((icc_png if kind == "png" else icc_jpeg)(path.read_bytes(), profile))
+    assert bool([note for note in told(path) if "colour profile" in note]) == (not described.startswith(b"sRGB"))
