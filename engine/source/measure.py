@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import av
 import numpy as np
@@ -306,9 +306,10 @@ def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list
 
 
 def _decode(
-    path: str | Path, scan: Scan, retiming: Retiming | None, *, limit: int | None
+    path: str | Path, scan: Scan, retiming: Retiming | None, *, limit: int | None, start: int | None = None
 ) -> tuple[list[int], FirstFrame | None, int, bool]:
-    """pts of good frames from the head, the first one's facts, how many were damaged, whether interlaced."""
+    """pts of good frames from the head, or from a keyframe before `start`, the first one's facts, how many were
+    damaged, whether interlaced."""
     times: list[int] = []
     facts: FirstFrame | None = None
     damaged = interlaced = 0
@@ -316,7 +317,17 @@ def _decode(
         stream = container.streams[scan.index]
         assert isinstance(stream, av.VideoStream)
         prepare_decoder(stream)
-        for frames in decoded(_packets(container, stream, retiming), stream):
+        if retiming is not None:
+            begin = 0 if start is None else retiming.keyframe_before(start)
+            packets = retimed_video(container, stream, retiming, begin=begin)
+        else:
+            if start is not None:
+                try:
+                    container.seek(max(start, int(scan.pts[0])), stream=stream)
+                except (av.FFmpegError, OSError):
+                    return [], None, 0, False
+            packets = demuxed(container, stream)
+        for frames in decoded(packets, stream):
             if frames is None:
                 damaged += facts is not None
                 continue
@@ -333,19 +344,14 @@ def _decode(
     return times, facts, damaged, 2 * interlaced > len(times)
 
 
-def _packets(
-    container: InputContainer, stream: VideoStream, retiming: Retiming | None, begin: int = 0
-) -> Iterator[Any]:
-    return demuxed(container, stream) if retiming is None else retimed_video(container, stream, retiming, begin=begin)
-
-
 def _without_broken_tail(
     path: str | Path, scan: Scan, retiming: Retiming | None, pts: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], int]:
     """Drop planned frames after the last one that decodes, at the end of a format made to be cut anywhere."""
     good: list[int] = []
     for back in TAIL_SECONDS:
-        good = _decode_from(path, scan, retiming, int(pts[-1]) - int(back / scan.time_base))
+        start = int(pts[-1]) - int(back / scan.time_base)
+        good = sorted(_decode(path, scan, retiming, limit=None, start=start)[0])
         if good and good[0] < pts[-1]:
             break
     if not good:
@@ -355,23 +361,6 @@ def _without_broken_tail(
     # A hole just before the last good frame belongs to the cut as well: its references are gone.
     keep = ~(tail | gap)
     return pts[keep], int(np.count_nonzero(~keep))
-
-
-def _decode_from(path: str | Path, scan: Scan, retiming: Retiming | None, pts: int) -> list[int]:
-    good: list[int] = []
-    begin = 0 if retiming is None else retiming.keyframe_before(pts)
-    with open_source(path, look_ahead=scan.video_look_ahead) as container:
-        stream = container.streams[scan.index]
-        assert isinstance(stream, av.VideoStream)
-        prepare_decoder(stream)
-        try:
-            if retiming is None:
-                container.seek(max(pts, int(scan.pts[0])), stream=stream)
-            for frames in decoded(_packets(container, stream, retiming, begin), stream):
-                good += [f.pts for f in frames or () if f.pts is not None and not frame_is_damaged(f)]
-        except (av.FFmpegError, OSError):
-            return sorted(good)
-    return sorted(good)
 
 
 def _frame_facts(frame: av.VideoFrame) -> FirstFrame:
