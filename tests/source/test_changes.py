@@ -343,7 +343,7 @@ LUMA = {id(SDR_GREY): 103.6, id(PQ_WHITE): 213.8, id(HLG_WHITE): 213.8}
         ([HLG_WHITE, PQ_WHITE, SDR_GREY], DynamicRange.SDR),
         ([SDR_GREY, PQ_WHITE], DynamicRange.SDR),
     ],
-    ids=str,
+    ids=["SDR, PQ", "SDR, HLG, SDR", "PQ, SDR to SDR", "HLG, PQ, SDR to SDR", "SDR, PQ to SDR"],
 )
 def test_hdr_and_sdr_in_one_stream_end_as_sdr(tmp_path: Path, parts: list[Part], to: DynamicRange) -> None:
     """Frames of PQ were shown as if they were SDR: grey and flat."""
