@@ -87,7 +87,7 @@ STANDS_ON = {
     "source.frame_filters": set[str](),
     "source.colour": {"source.frame_filters"},
     "models.shipped": {"errors"},
-    "models.registry": {"errors", "forms", "job", "models.shipped"},
+    "models.registry": {"errors", "forms", "job", "models.foreign_findings", "models.shipped"},
     "models.execution": {"errors", "job", "models.registry", "wording"},
 }
 """Module -> all that it may import of the engine."""

@@ -92,7 +92,7 @@ MUTANTS = (
     ),
     Mutant(
         "each frame by its own colour",
-        "engine/source/reader.py",
+        "engine/source/shown.py",
         "colour = colour_of_frame(picture, info.colour)",
         "colour = info.colour",
         "tests/source/test_changes.py::test_colours_stay_what_they_are",

@@ -81,8 +81,9 @@ def copied_audio(
             # Beyond the middle of a packet, leaving it out is closer to `end` than keeping it.
             if (pts + Fraction(length, 2)) * base >= end:
                 break
-            if last is not None and pts <= last:
-                pts = last + 1
+            if last is not None:
+                # Matroska takes two packets at one of its milliseconds, as it has them of TrueHD.
+                pts = max(pts, last if container == "mkv" else last + 1)
             last = pts
             length = min(length, max(1, round(end / base) - pts))
             _send(packet, out, base, pts, length)

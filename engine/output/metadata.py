@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import numpy as np
 from av.container.input import InputContainer
 
 from keyscale.engine.camera.timemap import TimeMap
+from keyscale.engine.source.open import chapters_of
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
@@ -66,20 +67,25 @@ def map_span(start: float, end: float, time_map: TimeMap) -> tuple[float, float]
     return float(first), float(last)
 
 
-def mapped_chapters(source: InputContainer, origin: Fraction, time_map: TimeMap) -> list[Chapter]:
+def mapped_chapters(
+    source: InputContainer, origin: Fraction, time_map: TimeMap, recordings: Sequence[Fraction] = ()
+) -> list[Chapter]:
     """The source's chapters on the result's timeline, in milliseconds, clipped to it.
 
     Args:
         source: an open container.
         origin: its time, in seconds, of the first displayed video frame.
         time_map: trim and speed.
+        recordings: as of `Retiming`.
     """
+    shifts = (Fraction(0), *recordings)
     chapters: list[Chapter] = []
-    for chapter in source.chapters():
+    for recording, chapter in chapters_of(source):
         base = chapter["time_base"]
-        if base is None:
+        if base is None or recording >= len(shifts):
             continue
-        span = map_span(float(chapter["start"] * base - origin), float(chapter["end"] * base - origin), time_map)
+        begins, ends = (chapter[edge] * base + shifts[recording] - origin for edge in ("start", "end"))
+        span = map_span(float(begins), float(ends), time_map)
         if span is None:
             continue
         start, end = (round(second * 1000) for second in span)

@@ -221,7 +221,8 @@ def _write(
             options["movie_timescale"] = "120000"
         out = av.open(sink, "w", format=_FORMATS[kind], container_options=options, buffer_size=1 << 18)
         out.metadata.update(metadata)
-        out.set_chapters(mapped_chapters(head, origin, time_map))
+        recordings = retiming.recordings if retiming is not None else ()
+        out.set_chapters(mapped_chapters(head, origin, time_map, recordings))
         build = Build(
             out,
             kind,

@@ -251,7 +251,7 @@ def _steady(plan: Plan, chunks: Sequence[Chunk]) -> Steady | None:
     def part_of(pts: int) -> Window:
         return stored_part(plan.info, seen[pts].widened(halo, align, plan.geometry.lattice))
 
-    return Steady(plan.job.calm.steady, part_of, plan.info.decoded_size)
+    return Steady(plan.job.calm.steady, part_of, plan.info.decoded_size, plan.info.orientation)
 
 
 def _joined(plan: Plan, group: _Group | None, chunk: Chunk, n: int, pixels: SourcePicture) -> _Group:

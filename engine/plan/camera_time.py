@@ -47,11 +47,15 @@ class FrameTimes:
     """Seconds that the last one stands."""
     rounded: float
     """Seconds by which the time base may have made a frame late, see `rounded`."""
+    even: Seconds | None = None
+    """When they stood before a coarse clock rounded their times; None where that is not known."""
 
     @classmethod
     def of(cls, info: VideoInfo) -> FrameTimes:
         """Those of a source."""
-        return cls(info.times(), float(info.last_duration * info.time_base), rounded(info))
+        late = _late(info)
+        even = info.times() - late if late is not None else None
+        return cls(info.times(), float(info.last_duration * info.time_base), rounded(info), even)
 
     @property
     def usual(self) -> float:
@@ -74,9 +78,16 @@ class FrameTimes:
         return self.slack(TWO_DECIMALS if two and not tenths else THREE_DECIMALS)
 
     def meant(self, time: float) -> float:
-        """The time of the frame that a time means: that of one within its rounding, else itself."""
-        nearest = float(self.times[np.abs(self.times - time).argmin()])
-        return nearest if abs(nearest - time) <= self.slack(THREE_DECIMALS) else time
+        """The time of the frame that a time means: that of one within its rounding, else itself.
+
+        Where a clock of milliseconds rounded it, as it was before: slow motion would make the rounding longer.
+        """
+        nearest = int(np.abs(self.times - time).argmin())
+        if not abs(float(self.times[nearest]) - time) <= self.slack(
+            THREE_DECIMALS
+        ):  # what is no number is refused later
+            return time
+        return float((self.times if self.even is None else self.even)[nearest])
 
     def lookups(self, shown: Ints, wanted: Seconds) -> Seconds:
         """When the camera is looked up for each output frame `(M,)`, in seconds of the source.
@@ -113,13 +124,22 @@ def rounded(info: VideoInfo) -> float:
     if not len(steps):
         return 0.0
     tick, usual = float(info.time_base), float(np.median(steps))
-    ticks, number = info.pts - info.pts[0], np.arange(len(info.pts), dtype=np.float64)
     if tick <= FINE_TICK:
-        late = ticks * tick - number / float(info.rate)
-        went_through = np.abs(late).max() <= MILLISECOND + tick and not np.all(steps == usual)
-        return min(max(tick, float(late.max()) if went_through else 0.0), usual * tick / 2)
+        rounding = _late(info)
+        return min(max(tick, float(rounding.max()) if rounding is not None else 0.0), usual * tick / 2)
+    ticks, number = info.pts - info.pts[0], np.arange(len(info.pts), dtype=np.float64)
     late = ticks - number * float(number @ ticks) / float(number @ number)
     if np.abs(late).max() >= 1 or np.all(steps == usual):
         return 0.0
     # The rate is a little uncertain itself: by a tenth of a tick in a short clip.
     return float(min(max(late.max(), 0.0) + 0.1, usual / 2) * tick)
+
+
+def _late(info: VideoInfo) -> Seconds | None:
+    """Seconds by which each frame stands late of its place at the source's rate `(N,)`, where rounding explains it."""
+    steps = np.diff(info.pts)
+    tick = float(info.time_base)
+    if not len(steps) or tick > FINE_TICK or np.all(steps == np.median(steps)):
+        return None
+    late: Seconds = info.times() - np.arange(len(info.pts)) / float(info.rate)
+    return late if np.abs(late).max() <= MILLISECOND + tick else None

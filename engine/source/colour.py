@@ -41,10 +41,6 @@ TRANSFER_NAMES = {
     1: "bt709", 4: "gamma22", 5: "gamma28", 6: "smpte170m", 7: "smpte240m", 8: "linear", 11: "iec61966-2-4",
     13: "iec61966-2-1", 14: "bt2020-10", 15: "bt2020-12", PQ: "smpte2084", HLG: "arib-std-b67",
 }  # fmt: skip
-PRIMARIES_NAMES = {
-    1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020", 11: "smpte431",
-    12: "smpte432",
-}  # fmt: skip
 
 SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 """H.273 matrix -> swscale's `SWS_CS_*` number; BT.601's two names share one."""
@@ -137,8 +133,8 @@ def to_rgb(frame: av.VideoFrame, colour: Colour, *, deep: bool, reformatter: Vid
             frame, format="rgb48le" if wide else "rgb24", interpolation=SWS_FLAGS, threads=1
         ).to_ndarray()
         return array.astype(np.uint16) * np.uint16(257) if deep and not wide else np.asarray(array)
-    if frame.format.name.startswith("grayf"):
-        return _float_grey_to_rgb(frame, deep=deep)
+    if frame.format.name.startswith(("gray", "ya")):
+        return _grey_to_rgb(frame, colour, deep=deep)
     # What the stream left open is written onto the frame, since swscale reads it there.
     if colour.chroma_location:
         frame = with_chroma_location(frame, colour.chroma_location)
@@ -147,34 +143,36 @@ def to_rgb(frame: av.VideoFrame, colour: Colour, *, deep: bool, reformatter: Vid
     value_range = FULL if colour.full_range else LIMITED
     frame.colorspace = colour.matrix
     frame.color_range = value_range
-    # swscale takes grey for full range whatever the frame says: with a full target its codes pass as they are.
-    grey = frame.format.name.startswith("gray")
-    if deep or grey:
+    if deep:
         planes: Any = reformatter.reformat(
-            frame,
-            format="yuv444p16le",
-            interpolation=SWS_FLAGS,
-            dst_color_range=FULL if grey else value_range,
-            threads=1,
+            frame, format="yuv444p16le", interpolation=SWS_FLAGS, dst_color_range=value_range, threads=1
         ).to_ndarray()
         bits = frame.format.components[0].bits
         # Where swscale only copies, it fills the low bits of full-range luma with the high ones.
         planes[..., 0] &= 0x10000 - (1 << (16 - bits))
-        rgb = _codes_to_rgb(planes, colour, bits)
-        return rgb if deep else ((rgb.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return _codes_to_rgb(planes, colour, bits)
     array = reformatter.reformat(
         frame, format="rgb24", interpolation=SWS_FLAGS, dst_color_range=FULL, threads=1
     ).to_ndarray()
     return np.asarray(array)
 
 
-def _float_grey_to_rgb(frame: av.VideoFrame, *, deep: bool) -> PixelArray:
-    """Grey in floats of 0 to 1; swscale takes them for limited whatever it is told."""
-    plane = frame.planes[0]
-    kind = ">f4" if frame.format.name.endswith("be") else "<f4"
-    rows = np.frombuffer(bytes(plane), kind).reshape(plane.height, -1)[:, : plane.width]
+def _grey_to_rgb(frame: av.VideoFrame, colour: Colour, *, deep: bool) -> PixelArray:
+    """Grey of any depth; swscale is up to 3 codes of 10 bits off, and takes floats for limited whatever it is told."""
+    name, bits = frame.format.name, frame.format.components[0].bits
+    is_float = name.startswith(("grayf", "yaf"))
+    kind = f"{'>' if name.endswith('be') else '<'}{'f' if is_float else 'u'}{-(-bits // 8)}"
+    samples: Any = frame.planes[0]  # a buffer, which the stub does not tell
+    step = len(frame.format.components)  # alpha stands beside it
+    rows = np.frombuffer(samples, kind).reshape(frame.height, -1)[:, : frame.width * step : step]
     top, dtype = (65535, np.uint16) if deep else (255, np.uint8)
-    grey = (np.nan_to_num(rows).clip(0, 1) * top + 0.5).astype(dtype)
+    if is_float:
+        grey = (np.nan_to_num(rows).clip(0, 1) * top + 0.5).astype(dtype)
+    else:
+        codes, black, white = np.arange(1 << bits), 0.0, 2.0**bits - 1
+        if not colour.full_range:
+            black, white = 16 * 2.0 ** (bits - 8), 235 * 2.0 ** (bits - 8)
+        grey = (((codes - black) / (white - black)).clip(0, 1) * top + 0.5).astype(dtype)[rows & ((1 << bits) - 1)]
     return np.repeat(grey[..., None], 3, axis=2)
 
 

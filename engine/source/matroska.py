@@ -10,15 +10,15 @@ from typing import BinaryIO
 
 from keyscale.engine.source.canvas import Crop
 
-__all__ = ["SEGMENTS_READ", "block_additions", "is_whole", "pixel_crops", "segments_in"]
+__all__ = ["EBML_HEADER", "block_additions", "is_whole", "pixel_crops", "recordings_of_matroska"]
+
+EBML_HEADER = b"\x1a\x45\xdf\xa3"
+"""ID of the element with which a file begins."""
 
 # Element IDs of RFC 9559 (Matroska) and RFC 8794 (EBML).
 SEGMENT, CLUSTER, TRACKS, TRACK_ENTRY, TRACK_TYPE, VIDEO = 0x18538067, 0x1F43B675, 0x1654AE6B, 0xAE, 0x83, 0xE0
 BLOCK_ADDITION_MAPPING, BLOCK_ADD_ID_TYPE, BLOCK_ADD_ID_EXTRA_DATA = 0x41E4, 0x41E7, 0x41ED
 PIXEL_CROP = {"bottom": 0x54AA, "top": 0x54BB, "left": 0x54CC, "right": 0x54DD}
-
-SEGMENTS_READ = 2
-"""Files laid end to end that FFmpeg reads as one; of a third one it gives no packet, and says nothing."""
 
 VIDEO_TRACK = 1
 """`TrackType` of pictures."""
@@ -60,10 +60,13 @@ def block_additions(file: BinaryIO) -> dict[bytes, bytes]:
     return found
 
 
-def segments_in(path: str | os.PathLike[str]) -> int:
-    """How many files were laid end to end, as far as their sizes are known."""
-    with Path(path).open("rb") as file:
-        return sum(element.id == SEGMENT for element in _children(file, 0, os.fstat(file.fileno()).st_size))
+def recordings_of_matroska(file: BinaryIO, size: int) -> Iterator[int]:
+    """Where files begin that were laid end to end, as far as their sizes are known."""
+    end: int | None = 0
+    for element in _children(file, 0, size):
+        if element.id == int.from_bytes(EBML_HEADER, "big") and end is not None:
+            yield end
+        end = element.end
 
 
 def is_whole(path: str | os.PathLike[str]) -> bool:

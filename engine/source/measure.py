@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import av
 import numpy as np
 import numpy.typing as npt
 
 from keyscale.engine.errors import InputError
-from keyscale.engine.source.appended import recordings_in
 from keyscale.engine.source.frame_filters import FrameTags, frame_tags
 from keyscale.engine.source.matroska import is_whole
 from keyscale.engine.source.open import demuxed, frame_is_damaged, open_source, prepare_decoder, reason_of
@@ -27,12 +26,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-__all__ = [
-    "FirstFrame",
-    "Measured",
-    "Scan",
-    "measure",
-]
+__all__ = ["FirstFrame", "Measured", "Scan", "measure"]
 
 T = TypeVar("T")
 
@@ -41,6 +35,9 @@ STREAMING = frozenset({"mpegts", "mpeg", "h264", "hevc", "mpegvideo", "m4v"})
 
 HIDDEN_FRAMES = frozenset({"vp8", "vp9", "av1"})
 """Codecs whose packets may hold no displayed frame."""
+
+SHORT = frozenset({"truehd", "mlp"})
+"""Codecs of sound with packets of less than a millisecond, of which two may have one time in Matroska."""
 
 HEAD_FRAMES = 12
 """Frames decoded from the head to compare with the packets."""
@@ -80,6 +77,8 @@ class Scan:
         self.video_number = [each.index for each in container.streams.video].index(stream.index)
         """How many streams of pictures stand before it."""
         self.codec = context.codec.canonical_name
+        self.reordered: int = context.reorder_depth
+        """Pictures that the decoder holds back, to put them in the order of display."""
         self.has_tag = bool(context.codec_tag.strip("\0"))
         self.time_base: Fraction = stream.time_base or Fraction(1, 90_000)
         self.sample_aspect_ratio = stream.sample_aspect_ratio or context.sample_aspect_ratio
@@ -115,6 +114,13 @@ class Scan:
             for facts in self._streams
         )
 
+    def sounds(self) -> Iterator[tuple[str, int, float]]:
+        """Codec, samples a second, and container time in seconds of the first packet of each sound."""
+        for facts in self._streams:
+            begins = self._spans.times(facts["index"], facts["codec"]).get("begins")
+            if facts["kind"] == "audio" and begins is not None:
+                yield facts["codec"], facts.get("sample_rate", 0), begins
+
     @property
     def missing(self) -> int:
         """Bytes to look into the file for streams of which too little was found so far; 0 where there are none."""
@@ -137,12 +143,15 @@ class Scan:
         self._disordered: set[int] = set()
         self._spans = Spans()
         try:
-            for packet in demuxed(container, *container.streams, on_unknown=self._spans.unknown):
+            for packet in demuxed(
+                container, *container.streams, on_unknown=self._spans.unknown, on_recording=self.log.begin_recording
+            ):
                 self._spans.add(packet)
                 time_base = packet.time_base
                 if packet.pts is not None and time_base is not None:
                     ends = max(ends, float((packet.pts + (packet.duration or 0)) * time_base))
-                    if packet.pts <= latest.get(packet.stream_index, packet.pts - 1):
+                    before = latest.get(packet.stream_index, packet.pts - 1)
+                    if packet.pts < before + (self._streams[packet.stream_index]["codec"] not in SHORT):
                         self._disordered.add(packet.stream_index)
                     latest[packet.stream_index] = packet.pts
                 if packet.size:
@@ -229,6 +238,10 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
             f"the source's times start again {len(scan.log.parts)} time(s), as in recordings that were joined: "
             "each part follows the one before it"
         )
+    elif retiming is not None and retiming.ordered and scan.streaming:
+        silent = retiming.without_frames
+        if silent:
+            notes.append(f"{silent} packet(s) of the picture give no frame: they are damaged, or hold headers alone")
     head, facts, damaged, interlaced = _decode(path, scan, retiming, limit=HEAD_FRAMES)
     numbered = [pts if pts > SKIPPED else None for pts in scan.log.pts]
     if retiming is None and head != sorted(head) and np.all(np.diff([pts for pts in numbered if pts is not None]) > 0):
@@ -273,15 +286,6 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
 
 def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list[str]:
     claimed, read = scan.header_duration, scan.read_seconds
-    count, known = recordings_in(path, scan.container)
-    problem = None
-    if count > known:
-        problem = f"{count} recordings were laid end to end in it, of which {known} can be read"
-        if not tolerate_damage:
-            remedy = "Join them with {} instead, or use the first {} with {keep_going_on_decode_errors=True}."
-            tool = "mkvmerge" if "matroska" in scan.container else "FFmpeg's concat demuxer"
-            raise InputError(f"{path}: {problem}", remedy=say(remedy, tool, "two" if known == 2 else "one"))
-        return [problem]
     if scan.beyond_file:
         problem = "its index points past the end of the file"
     elif scan.read_error:
@@ -291,7 +295,7 @@ def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list
     elif scan.claims_more and not is_whole(path):
         # Some muxers count from second 0, some from the first frame: the later end tells a whole file for sure.
         problem = f"its header says {claimed or 0:.2f} s, {read:.2f} s can be read"
-    if problem is None:
+    else:
         return []
     if not tolerate_damage:
         raise InputError(
@@ -302,9 +306,10 @@ def _check_whole(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> list
 
 
 def _decode(
-    path: str | Path, scan: Scan, retiming: Retiming | None, *, limit: int | None
+    path: str | Path, scan: Scan, retiming: Retiming | None, *, limit: int | None, start: int | None = None
 ) -> tuple[list[int], FirstFrame | None, int, bool]:
-    """pts of good frames from the head, the first one's facts, how many were damaged, whether interlaced."""
+    """pts of good frames from the head, or from a keyframe before `start`, the first one's facts, how many were
+    damaged, whether interlaced."""
     times: list[int] = []
     facts: FirstFrame | None = None
     damaged = interlaced = 0
@@ -312,7 +317,17 @@ def _decode(
         stream = container.streams[scan.index]
         assert isinstance(stream, av.VideoStream)
         prepare_decoder(stream)
-        for frames in decoded(_packets(container, stream, retiming), stream):
+        if retiming is not None:
+            begin = 0 if start is None else retiming.keyframe_before(start)
+            packets = retimed_video(container, stream, retiming, begin=begin)
+        else:
+            if start is not None:
+                try:
+                    container.seek(max(start, int(scan.pts[0])), stream=stream)
+                except (av.FFmpegError, OSError):
+                    return [], None, 0, False
+            packets = demuxed(container, stream)
+        for frames in decoded(packets, stream):
             if frames is None:
                 damaged += facts is not None
                 continue
@@ -329,19 +344,14 @@ def _decode(
     return times, facts, damaged, 2 * interlaced > len(times)
 
 
-def _packets(
-    container: InputContainer, stream: VideoStream, retiming: Retiming | None, begin: int = 0
-) -> Iterator[Any]:
-    return demuxed(container, stream) if retiming is None else retimed_video(container, stream, retiming, begin=begin)
-
-
 def _without_broken_tail(
     path: str | Path, scan: Scan, retiming: Retiming | None, pts: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], int]:
     """Drop planned frames after the last one that decodes, at the end of a format made to be cut anywhere."""
     good: list[int] = []
     for back in TAIL_SECONDS:
-        good = _decode_from(path, scan, retiming, int(pts[-1]) - int(back / scan.time_base))
+        start = int(pts[-1]) - int(back / scan.time_base)
+        good = sorted(_decode(path, scan, retiming, limit=None, start=start)[0])
         if good and good[0] < pts[-1]:
             break
     if not good:
@@ -351,23 +361,6 @@ def _without_broken_tail(
     # A hole just before the last good frame belongs to the cut as well: its references are gone.
     keep = ~(tail | gap)
     return pts[keep], int(np.count_nonzero(~keep))
-
-
-def _decode_from(path: str | Path, scan: Scan, retiming: Retiming | None, pts: int) -> list[int]:
-    good: list[int] = []
-    begin = 0 if retiming is None else retiming.keyframe_before(pts)
-    with open_source(path, look_ahead=scan.video_look_ahead) as container:
-        stream = container.streams[scan.index]
-        assert isinstance(stream, av.VideoStream)
-        prepare_decoder(stream)
-        try:
-            if retiming is None:
-                container.seek(max(pts, int(scan.pts[0])), stream=stream)
-            for frames in decoded(_packets(container, stream, retiming, begin), stream):
-                good += [f.pts for f in frames or () if f.pts is not None and not frame_is_damaged(f)]
-        except (av.FFmpegError, OSError):
-            return sorted(good)
-    return sorted(good)
 
 
 def _frame_facts(frame: av.VideoFrame) -> FirstFrame:

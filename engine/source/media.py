@@ -147,7 +147,8 @@ def stream_media(file: Any, info: VideoInfo) -> Iterator[Media]:
         InputError: it is not the source that `info` tells of.
     """
     guarded = _Guarded(file, info.path)
-    with _checked(guarded, info.container.partition(",")[0], info.video_look_ahead) as container:
+    demuxer = info.container.partition(",")[0]
+    with _checked(guarded, demuxer, info.video_look_ahead, info.beginnings) as container:
         yield Media(container, info, index=info.video_index, check=guarded.check)
 
 
@@ -169,9 +170,11 @@ def excerpt_media(file: Any, info: VideoInfo, *, begins: int) -> Iterator[Media]
 
 
 @contextmanager
-def _checked(guarded: _Guarded, demuxer: str | None, look_ahead: int) -> Iterator[InputContainer]:
+def _checked(
+    guarded: _Guarded, demuxer: str | None, look_ahead: int, beginnings: tuple[int, ...] = ()
+) -> Iterator[InputContainer]:
     try:
-        with open_stream(guarded, demuxer=demuxer, look_ahead=look_ahead) as container:
+        with open_stream(guarded, demuxer=demuxer, look_ahead=look_ahead, beginnings=beginnings) as container:
             guarded.check()
             yield container
     except InputError:

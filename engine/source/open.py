@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +17,18 @@ from av.codec.context import Flags
 
 from keyscale.engine.errors import InputError
 from keyscale.engine.files import VIDEO_SUFFIXES, advice_on
+from keyscale.engine.source.appended import Window, beginnings_of
+from keyscale.engine.source.continued import continued
 from keyscale.engine.source.webp import HEAD_BYTES, as_film, film_of, is_animated
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.container.core import Chapter
     from av.stream import Stream
     from av.video.stream import VideoStream
 
 __all__ = [
+    "chapters_of",
     "demuxed",
     "drained",
     "frame_is_damaged",
@@ -35,6 +41,11 @@ __all__ = [
 
 NOT_VIDEO = frozenset({"hls", "dash", "concat", "tty", "ffmetadata", "srt", "ass", "webvtt", "lrc", "sdp", "rtsp"})
 """Demuxers of playlists and texts: such a file may name other files, or is no video at all."""
+SEQUENCES = frozenset({"avis", "msf1", "hevs"})
+"""Brands of image sequences (AV1 Image File Format 6.3; ISO 23008-12, 10.3)."""
+
+_following: dict[InputContainer, Sequence[Callable[[], AbstractContextManager[InputContainer]]]] = {}
+"""What opens the recordings that lie behind the one that is open, in the same file."""
 
 
 @contextmanager
@@ -66,8 +77,18 @@ def open_source(path: str | Path, *, look_ahead: int = 0) -> Iterator[InputConta
     target: Any = f"file:{name}"
     if _begins_as_animation(name):
         target = io.BytesIO(film_of(name, info.st_size, info.st_mtime_ns))
+    elif starts := _beginnings(name):
+        with Path(name).open("rb") as file, _in_turn(file, name, starts, None, look_ahead) as container:
+            yield container
+        return
     with _opened(target, name, "file", None, look_ahead) as container:
         yield container
+
+
+def _beginnings(name: str) -> tuple[int, ...]:
+    with suppress(OSError):  # what is wrong with it is said where it is opened
+        return beginnings_of(name)
+    return ()
 
 
 def _begins_as_animation(name: str) -> bool:
@@ -79,13 +100,16 @@ def _begins_as_animation(name: str) -> bool:
 
 
 @contextmanager
-def open_stream(file: Any, *, demuxer: str | None = None, look_ahead: int = 0) -> Iterator[InputContainer]:
+def open_stream(
+    file: Any, *, demuxer: str | None = None, look_ahead: int = 0, beginnings: tuple[int, ...] = ()
+) -> Iterator[InputContainer]:
     """Open media that an object reads, with the checks of `open_source`; the object itself stays open.
 
     Args:
         file: has `read`, `seek`, `tell`, and a `name`, since FFmpeg goes by its extension too.
         demuxer: FFmpeg's name of the format; None has it found out.
         look_ahead: as of `open_source`.
+        beginnings: bytes at which further recordings begin (`appended.beginnings`).
 
     Raises:
         InputError: it is not a video of that format.
@@ -98,8 +122,28 @@ def open_stream(file: Any, *, demuxer: str | None = None, look_ahead: int = 0) -
         file = film
     file.seek(0, os.SEEK_SET)
     # Nothing else is opened from here, whatever the file refers to: no protocol has that name.
+    if beginnings:
+        with _in_turn(file, file.name, beginnings, demuxer, look_ahead) as container:
+            yield container
+        return
     with _opened(file, file.name, "none", demuxer, look_ahead) as container:
         yield container
+
+
+@contextmanager
+def _in_turn(
+    file: Any, name: str, beginnings: tuple[int, ...], demuxer: str | None, look_ahead: int
+) -> Iterator[InputContainer]:
+    """The first of several recordings; `demuxed` goes on with the others."""
+    starts = [0, *beginnings]
+    windows = [Window(file, name, start, stop) for start, stop in zip(starts, [*beginnings, None], strict=True)]
+    first, *others = (partial(_opened, window, name, "none", demuxer, look_ahead) for window in windows)
+    with first() as container:
+        _following[container] = others
+        try:
+            yield container
+        finally:
+            del _following[container]
 
 
 @contextmanager
@@ -141,12 +185,48 @@ def _let_decoders_rest(container: InputContainer) -> None:
 
 
 def demuxed(
-    container: InputContainer, *streams: Stream, on_unknown: Callable[[], None] = lambda: None
+    container: InputContainer,
+    *streams: Stream,
+    on_unknown: Callable[[], None] = lambda: None,
+    on_recording: Callable[[], None] | None = None,
 ) -> Iterator[Any]:
     """The packets of `streams`; of one that appears in mid-file, which PyAV does not know, none.
 
-    `on_unknown` is called for each packet of such a stream.
+    Of a file that holds several recordings those of all, as of the streams of the first. At the end comes an empty
+    one for each stream.
+
+    Args:
+        container: is open, and was opened here.
+        streams: of it; none are all.
+        on_unknown: is called for each packet of a stream that is not known.
+        on_recording: is called before the first packet of each recording but the first. Without it the packets end
+            before one that cannot be opened: who has scanned the file knows.
+
+    Raises:
+        InputError: a later recording has streams that cannot follow those of the first.
+        av.FFmpegError: damage, or a later recording cannot be opened.
     """
+    ends = []
+    for packet in _demuxed(container, streams, on_unknown):
+        if packet.size or packet.pts is not None:
+            yield packet
+        else:
+            ends.append(packet)
+    for number, opened in enumerate(_following.get(container, ()), 2):
+        if on_recording is not None:
+            on_recording()
+        with ExitStack() as stack:
+            try:
+                following = stack.enter_context(opened())
+            except InputError as error:
+                if on_recording is None:
+                    break
+                raise av.FFmpegError(errno.EIO, f"recording {number} of those in it: {error}") from error
+            yield from continued(container, streams, following, _demuxed(following, (), on_unknown), number)
+    yield from ends
+
+
+def _demuxed(container: InputContainer, streams: Sequence[Stream], on_unknown: Callable[[], None]) -> Iterator[Any]:
     while True:
         try:
             yield from container.demux(*streams)
@@ -154,6 +234,14 @@ def demuxed(
         except IndexError:
             on_unknown()
             continue  # its packet is used up; the next round leaves the stream out
+
+
+def chapters_of(container: InputContainer) -> Iterator[tuple[int, Chapter]]:
+    """All chapters with the number of their recording, from 0; those of one that cannot be opened are left out."""
+    yield from ((0, chapter) for chapter in container.chapters())
+    for number, opened in enumerate(_following.get(container, ()), 1):
+        with suppress(InputError), opened() as following:
+            yield from ((number, chapter) for chapter in following.chapters())
 
 
 def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
@@ -169,6 +257,9 @@ def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
         why = "its video codec is not known here" if videos else f"it holds {kinds}"
         raise InputError(f"{path} has no video stream ({why})", remedy="Give a file with a picture track.")
+    if container.metadata.get("major_brand") in SEQUENCES:
+        # An animated AVIF begins with a still of itself for programs that show no animations.
+        usable = [s for s in usable if s.duration] or usable
     default = [s for s in usable if s.disposition & av.stream.Disposition.default]
     return (default or usable)[0]
 

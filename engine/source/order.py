@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,12 @@ WITHOUT_TIMES = frozenset(
 
 ONE_BEHIND = frozenset({"mpeg1video", "mpeg2video", "mpeg4"})
 """Codecs that hold back one picture at most, so that libavformat knows their order of display by the types."""
+
+REORDERED = frozenset({"h264", "hevc", *ONE_BEHIND})
+"""Codecs whose headers, or libavformat by their pictures, tell how many are held back."""
+
+PADDING = {"wmav1": 2048, "wmav2": 2048, "aac": 1024, "mp3": 1105, "mp2": 481, "ac3": 256}
+"""Samples that FFmpeg's encoders of sound put before it."""
 
 LEAST_PART = 3
 """Packets of the picture from which a part is not what a cut left over."""
@@ -102,22 +109,50 @@ def _numbered(log: PacketLog, joints: tuple[int, ...] = ()) -> Retiming:
 def _order(
     path: str | Path, scan: Scan, *, limit: int | None = None, joints: tuple[int, ...] = ()
 ) -> tuple[list[int], set[int]]:
-    """Numbers of packets in the order in which their frames are shown, and which of them are damaged."""
+    """Numbers of packets in the order in which their frames are shown, and which of them are not to be shown.
+
+    These are what is damaged before the first whole frame. What cannot be decoded behind it keeps its place: whoever
+    asks for it is told.
+    """
     order: list[int] = []
-    damaged: set[int] = set()
+    head: set[int] = set()
+    lost: list[int] = []
+    latest = -1
+    whole = False
     with open_source(path, look_ahead=scan.video_look_ahead) as container:
         stream = container.streams[scan.index]
         assert isinstance(stream, av.VideoStream)
         prepare_decoder(stream)
-        for frames in decoded(retimed_video(container, stream, _numbered(scan.log, joints)), stream):
+
+        def noted() -> Iterator[Any]:
+            nonlocal latest
+            for packet in retimed_video(container, stream, _numbered(scan.log, joints)):
+                latest = packet.pts if packet is not JOINT and packet.pts is not None else latest
+                yield packet
+
+        for frames in decoded(noted(), stream):
+            if frames is None and whole:
+                lost.append(latest)
             for frame in frames or ():
                 if frame.pts is not None:
                     order.append(int(frame.pts))
-                    if frame_is_damaged(frame):
-                        damaged.add(order[-1])
+                    whole = whole or not frame_is_damaged(frame)
+                    if not whole:
+                        head.add(order[-1])
             if limit is not None and len(order) >= limit:
-                break
-    return order, damaged
+                return order, head
+    given = set(order)
+    for number in lost:
+        # Threads tell of a packet some packets later.
+        missing = next((n for n in range(number, -1, -1) if n not in given and scan.log.pts[n] != SKIPPED), None)
+        if missing is not None:
+            given.add(missing)
+            _insert(order, missing)
+    return order, head
+
+
+def _insert(order: list[int], number: int) -> None:
+    order.insert(next((at for at, other in enumerate(order) if other > number), len(order)), number)
 
 
 def _is_even(log: PacketLog) -> bool:
@@ -133,8 +168,10 @@ def _even(path: str | Path, scan: Scan) -> Retiming:
     own.pts[own.pts > SKIPPED] = UNSHOWN
     length = round(sum(scan.log.durations) / len(order)) if order else 0
     usual = int(np.median(scan.log.durations))
-    if abs(length - usual) < usual / 10:
-        length = usual  # packets of headers alone have a duration too, and those before the rate is known another one
+    if -0.1 < length / max(1, usual) - 1 < 0.4:
+        # Packets of headers alone have a duration too, and so have pictures that are lost; those before the rate is
+        # known have another one. Twice as long are pictures of two fields, a packet each.
+        length = usual
     for place, number in enumerate(order):
         if number not in damaged:
             own.pts[number] = place * (length or round(1 / (25 * scan.time_base)))
@@ -142,9 +179,22 @@ def _even(path: str | Path, scan: Scan) -> Retiming:
 
 
 def _delay(scan: Scan) -> int:
-    """Ticks from a time of decoding to that of display: in ASF times of sound allow for it, in AVI they do not."""
-    first = min(dts for dts in scan.log.dts if dts is not None)
-    return max(0, scan.start_time - first) if "asf" in scan.container and scan.start_time is not None else 0
+    """Ticks from a time of decoding to that of display: in ASF times of sound allow for it, in AVI they do not.
+
+    Nor do they in ASF that was copied from AVI: which of both it is tells the time at which the sound begins, by what
+    its encoder puts before it.
+    """
+    times = [dts for dts in scan.log.dts if dts is not None]
+    if "asf" not in scan.container or len(times) < 2:
+        return 0
+    if scan.codec not in REORDERED:
+        return max(0, scan.start_time - min(times)) if scan.start_time is not None else 0
+    delay = scan.reordered * int(np.median(np.diff(np.sort(times))))
+    for codec, rate, begins in scan.sounds():
+        padding = Fraction(PADDING.get(codec, 0), rate or 48000)
+        off = (Fraction(begins) + padding) / scan.time_base - min(times)
+        return delay if abs(off - delay) <= abs(off - padding / scan.time_base) else 0
+    return delay
 
 
 def in_order_of_display(path: str | Path, scan: Scan, times: Sequence[int | None], *, delay: int = 0) -> Retiming:
@@ -162,10 +212,9 @@ def in_order_of_display(path: str | Path, scan: Scan, times: Sequence[int | None
     order, damaged = _cheap_order(path, scan, first), set[int]()
     if order is None:
         order, damaged = _order(path, scan)
-    # What was not decoded keeps its place: a frame that is lost, or one that says that the last is shown once more.
+    # What gave no frame and no error keeps its place: it says that the last one is shown once more.
     for number in sorted(timed - set(order)):
-        place = next((at for at, other in enumerate(order) if other > number), len(order))
-        order.insert(place, number)
+        _insert(order, number)
         damaged.add(number)
     own.pts[:] = UNSHOWN
     ascending = sorted(time for number, time in enumerate(times) if time is not None and number in timed)

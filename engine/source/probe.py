@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keyscale.engine.errors import InputError
+from keyscale.engine.source.appended import beginnings_of
 from keyscale.engine.source.canvas import Crop
 from keyscale.engine.source.clean_aperture import clean_apertures
 from keyscale.engine.source.colour import Colour
@@ -160,6 +161,8 @@ class VideoInfo:
     """With which the file has to be opened (`open_source`) for all its streams to be found."""
     video_look_ahead: int = 0
     """The same for the video alone: it is opened again and again, and what is looked at is read each time."""
+    beginnings: tuple[int, ...] = ()
+    """Bytes at which recordings begin behind the first one, where FFmpeg does not read them by itself."""
     notes: tuple[str, ...] = field(default=())
     """Warnings about the file, for the plan."""
     frame_aspect: Fraction = Fraction(1)
@@ -262,6 +265,7 @@ def probe(path: str | Path, *, tolerate_damage: bool = False, sound: bool = True
         retiming=measured.retiming,
         look_ahead=scan.look_ahead,
         video_look_ahead=scan.video_look_ahead,
+        beginnings=beginnings_of(path),
         notes=tuple(notes),
         frame_aspect=first.tags.sample_aspect or Fraction(1),
     )

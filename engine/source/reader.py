@@ -14,19 +14,17 @@ from fractions import Fraction
 import av
 import numpy as np
 from av.filter import Graph
-from av.video.reformatter import VideoReformatter
 
 from keyscale.engine.errors import DecodeError, EnvironmentFault
-from keyscale.engine.source.canvas import fitted
-from keyscale.engine.source.colour import PixelArray, colour_of_frame, to_rgb
-from keyscale.engine.source.frame_filters import AspectMeter
+from keyscale.engine.source.colour import PixelArray
 from keyscale.engine.source.media import Media, OpenMedia, local_media
 from keyscale.engine.source.open import drained, frame_is_damaged, prepare_decoder
-from keyscale.engine.source.planes import Planes, PlanesOf, SourcePicture
-from keyscale.engine.source.probe import VideoInfo
+from keyscale.engine.source.planes import Planes, SourcePicture
+from keyscale.engine.source.probe import Orientation, VideoInfo
+from keyscale.engine.source.shown import Shown, matrix_of, orientation_of
 from keyscale.engine.source.steady import READ_AROUND, Moment, Steady, steadied
 from keyscale.engine.source.timeline import JOINT
-from keyscale.engine.source.tone import ToneMapper, ToneMapping
+from keyscale.engine.source.tone import ToneMapping
 from keyscale.engine.wording import say
 
 __all__ = ["Lost", "SourceFrame", "read_frames"]
@@ -85,21 +83,25 @@ def read_frames(
     cannot be decoded is done without.
 
     Raises:
-        DecodeError: a wanted frame is missing or damaged, unless `keep_going` makes it a `Lost`.
+        DecodeError: a wanted frame is missing or damaged, unless `keep_going` makes it a `Lost`; or HDR is kept of a
+            source that is not HDR throughout.
         EnvironmentFault: the decoder cannot start its threads.
         InputError: the file can no longer be read.
         KeyscaleError: whatever the file object behind `open_media` meets.
     """
     if not wanted:
         return
-    shown = _Shown(info, tone, deep=deep, planes=planes)
+    shown = Shown(info, tone, deep=deep, planes=planes)
     media = open_media or (lambda: local_media(info))
     moments = _moments(info, wanted, steady, media, keep_going=keep_going, should_stop=should_stop)
     if steady is not None:
         numbers = set(info.pts.searchsorted(wanted).tolist())
         moments = steadied(moments, numbers, steady, should_stop)
     for each in moments:
-        yield Lost(each.pts) if each.picture is None else SourceFrame(each.pts, shown(each.picture))
+        if each.picture is None:
+            yield Lost(each.pts)
+        else:
+            yield SourceFrame(each.pts, shown(each.picture, each.orientation))
 
 
 def _moments(
@@ -124,7 +126,7 @@ def _moments(
     for frame in decoder.frames(asked, should_stop):
         while want is not None and want < frame.pts:
             decoder.lose(want)
-            yield Moment(number, want, None)
+            yield Moment(number, want, None, info.orientation)
             number, want = next(expected, (number, None))
         if want is None:
             return
@@ -133,42 +135,19 @@ def _moments(
             decoder.lose(frame.pts)
             if frame.pts != want:
                 continue
-            yield Moment(number, want, None)
+            yield Moment(number, want, None, info.orientation)
         elif frame.pts < want:
             continue
         else:
-            yield Moment(number, want, None if frame_is_damaged(frame.picture) else frame.picture)
+            picture = None if frame_is_damaged(frame.picture) else frame.picture
+            yield Moment(number, want, picture, orientation_of(frame.picture, info, oriented=decoder.oriented))
         number, want = next(expected, (number, None))
         if want is None:
             return
     while want is not None and not should_stop():
         decoder.lose(want)
-        yield Moment(number, want, None)
+        yield Moment(number, want, None, info.orientation)
         number, want = next(expected, (number, None))
-
-
-class _Shown:
-    """Decoded frames as they are displayed, each by its own colour and sample aspect ratio."""
-
-    def __init__(self, info: VideoInfo, tone: ToneMapping | None, *, deep: bool, planes: bool) -> None:
-        self._info = info
-        self._planes_of = PlanesOf(info) if planes and tone is None else None
-        self._deep = deep
-        self._reformatter, self._aspect_of = VideoReformatter(), AspectMeter()
-        self._mapper = ToneMapper(tone) if tone is not None else None
-
-    def __call__(self, picture: av.VideoFrame) -> SourcePicture:
-        """RGB `(H, W, 3)` on the oriented lattice, or planes."""
-        info, mapper = self._info, self._mapper
-        colour = colour_of_frame(picture, info.colour)
-        stretch = self._aspect_of(picture) / float(info.frame_aspect)
-        planes = self._planes_of(picture, colour, stretch) if self._planes_of is not None else None
-        if planes is not None:
-            return planes
-        pixels = to_rgb(picture, colour, deep=self._deep or mapper is not None, reformatter=self._reformatter)
-        if mapper is not None:
-            pixels = mapper(pixels, deep=self._deep)
-        return info.orientation.apply(info.crop.apply(fitted(pixels, info.decoded_size, stretch)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +164,8 @@ class _Decoder:
         self.spare = spare
         """pts of frames that may be missing."""
         self.reason = "the decoder gives no such frame"
+        self.oriented = False
+        """A frame that was decoded since the last seek told its orientation."""
 
     def seconds(self, pts: int) -> float:
         return float((pts - int(self.info.pts[0])) * self.info.time_base)
@@ -213,6 +194,7 @@ class _Decoder:
     ) -> Generator[_Decoded, None, bool]:
         """Decode one run after a seek (None: from the file's start); False where the seek landed too late."""
         lead, last = self._lead(run[0]), run[-1]
+        self.oriented = False
         with self.open_media() as media:
             prepare_decoder(media.stream)
             begun = not self._seek(media, lead, back_off)
@@ -223,15 +205,22 @@ class _Decoder:
                 first = next(pictures, None)
                 if first is None or int(first.pts or 0) > lead:
                     return False
+                if self.info.orientation != Orientation() and media.begins is None and not matrix_of(first):
+                    return False  # turned by a message before this keyframe, or turned back: the start tells
                 pictures = itertools.chain([first], pictures)
             seen = None
-            for frame in _deinterlaced(pictures, self.info):
+            for frame in _deinterlaced(self._watched(pictures), self.info):
                 if seen is None or frame.pts > seen:
                     seen = frame.pts
                     yield frame
                 if frame.pts >= last:
                     break
             return True
+
+    def _watched(self, pictures: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        for picture in pictures:
+            self.oriented = self.oriented or matrix_of(picture) is not None
+            yield picture
 
     def _lead(self, first: int) -> int:
         """The earliest pts that must be decoded so that `first` comes out as in one long run."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from collections.abc import Mapping
 from typing import Any
 
 import av
+from av.dictionary import Dictionary
 from av.sidedata.sidedata import Type
 
 __all__ = ["CAPTIONS", "TRANSPARENCY", "Type", "has_captions", "side_data_of", "told_of"]
 
 CAPTIONS = "closed captions (CEA-608 or 708) within the picture"
 TRANSPARENCY = "transparency (what lies beneath it is shown)"
+DOLBY_VISION = "Dolby Vision metadata of each scene"
 
 LEFT_OUT = {
     Type.A53_CC: CAPTIONS,
@@ -19,7 +23,8 @@ LEFT_OUT = {
     Type.SPHERICAL: "the description of the picture as spherical (360 degrees)",
     Type.DYNAMIC_HDR_PLUS: "HDR10+ metadata of each scene",
     Type.DYNAMIC_HDR_VIVID: "HDR Vivid metadata of each scene",
-    Type.DOVI_METADATA: "Dolby Vision metadata of each scene",
+    Type.DOVI_METADATA: DOLBY_VISION,
+    Type.DOVI_RPU_BUFFER: DOLBY_VISION,
     Type.AFD: "the description of which part of the picture is active (AFD)",
     Type.ICC_PROFILE: "the colour profile (ICC)",
 }
@@ -53,6 +58,12 @@ Type._missing_ = classmethod(_unknown)  # type: ignore[assignment]  # how an enu
 def side_data_of(frame: av.VideoFrame) -> Mapping[Type, bytes]:
     """All side data of a frame, as FFmpeg's own structures."""
     found: Any = frame.side_data  # the stub types it by name
+    for data in found:
+        for metadata in gc.get_referents(data):
+            if isinstance(metadata, Dictionary) and len(metadata):
+                # PyAV 18.1 frees what the frame frees too: the name of a colour profile in PNG ended the process. It is
+                # never taken away, which costs some 50 bytes for each such frame.
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(metadata))
     return {data.type: bytes(data) for data in found}
 
 
@@ -70,7 +81,7 @@ def told_of(frame: av.VideoFrame, side: Mapping[Type, bytes]) -> tuple[str, ...]
     profile = side.get(Type.ICC_PROFILE, b"")
     if b"sRGB" in profile or "sRGB".encode("utf-16-be") in profile:
         found.discard(Type.ICC_PROFILE)  # which pictures without one are taken for
-    told = [words for kind, words in LEFT_OUT.items() if kind in found]
+    told = list(dict.fromkeys(words for kind, words in LEFT_OUT.items() if kind in found))
     has_alpha = any(component.is_alpha for component in frame.format.components)
     if has_alpha and frame.reformat(format="rgba").to_ndarray()[..., 3].min() < 255:
         told.append(TRANSPARENCY)

@@ -22,10 +22,13 @@ import numpy.typing as npt
 
 from keyscale.engine.camera.geometry import Window
 from keyscale.engine.source.planes import CHROMA_REACH, LAYOUTS, Layout, plane_samples
+from keyscale.engine.source.probe import Orientation
 
 __all__ = ["READ_AROUND", "STEADY_FORMATS", "Moment", "Steady", "steadied"]
 
 Samples = npt.NDArray[np.signedinteger[Any]]
+
+UPRIGHT = Orientation()
 
 REACH = 3
 """Pictures on each side: seven in all leave a seventh of the change from frame to frame that noise makes."""
@@ -95,15 +98,19 @@ class Steady:
     """The decoded pixels that are needed of a picture, by its pts."""
     size: tuple[int, int]
     """Width and height of the pictures that these are parts of; one of another size is made steady as a whole."""
+    orientation: Orientation = UPRIGHT
+    """That of these pictures; likewise."""
 
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """A source frame: its number and time, and its picture, or None where that cannot be decoded."""
+    """A source frame: its number, its time and its picture."""
 
     index: int
     pts: int
     picture: av.VideoFrame | None
+    """None where it cannot be decoded."""
+    orientation: Orientation = UPRIGHT
 
 
 class _Shot:
@@ -235,7 +242,8 @@ def _given(shots: list[_Shot], number: int, steady: Steady) -> Iterator[Moment]:
     picture = shot.picture
     if moments and picture is not None and shot.layout is not None and not shot.is_held:
         part = Window(0, 0, picture.width, picture.height)
-        if (picture.width, picture.height) == steady.size:
+        is_usual = {each.orientation for each in moments} == {steady.orientation}
+        if is_usual and (picture.width, picture.height) == steady.size:
             first, *others = (steady.part_of(each.pts) for each in moments)
             part = reduce(Window.union, others, first)
         _calm(picture, shot, _side(shots, number, -1), _side(shots, number, 1), part, steady.strength)

@@ -28,6 +28,9 @@ _FULL = 0.9
 """Of the duration of the packet before it, what a last packet has at least that is filled up; clocks of milliseconds
 round."""
 
+_EXACT = frozenset({"flac", "alac", "tta", "wavpack", "truehd", "mlp", "ape", "tak"})
+"""Lossless codecs, whose last packet is as long as what is left of the sound."""
+
 _BELIEVED = 0.5
 """Part of its span in which a stream has to hold something: damaged times make spans of days."""
 
@@ -112,7 +115,8 @@ class Spans:
         if span is None or (span.held and span.held < _BELIEVED * (span.ends - span.begins)):
             return {}
         padding = span.cut
-        if not padding and span.last >= _FULL * span.usual and codec is not None and not codec.startswith("pcm_"):
+        exact = codec is None or codec in _EXACT or codec.startswith("pcm_")
+        if not padding and not exact and span.last >= _FULL * span.usual:
             padding = span.last
         return {
             "begins": float(span.begins * span.base),

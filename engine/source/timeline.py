@@ -74,12 +74,21 @@ class Retiming:
     """Packets of the picture before which the decoder begins anew: where times start again."""
     spans: tuple[Span, ...] = ()
     """Of all other streams, where times start again."""
+    recordings: tuple[Fraction, ...] = ()
+    """Seconds to add to the container's time in each recording but the first, of those that lie end to end."""
     ordered: bool = False
     """The times were found by the order of display, so that a packet without one has none to be shown at."""
 
     def shown(self) -> npt.NDArray[np.int64]:
         """All times that frames may have, ascending."""
         return np.sort(self.pts[self.pts > SKIPPED])
+
+    @property
+    def without_frames(self) -> int:
+        """Packets behind the first shown one that have no frame; 0 where each second one has none, as with fields."""
+        after = self.pts[np.argmax(self.pts > SKIPPED) :]
+        count = int(np.count_nonzero(after == UNSHOWN))
+        return count if count < 0.4 * len(after) else 0
 
     def keyframe_before(self, pts: int) -> int:
         """The last packet with a keyframe at or before `pts`, in the order of coding; 0 where there is none."""
@@ -156,6 +165,12 @@ class PacketLog:
         self._may_step_ahead, self._has_dts = may_step_ahead, has_dts
         self._tracks: dict[int, Track] = {}
         self._started = False
+        self._anew: set[int] = set()
+        self._recordings: list[Part] = []
+
+    def begin_recording(self) -> None:
+        """What follows is of another recording, whatever its times are."""
+        self._anew = set(self._tracks)
 
     def add(self, packet: Any) -> None:
         """Note a packet that is not empty."""
@@ -164,15 +179,20 @@ class PacketLog:
         if track is None:
             base = packet.time_base or Fraction(1)
             track = self._tracks[packet.stream_index] = Track(base, packet.stream.type, float(base))
-        if packet.pts is not None and not packet.is_discard:
-            ahead = self._may_step_ahead and is_ahead(track, packet)
-            if ahead or is_back(track, packet, has_dts=self._has_dts):
+        anew = packet.stream_index in self._anew
+        self._anew.discard(packet.stream_index)
+        if anew or (packet.pts is not None and not packet.is_discard):
+            ahead = not anew and self._may_step_ahead and is_ahead(track, packet)
+            if anew or ahead or is_back(track, packet, has_dts=self._has_dts):
                 counts = {index: each.count for index, each in self._tracks.items()}
                 track.finish_part(Part(track.count, counts, ahead))
+                if anew and is_video:
+                    self._recordings.append(track.parts[-1])
                 # A gap in reception loses nothing that can be decoded; a cut in mid-group does.
                 self._started = self._started and (not is_video or ahead)
             elif track.top is not None:
                 track.widest = max(track.widest, packet.pts - track.top)
+        if packet.pts is not None and not packet.is_discard:
             track.low = packet.pts if track.low is None else min(track.low, packet.pts)
             track.top = packet.pts if track.top is None else max(track.top, packet.pts)
             track.end = max(track.end, packet.pts + (packet.duration or 0))
@@ -283,6 +303,7 @@ class PacketLog:
             for k in range(len(shown))
         ]
         return Retiming(
+            recordings=tuple(shifts[parts.index(part) + 1] * time_base for part in self._recordings),
             pts=pts,
             keyframes=np.array(self.keyframes, np.int64),
             joints=tuple(sorted({*first[1:], *self.resized})),

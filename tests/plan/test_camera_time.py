@@ -116,6 +116,18 @@ def test_cuts_and_speeds_on_rounded_times(speed: float) -> None:
     assert shown == expected
 
 
+@pytest.mark.parametrize("speed", [0.25, 0.1])
+@pytest.mark.parametrize(("start", "end"), [(0.233, 0.6), (0.333, 0.4), (0.067, 0.7)])
+def test_slow_motion_does_not_make_a_clocks_rounding_longer(start: float, end: float, speed: float) -> None:
+    """Frame 7 stands at 233 ms in Matroska; at a quarter of the speed what followed came 1.3 ms late, or a frame."""
+    segment = {"start": start, "end": end, "speed": speed}
+    fine, coarse = (
+        planned(film(100, 30, time_base=base), 30, framing=camera(segments=[segment])).source_index.tolist()
+        for base in (None, MS)
+    )
+    assert coarse == fine
+
+
 def test_the_result_cuts_on_the_frame_too(tmp_path: Path) -> None:
     """Pixels of the finished clip: dark at left, bright at right, and a cut at 1.033 in a file of milliseconds."""
     picture = np.zeros((48, 64, 3), np.uint8)

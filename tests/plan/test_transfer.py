@@ -25,7 +25,7 @@ from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.probe import Orientation, StreamInfo
 from keyscale.engine.wording import Said
 
-FIELDS_OF_VERSION_6 = "59b430915c95cb2e"
+FIELDS_OF_VERSION_6 = "5a678d0e31d82a5a"
 """SHA-256 over every field that a plan is made of, shortened."""
 
 

@@ -228,6 +228,15 @@ def test_animated_webp_is_shown(tmp_path: Path, how: dict[str, object]) -> None:
     assert shown(late.path) == expected[6:]
 
 
+@pytest.mark.parametrize("start", [None, 0.3])
+def test_animated_avif_is_shown(tmp_path: Path, start: float | None) -> None:
+    """It begins with a still of its first picture, which was all of it."""
+    options = {"crf": "10", "preset": "12", "svtav1-params": "avif=0:lp=1"}
+    source = write_video(tmp_path / "in.avif", numbers(8), rate=10, codec="libsvtav1", options=options)
+    result = run(small_job(source, tmp_path / "out.mp4", rate=Fraction(10), start=start))
+    assert shown(result.path) == list(range(3 if start else 0, 8))
+
+
 def test_animated_webp_stands_on_black_where_it_is_transparent(tmp_path: Path) -> None:
     pictures = []
     for picture in numbers(4):

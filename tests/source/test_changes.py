@@ -20,6 +20,8 @@ from av.filter import Graph
 from av.video.stream import VideoStream
 from support.numbered import grey, planes, run, small_job
 
+from keyscale.engine.choices import DynamicRange
+from keyscale.engine.errors import DecodeError
 from keyscale.engine.job import Codec, Encoding, Fit
 from keyscale.engine.source.probe import probe
 
@@ -314,3 +316,52 @@ def test_where_reading_begins_changes_nothing(tmp_path: Path) -> None:
             source, tmp_path / "part.mp4", size=SIZE, encoding=lossless, start=first / RATE, overwrite=True
         )
         assert planes(run(part).path) == whole[first:]
+
+
+# Transfer functions
+
+
+def level(signal: float, tags: tuple[int, int, int, int]) -> Part:
+    """Grey of that signal, 0 to 1, in limited code values."""
+    frame = np.full((SIZE[1] * 3 // 2, SIZE[0]), 128, np.uint8)
+    frame[: SIZE[1]] = round(16 + 219 * signal)
+    return Part(lambda _: av.VideoFrame.from_ndarray(frame, format="yuv420p"), tags=tags, options={"qp": "4", "b": "0"})
+
+
+SDR_GREY = level(0.4, (1, 1, 1, 1))
+PQ_WHITE, HLG_WHITE = level(0.5807, (9, 1, 9, 16)), level(0.75, (9, 1, 9, 18))
+LUMA = {id(SDR_GREY): 103.6, id(PQ_WHITE): 213.8, id(HLG_WHITE): 213.8}
+"""Of the parts in SDR: reference white of HDR is 213.8 by hand, see test_hdr_to_sdr.py."""
+
+
+@pytest.mark.parametrize(
+    ("parts", "to"),
+    [
+        ([SDR_GREY, PQ_WHITE], DynamicRange.KEEP),
+        ([SDR_GREY, HLG_WHITE, SDR_GREY], DynamicRange.KEEP),
+        ([PQ_WHITE, SDR_GREY], DynamicRange.SDR),
+        ([HLG_WHITE, PQ_WHITE, SDR_GREY], DynamicRange.SDR),
+        ([SDR_GREY, PQ_WHITE], DynamicRange.SDR),
+    ],
+    ids=["SDR, PQ", "SDR, HLG, SDR", "PQ, SDR to SDR", "HLG, PQ, SDR to SDR", "SDR, PQ to SDR"],
+)
+def test_hdr_and_sdr_in_one_stream_end_as_sdr(tmp_path: Path, parts: list[Part], to: DynamicRange) -> None:
+    """Frames of PQ were shown as if they were SDR: grey and flat."""
+    source = write_parts(tmp_path / "in.ts", "libx264", parts, frames=6)
+    encoding = Encoding(codec=Codec.H264, crf=2, preset="ultrafast", dynamic_range=to)
+    result = run(small_job(source, tmp_path / "out.mp4", size=SIZE, encoding=encoding))
+    found = [float(picture[20:-20, 20:-20].mean()) for picture in lumas(result.path)]
+    assert found == pytest.approx([LUMA[id(part)] for part in parts for _ in range(6)], abs=2)
+
+
+def lumas(path: Path) -> list[npt.NDArray[Any]]:
+    with av.open(path) as container:
+        return [frame.to_ndarray()[: frame.height] for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize("second", [SDR_GREY, HLG_WHITE], ids=["sdr", "hlg"])
+def test_hdr_that_is_kept_has_to_be_hdr_throughout(tmp_path: Path, second: Part) -> None:
+    source = write_parts(tmp_path / "in.ts", "libx264", [PQ_WHITE, second], frames=6)
+    with pytest.raises(DecodeError, match=r"the frame at 0\.240 s is (sdr|hlg) in a source that begins as pq") as error:
+        run(small_job(source, tmp_path / "out.mp4", size=SIZE, encoding=Encoding(preset="ultrafast")))
+    assert "--dynamic-range sdr" in str(error.value.remedy)

@@ -12,9 +12,11 @@ import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+from av.video.reformatter import VideoReformatter
 from support.numbered import run, small_job, write_video
 
 from keyscale.engine.job import Codec, Encoding
+from keyscale.engine.source.colour import Colour, to_rgb
 from keyscale.engine.source.probe import probe
 
 LEVELS = np.array([0, 16, 40, 128, 200, 235, 255, 90])
@@ -125,3 +127,26 @@ def test_what_is_tagged_is_followed(tmp_path: Path) -> None:
     source = write_video(tmp_path / "in.mkv", [frame] * 2, codec="ffv1", pixel_format="gray", tags=(6, 1, 6, 6))
     result = run(small_job(source, tmp_path / "out.mp4", size=SIZE, encoding=FINE))
     np.testing.assert_allclose(greys(result.path, 255), LEVELS, atol=2)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    "pixel_format",
+    ["gray", "gray9le", "gray10le", "gray10be", "gray12le", "gray14le", "gray16le", "gray16be", "ya8", "ya16le"],
+)
+def test_every_code_is_exact(pixel_format: str, full: bool, deep: bool) -> None:
+    """By H.273 clause 8.3; 10 bits were 3 codes off, 16 bits 256."""
+    layout = av.VideoFormat(pixel_format)
+    bits, step = layout.components[0].bits, len(layout.components)
+    codes = np.linspace(0, 2**bits - 1, 256).round().astype(int)
+    frame = av.VideoFrame(256, 4, pixel_format)
+    plane = frame.planes[0]
+    kind = np.dtype(f"{'>' if pixel_format.endswith('be') else '<'}u{-(-bits // 8)}")
+    row = np.zeros(plane.line_size // kind.itemsize, kind)
+    row[: 256 * step : step] = codes
+    plane.update(np.tile(row, (4, 1)).tobytes())
+    pixels = to_rgb(frame, Colour(matrix=1, full_range=full), deep=deep, reformatter=VideoReformatter())
+    unit = 2.0 ** (bits - 8)
+    wanted = codes / (2.0**bits - 1) if full else ((codes - 16 * unit) / (219 * unit)).clip(0, 1)
+    np.testing.assert_allclose(pixels[2, :, 1], wanted * (65535 if deep else 255), atol=0.51)

@@ -90,7 +90,7 @@ class Kind:
 MS = Fraction(1, 1000)
 KINDS = (
     Kind(".mp4", ("h264", "h264b", "hevc", "av1", "mpeg4", "mpeg4b", "mjpeg"), ("aac", "alac", "flac", "libopus", "ac3",
-         "libmp3lame"), variable=True, begins=True, bases=(600, 1000, 12800, 30000, 90000)),
+         "libmp3lame"), variable=True, begins=True, bases=(600, 1000, 12800, 30000, 90000), joins=True),
     Kind(".mov", ("h264", "h264b", "hevc", "mjpeg", "prores", "png", "qtrle", "mpeg4"), ("aac", "pcm_s16le",
          "pcm_s16be", "alac"), variable=True, begins=True, bases=(600, 1000, 30000, 90000)),
     Kind(".mkv", ("h264", "h264b", "hevc", "vp8", "vp9", "mpeg4", "mpeg4b", "mpeg2", "mjpeg", "ffv1", "prores"),

@@ -26,6 +26,8 @@ NEAR = 0.2
 """Source pixels by which a spot may stand elsewhere: what lossy codecs leave of a soft spot in a tiny picture."""
 EDGE = Fraction(6, 100)
 """Seconds about a joint, an end or a change of speed in which a burst may be cut or smeared."""
+ROUNDED = 0.001
+"""Instead of the latter where times are milliseconds: FFmpeg rounds both ends of an encoder's padding."""
 PACKET = 2048
 """Samples of a packet of sound at most, those of Windows Media Audio."""
 CHANNELS = {".mp4": 8, ".mov": 16, ".mkv": 16}
@@ -272,7 +274,7 @@ def _faults_of_sound(case: Case, result: Path, zero: Fraction) -> list[str]:
     for burst in (time + late for time in case.track.bursts):
         if (place := clock.to_output(burst)) is not None:
             clear = min(abs(burst - edge) for edge in edges) > EDGE and burst < clock.end
-            near = ONSET + SLOWED * max(0.0, float(1 / place[1]) - 1)
+            near = ONSET + (ROUNDED if case.kind.tick == MS else SLOWED) * max(0.0, float(1 / place[1]) - 1)
             wanted.append((float(place[0]), near if clear else None))
         # A codec may let it be heard just before it, at the edge of what is played.
         elif clock.start - EDGE < burst < clock.end + EDGE:
