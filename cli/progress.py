@@ -40,8 +40,6 @@ __all__ = [
 PLAIN_INTERVAL = 5.0
 """Least seconds between two plain lines within a phase."""
 
-REFRESH_PER_SECOND = 8
-
 
 class Renderer(ABC):
     """Shows the events of one run or batch. A context manager; `handle` may be called from any thread."""
@@ -124,10 +122,11 @@ def clock_text(seconds: float) -> str:
 
 def counted(progress: Progress) -> str:
     """How much of how much, with its unit."""
-    if progress.unit == "bytes":
-        done, total = f"{progress.frame / 1e6:.1f}", f"{progress.total / 1e6:.1f} MB"
-        return f"{done}/{total}" if progress.total else f"{done} MB"
-    return f"{progress.frame}/{progress.total} frames" if progress.total else f"{progress.frame} frames"
+    if progress.unit == "frames":
+        return f"{progress.frame}/{progress.total} frames" if progress.total else f"{progress.frame} frames"
+    if progress.phase.value == "fetch" and not progress.frame and not progress.total:
+        return "the network"  # it is loaded, from this machine
+    return f"{progress.frame / 1e6:.1f}" + (f"/{progress.total / 1e6:.1f} MB" if progress.total else " MB")
 
 
 def rate_text(fps: float | None, unit: str = "frames") -> str:
@@ -255,7 +254,7 @@ class Live(Lines):
         self._live = Live(
             get_renderable=self._draw,
             console=self._console,
-            refresh_per_second=REFRESH_PER_SECOND,
+            refresh_per_second=8,
             transient=True,
             redirect_stdout=False,
             redirect_stderr=self._redirect_stderr,

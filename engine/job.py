@@ -159,6 +159,7 @@ class ModelChoice:
         between=(0, 1),
         docs="how much of the network's picture is shown; the rest is the source, resized by Lanczos "
         "([look](look.md#strength))",
+        default_docs="1",
     )
     offline: bool = option(False, "Never download weights.", "Model", per_clip=False)
 

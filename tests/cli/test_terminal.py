@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,15 @@ def test_plain_knows_no_percentage_of_an_unknown_total() -> None:
         clock.now += 6
         view.handle(progress(7, 0, phase=Phase.PREPARE))
     assert err.getvalue().splitlines() == ["prepare: 0 frames", "prepare: 7 frames, elapsed 0:06"]
+
+
+def test_plain_counts_no_bytes_of_a_network_that_need_not_be_downloaded() -> None:
+    err, clock = io.StringIO(), Clock()
+    with renderer("plain", stderr=err, clock=clock) as view:
+        view.handle(replace(progress(0, 0, phase=Phase.FETCH), unit="bytes"))
+        clock.now += 1
+        view.handle(progress(0, 100))
+    assert err.getvalue().splitlines()[:2] == ["fetch: the network", "fetch: the network in 0:01"]
 
 
 def test_plain_prints_notes_and_what_was_resumed_and_lost() -> None:
