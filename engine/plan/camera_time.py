@@ -83,11 +83,9 @@ class FrameTimes:
         Where a clock of milliseconds rounded it, as it was before: slow motion would make the rounding longer.
         """
         nearest = int(np.abs(self.times - time).argmin())
-        if not abs(float(self.times[nearest]) - time) <= self.slack(
-            THREE_DECIMALS
-        ):  # what is no number is refused later
-            return time
-        return float((self.times if self.even is None else self.even)[nearest])
+        if abs(float(self.times[nearest]) - time) <= self.slack(THREE_DECIMALS):
+            return float((self.times if self.even is None else self.even)[nearest])
+        return time
 
     def lookups(self, shown: Ints, wanted: Seconds) -> Seconds:
         """When the camera is looked up for each output frame `(M,)`, in seconds of the source.

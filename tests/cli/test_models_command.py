@@ -20,6 +20,10 @@ from keyscale.engine.models import all_models
 
 OFFICIAL = "realesr-animevideov3.pth"
 SHIPPED = [spec.name for spec in all_models() if spec.shipped]
+ENDS = tuple(
+    f"{look}{end}" for look in ("", "-natural", "-crisp") for end in (".safetensors", ".int8.xml", ".int8.bin")
+)
+"""How the names of a shipped network's files end."""
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +91,7 @@ class TestList:
         compact = by_name["keyscale-compact-x4"]
         assert compact["shipped"]
         assert Path(compact["found"]).is_file()
-        assert [Path(file["filename"]).suffix for file in compact["files"]] == [".safetensors", ".xml", ".bin"]
+        assert [file["filename"].removeprefix("keyscale-compact-x4") for file in compact["files"]] == list(ENDS)
 
 
 class TestFetch:
@@ -151,7 +155,7 @@ class TestVerify:
         result = run("verify")
         assert result.exit_code == 0
         names = [Path(line.removeprefix("ok     ")).name for line in result.stdout.splitlines()]
-        assert names == [f"{name}{end}" for name in SHIPPED for end in (".safetensors", ".int8.xml", ".int8.bin")]
+        assert names == [f"{name}{end}" for name in SHIPPED for end in ENDS]
         assert f"there are no other weights in {cache}" in result.stderr
 
     def test_a_wrong_file_among_good_ones(self, with_official: Path, cache: Path) -> None:
@@ -167,7 +171,7 @@ class TestVerify:
             (cache / name).write_bytes(b"other")
         result = run("verify")
         assert isinstance(result.exception, ModelError)
-        assert result.exception.message.startswith(f"2 of {2 + 3 * len(SHIPPED)} weights files are wrong")
+        assert result.exception.message.startswith(f"2 of {2 + len(ENDS) * len(SHIPPED)} weights files are wrong")
         assert "RealESRGAN_x4plus.pth" in result.exception.message
         assert "RealESRGAN_x2plus.pth" in result.exception.message
 

@@ -264,11 +264,12 @@ def test_trim_and_speed_together(tmp_path: Path) -> None:
         result.plan.info.duration,
         Fraction(24),
         tick=Fraction(1, 1000),
-        start=Fraction(1, 2),
+        # As frames 15, 6, 27 and 36 stood before the clock of milliseconds rounded them.
+        start=15 / NTSC,
         end=Fraction(7, 4),
         segments=[
-            (Fraction(1, 5), Fraction(9, 10), Fraction(1, 2)),
-            (Fraction(6, 5), Fraction(5), Fraction(3)),
+            (6 / NTSC, 27 / NTSC, Fraction(1, 2)),
+            (36 / NTSC, Fraction(5), Fraction(3)),
         ],
     )
     assert shown(result.path) == expected
