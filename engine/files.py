@@ -177,7 +177,8 @@ def advice_on(path: str | PathLike[str], suffixes: Iterable[str]) -> str:
     if re.match(r"(www\.|[\w-]+(\.[\w-]+)*\.(com|org|net|io|tv|dev)/)", str(path), re.IGNORECASE):
         return f"If it is an address, write https://{path}. Otherwise check the path."
     try:
-        others = [other.name for other in given.parent.iterdir() if other.suffix.lower() in suffixes]
+        names = (other.name for other in given.parent.iterdir() if other.suffix.lower() in suffixes)
+        others = [name for name in names if name != given.name]  # it may be a link to nowhere
     except (OSError, ValueError):
         return f"There is no folder {given.parent}: check the path." if not given.parent.exists() else "Check the path."
     by_name = {text.lower(): name for name in sorted(others) for text in (Path(name).stem, name)}

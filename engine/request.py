@@ -72,7 +72,7 @@ def request_of(values: Mapping[str, Any], *, kind: type[Job] = Job) -> Request:
 
 def networks_of(model: str | None) -> list[str]:
     """The networks of a list with commas; none where it names one, or is the path of a file."""
-    if model is None or "," not in model or Path(model).exists():
+    if model is None or "," not in model or Path(model).expanduser().exists():
         return []
     names = [name.strip() for name in model.split(",") if name.strip()]
     return names if len(names) > 1 else []

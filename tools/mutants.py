@@ -456,6 +456,41 @@ MUTANTS = (
         "    if False:\n",
         "tests/ground/test_settings.py::test_inputs_beside_different_presets_need_a_decision",
     ),
+    Mutant(
+        "what moves is not averaged",
+        "engine/source/steady.py",
+        "    if len(three) < 3 or _is_moving(*three):\n",
+        "    if len(three) < 3:\n",
+        "tests/source/test_steady.py::test_a_pan_is_left_alone",
+    ),
+    Mutant(
+        "a look between two mixes by its distance from the lower one",
+        "engine/models/looks.py",
+        "    blend = (share - below.share) / (above.share - below.share)\n",
+        "    blend = share\n",
+        "tests/models/test_look.py::test_a_look_between_mixes_the_weights_beside_it",
+    ),
+    Mutant(
+        "a part of the network's picture is mixed with the source's",
+        "engine/pipeline/chunks.py",
+        "    return mixed(sample(_seen(group), group.window, 1, *how), shown, plan.strength)\n",
+        "    return mixed(shown, shown, plan.strength)\n",
+        "tests/models/test_look.py::test_a_part_of_the_network_s_picture",
+    ),
+    Mutant(
+        "windows of an ONNX network have all of its context",
+        "engine/models/foreign.py",
+        "            halo=halo,\n",
+        "            halo=halo // 2,\n",
+        "tests/models/test_foreign.py::test_context_and_cells_are_those_of_the_convolutions",
+    ),
+    Mutant(
+        "packets of a later recording are in the first one's time base",
+        "engine/source/continued.py",
+        "                    setattr(packet, name, round(value * base / stream.time_base))\n",
+        "                    setattr(packet, name, value)\n",
+        "tests/source/test_appended.py::test_another_clock_and_another_size",
+    ),
 )
 
 

@@ -112,6 +112,7 @@ def open_model(
     denoise: float | None = None,
     look: float | None = None,
     *,
+    spec: ModelSpec | None = None,
     offline: bool = False,
     unasked: bool = False,
     on_progress: Callable[[int, int | None], None] | None = None,
@@ -122,6 +123,7 @@ def open_model(
     Args:
         name_or_path: as of `load_model`, and so are `denoise`, `look`, `offline`, `on_progress` and `on_note`.
         execution: of `choose_execution`.
+        spec: what the plan knows of a foreign network; None finds it by a trial.
         unasked: nobody asked for its precision, so that it has to come close to fp32 (`execution.CLOSE`).
 
     Raises:
@@ -136,7 +138,7 @@ def open_model(
 
     def exact() -> Enlarger:
         if file is not None:
-            return ForeignModel(file, precision="fp32")
+            return ForeignModel(file, precision="fp32", spec=spec)
         on_cpu = model.exact() if execution.kind == "cpu" else None
         return on_cpu or load_openvino_model(name_or_path, "fp32", denoise, look, **about)
 
@@ -146,7 +148,7 @@ def open_model(
         from keyscale.engine.models.gpus import check_there
 
         check_there(execution.device)
-        model = ForeignModel(file, precision=execution.precision, device=execution.device)
+        model = ForeignModel(file, precision=execution.precision, device=execution.device, spec=spec)
         if (execution.kind, execution.precision) == ("cpu", "fp32"):
             return model
     elif execution.runtime == "openvino":

@@ -76,10 +76,9 @@ def choose_execution(spec: ModelSpec, device: str, asked: Precision, *, on_cpu: 
     """How a network runs on a device.
 
     On a CPU through OpenVINO: unless something else is asked for in int8 where the network has that, else in bf16 or
-    fp16, each where the CPU supports it, else in fp32; a foreign network not in bf16, which would keep 8 bits of its
-    input. On Intel's GPUs through OpenVINO, and on WebGPU through ONNX
-    Runtime. Elsewhere through torch. Unless something else is asked for that is fp16 on CUDA and Intel's, and fp32 on
-    MPS and WebGPU.
+    fp16, each where the CPU supports it, else in fp32; a foreign network not in bf16, which would keep only 8 bits of
+    its input. On Intel's GPUs through OpenVINO, and on WebGPU through ONNX Runtime. Elsewhere through torch. Unless
+    something else is asked for that is fp16 on CUDA and Intel's, and fp32 on MPS and WebGPU.
 
     Args:
         spec: the network.

@@ -14,12 +14,13 @@ from collections.abc import Callable
 import numpy as np
 
 from keyscale.engine.camera.geometry import Window
-from keyscale.engine.errors import Interrupted, ModelError
+from keyscale.engine.errors import DeviceError, Interrupted
 from keyscale.engine.models import webgpu
 from keyscale.engine.models.enlarger import CPU_BUDGET, OutOfMemory, finished, surrounded
 from keyscale.engine.models.foreign import Floats, Foreign, describe
 from keyscale.engine.models.openvino import compiled, described, is_out_of_memory, load_openvino
 from keyscale.engine.models.openvino_model import BYTES, HINTS, CpuPrecision, infer
+from keyscale.engine.models.registry import ModelSpec
 from keyscale.engine.source.colour import PixelArray
 
 __all__ = ["ForeignModel"]
@@ -31,19 +32,23 @@ TILE = 256
 class ForeignModel:
     """A foreign network on a device. One thread at a time."""
 
-    def __init__(self, file: Foreign, *, precision: CpuPrecision, device: str = "cpu") -> None:
+    def __init__(
+        self, file: Foreign, *, precision: CpuPrecision, device: str = "cpu", spec: ModelSpec | None = None
+    ) -> None:
         """Put a file to work.
 
         Args:
             file: what was read.
             precision: to compute in; one that the device has.
             device: `cpu`, `intel`, `intel:N` or `webgpu`.
+            spec: of the plan, by which all of a job's chunks are made; None finds it by a trial.
 
         Raises:
-            ModelError: as `describe`; on WebGPU, it cannot be made into a graph of one size or in fp16.
-            DeviceError: it does not run on that device.
+            ModelError: as `describe`.
+            DeviceError: it does not run on that device; on WebGPU, it cannot be made into a graph of one size or in
+                fp16.
         """
-        self.spec = describe(file)
+        self.spec = spec or describe(file)
         assert self.spec.findings is not None
         self.sha256, self.precision, self.place = file.sha256, precision, device
         self.decibels: float | None = None
@@ -54,7 +59,10 @@ class ForeignModel:
             side = max(align, min(TILE, most - 2 * halo) // align * align) + 2 * halo
             self._size = self._size or (side, side)
             half = precision == "fp16"
-            self._session = webgpu.open_session(_of_one_size(file, self._size, half), self.spec.name, precision)
+            try:
+                self._session = webgpu.open_session(_of_one_size(file, self._size, half), self.spec.name, precision)
+            except OutOfMemory as error:
+                raise DeviceError(f"the memory of webgpu does not hold {file.path}: {error}") from error
         else:
             self._request = compiled(
                 load_openvino().Core(), file.graph, HINTS[precision], device
@@ -76,7 +84,11 @@ class ForeignModel:
 
     def exact(self) -> ForeignModel | None:
         """The same in fp32 of a model in bf16 or fp16."""
-        return None if self.precision == "fp32" else ForeignModel(self._file, precision="fp32", device=self.place)
+        return (
+            None
+            if self.precision == "fp32"
+            else ForeignModel(self._file, precision="fp32", device=self.place, spec=self.spec)
+        )
 
     def enlarge(
         self, pixels: PixelArray, inner: Window, *, should_stop: Callable[[], bool] | None = None
@@ -145,5 +157,5 @@ def _of_one_size(file: Foreign, size: tuple[int, int], half: bool) -> bytes:
         made: bytes = model.SerializeToString()
     except Exception as error:  # checker, protobuf and converter have no common exception
         what = "cannot be converted to fp16" if half else "cannot be given one size"
-        raise ModelError(f"{file.path} {what}: {str(error)[:200]}") from error
+        raise DeviceError(f"{file.path} {what} for webgpu: {str(error)[:200]}") from error
     return made

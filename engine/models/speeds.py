@@ -58,9 +58,10 @@ def speed_key(execution: Execution, model: str = "") -> str:
     return f"{execution.kind} {execution.runtime} {execution.precision} {model}".rstrip()
 
 
-def making_key(encoder: str, preset: str | None, *, network: bool) -> str:
-    """What the time of sampling and encoding is filed under; beside a network only what that does not hide."""
-    return f"making {encoder} {preset or 'default'}{' beside a network' if network else ''}"
+def making_key(encoder: str, preset: str | None, *, network: bool, steady: bool = False, mixed: bool = False) -> str:
+    """What the time of reading, sampling and encoding is filed under; beside a network only what that does not hide."""
+    ways = ((network, " beside a network"), (steady, ", steady"), (mixed, ", mixed"))
+    return f"making {encoder} {preset or 'default'}{''.join(words for does, words in ways if does)}"
 
 
 def checking_key(verify: str) -> str:

@@ -90,7 +90,9 @@ def make_estimate(
         known = (kind for kind in GPU_KINDS if kind in there and any(key.startswith(f"{kind} ") for key in speeds))
         device = next(known, there[0] if device == "gpu" and there else "cpu")
     area, frames = job.target.width * job.target.height, len(source_index)
-    making = measured_speed(speeds, making_key(encoder.encoder, encoder.preset, network=model is not None), area)
+    how = {"steady": job.calm.steady != 0, "mixed": model is not None and job.model.strength < 1}
+    key = making_key(encoder.encoder, encoder.preset, network=model is not None, **how)
+    making = measured_speed(speeds, key, area)
     checking = measured_speed(speeds, checking_key(job.verify), area)
     seen = measured_speed(speeds, size_key(encoder.encoder), area)
     likely = size * TYPICAL_SHARE if seen is None else pixels * seen * size_at(encoder.crf)

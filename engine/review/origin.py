@@ -5,6 +5,7 @@ Near is what a batch's report beside the result names, what lies in the result's
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import Iterator
@@ -90,8 +91,11 @@ def _near(path: Path) -> list[Path]:
     """
     own = path.name.split(".keyscale.")[0]
     found = _reported(path)
-    for folder in (path.parent, Path()):
-        files = [other for other in folder.iterdir() if other.is_file()]
+    listed = [list(path.parent.iterdir())]
+    with contextlib.suppress(OSError):
+        listed.append(list(Path().iterdir()))
+    for others in listed:
+        files = [other for other in others if other.is_file()]
         found += sorted(files, key=lambda other: (not other.name.startswith(own), other.name))
     once: dict[Path, Path] = {}
     for each in found:

@@ -108,6 +108,7 @@ class LocalRun(Run):
                     execution,
                     self.job.model.denoise,
                     self.job.model.look,
+                    spec=spec,
                     offline=self.job.model.offline,
                     unasked=unasked,
                     on_progress=summed(report),
@@ -231,7 +232,8 @@ class LocalRun(Run):
             beside = time.monotonic() - self._making_began - (upscaler.seconds if upscaler is not None else 0)
             area, frames = self._area, self.tally.frames
             encoder = plan.encoder
-            key = making_key(encoder.encoder, encoder.preset, network=upscaler is not None)
+            how = {"steady": plan.job.calm.steady != 0, "mixed": plan.strength < 1}
+            key = making_key(encoder.encoder, encoder.preset, network=upscaler is not None, **how)
             found.append(Measured(key, area, frames, max(beside, 1e-6) / (area * max(1, frames))))
         remember(found)
 

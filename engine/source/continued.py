@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.stream import Stream
 
-__all__ = ["continued"]
+__all__ = ["continued", "refuse"]
 
 SELF_CONTAINED = frozenset(
     {"vp8", "vp9", "av1", "mjpeg", "mpeg1video", "mpeg2video", "prores", "dnxhd", "flv1", "png", "theora"}
@@ -70,7 +70,7 @@ def _places(first: InputContainer, following: InputContainer, number: int) -> di
         ours = [stream for stream in first.streams if stream.type == kind]
         theirs = [stream for stream in following.streams if stream.type == kind]
         if len(theirs) > len(ours) and kind != "data":
-            _refuse(number, f"{len(theirs)} {kind} stream{'s' * (len(theirs) > 1)}, the first {len(ours)}")
+            refuse(number, f"{len(theirs)} {kind} stream{'s' * (len(theirs) > 1)}, the first {len(ours)}")
         places |= {its.index: stream for stream, its in zip(ours, theirs, strict=False)}
     return places
 
@@ -87,23 +87,23 @@ def _headers(
             continue
         codec = one.codec.canonical_name
         if other.codec.canonical_name != codec:
-            _refuse(number, f"{stream.type} in {other.codec.canonical_name}, the first in {codec}")
+            refuse(number, f"{stream.type} in {other.codec.canonical_name}, the first in {codec}")
         if stream.type == "audio":
             pair: tuple[Any, Any] = following.streams[index], stream
             forms = [(each.codec_context.sample_rate, channels_of(each)) for each in pair]
             if forms[0] != forms[1]:
-                _refuse(number, "sound of {} Hz and {} channel(s), the first {} Hz and {}".format(*forms[0], *forms[1]))
+                refuse(number, "sound of {} Hz and {} channel(s), the first {} Hz and {}".format(*forms[0], *forms[1]))
         elif stream.type == "video":
             shapes = [(each.width, each.height, each.pix_fmt) for each in (one, other)]
             if shapes[0] != shapes[1] and codec not in SELF_CONTAINED | TAKES_HEADERS:
-                _refuse(number, "pictures of {}x{} in {}, the first {}x{} in {}".format(*shapes[1], *shapes[0]))
+                refuse(number, "pictures of {}x{} in {}, the first {}x{} in {}".format(*shapes[1], *shapes[0]))
         if codec not in TAKES_HEADERS:
             if one.extradata != other.extradata and codec not in SELF_CONTAINED:
-                _refuse(number, f"{codec} with other settings than the first")
+                refuse(number, f"{codec} with other settings than the first")
             continue
         if not other.extradata:
             continue
-        # Those of the first too: a recording between may have had others.
+        # Also where they equal the first one's: a recording in between may have had others.
         make: Any = PacketSideData  # the stub lacks what it takes
         data: PacketSideData = make(packet_sidedata_type_from_literal("new_extradata"), len(other.extradata))
         data.update(other.extradata)
@@ -111,7 +111,8 @@ def _headers(
     return headers
 
 
-def _refuse(number: int, what: str) -> None:
+def refuse(number: int, what: str) -> None:
+    """Raise the error for a later recording that cannot follow the first one, by its number from 1."""
     raise InputError(
         f"recording {number} of those that were laid end to end in the source has {what}",
         remedy="Split the file where its recordings were joined, and give each by itself.",

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ from av.codec.context import Flags
 from keyscale.engine.errors import InputError
 from keyscale.engine.files import VIDEO_SUFFIXES, advice_on
 from keyscale.engine.source.appended import Window, beginnings_of
-from keyscale.engine.source.continued import continued
+from keyscale.engine.source.continued import continued, refuse
+from keyscale.engine.source.side_data import Type, side_data_of
 from keyscale.engine.source.webp import HEAD_BYTES, as_film, film_of, is_animated
 
 if TYPE_CHECKING:
@@ -130,14 +132,39 @@ def open_stream(
         yield container
 
 
+def check_orientations(path: str | Path) -> None:
+    """See that all recordings in a file are turned alike: the first one's decoder gives all frames its orientation.
+
+    Raises:
+        InputError: they are not.
+    """
+    name, turns = os.fspath(path), list[bytes | None]()
+    beginnings = beginnings_of(name)
+    if not beginnings:
+        return
+    with Path(name).open("rb") as file:
+        for start, stop in pairwise([0, *beginnings, None]):
+            window = Window(file, name, start or 0, stop)
+            with (
+                suppress(av.FFmpegError, StopIteration, InputError),  # what cannot be read is told where it is missed
+                _opened(window, name, "none", None, 0) as container,
+            ):
+                first = next(container.decode(video_stream(container, name)))
+                turns.append(side_data_of(first).get(Type.DISPLAYMATRIX))
+            if turns and turns[-1] != turns[0]:
+                refuse(len(turns), "another orientation than the first")
+
+
 @contextmanager
 def _in_turn(
     file: Any, name: str, beginnings: tuple[int, ...], demuxer: str | None, look_ahead: int
 ) -> Iterator[InputContainer]:
     """The first of several recordings; `demuxed` goes on with the others."""
-    starts = [0, *beginnings]
-    windows = [Window(file, name, start, stop) for start, stop in zip(starts, [*beginnings, None], strict=True)]
-    first, *others = (partial(_opened, window, name, "none", demuxer, look_ahead) for window in windows)
+    first, *others = (
+        partial(_opened, Window(file, name, start, stop), name, "none", demuxer, look_ahead)
+        for start, stop in pairwise([0, *beginnings, None])
+        if start is not None
+    )
     with first() as container:
         _following[container] = others
         try:

@@ -22,7 +22,7 @@ from keyscale.engine.source.clean_aperture import clean_apertures
 from keyscale.engine.source.colour import Colour
 from keyscale.engine.source.matroska import pixel_crops
 from keyscale.engine.source.measure import FirstFrame, Measured, Scan, measure
-from keyscale.engine.source.open import open_source, video_stream
+from keyscale.engine.source.open import check_orientations, open_source, video_stream
 from keyscale.engine.source.source_colour import check_dolby_vision, colour_of_source
 from keyscale.engine.source.streams import FARTHEST, UNLISTED
 from keyscale.engine.source.timeline import Retiming
@@ -215,6 +215,7 @@ def probe(path: str | Path, *, tolerate_damage: bool = False, sound: bool = True
             With `tolerate_damage` truncation becomes a note.
     """
     scan, late = _scan(path, sound=sound)
+    check_orientations(path)
     check_dolby_vision(path, scan)
     measured = measure(path, scan, tolerate_damage=tolerate_damage)
     first = measured.first_frame

@@ -7,7 +7,7 @@ the end. A wanted frame that the decoder does not give, or gives damaged, is an 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -120,7 +120,7 @@ def _moments(
         around = numbers[:, None] + np.arange(-READ_AROUND, READ_AROUND + 1)
         numbers = np.unique(around.clip(0, len(info.pts) - 1))
     asked = info.pts[numbers].tolist()
-    decoder = _Decoder(info, open_media, keep_going=keep_going, spare=set(asked) - set(wanted))
+    decoder = _Decoder(info, open_media, wanted, keep_going=keep_going)
     expected = zip(numbers.tolist(), asked, strict=True)
     number, want = next(expected)
     for frame in decoder.frames(asked, should_stop):
@@ -132,7 +132,7 @@ def _moments(
             return
         if frame_is_damaged(frame.picture) and frame.pts >= first:
             # Damage to a frame that is not shown spreads to those that are predicted from it.
-            decoder.lose(frame.pts)
+            decoder.lose(frame.pts, broken=True)
             if frame.pts != want:
                 continue
             yield Moment(number, want, None, info.orientation)
@@ -157,12 +157,15 @@ class _Decoded:
 
 
 class _Decoder:
-    def __init__(self, info: VideoInfo, open_media: OpenMedia, *, keep_going: bool, spare: Collection[int]) -> None:
+    def __init__(self, info: VideoInfo, open_media: OpenMedia, shown: Sequence[int], *, keep_going: bool) -> None:
         self.info = info
         self.open_media = open_media
         self.keep_going = keep_going
-        self.spare = spare
-        """pts of frames that may be missing."""
+        self.shown = frozenset(shown)
+        """pts of frames that may not be missing: others are asked for to make these steady."""
+        self.gap = round(SEEK_SECONDS / info.time_base)
+        self.between = [(run[0], run[-1]) for run in _runs(shown, self.gap)]
+        """First and last pts of what is decoded without a seek for the frames that are shown."""
         self.reason = "the decoder gives no such frame"
         self.oriented = False
         """A frame that was decoded since the last seek told its orientation."""
@@ -170,9 +173,15 @@ class _Decoder:
     def seconds(self, pts: int) -> float:
         return float((pts - int(self.info.pts[0])) * self.info.time_base)
 
-    def lose(self, pts: int) -> None:
-        """Raise a `DecodeError` unless the loss is tolerated."""
-        if self.keep_going or pts in self.spare:
+    def lose(self, pts: int, *, broken: bool = False) -> None:
+        """Raise a `DecodeError` unless the loss is tolerated.
+
+        Args:
+            pts: of the frame.
+            broken: it is there, but damaged, which spreads to frames that are predicted from it.
+        """
+        spreads = broken and any(first <= pts <= last for first, last in self.between)
+        if self.keep_going or not (spreads or pts in self.shown):
             return
         raise DecodeError(
             f"{self.info.path}: the frame at {self.seconds(pts):.3f} s cannot be decoded ({self.reason})",
@@ -184,13 +193,13 @@ class _Decoder:
 
     def frames(self, wanted: list[int], should_stop: Callable[[], bool]) -> Iterator[_Decoded]:
         """Decoded frames in ascending order, everything between the wanted ones as well where that is near."""
-        for run in _runs(wanted, round(SEEK_SECONDS / self.info.time_base)):
+        for run in _runs(wanted, self.gap):
             for back_off in (*BACK_OFF_SECONDS, None):
                 if should_stop() or (yield from self._run(run, back_off, should_stop)):
                     break
 
     def _run(
-        self, run: list[int], back_off: float | None, should_stop: Callable[[], bool]
+        self, run: Sequence[int], back_off: float | None, should_stop: Callable[[], bool]
     ) -> Generator[_Decoded, None, bool]:
         """Decode one run after a seek (None: from the file's start); False where the seek landed too late."""
         lead, last = self._lead(run[0]), run[-1]
@@ -272,7 +281,7 @@ class _Decoder:
                 self.reason = str(error.strerror or error)
                 pts = None if packet is None or packet is JOINT else packet.pts
                 if begun and pts is not None and first <= pts <= last:
-                    self.lose(pts)
+                    self.lose(pts, broken=True)
                 frames = []
             begun = begun or any(frame.key_frame for frame in frames)
             yield from (frame for frame in frames if frame.pts is not None)
@@ -280,7 +289,7 @@ class _Decoder:
                 return
 
 
-def _runs(wanted: list[int], gap: int) -> Iterator[list[int]]:
+def _runs(wanted: Sequence[int], gap: int) -> Iterator[Sequence[int]]:
     start = 0
     for i in range(1, len(wanted)):
         if wanted[i] - wanted[i - 1] > gap:

@@ -52,6 +52,7 @@ from keyscale.engine.workspace.folder import WorkFolder
 
 if TYPE_CHECKING:
     from keyscale.engine.models.enlarger import Enlarger
+    from keyscale.engine.models.registry import ModelSpec
     from keyscale.engine.pipeline.upscaler import Upscaler
 
 __all__ = ["Workshop", "here", "make_chunk", "workshop"]
@@ -125,9 +126,14 @@ class Workshop:
         return self._plan[1]
 
     def network(
-        self, name: str, execution: Execution, denoise: float | None = None, look: float | None = None
+        self,
+        name: str,
+        execution: Execution,
+        denoise: float | None = None,
+        look: float | None = None,
+        spec: ModelSpec | None = None,
     ) -> Enlarger:
-        """A network, loaded once.
+        """A network, loaded once; arguments as of `open_model`.
 
         Raises:
             KeyscaleError: as `open_model`.
@@ -141,7 +147,7 @@ class Workshop:
 
             share_cores()
             self._network = None  # the device may not hold two
-            self._network = key, open_model(name, execution, denoise, look, offline=True)
+            self._network = key, open_model(name, execution, denoise, look, spec=spec, offline=True)
         return self._network[1]
 
     def warm(self) -> None:
@@ -351,7 +357,7 @@ def _upscaler(workshop: Workshop, task: Task, plan: Plan, urls: Mapping[str, str
 
     name = plan.model.name if task.checkpoint is None else str(workshop.checkpoint(task, urls["checkpoint"]))
     return Upscaler(
-        workshop.network(name, task.execution, plan.job.model.denoise, plan.job.model.look),
+        workshop.network(name, task.execution, plan.job.model.denoise, plan.job.model.look, plan.model),
         plan.info.lattice,
         tile=plan.job.compute.tile,
         on_note=notes.append,

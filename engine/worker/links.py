@@ -166,7 +166,7 @@ class Link:
         self.target = f"{split.path or '/'}?{split.query}" if split.query else split.path or "/"
         """What the request line names: path and query, and all of it to a proxy that reads the request."""
         if via is not None and not self._is_https:
-            self.target = f"http://{split.netloc}{self.target}"
+            self.target = f"http://{split.netloc.rpartition('@')[2]}{self.target}"
 
     def __repr__(self) -> str:
         return f"<Link to {self.host}>"

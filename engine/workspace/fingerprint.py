@@ -52,8 +52,7 @@ def pixels_of(plan: Plan) -> bytes:
         repr(_tile_that_shows(plan)),
         repr(plan.job.keep_going_on_decode_errors),
         repr(plan.tone),
-        *([repr(plan.strength)] if plan.strength < 1 else []),
-        repr(plan.job.calm.steady),
+        repr((plan.strength, plan.job.calm.steady)),
     ):
         digest.update(part.encode() + b"\0")
     for array in (plan.info.pts[plan.source_index], plan.rects, plan.placements):
@@ -67,8 +66,13 @@ def _tile_that_shows(plan: Plan) -> int | None:
 
 
 def _network_without_name(plan: Plan) -> ModelSpec | None:
-    """The network; of a user's checkpoint without the name that its file has."""
-    return plan.model if plan.model is None or own_checkpoint(plan) is None else replace(plan.model, name="")
+    """The network; of a user's file without its name, and without what only the cost of running it depends on."""
+    if plan.model is None or own_checkpoint(plan) is None:
+        return plan.model
+    found = plan.model.findings
+    if found is not None:
+        found = replace(found, macs_per_pixel=0, bytes_per_pixel=0)
+    return replace(plan.model, name="", findings=found)
 
 
 def _way(plan: Plan) -> object:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import time
 import zlib
 from collections.abc import Iterator
 from fractions import Fraction
@@ -145,7 +144,7 @@ def test_arrays_of_a_loaded_plan_are_ordinary_ones() -> None:
         assert array.flags.c_contiguous
 
 
-def test_two_hours_at_60_frames_a_second_are_small_and_quick() -> None:
+def test_two_hours_at_60_frames_a_second_are_small() -> None:
     frames = 2 * 3600 * 60
     dice = np.random.default_rng(3)
     moves = dice.uniform([0, 0, 300, 500], [1000, 400, 600, 680], (7200, 4))
@@ -155,13 +154,9 @@ def test_two_hours_at_60_frames_a_second_are_small_and_quick() -> None:
         framing=camera([(float(t), *each) for t, each in enumerate(moves.tolist())]),
     )
     assert plan.frames > 0.99 * frames
-    began = time.perf_counter()
     data = dump_plan(plan)
-    again = load_plan(data)
-    seconds = time.perf_counter() - began
-    assert np.array_equal(again.rects, plan.rects)
+    assert np.array_equal(load_plan(data).rects, plan.rects)
     assert len(data) < 10_000_000
-    assert seconds < 4  # 0.7 s where nothing else runs
 
 
 def test_bytes_that_are_no_plan_are_told() -> None:

@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 from support.clips import clicks_in, clicks_track, make_clip
-from support.numbered import SMALL, numbers, run, shown, small_job, write_video
+from support.numbered import SMALL, numbers, run, shown, small_job, turn, write_video
 
 from keyscale.engine.errors import InputError
 from keyscale.engine.runners.prepare import prepare_plan
@@ -221,6 +221,25 @@ def test_what_the_decoders_of_the_first_cannot_take_is_an_error(
     other = recording(tmp_path / "other.mp4", 100, codec, sample_rate=sample_rate, options={"preset": "ultrafast"})
     with pytest.raises(InputError, match=what):
         probe(laid(tmp_path / "in.mp4", [one, other]))
+
+
+@pytest.mark.parametrize("turned", [0, 1])
+def test_recordings_that_are_turned_differently_are_an_error(tmp_path: Path, turned: int) -> None:
+    parts = [tmp_path / "0.mp4", tmp_path / "1.mp4"]
+    for number, part in enumerate(parts):
+        recording(part, 100 * number)
+    turn(parts[turned], (0, 1, -1, 0))
+    source = laid(tmp_path / "in.mp4", [part.read_bytes() for part in parts])
+    with pytest.raises(InputError, match=r"recording 2 .* has another orientation than the first"):
+        probe(source)
+
+
+def test_recordings_that_are_turned_alike_are_continued(tmp_path: Path) -> None:
+    for number in range(2):
+        recording(tmp_path / f"{number}.mp4", 100 * number)
+        turn(tmp_path / f"{number}.mp4", (0, 1, -1, 0))
+    info = probe(laid(tmp_path / "in.mp4", [(tmp_path / f"{number}.mp4").read_bytes() for number in range(2)]))
+    assert (len(info.pts), info.orientation.transpose) == (2 * FRAMES, True)
 
 
 def test_one_that_was_cut_off_is_told(tmp_path: Path) -> None:

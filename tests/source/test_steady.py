@@ -18,7 +18,7 @@ import pytest
 from support.numbered import planes, run, small_job, write_video
 
 from keyscale.engine.camera.geometry import Window
-from keyscale.engine.errors import UsageError
+from keyscale.engine.errors import DecodeError, UsageError
 from keyscale.engine.job import Calm, Encoding, Job
 from keyscale.engine.runners.prepare import prepare_plan
 from keyscale.engine.source.probe import VideoInfo, probe
@@ -259,21 +259,36 @@ def test_a_job_is_the_same_in_chunks_of_any_length(film: VideoInfo, tmp_path: Pa
     assert made(0.7) == made(100)
 
 
-def test_neighbours_that_cannot_be_decoded_are_done_without(film: VideoInfo, tmp_path: Path) -> None:
-    """Frames that nobody shows may be damaged; the same film, its first keyframe's pictures torn."""
+def torn(film: VideoInfo, path: Path, numbers: slice) -> Path:
+    """The film with the pictures of some packets overwritten."""
     content = bytearray(Path(film.path).read_bytes())
-    broken = tmp_path / "broken.mkv"
     with av.open(film.path) as container:
-        places = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size][8:11]
+        places = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size][numbers]
     for place, size in places:
         content[place + 40 : place + size - 40] = bytes(size - 80)
-    broken.write_bytes(content)
-    info = probe(broken, tolerate_damage=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_neighbours_that_cannot_be_decoded_are_done_without(film: VideoInfo, tmp_path: Path) -> None:
+    """Frames that nobody shows may be damaged; the same film, its first keyframe's pictures torn."""
+    info = probe(torn(film, tmp_path / "broken.mkv", slice(8, 11)), tolerate_damage=True)
     wanted = range(12, 20)
     steady = Steady(1.0, lambda _: Window(0, 0, *info.lattice), info.decoded_size)
     pts = info.pts[list(wanted)].tolist()
     found = read_frames(info, pts, deep=False, keep_going=False, should_stop=lambda: False, steady=steady)
     assert [frame.pts for frame in found if not isinstance(frame, Lost)] == pts
+
+
+def test_damage_that_spreads_is_an_error_as_without(film: VideoInfo, tmp_path: Path) -> None:
+    """Every other frame is shown; one between them, from which others are predicted, is torn."""
+    broken = torn(film, tmp_path / "broken.mkv", slice(15, 16))
+    info = probe(broken, tolerate_damage=True)
+    shown = info.pts[12:20:2].tolist()
+    steady = Steady(1.0, lambda _: Window(0, 0, *info.lattice), info.decoded_size)
+    for way in (None, steady):
+        with pytest.raises(DecodeError):
+            list(read_frames(info, shown, deep=False, keep_going=False, should_stop=lambda: False, steady=way))
 
 
 # What is planned and said.
