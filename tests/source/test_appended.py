@@ -138,7 +138,8 @@ def test_another_clock_and_another_size(tmp_path: Path) -> None:
     one = recording(tmp_path / "one.mp4", 0)
     other = tmp_path / "other.mov"
     large = (picture.repeat(2, axis=0).repeat(2, axis=1) for picture in numbers(FRAMES, first=100))
-    write_video(other, large, rate=Fraction(RATE), options={"g": "5"})
+    clock = {"video_track_timescale": "90000"}
+    write_video(other, large, rate=Fraction(RATE), options={"g": "5"}, container_options=clock)
     check(laid(tmp_path / "in.mp4", [one, other.read_bytes()]), expected(2))
 
 

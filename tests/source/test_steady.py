@@ -174,10 +174,31 @@ def test_a_lamp_that_flickers_keeps_flickering() -> None:
         assert abs(after.mean() - before.mean()) < 0.02
 
 
-def test_a_pan_is_left_alone() -> None:
-    film = noisy([np.roll(SCENE, 2 * n, 1) for n in range(10)], 3)
+def pan(speed: float) -> list[Codes]:
+    """A camera that moves evenly, by so many pixels a frame."""
+    places = np.arange(WIDTH)
+    return [np.array([np.interp(places + speed * n, places, row, period=WIDTH) for row in SCENE]) for n in range(14)]
+
+
+@pytest.mark.parametrize("speed", [2.0, 0.4, 0.1])
+def test_a_pan_is_left_alone(speed: float) -> None:
+    film = noisy(pan(speed), 1)
     for before, after in zip(written(film), calmed(film), strict=True):
         assert np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("speed", [0.1, 0.3])
+@pytest.mark.parametrize("sigma", [3, 5])
+def test_where_noise_hides_that_the_camera_moves_pictures_come_nearer_to_the_clean_ones(
+    speed: float, sigma: float
+) -> None:
+    clean = pan(speed)
+    film = noisy(clean, sigma)
+
+    def off(pictures: Sequence[Codes]) -> float:
+        return float(np.mean([(smooth(a) - smooth(b)) ** 2 for a, b in zip(pictures, clean, strict=True)]) ** 0.5)
+
+    assert off(calmed(film)) < off(written(film))
 
 
 # Repeats.
