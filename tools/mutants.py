@@ -457,11 +457,11 @@ MUTANTS = (
         "tests/ground/test_settings.py::test_inputs_beside_different_presets_need_a_decision",
     ),
     Mutant(
-        "what moves is not averaged",
+        "a neighbour's sample counts only where it agrees",
         "engine/source/steady.py",
-        "    if len(three) < 3 or _is_moving(*three):\n",
-        "    if len(three) < 3:\n",
-        "tests/source/test_steady.py::test_a_pan_is_left_alone",
+        "        ones = agrees.astype(np.int16)\n",
+        "        ones = np.ones_like(centre)\n",
+        "tests/source/test_steady.py::test_a_bright_thing_that_moves_leaves_no_ghost",
     ),
     Mutant(
         "a look between two mixes by its distance from the lower one",

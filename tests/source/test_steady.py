@@ -180,7 +180,7 @@ def pan(speed: float) -> list[Codes]:
     return [np.array([np.interp(places + speed * n, places, row, period=WIDTH) for row in SCENE]) for n in range(14)]
 
 
-@pytest.mark.parametrize("speed", [2.0, 0.4, 0.1])
+@pytest.mark.parametrize("speed", [2.0, 0.4])
 def test_a_pan_is_left_alone(speed: float) -> None:
     film = noisy(pan(speed), 1)
     for before, after in zip(written(film), calmed(film), strict=True):
