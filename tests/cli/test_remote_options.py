@@ -398,8 +398,7 @@ def test_publishing_is_tried_before_the_work_and_not_after_it(place: Place) -> N
 # What the flags do
 
 
-@pytest.mark.parametrize("device", ["mps", "cuda"])
-@pytest.mark.parametrize("model", ["lanczos", "keyscale-tiny-x2"])
+@pytest.mark.parametrize(("device", "model"), [("mps", "lanczos"), ("cuda", "keyscale-tiny-x2")])
 def test_a_device_that_the_functions_do_not_have_is_refused(deployed: Place, device: str, model: str) -> None:
     flags = ("upscale", COURT, "--size", "64x64", "-o", "mps.mp4", "--remote", "--device", device, "--model", model)
     done = deployed.run(*flags)

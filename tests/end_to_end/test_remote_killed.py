@@ -148,8 +148,7 @@ def test_a_job_in_another_bucket_is_left_as_it_is_where_its_work_folder_is_there
     faulty.check_clean(tmp_path)
 
 
-@pytest.mark.parametrize("disk_is_full", [False, True])
-@pytest.mark.parametrize("first", ["cancel", "clean"])
+@pytest.mark.parametrize(("first", "disk_is_full"), [("cancel", True), ("clean", False)])
 def test_a_job_that_could_not_be_removed_is_not_forgotten_by_who_looks_in_another_bucket(
     forked_place: ForkedPlace, tmp_path: Path, first: str, disk_is_full: bool
 ) -> None:
