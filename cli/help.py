@@ -12,7 +12,7 @@ from keyscale.cli.terminal import write_data
 if TYPE_CHECKING:
     from keyscale.engine.options import Option
 
-__all__ = ["SPOKEN", "TOPICS", "app"]
+__all__ = ["SYNONYMS", "TOPICS", "app"]
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -112,7 +112,7 @@ chunks.
 }
 """What no single command or flag explains; the manual page has them too."""
 
-SPOKEN = {
+SYNONYMS = {
     "camera": "keyframes",
     "exit": "exit-codes",
     "codes": "exit-codes",
@@ -155,7 +155,7 @@ def explain(
         return run([*words, "--help"])
     word = words[0].lower()
     name = word.lstrip("-").replace("_", "-")
-    topic = SPOKEN.get(name, name)
+    topic = SYNONYMS.get(name, name)
     if topic in TOPICS and not word.startswith("-"):
         write_data(TOPICS[topic])
         return 0

@@ -1,4 +1,4 @@
-"""What a job does about noise and grain, as far as it is asked for."""
+"""What a job does about the noise of its source: options of a `Job`."""
 
 from __future__ import annotations
 

@@ -107,6 +107,8 @@ class Done:
     """Share of the crisp end in the network's weights; None of a network without two ends, or none."""
     strength: float = 1.0
     """How much of the network's picture is shown."""
+    steady: float | None = 0.0
+    """How much noise was averaged away; None went by the noise that there was."""
     runtime: str = "none"
     """`torch`, `openvino`, or `none`."""
     decibels: float | None = None

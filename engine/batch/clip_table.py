@@ -278,6 +278,7 @@ def clip_report(clip: ClipState) -> ClipReport:
         model=result.model,
         look=result.look,
         strength=result.strength,
+        steady=result.steady,
         key=result.key or None,
         dollars=result.remote.dollars if result.remote is not None else None,
         published=result.published,

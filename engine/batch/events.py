@@ -133,6 +133,7 @@ class ClipReport:
     model: str | None = None
     look: float | None = None
     strength: float | None = None
+    steady: float | None = 0.0
     """As of `Done`."""
     key: str | None = None
     """SHA-256 over all that decides the result; the result's file carries it too."""

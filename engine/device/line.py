@@ -72,7 +72,7 @@ class DeviceLine:
         colour: of the result.
         pixel_format: of the encoder.
         deep: whether pictures are kept with 16 bits.
-        strength: of the plan.
+        strength: share of the network's picture in the result, above 0 to 1; the rest is the sampled source.
     """
 
     def __init__(
@@ -94,10 +94,12 @@ class DeviceLine:
         self._lock = threading.Lock()
         self._sender = Sender(self.device, deep=deep)
         self._begun: tuple[int, _Moment] | None = None
+        self._sent: tuple[SourcePicture, Window, DevicePicture] | None = None
         device, send = self.device, self._sender.send
         with torch.inference_mode():
             self._camera = _with_room(device, lambda: Camera(geometry, scale, target, device, send))
-            self._plain_camera = _with_room(device, lambda: Camera(geometry, 1, target, device, send))
+            if strength < 1:
+                self._plain_camera = _with_room(device, lambda: Camera(geometry, 1, target, device, send))
             self.planes = _with_room(device, lambda: ToPlanes(colour, pixel_format, target, device, deep=deep))
 
     def picture(self, source: SourcePicture, window: Window) -> DevicePicture:
@@ -181,8 +183,7 @@ class DeviceLine:
         def issue() -> _Fetched:
             rgb = self._camera(picture, window, rect, placement)
             if self._strength < 1:
-                seen = DeviceFrame(source, self._sender)[window.y0 : window.y1, window.x0 : window.x1]
-                plain = self._plain_camera(seen, window, rect, placement)
+                plain = self._plain_camera(self._seen(source, window), window, rect, placement)
                 rgb = (rgb - plain).mul_(self._strength).add_(plain).add_(0.5).floor_()
             checks = picture.checks
             count = self.planes.bytes
@@ -193,6 +194,14 @@ class DeviceLine:
             return _Fetched(out)
 
         return _with_room(self.device, issue)
+
+    def _seen(self, source: SourcePicture, window: Window) -> DevicePicture:
+        """A window of a source picture, sent once for all output frames that show it."""
+        if self._sent is None or self._sent[0] is not source or self._sent[1] != window:
+            self._sent = None
+            seen = DeviceFrame(source, self._sender)[window.y0 : window.y1, window.x0 : window.x1]
+            self._sent = source, window, seen
+        return self._sent[2]
 
     def _again(
         self, source: SourcePicture, window: Window, rect: npt.NDArray[np.float64], placement: npt.NDArray[np.int32]

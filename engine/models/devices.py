@@ -31,7 +31,7 @@ MEASURED_S = 1.5
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceReport:
-    """What became of one device."""
+    """What was found of one device."""
 
     device: str
     """`cpu`, `mps`, `cuda:N`, `intel`, `intel:N` or `webgpu`."""

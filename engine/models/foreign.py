@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keyscale.engine.errors import KeyscaleError, ModelError
-from keyscale.engine.files import cache_folder
+from keyscale.engine.errors import KeyscaleError, ModelError, StorageError
+from keyscale.engine.files import cache_folder, write_private
 from keyscale.engine.models import golden
 from keyscale.engine.models.foreign_findings import Findings
 from keyscale.engine.models.openvino import compiled, is_out_of_memory, last_line, load_openvino
@@ -190,9 +190,8 @@ def describe(file: Foreign) -> ModelSpec:
         return replace(loads(kept.read_bytes(), ModelSpec), name=file.path.stem)
     except (OSError, KeyscaleError):
         found = _tried(file)
-    with contextlib.suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(dumps(found), encoding="utf-8")  # half a file counts as none
+    with contextlib.suppress(StorageError):  # the next job tries again
+        write_private(kept, dumps(found))
     return found
 
 
@@ -285,12 +284,12 @@ def _scale(path: Path, made: Floats, picture: Floats) -> int:
 
 
 def _reach(run: Callable[[Floats], Floats], made: Floats, picture: Floats, scale: int) -> Floats:
-    """By how much a result changes with what lies farther than so many pixels away.
+    """By how much a result changes with pixels beyond each distance.
 
     All pixels above or left of the middle are replaced, then all below or right of it.
 
     Returns:
-        Of each distance from 0, the largest change beyond it; values are in 0 to 1.
+        By distance in pixels, from 0: the largest change that pixels beyond it make; values are in 0 to 1.
     """
     height, width = picture.shape[:2]
     # Where cells of pixels begin, too.

@@ -18,7 +18,7 @@ __all__ = ["sample_of", "telling_stretches"]
 
 
 def telling_stretches(plan: Plan, count: int, seconds: float) -> list[tuple[int, int]]:
-    """Output frames `[begin, end)` of so many stretches that do not overlap, in order.
+    """Output frames `[begin, end)` of the given number of stretches that do not overlap, in order.
 
     By turns the one over which the camera moves most, by its own size, and the one that is enlarged most; where no
     place is ahead of others the middle of the longest part that is left. A short result has fewer.

@@ -61,7 +61,7 @@ class Excerpt:
 
     path: Path
     begins: int
-    """pts of the keyframe that it begins with, which whoever opens it has to know: see `excerpt_media`."""
+    """pts of the keyframe that it begins with, which is needed to open it: see `excerpt_media`."""
     packets: int
     size: int
     """Bytes."""

@@ -57,7 +57,7 @@ KEPT_DAYS = 7
 """How long a copy is kept after it was last used."""
 
 FIRST_PATIENCE_S = 10.0
-"""How long faults are borne before the server has answered at all: its name may be mistyped."""
+"""How long faults are tolerated before the server has answered at all: its name may be mistyped."""
 
 PIECE = 1 << 20
 """Bytes read at once."""
@@ -186,7 +186,7 @@ class _Fetching:
                 waits()
                 self._rest(POLL_S)
         try:
-            folder.mkdir(mode=0o700, exist_ok=True)  # whoever had the lock may have removed it
+            folder.mkdir(mode=0o700, exist_ok=True)  # the last process to hold the lock may have removed it
             yield
         finally:
             lock.release()

@@ -179,11 +179,11 @@ class Run(ABC):
         )
 
     def network_made_with(self) -> dict[str, Any]:
-        """What `Done` says of the network."""
-        model = self.plan.model
+        """What `Done` says of the network and of what it was given."""
+        model, steady = self.plan.model, self.job.calm.steady
         if model is None:
-            return {"model": LANCZOS}
-        return {"model": model.name, "look": model.look, "strength": self.plan.strength}
+            return {"model": LANCZOS, "steady": steady}
+        return {"model": model.name, "look": model.look, "strength": self.plan.strength, "steady": steady}
 
     def _destination(self) -> tuple[StorageSettings, str] | None:
         """Bucket and key where the finished file goes as well."""

@@ -245,7 +245,7 @@ def measure(path: str | Path, scan: Scan, *, tolerate_damage: bool) -> Measured:
     head, facts, damaged, interlaced = _decode(path, scan, retiming, limit=HEAD_FRAMES)
     numbered = [pts if pts > SKIPPED else None for pts in scan.log.pts]
     if retiming is None and head != sorted(head) and np.all(np.diff([pts for pts in numbered if pts is not None]) > 0):
-        # Whoever packed the frames took the order of coding for that of display, as FFmpeg does with raw HEVC.
+        # The muxer took the order of coding for that of display, as FFmpeg does with raw HEVC.
         retiming = in_order_of_display(path, scan, numbered)
         head, facts, damaged, interlaced = _decode(path, scan, retiming, limit=HEAD_FRAMES)
     if facts is None:

@@ -9,7 +9,6 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "chapters_of",
+    "check_orientations",
     "demuxed",
     "drained",
     "frame_is_damaged",
@@ -47,7 +47,8 @@ SEQUENCES = frozenset({"avis", "msf1", "hevs"})
 """Brands of image sequences (AV1 Image File Format 6.3; ISO 23008-12, 10.3)."""
 
 _following: dict[InputContainer, Sequence[Callable[[], AbstractContextManager[InputContainer]]]] = {}
-"""What opens the recordings that lie behind the one that is open, in the same file."""
+"""What opens the recordings that lie behind the one that is open, in the same file. PyAV's containers take no
+attributes of ours; an entry is there as long as its container is open."""
 
 
 @contextmanager
@@ -138,21 +139,26 @@ def check_orientations(path: str | Path) -> None:
     Raises:
         InputError: they are not.
     """
-    name, turns = os.fspath(path), list[bytes | None]()
+    name, turns = os.fspath(path), dict[int, bytes | None]()
     beginnings = beginnings_of(name)
     if not beginnings:
         return
     with Path(name).open("rb") as file:
-        for start, stop in pairwise([0, *beginnings, None]):
-            window = Window(file, name, start or 0, stop)
+        for number, window in enumerate(_windows(file, name, beginnings), 1):
             with (
                 suppress(av.FFmpegError, StopIteration, InputError),  # what cannot be read is told where it is missed
                 _opened(window, name, "none", None, 0) as container,
             ):
                 first = next(container.decode(video_stream(container, name)))
-                turns.append(side_data_of(first).get(Type.DISPLAYMATRIX))
-            if turns and turns[-1] != turns[0]:
-                refuse(len(turns), "another orientation than the first")
+                turns[number] = side_data_of(first).get(Type.DISPLAYMATRIX)
+            if 1 in turns and turns.get(number, turns[1]) != turns[1]:
+                refuse(number, "another orientation than the first")
+
+
+def _windows(file: Any, name: str, beginnings: tuple[int, ...]) -> list[Window]:
+    """The recordings of a file, each as a file by itself."""
+    starts = (0, *beginnings)
+    return [Window(file, name, start, stop) for start, stop in zip(starts, (*beginnings, None), strict=True)]
 
 
 @contextmanager
@@ -161,9 +167,7 @@ def _in_turn(
 ) -> Iterator[InputContainer]:
     """The first of several recordings; `demuxed` goes on with the others."""
     first, *others = (
-        partial(_opened, Window(file, name, start, stop), name, "none", demuxer, look_ahead)
-        for start, stop in pairwise([0, *beginnings, None])
-        if start is not None
+        partial(_opened, window, name, "none", demuxer, look_ahead) for window in _windows(file, name, beginnings)
     )
     with first() as container:
         _following[container] = others

@@ -111,8 +111,8 @@ def _order(
 ) -> tuple[list[int], set[int]]:
     """Numbers of packets in the order in which their frames are shown, and which of them are not to be shown.
 
-    These are what is damaged before the first whole frame. What cannot be decoded behind it keeps its place: whoever
-    asks for it is told.
+    These are damaged and come before the first whole frame. What cannot be decoded after it keeps its place, so that a
+    reader that needs it gets an error.
     """
     order: list[int] = []
     head: set[int] = set()

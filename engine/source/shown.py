@@ -74,10 +74,7 @@ class Shown:
             )
         if own.hdr is None:
             return None
-        if own.hdr == info.colour.hdr:
-            mapping = self._tone
-        else:
-            mapping = tone_mapping(own, None)
+        mapping = self._tone if own.hdr == info.colour.hdr else tone_mapping(own, None)
         if mapping is None:
             return None
         if mapping not in self._mappers:

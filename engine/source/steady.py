@@ -301,7 +301,7 @@ def _tiles(plane: Samples) -> Samples:
 
 
 def _is_moving(before: _Shot, centre: _Shot, after: _Shot) -> bool:
-    """Whether the camera moves, however little and however strong the noise is."""
+    """Whether the camera moves, by more than noise hides."""
     one, two = before.tiles - centre.tiles, after.tiles - centre.tiles
     energy = np.sqrt(_products(one, one) * _products(two, two))
     some = energy > 0

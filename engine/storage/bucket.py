@@ -96,7 +96,7 @@ class Storage:
 
         Args:
             settings: bucket, endpoint and keys.
-            patience_s: how long faults that may pass (no connection, a server that is overloaded) are borne, in
+            patience_s: how long faults that may pass (no connection, a server that is overloaded) are tolerated, in
                 seconds for each request; a transfer that goes forward has it anew.
             timeout_s: longest silence of the server within a request, in seconds.
 

@@ -82,10 +82,10 @@ class Connection:
 
         Args:
             settings: bucket, endpoint and keys.
-            patience_s: how long transient faults of one request are borne.
+            patience_s: how long transient faults of one request are tolerated.
             timeout_s: longest silence of the server within a request.
             connect_timeout_s: longest wait for a connection.
-            busy_s: how long a server that answers, and is busy, is borne, where that is longer than `patience_s`.
+            busy_s: how long a server that answers, and is busy, is tolerated, where that is longer than `patience_s`.
 
         Raises:
             RemoteError: the endpoint is no address.

@@ -1,7 +1,7 @@
-"""What can go wrong with object storage, in words that give nothing away, and how long a fault is borne.
+"""What can go wrong with object storage, in words that give nothing away, and how long a fault is tolerated.
 
 The texts of boto3's own exceptions carry addresses, and those of presigned requests carry signatures. They are
-never passed on: a fault says in words of its own what was attempted, at which endpoint, and what came of it.
+never passed on: a fault says in words of its own what was attempted, at which endpoint, and with what result.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class StoragePatience:
     """Bears transient faults for some seconds, with growing pauses between the tries."""
 
     def __init__(self, seconds: float, should_stop: Callable[[], bool] = never, *, busy_s: float = 0.0) -> None:
-        """`busy_s` is how long a server is borne that answers, and is busy, where that is longer."""
+        """`busy_s` is how long a server is tolerated that answers, and is busy, where that is longer."""
         self._silent, self._busy = (Patience(each, rest=self._rest) for each in (seconds, max(seconds, busy_s)))
         self._should_stop = should_stop
 

@@ -51,9 +51,9 @@ def located(
 ) -> Located:
     """Follow a link's redirects, which `Link` does not; faults that may pass are tried again.
 
-    `authorization` goes to no other server than the one of `url`. A redirect from https to http is not followed. Where
-    nobody is at an address, that is borne for `nobody_s` seconds, if given. `route` tells the proxy for a link. `rest`
-    sleeps for the given seconds between two tries, or raises.
+    `authorization` goes to no other server than the one of `url`. A redirect from https to http is not followed.
+    `nobody_s`, if given, replaces `patience_s` where no host has the name or nothing listens at the port. `route` gives
+    the proxy for a link. `rest` sleeps for the given seconds between two tries, or raises.
 
     Raises:
         LinkError: as `fetch`.

@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_command
 
 from keyscale.cli.app import COMMANDS, app, run
-from keyscale.cli.help import SPOKEN, TOPICS
+from keyscale.cli.help import SYNONYMS, TOPICS
 from keyscale.cli.options import upscale_options
 from keyscale.cli.settings import OTHER_VARIABLES
 from keyscale.engine.errors import EnvironmentFault, InputError, RemoteError, UsageError, VerificationError
@@ -43,7 +43,7 @@ def said(words: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_each_topic_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(said(topic, capsys) == text for topic, text in TOPICS.items())
     assert all(topic in said("", capsys) for topic in TOPICS)
-    assert all(said(spoken, capsys) == TOPICS[topic] for spoken, topic in SPOKEN.items())
+    assert all(said(spoken, capsys) == TOPICS[topic] for spoken, topic in SYNONYMS.items())
     indented = [line for text in TOPICS.values() for line in text.splitlines() if len(line) > 73]
     assert indented == []
 
@@ -65,7 +65,7 @@ def test_each_flag_is_explained_with_and_without_its_dashes(name: str, capsys: p
     text = said(f"--{name}", capsys)
     assert f"--{name}" in text.splitlines()[0]
     assert "commands: upscale" in text
-    if name not in {*TOPICS, *SPOKEN, *COMMANDS}:
+    if name not in {*TOPICS, *SYNONYMS, *COMMANDS}:
         assert said(name.replace("-", "_"), capsys) == text
 
 

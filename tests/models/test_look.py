@@ -17,7 +17,7 @@ from keyscale.engine.camera.geometry import Window
 from keyscale.engine.camera.sampler import mixed
 from keyscale.engine.errors import ModelError, UsageError
 from keyscale.engine.forms import LOOKS
-from keyscale.engine.job import Codec, Compute, Encoding, Job, ModelChoice, Precision
+from keyscale.engine.job import Calm, Codec, Compute, Encoding, Job, ModelChoice, Precision
 from keyscale.engine.models import at_look, find, load_model, load_openvino_model, open_model, shipped
 from keyscale.engine.models.execution import choose_execution, possible_executions
 from keyscale.engine.models.golden import decibels, tile
@@ -221,10 +221,11 @@ def test_where_no_network_runs_that_is_said(clip: Path, strength: float, size: t
     assert any(f"--strength {strength:g}" in warning and "no network" in warning for warning in plan.warnings)
 
 
-def test_a_report_names_both(clip: Path, tmp_path: Path) -> None:
-    model = ModelChoice(name=SMALL.name, look=0.0, strength=0.5)
-    result = run(small_job(clip, tmp_path / "out.mp4", size=(128, 96), model=model, compute=CPU))
-    assert (result.done.model, result.done.look, result.done.strength) == (SMALL.name, 0.0, 0.5)
+def test_the_last_event_names_them(clip: Path, tmp_path: Path) -> None:
+    model, calm = ModelChoice(name=SMALL.name, look=0.0, strength=0.5), Calm(steady=None)
+    result = run(small_job(clip, tmp_path / "out.mp4", size=(128, 96), model=model, calm=calm, compute=CPU))
+    done = result.done
+    assert (done.model, done.look, done.strength, done.steady) == (SMALL.name, 0.0, 0.5, None)
     assert any(f"model {SMALL.name} x2, look natural, strength 0.5" in note for note in result.notes)
 
 

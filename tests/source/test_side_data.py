@@ -6,6 +6,7 @@ import struct
 import zlib
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -18,6 +19,14 @@ from support.numbered import grey, numbered, numbers, run, shown, small_job, wri
 from keyscale.engine.source.probe import probe
 
 SIZE = (64, 48)
+
+
+def with_content(packet: Any, content: bytes, stream: Any) -> Any:
+    """A packet of `stream` at the place of another one, with other content."""
+    copy = av.Packet(content)
+    copy.pts, copy.dts, copy.time_base, copy.duration = packet.pts, packet.dts, packet.time_base, packet.duration
+    copy.is_keyframe, copy.stream = packet.is_keyframe, stream
+    return copy
 
 
 def in_png(picture: bytes) -> bytes:
@@ -75,16 +84,8 @@ def test_motion_jpeg_with_exif_in_every_frame(tmp_path: Path, suffix: str) -> No
     with av.open(plain) as source, av.open(path, "w") as out:
         stream = out.add_stream_from_template(source.streams.video[0])
         for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
-            copy = av.Packet(in_jpeg(bytes(packet)))
-            copy.pts = copy.dts = packet.pts
-            copy.time_base, copy.duration, copy.is_keyframe, copy.stream = (
-                packet.time_base,
-                packet.duration,
-                True,
-                stream,
-            )
             assert number < 10
-            out.mux(copy)
+            out.mux(with_content(packet, in_jpeg(bytes(packet)), stream))
     assert shown(run(small_job(path, tmp_path / "out.mp4")).path) == list(range(10))
 
 
@@ -98,15 +99,7 @@ def with_sei(
         for number, packet in enumerate(given.demux(video=0)):
             if packet.size:
                 message = struct.pack(">I", len(nal)) + nal if first <= number < last else b""
-                copy = av.Packet(message + bytes(packet))
-                copy.pts, copy.dts, copy.time_base, copy.duration = (
-                    packet.pts,
-                    packet.dts,
-                    packet.time_base,
-                    packet.duration,
-                )
-                copy.is_keyframe, copy.stream = packet.is_keyframe, stream
-                out.mux(copy)
+                out.mux(with_content(packet, message + bytes(packet), stream))
     return path
 
 
@@ -236,15 +229,7 @@ def hevc_with_sei(source: Path, path: Path, payload: bytes, *, nal_type: int = 3
             if packet.size:
                 head, tail = (struct.pack(">I", len(unit)) + unit, b"") if nal_type == 39 else (b"", unit)
                 content = head + bytes(packet) + (struct.pack(">I", len(tail)) + tail if tail else b"")
-                copy = av.Packet(content)
-                copy.pts, copy.dts, copy.time_base, copy.duration = (
-                    packet.pts,
-                    packet.dts,
-                    packet.time_base,
-                    packet.duration,
-                )
-                copy.is_keyframe, copy.stream = packet.is_keyframe, stream
-                out.mux(copy)
+                out.mux(with_content(packet, content, stream))
     return path
 
 

@@ -175,7 +175,7 @@ def test_a_lamp_that_flickers_keeps_flickering() -> None:
 
 
 def pan(speed: float) -> list[Codes]:
-    """A camera that moves evenly, by so many pixels a frame."""
+    """A camera that moves evenly, `speed` pixels a frame."""
     places = np.arange(WIDTH)
     return [np.array([np.interp(places + speed * n, places, row, period=WIDTH) for row in SCENE]) for n in range(14)]
 
